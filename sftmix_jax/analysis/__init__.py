@@ -1,0 +1,1 @@
+"""Read what runs wrote: files to tables and pictures. Never imports jax."""

@@ -1,0 +1,1 @@
+"""Rows to packed batches: sources, chat, tokens, mixtures, packing, loading. Never imports models."""

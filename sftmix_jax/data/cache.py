@@ -1,0 +1,139 @@
+"""Tokenised sources on disk, memory-mapped: a second start tokenises nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from sftmix_jax.data import sources
+from sftmix_jax.data.chat import Chat, Piece
+from sftmix_jax.data.sources import BadRow, Source
+from sftmix_jax.errors import UserError
+
+_FORMAT = 1  # part of every key: raise it when tokens or masks would change
+_CHUNK = 1024  # rows in memory at a time
+_SKIPPED_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """One domain's tokenised conversations; arrays are memory-mapped."""
+
+    fingerprint: str  # of source, template and tokenizer
+    tokens: np.ndarray  # uint16 or uint32 [total]
+    mask: np.ndarray  # uint8 [total]: 1 where the token is trained on
+    offsets: np.ndarray  # int64 [n + 1]: example i is tokens[offsets[i]:offsets[i + 1]]
+    rows: int  # as stored, skipped ones too
+    skipped: dict[str, int]  # reason → rows
+    skipped_where: list[str]  # the first few, "place: reason"
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def example(self, index: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and mask of an example, at most `length` of them."""
+        start = int(self.offsets[index])
+        stop = min(int(self.offsets[index + 1]), start + length)
+        return self.tokens[start:stop], self.mask[start:stop]
+
+    def lengths(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each example cut to `length`: its tokens, and those that are trained on, int64 [n] each.
+
+        The first token has nothing before it that could predict it and never counts as trained on.
+        """
+        starts, sizes = self.offsets[:-1], np.diff(self.offsets)
+        kept = np.minimum(sizes, length)
+        # Sum over [start + 1, start + kept): pairs of borders, every second sum thrown away.
+        borders = np.stack([starts + 1, starts + kept], axis=1).reshape(-1)
+        padded = np.concatenate([self.mask, np.zeros(1, np.uint8)])
+        trained = np.add.reduceat(padded, np.minimum(borders, len(self.mask)), dtype=np.int64)[::2]
+        return kept, np.where(kept > 1, trained, 0)
+
+
+def cache_root() -> Path:
+    """$SFTMIX_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("SFTMIX_CACHE") or Path.home() / ".cache" / "sftmix_jax")
+
+
+def tokenized(name: str, source: Source, chat: Chat) -> Examples:
+    """The domain's examples, from the cache or made now.
+
+    Raises UserError for an unreadable source, a refused row, or a template that marks nothing.
+    """
+    key = "\0".join((str(_FORMAT), sources.fingerprint(source), chat.fingerprint, chat.tokenizer.fingerprint))
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = cache_root() / "tokens" / fingerprint
+    if not (folder / "meta.json").exists():
+        building = folder.with_name(f"{fingerprint}.{os.getpid()}")
+        building.mkdir(parents=True)
+        try:
+            _build(name, source, chat, building)
+            if not (folder / "meta.json").exists():
+                building.rename(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    meta = json.loads((folder / "meta.json").read_text())
+    return Examples(
+        fingerprint,
+        np.memmap(folder / "tokens.bin", meta["dtype"], "r"),
+        np.memmap(folder / "mask.bin", np.uint8, "r"),
+        np.load(folder / "offsets.npy"),
+        meta["rows"], meta["skipped"], meta["skipped_where"],
+    )  # fmt: skip
+
+
+def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
+    dtype = np.uint16 if chat.tokenizer.size <= 1 << 16 else np.uint32
+    sizes: list[int] = []
+    skipped: Counter[str] = Counter()
+    skipped_where: list[str] = []
+    rows = trained = 0
+    documents = False  # raw text is trained on whole, and that is right
+
+    def skip(where: str, reason: BadRow) -> None:
+        if source.bad_rows != "skip":
+            raise UserError(
+                f"{where}: {reason} (domain '{name}'). Mend the row, or set --config.domains.{name}.bad_rows=skip "
+                "to leave such rows out; they are counted"
+            )
+        skipped[str(reason)] += 1
+        if len(skipped_where) < _SKIPPED_SHOWN:
+            skipped_where.append(f"{where}: {reason}")
+
+    with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "mask.bin").open("wb") as mask_file:
+        conversations = sources.read_conversations(source)
+        while chunk := list(itertools.islice(conversations, _CHUNK)):
+            rows += len(chunk)
+            pieces: list[list[Piece]] = []
+            for where, messages in chunk:
+                if isinstance(messages, BadRow):
+                    skip(where, messages)
+                    continue
+                documents |= messages[0].role == "text"
+                try:
+                    pieces.append(chat.pieces(messages))
+                except BadRow as reason:
+                    skip(where, reason)
+            for ids, mask in chat.encode(pieces):
+                sizes.append(len(ids))
+                trained += int(mask.sum())
+                tokens_file.write(ids.astype(dtype).tobytes())
+                mask_file.write(mask.astype(np.uint8).tobytes())
+    total = sum(sizes)
+    if not sizes:
+        raise UserError(f"{source.path}: none of its {rows} rows can be used: {dict(skipped)}")
+    if trained == 0 or (trained == total and not documents):
+        what = "nothing" if trained == 0 else "every token"
+        raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
+    np.save(folder / "offsets.npy", np.cumsum([0, *sizes], dtype=np.int64))
+    meta = {"dtype": np.dtype(dtype).name, "rows": rows, "skipped": skipped, "skipped_where": skipped_where,
+            "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))

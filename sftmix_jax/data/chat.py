@@ -1,0 +1,218 @@
+"""One renderer of chat, for training and for sampling: messages → text → tokens and mask.
+
+A template yields pieces of text, each trained on or not. The text is tokenised as a whole, as
+transformers does, and a token is trained on if it starts in a trained piece: the assistant's words
+and its end-of-turn, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sftmix_jax.data.sources import BadRow, Message
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError, did_you_mean
+
+
+class Piece(NamedTuple):
+    text: str
+    trained: bool = False
+
+
+class Template(NamedTuple):
+    render: Callable[[Sequence[Message], str, str], Iterable[Piece]]  # messages, bos, eos → pieces
+    answer: Callable[[Sequence[Message], str, str], str]  # the same, up to where the answer starts
+    stop: str = ""  # what ends a turn, where it is not the tokenizer's end of sequence
+    roles: tuple[str, ...] = ("system", "user", "assistant")
+
+
+def _turns_after_system(messages: Sequence[Message], default: str) -> tuple[str, Sequence[Message]]:
+    if messages and messages[0].role == "system":
+        return messages[0].content, messages[1:]
+    return default, messages
+
+
+# Vicuna 1.1 (FastChat's `vicuna_v1.1`): the template of the paper.
+_VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+def _vicuna(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
+    system, turns = _turns_after_system(messages, _VICUNA)
+    yield Piece(bos + system + " ")
+    for role, content in turns:
+        match role:
+            case "assistant":
+                yield Piece("ASSISTANT:")
+                yield Piece(f" {content}{eos}", trained=True)
+            case "user":
+                yield Piece(f"USER: {content} ")
+            case _:
+                yield Piece(f"{content} ")
+
+
+def _vicuna_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
+    return _join(_vicuna(messages, bos, eos)) + "ASSISTANT:"
+
+
+# Stanford Alpaca's, without input field, turn after turn as FastChat chains it.
+_ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+)
+
+
+def _alpaca(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
+    system, turns = _turns_after_system(messages, _ALPACA)
+    yield Piece(f"{bos}{system}\n\n")
+    for role, content in turns:
+        match role:
+            case "assistant":
+                yield Piece("### Response:")
+                yield Piece(f"\n{content}{eos}", trained=True)
+            case "user":
+                yield Piece(f"### Instruction:\n{content}\n\n")
+            case _:
+                yield Piece(f"{content}\n\n")
+
+
+def _alpaca_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
+    return _join(_alpaca(messages, bos, eos)) + "### Response:"
+
+
+def _llama2(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
+    system, turns = _turns_after_system(messages, "")
+    prefix = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
+    for role, content in turns:
+        if role == "assistant":
+            yield Piece(f" {content.strip()} {eos}", trained=True)
+        else:
+            yield Piece(f"{bos}[INST] {(prefix + content).strip()} [/INST]")
+            prefix = ""
+
+
+def _llama2_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
+    return _join(_llama2(messages, bos, eos))
+
+
+def _headed(start: str, middle: str, end: str, tool: str) -> Callable[..., Iterable[Piece]]:
+    """Templates whose every message has a header with its role: LLaMA 3 and ChatML."""
+
+    def render(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
+        close, _, gap = end.partition("\n")
+        newline = "\n" if "\n" in end else ""
+        for role, content in messages:
+            header = f"{start}{tool if role == 'tool' else role}{middle}"
+            yield Piece(header)
+            yield Piece(content + close, trained=role == "assistant")
+            yield Piece(newline + gap)
+
+    return render
+
+
+_llama3_body = _headed("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "ipython")
+_chatml_body = _headed("<|im_start|>", "\n", "<|im_end|>\n", "tool")
+
+
+def _llama3(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
+    yield Piece(bos)
+    yield from _llama3_body([Message(m.role, m.content.strip()) for m in messages], bos, eos)
+
+
+def _llama3_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
+    return _join(_llama3(messages, bos, eos)) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def _chatml_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
+    return _join(_chatml_body(messages, bos, eos)) + "<|im_start|>assistant\n"
+
+
+TEMPLATES: dict[str, Template] = {
+    "vicuna_v1.1": Template(_vicuna, _vicuna_prompt),
+    "alpaca": Template(_alpaca, _alpaca_prompt),
+    "llama-2": Template(_llama2, _llama2_prompt),
+    "llama-3": Template(_llama3, _llama3_prompt, "<|eot_id|>", ("system", "user", "assistant", "tool")),
+    "chatml": Template(_chatml_body, _chatml_prompt, "<|im_end|>", ("system", "user", "assistant", "tool")),
+}
+
+
+def _join(pieces: Iterable[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+class Chat:
+    """A template with the tokenizer that reads it; `jinja` is the tokenizer's own template."""
+
+    def __init__(self, template: str, tokenizer: Tokenizer):
+        if template != "jinja" and template not in TEMPLATES:
+            raise UserError(f"template '{template}': {did_you_mean(template, [*TEMPLATES, 'jinja'])}")
+        if template == "jinja" and not tokenizer.chat_template:
+            raise UserError(f"template 'jinja': {tokenizer.path} has no chat template; {did_you_mean('', TEMPLATES)}")
+        self.name, self.tokenizer = template, tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        return f"jinja:{self.tokenizer.chat_template}" if self.name == "jinja" else self.name
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        """The conversation's text, piece by piece. Raises BadRow for a role that the template lacks."""
+        bos, eos = self.tokenizer.bos, self.tokenizer.eos
+        if messages[0].role == "text":
+            return [Piece(bos), Piece(messages[0].content + eos, trained=True)]
+        if self.name == "jinja":
+            return self._jinja_pieces(messages)
+        template = TEMPLATES[self.name]
+        for message in messages:
+            if message.role not in template.roles:
+                raise BadRow(f"a '{message.role}' message, which the template {self.name} cannot hold")
+        return list(template.render(messages, bos, eos))
+
+    def _jinja_pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        whole = self.tokenizer.render_jinja(messages)
+        pieces, done = [], 0
+        for i, message in enumerate(messages):
+            if message.role == "assistant":
+                start = self.tokenizer.render_jinja(messages[:i], prompt=True)
+                upto = self.tokenizer.render_jinja(messages[: i + 1]).rstrip()
+                if not (whole.startswith(upto) and upto.startswith(start)):
+                    raise BadRow("the tokenizer's template rewrites earlier turns, so no mask can be made")
+                pieces += [Piece(whole[done : len(start)]), Piece(whole[len(start) : len(upto)], trained=True)]
+                done = len(upto)
+        return [*pieces, Piece(whole[done:])]
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens up to where the assistant's next answer starts."""
+        if self.name == "jinja":
+            text = self.tokenizer.render_jinja(messages, prompt=True)
+        else:
+            text = TEMPLATES[self.name].answer(messages, self.tokenizer.bos, self.tokenizer.eos)
+        return self.tokenizer.encode(text)
+
+    def stops(self) -> tuple[list[int], list[str]]:
+        """What ends an answer: token ids, and strings where the tokenizer has no such token."""
+        ids, strings = [self.tokenizer.eos_id], []
+        end = "" if self.name == "jinja" else TEMPLATES[self.name].stop
+        if self.name == "jinja":
+            probe = [Message("user", "u"), Message("assistant", "a")]
+            end = self._jinja_pieces(probe)[-2].text.rpartition("a")[2].strip()
+        if end:
+            special = self.tokenizer.special_id(end)
+            if special is None:
+                strings.append(end)
+            elif special not in ids:
+                ids.append(special)
+        return ids, strings
+
+    def encode(self, conversations: Sequence[list[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pieces → tokens int32 [n] and mask bool [n]: True where the token is trained on."""
+        texts = [_join(pieces) for pieces in conversations]
+        encoded = []
+        for pieces, (ids, starts) in zip(conversations, self.tokenizer.encode_with_offsets(texts), strict=True):
+            ends = np.cumsum([len(piece.text) for piece in pieces])
+            trained = np.array([piece.trained for piece in pieces])
+            encoded.append((ids, trained[np.searchsorted(ends, starts, side="right").clip(max=len(pieces) - 1)]))
+        return encoded

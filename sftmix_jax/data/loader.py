@@ -1,0 +1,194 @@
+"""Every global batch of a stage by its number, and the workers that prepare them ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import grain
+import numpy as np
+
+from sftmix_jax.data import mixture, packing
+from sftmix_jax.data.cache import Examples
+from sftmix_jax.data.mixture import Order, Pool, Share
+from sftmix_jax.data.packing import PACKINGS, Packed
+from sftmix_jax.errors import UserError, did_you_mean
+
+Batch: TypeAlias = dict[str, np.ndarray]  # int32 [B, T] each: the keys of KEYS
+KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
+
+
+@dataclasses.dataclass
+class BatchConfig:
+    """The shape of a global batch."""
+
+    rows: int = 16  # packed rows a step, over all devices
+    length: int = 2048  # tokens a row; longer examples are cut, and counted
+    packing: str = "best_fit"  # or none: one example a row
+    too_long: str = "truncate"  # or skip: what happens to examples longer than `length`
+    accumulation: int = 1  # parts that a step's rows are worked through in, to save memory
+
+    def check(self, where: str) -> None:
+        """Raise UserError for what no data could mend."""
+        if self.rows < 1 or self.length < 2 or self.accumulation < 1:
+            raise UserError(f"{where}: rows and accumulation must be at least 1, length at least 2")
+        if self.rows % self.accumulation:
+            raise UserError(f"{where}: {self.rows} rows cannot be divided into accumulation={self.accumulation} parts")
+        if self.packing not in PACKINGS:
+            raise UserError(f"{where}.packing: '{self.packing}'; {did_you_mean(self.packing, PACKINGS)}")
+        if self.too_long not in ("truncate", "skip"):
+            raise UserError(f"{where}.too_long: '{self.too_long}'; must be truncate or skip")
+
+
+def pool(examples: Examples, batch: BatchConfig, held_out: int) -> Pool:
+    """A domain's sizes under this batch: examples that are not to be trained on count no trained tokens."""
+    lengths, trained = examples.lengths(batch.length)
+    if batch.too_long == "skip":
+        trained = np.where(np.diff(examples.offsets) > batch.length, 0, trained)
+    if held_out >= len(lengths):
+        raise UserError(f"held_out={held_out} leaves nothing of {len(lengths)} rows to train on")
+    return Pool(lengths, trained, held_out)
+
+
+class Plan:
+    """A stage's data: batch `step` is a pure function of (what made the plan, step)."""
+
+    def __init__(self, examples: Mapping[str, Examples], order: Order, batch: BatchConfig, seed: int):
+        self.names = list(examples)
+        self.examples, self.order, self.batch_config = list(examples.values()), order, batch
+        sizes = [e.lengths(batch.length) for e in self.examples]
+        lengths = np.concatenate([s[0] for s in sizes])
+        trained = np.concatenate([s[1] for s in sizes])
+        starts = np.cumsum([0, *map(len, self.examples)])
+        ids = starts[order.domains] + order.examples
+        self.lengths, self.trained = lengths[ids], trained[ids]
+        # n tokens make n - 1 predictions, and fill as many places
+        self.packed: Packed = packing.pack(self.lengths - 1, batch.length, batch.packing, seed)
+
+    @property
+    def num_steps(self) -> int:
+        return -(-self.packed.num_rows // self.batch_config.rows)
+
+    @property
+    def fill(self) -> float:
+        """The part of all places that hold a token."""
+        return float((self.lengths - 1).sum()) / (self.num_steps * self.batch_config.rows * self.batch_config.length)
+
+    def batch(self, step: int, part: slice = slice(None)) -> Batch:
+        """The global batch of a step, or the rows of it that `part` cuts out. The last one may have empty rows."""
+        R, T = self.batch_config.rows, self.batch_config.length
+        rows = range(R)[part]
+        out = {key: np.zeros((len(rows), T), np.int32) for key in KEYS}
+        for i, r in enumerate(rows):
+            row = step * R + r
+            if row >= self.packed.num_rows:
+                break
+            at = 0
+            members = self.packed.members[self.packed.starts[row] : self.packed.starts[row + 1]]
+            for segment, position in enumerate(members, 1):
+                domain = self.order.domains[position]
+                tokens, mask = self.examples[domain].example(self.order.examples[position], T)
+                end = at + len(tokens) - 1
+                out["tokens"][i, at:end] = tokens[:-1]
+                out["targets"][i, at:end] = tokens[1:]
+                out["loss_mask"][i, at:end] = mask[1:]
+                out["segment_ids"][i, at:end] = segment
+                out["positions"][i, at:end] = np.arange(end - at)
+                out["domain_ids"][i, at:end] = domain
+                at = end
+        return out
+
+    def ledger(self, step: int) -> dict[str, dict[str, float]]:
+        """What the first `step` batches hold of each domain."""
+        row = min(step * self.batch_config.rows, self.packed.num_rows)
+        seen = self.packed.members[: self.packed.starts[row]]
+        domains = self.order.domains[seen]
+        account = {}
+        for i, name in enumerate(self.names):
+            mine = seen[domains == i]
+            account[name] = {
+                "examples": len(mine),
+                "tokens": int(self.lengths[mine].sum()),
+                "trained_tokens": int(self.trained[mine].sum()),
+                "epochs": round(len(mine) / self.order.selected[name], 6),
+            }
+        return account
+
+    def rows_account(self, pools: Mapping[str, Pool], seed: int) -> dict[str, dict[str, Any]]:
+        """Where every stored row of each domain went; the parts but `of them truncated` add up to `stored`."""
+        account: dict[str, dict[str, Any]] = {}
+        for i, name in enumerate(self.names):
+            examples, pool = self.examples[i], pools[name]
+            used = np.unique(self.order.examples[self.order.domains == i])
+            reserved = np.zeros(len(examples), bool)
+            reserved[mixture.held_out(name, pool, seed)] = True
+            unusable = int(((pool.trained == 0) & ~reserved).sum())
+            account[name] = {
+                "stored": examples.rows,
+                "used": len(used),
+                "of them truncated": int((np.diff(examples.offsets)[used] > self.batch_config.length).sum()),
+                "not taken": len(examples) - len(used) - pool.held_out - unusable,
+                "held out": pool.held_out,
+                "without an answer within the length": unusable,
+                "skipped": dict(examples.skipped),
+            }
+        return account
+
+
+def make_plan(
+    examples: Mapping[str, Examples], shares: Mapping[str, Share], batch: BatchConfig, held_out: Mapping[str, int], *,
+    epochs: int, budget: int | None, unit: str, steps: int | None, seed: int,
+) -> tuple[Plan, dict[str, Pool]]:
+    """The plan of a stage; with `steps`, as much data as so many batches hold."""
+    chosen = {name: examples[name] for name in shares}
+    pools = {name: pool(chosen[name], batch, held_out.get(name, 0)) for name in shares}
+    by_weight = any(share.weight is not None for share in shares.values())
+    if steps and by_weight and not budget:
+        budget, unit = steps * batch.rows * batch.length, "tokens"
+    while True:
+        plan = Plan(chosen, mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed), batch, seed)
+        if not steps or plan.num_steps >= steps:
+            return plan, pools
+        # Not enough data for so many steps: another epoch, or half as much budget again.
+        epochs += 1
+        budget = budget and budget * 3 // 2
+
+
+@dataclasses.dataclass
+class LoaderConfig:
+    """How batches are prepared ahead; never what they hold."""
+
+    threads: int = 2
+    prefetch: int = 8
+    workers: int = 0  # processes; 0: threads alone, which is enough for packed tokens
+
+
+class _Batches:
+    """A stage's batches as a random-access source for grain."""
+
+    def __init__(self, plan: Plan, part: slice):
+        self.plan, self.part = plan, part
+
+    def __len__(self) -> int:
+        return self.plan.num_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.plan.batch(int(step), self.part)
+
+
+def batches(plan: Plan, config: LoaderConfig, start: int, stop: int, part: slice = slice(None)) -> Iterator[Batch]:
+    """Batches `start` to `stop` (exclusive), in order, prepared ahead."""
+    dataset = grain.MapDataset.source(_Batches(plan, part))[start:stop]
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
+    loader = dataset.to_iter_dataset(options)
+    if config.workers:
+        loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+    return iter(loader)
+
+
+def process_part(rows: int, index: int, count: int) -> slice:
+    """The rows of a global batch that process `index` of `count` reads."""
+    if rows % count:
+        raise UserError(f"a batch of {rows} rows cannot be divided among {count} processes; change batch.rows")
+    return slice(index * rows // count, (index + 1) * rows // count)

@@ -1,0 +1,141 @@
+"""Which examples a stage sees, in which order: index arithmetic, known before step 0."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+
+from sftmix_jax.errors import UserError, did_you_mean
+
+UNITS = ("examples", "tokens", "trained_tokens")
+
+
+@dataclasses.dataclass
+class Share:
+    """What a stage takes of a domain: exactly one of these."""
+
+    fraction: float | None = None  # floor(fraction · rows) of its rows, each `epochs` times
+    count: int | None = None  # exactly so many rows, each `epochs` times
+    weight: float | None = None  # this part of the stage's budget, rows drawn again as needed
+
+    def check(self, where: str) -> None:
+        """Raise UserError unless exactly one kind is set, within its range."""
+        given = [name for name in ("fraction", "count", "weight") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UserError(f"{where}: set one of fraction, count and weight; set are: {', '.join(given) or 'none'}")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UserError(f"{where}.fraction: {self.fraction} is outside (0, 1]; to leave a domain out, delete it")
+        if self.count is not None and self.count < 1:
+            raise UserError(f"{where}.count: {self.count}; must be at least 1")
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise UserError(f"{where}.weight: {self.weight}; must be positive (to leave a domain out, delete it)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """What the mixture has to know of a domain: sizes, never tokens."""
+
+    lengths: np.ndarray  # int64 [n], tokens of each example
+    trained: np.ndarray  # int64 [n], of them trained on
+    held_out: int = 0
+
+    def amounts(self, unit: str) -> np.ndarray:
+        """Each example's size in a unit of UNITS."""
+        return {"examples": np.ones_like(self.lengths), "tokens": self.lengths, "trained_tokens": self.trained}[unit]
+
+
+def shuffled(domain: str, size: int, seed: int) -> np.ndarray:
+    """The domain's rows in its one seeded order: a share takes the head, the held-out rows are the tail.
+
+    So subsets are nested: the rows of a small share are among those of a larger one.
+    """
+    return np.random.default_rng([seed, zlib.crc32(domain.encode())]).permutation(size)
+
+
+def selected(domain: str, pool: Pool, share: Share, seed: int) -> np.ndarray:
+    """The examples that a share by fraction or count takes, or that a share by weight draws from."""
+    size = len(pool.lengths)
+    available = size - pool.held_out
+    if share.count is not None:
+        wanted = share.count
+        if wanted > available:
+            raise UserError(
+                f"the share of '{domain}' asks for {wanted} rows, there are {available}"
+                + (f" ({pool.held_out} of {size} are held out)" if pool.held_out else "")
+            )
+    elif share.fraction is not None:
+        wanted = min(math.floor(share.fraction * size), available)
+        if wanted == 0:
+            raise UserError(f"the share of '{domain}': {share.fraction} of {size} rows is no row at all")
+    else:
+        wanted = available
+    usable = shuffled(domain, size, seed)[:wanted]
+    # An example whose answer was cut off whole teaches nothing; the ledger counts it.
+    return usable[pool.trained[usable] > 0]
+
+
+def held_out(domain: str, pool: Pool, seed: int) -> np.ndarray:
+    """The examples that no share takes."""
+    return shuffled(domain, len(pool.lengths), seed)[len(pool.lengths) - pool.held_out :]
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A stage's examples in the order in which they are packed."""
+
+    domains: np.ndarray  # int32 [E], index into the stage's domain names
+    examples: np.ndarray  # int64 [E], index into that domain's examples
+    selected: dict[str, int]  # examples taken of each domain
+
+
+def order(
+    pools: Mapping[str, Pool], shares: Mapping[str, Share], *, epochs: int, budget: int | None, unit: str, seed: int
+) -> Order:
+    """The examples of a stage: shares by fraction or count for `epochs`, or by weight for `budget` units."""
+    names = list(shares)
+    chosen = [selected(name, pools[name], shares[name], seed) for name in names]
+    for name, rows in zip(names, chosen, strict=True):
+        if not len(rows):
+            raise UserError(f"domain '{name}': no row has a trained token within the length; raise batch.length")
+    weighted = [shares[name].weight is not None for name in names]
+    if any(weighted) and not all(weighted):
+        raise UserError("a stage's shares are all by weight or none is: a budget and exact rows do not mix")
+    # Ids count through all domains, so that one integer names an example.
+    starts = np.cumsum([0, *[len(pools[name].lengths) for name in names]])
+    parts = [
+        grain.MapDataset.source(start + rows).seed(seed + i).shuffle()
+        for i, (start, rows) in enumerate(zip(starts, chosen, strict=False))
+    ]
+    if not any(weighted):
+        mixed = grain.MapDataset.concatenate(parts).seed(seed).shuffle().repeat(epochs)
+        ids = _take(mixed, len(mixed))
+    else:
+        if unit not in UNITS:
+            raise UserError(f"mixture unit '{unit}': {did_you_mean(unit, UNITS)}")
+        if not budget:
+            raise UserError("shares by weight need a budget: set the stage's budget (in its unit) or its steps")
+        amounts = [pools[name].amounts(unit)[rows] for name, rows in zip(names, chosen, strict=True)]
+        weights = np.array([shares[name].weight for name in names]) / [a.mean() for a in amounts]
+        mixed = grain.MapDataset.mix([part.repeat() for part in parts], list(weights / weights.sum()))
+        sizes = np.concatenate([pools[name].amounts(unit) for name in names])
+        ids = _take_budget(mixed, sizes, budget)
+    domains = (np.searchsorted(starts, ids, side="right") - 1).astype(np.int32)
+    return Order(domains, ids - starts[domains], {n: len(rows) for n, rows in zip(names, chosen, strict=True)})
+
+
+def _take(ids: Sequence[int], count: int) -> np.ndarray:
+    return np.fromiter((ids[i] for i in range(count)), np.int64, count)
+
+
+def _take_budget(ids: Sequence[int], sizes: np.ndarray, budget: int) -> np.ndarray:
+    """The shortest head of `ids` whose sizes reach the budget."""
+    taken = np.empty(0, np.int64)
+    while sizes[taken].sum() < budget:
+        grown = max(1024, 2 * len(taken))
+        taken = np.fromiter((ids[i] for i in range(grown)), np.int64, grown)
+    return taken[: np.searchsorted(np.cumsum(sizes[taken]), budget) + 1]

@@ -1,0 +1,1 @@
+"""Tasks, their scores with intervals, and a sandbox for model-written code."""

@@ -1,0 +1,48 @@
+"""Identities: hashes of what decides a result, and of nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and tuples as what JSON holds."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def digest(record: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that change with anything in the record, but not with key order."""
+    canonical = json.dumps(plain(record), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def params_sha256(params: Any) -> str:
+    """A hash of every parameter's bytes, in the order of their names."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        total.update(jax.tree_util.keystr(path).encode())
+        total.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return total.hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """The fields in which two JSON trees differ, as `path: old → new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted(old.keys() | new.keys())
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if old == new else [f"{path}: {old!r} → {new!r}"]

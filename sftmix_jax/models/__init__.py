@@ -1,0 +1,1 @@
+"""LLaMA in Flax NNX, its attention, cache and Hugging Face names."""

@@ -1,0 +1,297 @@
+"""LLaMA checkpoints in Hugging Face's layout: one name table, walked both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models.llama import LlamaConfig, Params
+
+# Our path → their name; {} is the layer.
+NAMES: dict[tuple[str, ...], str] = {
+    ("embed",): "model.embed_tokens.weight",
+    ("norm",): "model.norm.weight",
+    ("head",): "lm_head.weight",
+    ("layers", "attention_norm"): "model.layers.{}.input_layernorm.weight",
+    ("layers", "q"): "model.layers.{}.self_attn.q_proj.weight",
+    ("layers", "k"): "model.layers.{}.self_attn.k_proj.weight",
+    ("layers", "v"): "model.layers.{}.self_attn.v_proj.weight",
+    ("layers", "o"): "model.layers.{}.self_attn.o_proj.weight",
+    ("layers", "feed_forward_norm"): "model.layers.{}.post_attention_layernorm.weight",
+    ("layers", "gate"): "model.layers.{}.mlp.gate_proj.weight",
+    ("layers", "up"): "model.layers.{}.mlp.up_proj.weight",
+    ("layers", "down"): "model.layers.{}.mlp.down_proj.weight",
+}
+# Buffers that old checkpoints carry and that follow from the config.
+_DERIVED = "rotary_emb.inv_freq"
+_SHARD_BYTES = 5 * 10**9
+
+_FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
+
+
+def config_from_hf(hf: dict[str, Any], where: str) -> LlamaConfig:
+    """Read a config.json; whatever is not a plain LLaMA is an error that names the field."""
+    architecture = (hf.get("architectures") or [hf.get("model_type", "?")])[0]
+    if architecture not in ("LlamaForCausalLM", "LLaMAForCausalLM", "llama"):
+        raise UserError(f"{where}: architecture {architecture} is not supported, only LlamaForCausalLM")
+    for field, wanted in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if hf.get(field, wanted) != wanted:
+            raise UserError(f"{where}: {field} is {hf[field]!r}; only {wanted!r} is supported")
+    try:
+        heads = hf["num_attention_heads"]
+        # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling
+        rope = hf.get("rope_parameters") or {}
+        scaling = hf.get("rope_scaling") or rope
+        return LlamaConfig(
+            vocab_size=hf["vocab_size"],
+            hidden_size=hf["hidden_size"],
+            intermediate_size=hf["intermediate_size"],
+            num_layers=hf["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=hf.get("num_key_value_heads") or heads,
+            head_dim=hf.get("head_dim") or hf["hidden_size"] // heads,
+            max_length=hf.get("max_position_embeddings", 2048),
+            rope_theta=float(hf.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
+            rope_scaling=_scaling_from_hf(scaling, where),
+            norm_eps=hf.get("rms_norm_eps", 1e-6),
+            tied=bool(hf.get("tie_word_embeddings", False)),
+        )
+    except KeyError as error:
+        raise UserError(f"{where}: the field {error} is missing") from None
+
+
+def _scaling_from_hf(scaling: dict[str, Any], where: str) -> RopeScaling | None:
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise UserError(f"{where}: rope scaling '{kind}' is not supported, only llama3")
+    return RopeScaling(
+        float(scaling["factor"]), float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"]),
+        int(scaling["original_max_position_embeddings"]),
+    )
+
+
+def config_to_hf(config: LlamaConfig, bos_id: int | None, eos_id: int | None, dtype: str) -> dict[str, Any]:
+    """The config.json that transformers reads."""
+    scaling = config.rope_scaling
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_length,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": None if scaling is None else {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position_embeddings,
+        },
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
+        "torch_dtype": dtype,
+    }
+
+
+def shapes(config: LlamaConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shape of one layer's share of each parameter, ours."""
+    D, N, K, H = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+    F, V = config.intermediate_size, config.vocab_size
+    table = {
+        ("embed",): (V, D), ("norm",): (D,), ("head",): (D, V),
+        ("layers", "attention_norm"): (D,), ("layers", "feed_forward_norm"): (D,),
+        ("layers", "q"): (D, N, H), ("layers", "k"): (D, K, H), ("layers", "v"): (D, K, H),
+        ("layers", "o"): (N, H, D),
+        ("layers", "gate"): (D, F), ("layers", "up"): (D, F), ("layers", "down"): (F, D),
+    }  # fmt: skip
+    if config.tied:
+        del table["head",]
+    return table
+
+
+def _to_theirs(path: tuple[str, ...], ours: np.ndarray) -> np.ndarray:
+    """Linear weights are [out, in] there, with heads and head size flattened."""
+    if ours.ndim == 1 or path == ("embed",):
+        return ours
+    D_first = path[-1] != "o"
+    flat = ours.reshape(ours.shape[0], -1) if D_first else ours.reshape(-1, ours.shape[-1])
+    return flat.T
+
+
+def _to_ours(path: tuple[str, ...], theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) == 1 or path == ("embed",):
+        return theirs
+    return theirs.T.reshape(shape)
+
+
+def _their_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _to_theirs(path, np.broadcast_to(np.int8(0), shape)).shape
+
+
+class Folder:
+    """The tensors of a model folder, by name, read one at a time."""
+
+    def __init__(self, folder: Path):
+        self.files = sorted(folder.glob("*.safetensors"))
+        if not self.files:
+            others = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"))]
+            found = f" (found {others[0]}: convert it to safetensors first)" if others else ""
+            raise UserError(f"{folder}: no *.safetensors file{found}")
+        self.where: dict[str, Path] = {}
+        for file in self.files:
+            try:
+                with safe_open(file, "np") as tensors:
+                    self.where.update(dict.fromkeys(tensors.keys(), file))
+            except SafetensorError as error:
+                raise UserError(f"{file}: not a readable safetensors file ({error}); download it again") from None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with safe_open(self.where[name], "np") as tensors:
+            return tuple(tensors.get_slice(name).get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor as float32."""
+        with safe_open(self.where[name], "np") as tensors:
+            dtype = tensors.get_slice(name).get_dtype()
+            if dtype not in _FLOATS:
+                raise UserError(f"{self.where[name]}: {name} is {dtype}; only float weights can be read")
+            return np.asarray(tensors.get_tensor(name)).astype(np.float32)
+
+
+def read_config(folder: Path) -> LlamaConfig:
+    """The architecture that a model folder states."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"{folder}: no config.json; a model folder holds config.json and *.safetensors")
+    try:
+        return config_from_hf(json.loads(file.read_text()), str(file))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not JSON ({error})") from None
+
+
+def load(folder: Path) -> tuple[LlamaConfig, Params]:
+    """Read a model folder: float32 numpy parameters, layers stacked.
+
+    Raises UserError for a missing, unused or misshapen tensor, by name.
+    """
+    config = read_config(folder)
+    tensors = Folder(folder)
+    params: Params = {"layers": {}}
+    used = set()
+    for path, shape in shapes(config).items():
+        layered = path[0] == "layers"
+        names = [NAMES[path].format(i) for i in range(config.num_layers)] if layered else [NAMES[path]]
+        parts = []
+        for name in names:
+            if name not in tensors.where:
+                raise UserError(f"{folder}: the tensor {name} is missing; {did_you_mean(name, tensors.where)}")
+            wanted, found = _their_shape(path, shape), tensors.shape(name)
+            if found != wanted:
+                raise UserError(f"{folder}: {name} has shape {found}, config.json wants {wanted}")
+            used.add(name)
+            parts.append(_to_ours(path, tensors.read(name), shape))
+        if layered:
+            params["layers"][path[1]] = np.stack(parts)
+        else:
+            params[path[0]] = np.ascontiguousarray(parts[0])
+    unused = {name for name in tensors.where if name not in used and not name.endswith(_DERIVED)}
+    if config.tied and "lm_head.weight" in unused:
+        # some exporters store the tied matrix twice; another matrix would change the model
+        if not np.array_equal(tensors.read("lm_head.weight"), params["embed"]):
+            raise UserError(f"{folder}: config.json ties the embeddings, but lm_head.weight differs from them")
+        unused.remove("lm_head.weight")
+    if unused:
+        listed = ", ".join(sorted(unused)[:5])
+        raise UserError(f"{folder}: {len(unused)} tensors have no place in a LLaMA: {listed}")
+    return config, params
+
+
+def _their_tensors(config: LlamaConfig, params: Params) -> Iterator[tuple[str, np.ndarray]]:
+    for path in shapes(config):
+        if path[0] == "layers":
+            stacked = params["layers"][path[1]]
+            for i in range(config.num_layers):
+                yield NAMES[path].format(i), _to_theirs(path, np.asarray(stacked[i]))
+        else:
+            yield NAMES[path], _to_theirs(path, np.asarray(params[path[0]]))
+
+
+def save(
+    folder: Path, config: LlamaConfig, params: Params, *, bos_id: int | None, eos_id: int | None,
+    dtype: str = "float32", save_tokenizer: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a folder that transformers loads, in files of at most 5 GB with an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, tensor in _their_tensors(config, params):
+        tensor = np.ascontiguousarray(tensor.astype(numpy_dtype))
+        if size and size + tensor.nbytes > _SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    files = ["model.safetensors"] if len(shards) == 1 else [
+        f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
+    ]
+    for file, shard in zip(files, shards, strict=True):
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    if len(files) > 1:
+        index = {
+            "metadata": {"total_size": sum(t.nbytes for shard in shards for t in shard.values())},
+            "weight_map": {name: file for file, shard in zip(files, shards, strict=True) for name in shard},
+        }
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    (folder / "config.json").write_text(json.dumps(config_to_hf(config, bos_id, eos_id, dtype), indent=1))
+    if save_tokenizer:
+        save_tokenizer(folder)
+
+
+def find(model: str) -> Path:
+    """A local folder as it is; anything else is a hub id, fetched into the hub's own cache."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise UserError(f"no model folder {model}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "tokenizer*"]))
+    except Exception as error:
+        raise UserError(
+            f"no model folder {model}, and the hub could not give it ({type(error).__name__}): "
+            "check the name and the network, or name a local folder"
+        ) from None
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of what decides the model: its architecture and every weight file's content."""
+    digest = hashlib.sha256(repr(read_config(folder)).encode())
+    for file in Folder(folder).files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,266 @@
+"""LLaMA 1, 2 and 3 in Flax NNX: layers stacked on a leading axis and scanned.
+
+Letters: B batch, T tokens, S cache length, L layers, D model, N query heads, K key/value heads,
+H head size, F feed-forward, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.models import attention
+from sftmix_jax.models.attention import RopeScaling
+
+Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
+
+# What the backward pass may keep of a layer's forward pass, by name.
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """The architecture: what config.json of a checkpoint fixes."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_length: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-5
+    tied: bool = False
+
+    @property
+    def num_params(self) -> int:
+        """How many parameters the model has."""
+        attention_size = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
+        layer = attention_size + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+
+@dataclasses.dataclass
+class ComputeConfig:
+    """How the model is run; none of it changes what it is."""
+
+    dtype: str = "auto"  # bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
+    remat: str = "auto"  # none, dots or full; auto: full from a billion parameters on, else none
+
+    def resolved(self, config: LlamaConfig, backend: str) -> ComputeConfig:
+        """The same with every `auto` decided: the one place where that happens."""
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise UserError(f"model.compute.dtype: '{self.dtype}'; {did_you_mean(self.dtype, ['float32', 'bfloat16'])}")
+        if self.remat not in ("auto", *REMAT):
+            raise UserError(f"model.compute.remat: '{self.remat}'; {did_you_mean(self.remat, REMAT)}")
+        dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
+        remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
+        return ComputeConfig(dtype, remat)
+
+
+def _param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
+    """A weight drawn from N(0, 0.02), LLaMA's initialiser, with a logical name for each axis."""
+    assert len(shape) == len(axes)
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
+
+
+def rms_norm(x: Array, scale: Array, eps: float) -> Array:
+    """Root-mean-square normalisation over the last axis, computed in float32."""
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return (wide * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+# q, k, v → what attention read, and what the caller wants to keep of this layer (cache entries)
+Mix: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Any]]
+
+
+class Layers(nnx.Module):
+    """All decoder layers: each parameter carries a leading `layers` axis, cut before use."""
+
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        c, L = config, config.num_layers
+        D, N, K, H, F = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.intermediate_size
+        self.norm_eps = c.norm_eps
+        self.attention_norm = nnx.Param(jnp.ones((L, D)), axes=("layers", "norm"))
+        self.q = _param(rngs, (L, D, N, H), ("layers", "embed", "heads", "head"))
+        self.k = _param(rngs, (L, D, K, H), ("layers", "embed", "kv_heads", "head"))
+        self.v = _param(rngs, (L, D, K, H), ("layers", "embed", "kv_heads", "head"))
+        self.o = _param(rngs, (L, N, H, D), ("layers", "heads", "head", "embed"))
+        self.feed_forward_norm = nnx.Param(jnp.ones((L, D)), axes=("layers", "norm"))
+        self.gate = _param(rngs, (L, D, F), ("layers", "embed", "feed_forward"))
+        self.up = _param(rngs, (L, D, F), ("layers", "embed", "feed_forward"))
+        self.down = _param(rngs, (L, F, D), ("layers", "feed_forward", "embed"))
+
+    def __call__(self, x: Array, rope: tuple[Array, Array], mix: Mix) -> tuple[Array, Any]:
+        """One layer (parameters already cut) on x [B, T, D]."""
+        # Cast here, layer by layer, so that gradients reach the float32 parameters in float32.
+        def weight(param: nnx.Param) -> Array:
+            return param[...].astype(x.dtype)
+
+        with jax.named_scope("attention"):
+            h = rms_norm(x, self.attention_norm[...], self.norm_eps)
+            q = jnp.einsum("btd,dnh->btnh", h, weight(self.q))
+            k = jnp.einsum("btd,dkh->btkh", h, weight(self.k))
+            v = jnp.einsum("btd,dkh->btkh", h, weight(self.v))
+            context, kept = mix(attention.rotate(q, rope), attention.rotate(k, rope), v)
+            x = x + jnp.einsum("btnh,nhd->btd", context, weight(self.o))
+        with jax.named_scope("feed_forward"):
+            h = rms_norm(x, self.feed_forward_norm[...], self.norm_eps)
+            gate = jnp.einsum("btd,df->btf", h, weight(self.gate))
+            up = jnp.einsum("btd,df->btf", h, weight(self.up))
+            x = x + jnp.einsum("btf,fd->btd", jax.nn.silu(gate) * up, weight(self.down))
+        return x, kept
+
+
+class Llama(nnx.Module):
+    """A LLaMA decoder; `compute` must be resolved."""
+
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.config, self.compute = config, compute
+        V, D = config.vocab_size, config.hidden_size
+        self.embed = _param(rngs, (V, D), ("vocab", "embed"))
+        self.layers = Layers(config, rngs)
+        self.norm = nnx.Param(jnp.ones((D,)), axes=("norm",))
+        if not config.tied:
+            self.head = _param(rngs, (D, V), ("embed", "vocab"))
+
+    @property
+    def head_weight(self) -> Array:
+        """The output projection in the compute dtype, [D, V]."""
+        weight = self.embed[...].T if self.config.tied else self.head[...]
+        return weight.astype(self.compute.dtype)
+
+    def logits(self, hidden: Array) -> Array:
+        """Hidden states [..., D] → float32 logits [..., V]."""
+        with jax.named_scope("logits"):
+            return jnp.einsum("...d,dv->...v", hidden, self.head_weight, preferred_element_type=jnp.float32)
+
+    def _run(self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any) -> tuple[Array, Any]:
+        """All layers over tokens; `mix(layer's entry of per_layer)` attends. → hidden [B, T, D], kept [L, …]."""
+        config = self.config
+        frequencies = attention.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+        rope = attention.rope_tables(positions, frequencies)
+        x = self.embed[...][tokens].astype(self.compute.dtype)
+        layer_definition, stacked = nnx.split(self.layers)
+
+        def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
+            params, entry = cut
+            return nnx.merge(layer_definition, params)(x, rope, mix(entry))
+
+        policy = REMAT[self.compute.remat]
+        if policy is not None:
+            body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+        # A small model is unrolled: XLA then fuses across layers and copies no slices. A large one
+        # is scanned: one compiled layer.
+        unroll = 1
+        x, kept = jax.lax.scan(body, x, (stacked, per_layer), unroll=unroll)
+        return rms_norm(x, self.norm[...], config.norm_eps), kept
+
+    def __call__(self, tokens: Array, segment_ids: Array, positions: Array) -> Array:
+        """int32 [B, T] each → hidden states [B, T, D]; attention stays within a segment."""
+        def mix(_: None) -> Mix:
+            return lambda q, k, v: (attention.attend(q, k, v, segment_ids), None)
+
+        return self._run(tokens, positions, mix, None)[0]
+
+    def prefill(self, tokens: Array, lengths: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Read whole prompts: tokens [B, T], lengths [B] → hidden [B, T, D] and (k, v) [L, B, T, K, H]."""
+        T = tokens.shape[1]
+        segment_ids = (jnp.arange(T) < lengths[:, None]).astype(jnp.int32)
+        positions = jnp.broadcast_to(jnp.arange(T), tokens.shape)
+
+        def mix(_: None) -> Mix:
+            return lambda q, k, v: (attention.attend(q, k, v, segment_ids), (k, v))
+
+        return self._run(tokens, positions, mix, None)
+
+    def decode(
+        self, tokens: Array, cache: tuple[Array, Array], lengths: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """One token a row: tokens [B], cache (k, v) [L, B, S, K, H] filled to lengths [B].
+
+        → hidden [B, 1, D] and the new entries (k, v) [L, B, 1, K, H], for the caller to store.
+        """
+        def mix(layer_cache: tuple[Array, Array]) -> Mix:
+            def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+                return attention.attend_cached(q, k, v, *layer_cache, lengths), (k, v)
+
+            return attend
+
+        return self._run(tokens[:, None], lengths[:, None], mix, cache)
+
+
+def build(config: LlamaConfig, compute: ComputeConfig) -> tuple[nnx.GraphDef, Params, Params]:
+    """The model without its numbers: its graph, abstract params, and the logical axes of each."""
+    definition, state = nnx.split(nnx.eval_shape(lambda: Llama(config, compute, nnx.Rngs(0))))
+    axes = jax.tree.map(
+        lambda param: param.get_metadata()["axes"], state, is_leaf=lambda x: isinstance(x, nnx.Variable)
+    )
+    return definition, nnx.to_pure_dict(state), nnx.to_pure_dict(axes)
+
+
+def init(config: LlamaConfig, compute: ComputeConfig, seed: int) -> Params:
+    """Fresh float32 parameters."""
+    return nnx.to_pure_dict(nnx.state(Llama(config, compute, nnx.Rngs(seed))))
+
+
+def bind(definition: nnx.GraphDef, params: Params) -> Llama:
+    """The model with these parameters, inside or outside of jit."""
+    return nnx.merge(definition, nnx.State(params))
+
+
+def preset(name: str) -> LlamaConfig:
+    """A published architecture by name."""
+    if name not in PRESETS:
+        raise UserError(f"no preset '{name}'; {did_you_mean(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _llama(
+    layers: int, hidden: int, feed_forward: int, heads: int, kv_heads: int | None = None, *,
+    vocab: int = 32_000, length: int = 2048, eps: float = 1e-6, **rest: Any
+) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=feed_forward, num_layers=layers,
+        num_heads=heads, num_kv_heads=kv_heads or heads, head_dim=hidden // heads, max_length=length,
+        norm_eps=eps, **rest,
+    )
+
+
+_LLAMA3_ROPE = RopeScaling(32.0, 1.0, 4.0, 8192)
+
+PRESETS: dict[str, LlamaConfig] = {
+    "tiny": LlamaConfig(1536, 128, 384, 4, 4, 4, 32, 512, tied=True),
+    "7b": _llama(32, 4096, 11_008, 32),
+    "13b": _llama(40, 5120, 13_824, 40),
+    "33b": _llama(60, 6656, 17_920, 52),
+    "65b": _llama(80, 8192, 22_016, 64, eps=1e-5),
+    "llama2-7b": _llama(32, 4096, 11_008, 32, length=4096, eps=1e-5),
+    "llama2-13b": _llama(40, 5120, 13_824, 40, length=4096, eps=1e-5),
+    "llama2-70b": _llama(80, 8192, 28_672, 64, 8, length=4096, eps=1e-5),
+    "llama3-8b": _llama(32, 4096, 14_336, 32, 8, vocab=128_256, length=8192, eps=1e-5, rope_theta=5e5),
+    "llama3.2-1b": _llama(
+        16, 2048, 8192, 32, 8, vocab=128_256, length=131_072, eps=1e-5, rope_theta=5e5,
+        rope_scaling=_LLAMA3_ROPE, tied=True,
+    ),
+    "llama3.2-3b": _llama(
+        28, 3072, 8192, 24, 8, vocab=128_256, length=131_072, eps=1e-5, rope_theta=5e5,
+        rope_scaling=_LLAMA3_ROPE, tied=True,
+    ),
+}

@@ -1,0 +1,1 @@
+"""From logits to text: choose a token, loop over tokens, serve prompts."""

@@ -1,0 +1,89 @@
+"""Where arrays live: a (data, fsdp, tensor) mesh, and rules from logical axes to mesh axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sftmix_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis → mesh axis. Axes that are not here are not split.
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": "fsdp",
+    "vocab": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "feed_forward": "tensor",
+}
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """Devices along each axis; -1 (at most one) takes what the others leave."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices. Raises UserError if the sizes do not multiply to their number."""
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
+    if len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
+        raise UserError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, there are {len(devices)}; "
+            "set --config.mesh.data, .fsdp and .tensor so that they multiply to it"
+        )
+    sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
+    from jax.experimental import mesh_utils
+
+    grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES)
+
+
+def sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
+    """Where an array with these logical axes lives."""
+    return NamedSharding(mesh, PartitionSpec(*(RULES.get(axis) if axis else None for axis in axes)))
+
+
+def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
+    """A sharding for each parameter. Raises UserError for an axis that the mesh cannot divide."""
+
+    def one(path: Any, param: Any, names: tuple[str, ...]) -> NamedSharding:
+        for size, name in zip(param.shape, names, strict=True):
+            split = RULES.get(name)
+            parts = mesh.shape[split] if isinstance(split, str) else 1
+            if size % parts:
+                raise UserError(
+                    f"{jax.tree_util.keystr(path)}: its axis '{name}' of size {size} cannot be divided by "
+                    f"mesh.{split}={parts}; choose a divisor of {size}"
+                )
+        return sharding(mesh, names)
+
+    return jax.tree_util.tree_map_with_path(one, params, axes)
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def put_batch(mesh: Mesh, batch: dict[str, Any], global_rows: int) -> dict[str, jax.Array]:
+    """This process's rows of a batch → global arrays [global_rows, T], split along the rows."""
+    where = sharding(mesh, ("batch", None))
+    return {
+        key: jax.make_array_from_process_local_data(where, rows, (global_rows, *rows.shape[1:]))
+        for key, rows in batch.items()
+    }

@@ -1,0 +1,67 @@
+"""The paper's strategies as chains of stages; pure rearrangement of shares (no jax).
+
+Each takes a stage as the pattern for all of its stages (epochs, batch, optimiser) and returns stages by
+name, in the order in which they are trained. A chain written by hand is as good.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sftmix_jax.data.mixture import Share
+
+if TYPE_CHECKING:
+    from sftmix_jax.experiment import Stage
+
+Shares = Mapping[str, Share]
+
+
+def _stage(pattern: Stage, shares: Shares) -> Stage:
+    return dataclasses.replace(copy.deepcopy(pattern), mixture=copy.deepcopy(dict(shares)))
+
+
+def single(pattern: Stage, domain: str, share: Share) -> dict[str, Stage]:
+    """One domain alone."""
+    return {domain: _stage(pattern, {domain: share})}
+
+
+def multitask(pattern: Stage, shares: Shares) -> dict[str, Stage]:
+    """All domains at once, in one stage."""
+    return {"multitask": _stage(pattern, shares)}
+
+
+def sequential(pattern: Stage, shares: Shares) -> dict[str, Stage]:
+    """One domain after the other, in the order of `shares` (the paper: code, math, general)."""
+    return {domain: _stage(pattern, {domain: share}) for domain, share in shares.items()}
+
+
+def mixed_sequential(pattern: Stage, specialised: Shares, general: Shares) -> dict[str, Stage]:
+    """The specialised domains together, then the general ones."""
+    return {"specialised": _stage(pattern, specialised), "general": _stage(pattern, general)}
+
+
+def dmt(pattern: Stage, specialised: Shares, general: Shares, k: float = 1 / 256) -> dict[str, Stage]:
+    """Dual-stage mixed fine-tuning: specialised first, then general with a replay of k of the specialised.
+
+    Stage 1 is that of mixed_sequential, and k = 0 is mixed_sequential.
+    """
+    if k == 0:
+        return mixed_sequential(pattern, specialised, general)
+    replay = {name: replayed(share, k) for name, share in specialised.items()}
+    return {
+        "specialised": _stage(pattern, specialised),
+        "general": _stage(pattern, {**general, **replay}),
+    }
+
+
+def replayed(share: Share, k: float) -> Share:
+    """k of a share: the head of the same seeded order, so a subset of the rows that the share took."""
+    if share.fraction is not None:
+        return Share(fraction=share.fraction * k)
+    if share.count is not None:
+        return Share(count=max(1, int(share.count * k)))
+    assert share.weight is not None
+    return Share(weight=share.weight * k)

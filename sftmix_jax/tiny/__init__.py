@@ -1,0 +1,1 @@
+"""The embedded default: a tiny pretrained LLaMA, its tokenizer and three toy domains."""

@@ -1,0 +1,176 @@
+"""Train an experiment's stages, one after the other; what is done already is not done again.
+
+python -m sftmix_jax.train --config dmt.py[:SIZE] --workdir DIR [--config.field=value …]
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from sftmix_jax import __version__, experiment, identity, sharding
+from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.experiment import Experiment
+from sftmix_jax.stages import Resolved, ResolvedStage
+from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.training.loop import Outcome, Stopped, train
+from sftmix_jax.training.optimizer import make_optimizer, make_schedule
+from sftmix_jax.training.step import Trainer, TrainState, make_trainer, put_params
+
+
+def main() -> int:
+    config, options = experiment.parse(sys.argv[1:])
+    if not options["workdir"]:
+        raise UserError("name a folder for stages and results: --workdir DIR")
+    try:
+        run(config, epath.Path(options["workdir"]))
+    except Stopped as stopped:
+        print("stopped and saved; the same command goes on from here", file=sys.stderr)
+        return stopped.code
+    return 0
+
+
+def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
+    """Train every stage that is not done, evaluate after each if asked to. → the stages' folders."""
+    resolved = Resolved(config)
+    mesh = sharding.make_mesh(config.mesh)
+    resolved.check_mesh(mesh)
+    chain = list(resolved.chain())
+    register(config, chain, workdir)
+    if config.evaluation.tasks:
+        _evaluate(resolved, None, workdir)
+    for stage in chain:
+        if stage.is_done(workdir):
+            print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
+        else:
+            _train_stage(resolved, stage, mesh, workdir)
+        if config.evaluation.tasks:
+            _evaluate(resolved, stage, workdir)
+    return [stage.folder(workdir) for stage in chain]
+
+
+def register(config: Experiment, chain: list[ResolvedStage], workdir: epath.Path) -> None:
+    """Write the experiment down. Raises UserError if the workdir knows another one by this name."""
+    file = workdir / "experiments" / f"{config.name}.json"
+    record = {"experiment": identity.plain(config), "stages": {stage.name: stage.id for stage in chain}}
+    if file.exists():
+        known = json.loads(file.read_text())
+        if known["stages"] != record["stages"]:
+            changed = identity.differences(known["experiment"], record["experiment"])
+            listed = "; ".join(changed[:5]) or "the contents of its data or its base model"
+            raise UserError(
+                f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
+                "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
+            )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record, indent=1))
+
+
+def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Mesh, workdir: epath.Path) -> None:
+    config, folder = resolved.experiment, stage.folder(workdir)
+    plan, pools = resolved.plan(stage.stage)
+    steps = stage.stage.steps or plan.num_steps
+    optimizer = make_optimizer(stage.stage.optimizer, steps)
+    trainer = make_trainer(
+        resolved.base.config, resolved.compute, optimizer, mesh,
+        domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stage.json").write_text(json.dumps({"name": stage.name, "id": stage.id, **stage.record}, indent=1))
+    _save_tokenizer(resolved, folder)
+    rows = plan.rows_account(pools, config.seed)
+    _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)
+    outcome = train(
+        stage.name, folder, trainer, plan, steps,
+        start=lambda: _start(resolved, stage, trainer, workdir),
+        learning_rate=make_schedule(stage.stage.optimizer, steps),
+        held_out=resolved.held_out_plan(stage.stage),
+        checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
+    )  # fmt: skip
+    done = _done(plan.ledger(steps), rows, steps, outcome)
+    partial = folder / "done.json.partial"
+    partial.write_text(json.dumps(done, indent=1))
+    partial.rename(folder / "done.json")
+
+
+def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
+    """Parameters of the stage before, or of the base; a fresh optimiser unless told to carry it."""
+    if stage.parent is None:
+        params = put_params(resolved.base.params(), trainer.abstract.params)
+        return TrainState(params, trainer.init_optimizer(params))
+    saves = Checkpoints(stage.parent.folder(workdir) / "checkpoints")
+    try:
+        params = saves.restore_params(trainer.abstract.params)
+        if params is None:
+            raise UserError(
+                f"{stage.parent.folder(workdir)}: holds no sound checkpoint any more; delete its done.json "
+                "to train that stage again"
+            )
+        if stage.stage.carry_optimizer:
+            return TrainState(params, saves.restore_opt_state(trainer.abstract.opt_state))
+        return TrainState(params, trainer.init_optimizer(params))
+    finally:
+        saves.close()
+
+
+def _done(ledger: dict[str, Any], rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
+    trained = sum(account["trained_tokens"] for account in ledger.values())
+    tokens = sum(account["tokens"] for account in ledger.values())
+    return {
+        "steps": steps,
+        "ledger": ledger,
+        "rows": rows,
+        "held_out_loss": outcome.held_out,
+        "params_sha256": identity.params_sha256(outcome.state.params),
+        "seconds": round(outcome.seconds, 2),
+        "tokens_per_second": round(tokens / max(outcome.seconds, 1e-9), 1),
+        "trained_tokens_per_second": round(trained / max(outcome.seconds, 1e-9), 1),
+        "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "version": __version__,
+    }
+
+
+def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
+    """A copy beside the stage, so that the stage alone can be sampled from."""
+    with tempfile.TemporaryDirectory() as local:
+        resolved.tokenizer.save(Path(local))
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        for file in Path(local).iterdir():
+            (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
+
+
+def _say_plan(
+    stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float
+) -> None:
+    parts = []
+    for domain, account in ledger.items():
+        text = f"{domain} {rows[domain]['used']:,} of {rows[domain]['stored']:,} rows"
+        if cut := rows[domain]["of them truncated"]:
+            text += f" ({cut:,} truncated)"
+        if lost := sum(rows[domain]["skipped"].values()) + rows[domain]["without an answer within the length"]:
+            text += f" ({lost:,} skipped, reasons in done.json)"
+        parts.append(f"{text}, {account['trained_tokens']:,} trained tokens")
+    width = shutil.get_terminal_size().columns
+    print("─" * min(width, 80), file=sys.stderr)
+    print(f"{stage.name} ({stage.id}): {steps:,} steps, packing {fill:.1%} full", file=sys.stderr)
+    for part in parts:
+        print(f"  {part}", file=sys.stderr)
+
+
+def _evaluate(resolved: Resolved, stage: ResolvedStage | None, workdir: epath.Path) -> None:
+    from sftmix_jax import evaluate
+
+    model: Model = evaluate.stage_model(resolved, stage, workdir)
+    evaluate.run_tasks(model, resolved.experiment.evaluation)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,1 @@
+"""Loss, optimiser, step, checkpoints and the loop over them."""

@@ -1,0 +1,163 @@
+"""Orbax checkpoints with a checksum manifest: what is restored is what was saved, bit for bit.
+
+A checkpoint without a manifest was not finished; one whose files do not match it is damaged. Both
+are set aside under a telling name, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from sftmix_jax.training.step import TrainState
+
+_MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one stage; saving goes on in the background while training continues."""
+
+    def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = print):
+        self.folder, self._keep, self._report = folder, keep, report
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealing: Future[None] | None = None
+
+    def steps(self) -> list[int]:
+        """Steps that have a folder, damaged or not, newest first."""
+        if not self.folder.exists():
+            return []
+        return sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Save in the background; waits only for a save that is still under way."""
+        self.wait()
+        self._orbax.save(
+            self.folder / str(step),
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.params),
+                opt_state=ocp.args.StandardSave(state.opt_state),
+                position=ocp.args.JsonSave({"step": step, **position}),
+            ),
+        )
+        self._sealing = self._sealer.submit(self._seal, step)
+
+    def wait(self) -> None:
+        """Until everything asked for is on disk and sealed."""
+        if self._sealing is not None:
+            self._sealing.result()
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            self._orbax.close()
+
+    def _seal(self, step: int) -> None:
+        """Once Orbax has committed: write the manifest, then delete all but the newest `keep`."""
+        self._orbax.wait_until_finished()
+        if jax.process_index() != 0:
+            return
+        partial = self.folder / str(step) / f"{_MANIFEST}.partial"
+        partial.write_text(json.dumps(checksums(self.folder / str(step))))
+        partial.rename(self.folder / str(step) / _MANIFEST)
+        for old in self.steps()[self._keep :]:
+            (self.folder / str(old)).rmtree()
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest sound checkpoint and its position, or None if there is none."""
+        self._sweep()
+        step = self._newest_sound()
+        if step is None:
+            return None
+        found = self._orbax.restore(
+            self.folder / str(step),
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(abstract.params),
+                opt_state=ocp.args.StandardRestore(abstract.opt_state),
+                position=ocp.args.JsonRestore(),
+            ),
+        )
+        return TrainState(found["params"], found["opt_state"]), found["position"]
+
+    def restore_params(self, abstract_params: Any) -> Any:
+        """The parameters alone of the newest sound checkpoint, or None."""
+        step = self._newest_sound()
+        if step is None:
+            return None
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
+        return self._orbax.restore(self.folder / str(step), args=args)["params"]
+
+    def restore_opt_state(self, abstract_opt_state: Any) -> Any:
+        """The optimiser's state alone of the newest sound checkpoint, or None."""
+        step = self._newest_sound()
+        if step is None:
+            return None
+        args = ocp.args.Composite(opt_state=ocp.args.StandardRestore(abstract_opt_state))
+        return self._orbax.restore(self.folder / str(step), args=args)["opt_state"]
+
+    def _sweep(self) -> None:
+        """Delete what saves that were cut off have left."""
+        if jax.process_index() == 0 and self.folder.exists():
+            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                path.rmtree()
+
+    def _newest_sound(self) -> int | None:
+        for step in self.steps():
+            problem = damage(self.folder / str(step))
+            if problem is None:
+                return step
+            aside = self.folder / f"{step}.damaged"
+            if aside.exists():
+                aside.rmtree()
+            (self.folder / str(step)).rename(aside)
+            self._report(f"checkpoint {self.folder / str(step)} is not used: {problem}; set aside as {aside.name}")
+        return None
+
+
+def checksums(folder: epath.Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of every file below a folder, by relative path."""
+    sums = {}
+    for file in sorted(_files(folder)):
+        name = str(file.relative_to(folder))
+        if name.startswith(_MANIFEST):
+            continue
+        crc, size = 0, 0
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+        sums[name] = [size, crc]
+    return sums
+
+
+def damage(folder: epath.Path) -> str | None:
+    """What is wrong with a checkpoint, or None if every file is as it was saved."""
+    manifest = folder / _MANIFEST
+    if not manifest.exists():
+        return "it has no manifest, so its save was not finished"
+    try:
+        wanted = json.loads(manifest.read_text())
+    except ValueError:
+        return "its manifest is not readable"
+    found = checksums(folder)
+    for name, sums in wanted.items():
+        if name not in found:
+            return f"the file {name} is missing"
+        if found[name] != sums:
+            return f"the file {name} has changed since it was saved"
+    return None
+
+
+def _files(folder: epath.Path) -> list[epath.Path]:
+    files: list[epath.Path] = []
+    for path in folder.iterdir():
+        files += _files(path) if path.is_dir() else [path]
+    return files

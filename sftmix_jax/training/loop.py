@@ -1,0 +1,164 @@
+"""One stage's training: from a position to the end, saving on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from sftmix_jax import sharding
+from sftmix_jax.data import loader
+from sftmix_jax.data.loader import LoaderConfig, Plan
+from sftmix_jax.errors import UserError
+from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress
+from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    every: int = 500  # steps; the last step is always saved
+    keep: int = 1  # newest checkpoints that stay
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved. `code` is the exit code."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], int | None]]:
+    """SIGTERM and Ctrl-C become an exit code to ask for between steps: 143 and 130."""
+    asked: list[int] = []
+    signals = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+    def note(number: int, _: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait for the save
+        asked.append(signals[signal.Signals(number)])
+
+    before = {number: signal.signal(number, note) for number in signals}
+    try:
+        yield lambda: asked[0] if asked else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    state: TrainState
+    seconds: float  # of training, over all runs that it took
+    held_out: dict[str, float]  # loss by domain at the end
+
+
+def train(
+    name: str, folder: epath.Path, trainer: Trainer, plan: Plan, steps: int, *,
+    start: Callable[[], TrainState], learning_rate: Callable[[int], Any], held_out: Plan | None,
+    checkpoints: CheckpointConfig, logging: LoggingConfig, loading: LoaderConfig,
+) -> Outcome:
+    """Train one stage to its last step, from its newest sound checkpoint if it has one.
+
+    Raises Stopped after a SIGTERM or Ctrl-C, once everything is saved.
+    """
+    saves = Checkpoints(folder / "checkpoints", checkpoints.keep)
+    restored = saves.restore(trainer.abstract)
+    state, position = restored or (start(), {"step": 0, "seconds": 0.0})
+    first, before = position["step"], position["seconds"]
+    rows = plan.batch_config.rows
+    part = loader.process_part(rows, jax.process_index(), jax.process_count())
+    metrics = MetricsFile(folder, logging, first)
+    progress = Progress(name, steps, first)
+    begin = time.monotonic()
+
+    def seconds() -> float:
+        return before + time.monotonic() - begin
+
+    def save(step: int) -> None:
+        saves.save(step, state, {"seconds": seconds(), "ledger": plan.ledger(step)})
+
+    def held_out_losses(step: int) -> dict[str, float]:
+        losses = evaluate(trainer, state, held_out) if held_out else {}
+        if losses:
+            metrics.write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+        return losses
+
+    def report(step: int, measured: StepMetrics, tokens: int) -> None:
+        losses = _losses(plan.names, measured)
+        progress.update(step, tokens, losses)
+        if not np.isfinite(total := float(measured.sums.loss.sum())):
+            raise UserError(
+                f"{folder}: the loss of step {step} is {total}. The checkpoint before it is kept; lower "
+                "optimizer.learning_rate or set optimizer.clip_norm"
+            )
+        if step % logging.every == 0 or step == steps:
+            metrics.write({
+                "step": step,
+                "loss": total / max(float(measured.sums.tokens.sum()), 1.0),
+                **{f"loss/{domain}": loss for domain, loss in losses.items()},
+                "grad_norm": float(measured.grad_norm),
+                "learning_rate": float(learning_rate(step - 1)),
+                "trained_tokens": int(measured.sums.tokens.sum()),
+                "tokens": tokens,
+                "seconds": round(seconds(), 3),
+            })  # fmt: skip
+
+    try:
+        with stop_requests() as stop_asked:
+            waiting: tuple[int, StepMetrics, int] | None = None
+            batches = loader.batches(plan, loading, first, steps, part)
+            for step, batch in enumerate(batches, first + 1):
+                tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
+                state, measured = trainer.train_step(state, sharding.put_batch(trainer.mesh, batch, rows))
+                # Read the step before while the device works on this one.
+                if waiting:
+                    report(*waiting)
+                waiting = (step, measured, tokens)
+                code = stop_asked()
+                if code is None and step % checkpoints.every == 0 and step < steps:
+                    save(step)
+                if logging.held_out_every and step % logging.held_out_every == 0 and step < steps:
+                    held_out_losses(step)
+                if code is not None:
+                    report(*waiting)
+                    save(step)
+                    saves.wait()
+                    raise Stopped(code)
+            if waiting:
+                report(*waiting)
+                save(steps)
+            final = held_out_losses(steps)
+            saves.wait()
+        return Outcome(state, seconds(), final)
+    finally:
+        progress.close()
+        metrics.close()
+        saves.close()
+
+
+def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float]:
+    """Mean loss of each domain over all batches of a plan."""
+    rows = plan.batch_config.rows
+    part = loader.process_part(rows, jax.process_index(), jax.process_count())
+    loss = np.zeros(len(plan.names))
+    tokens = np.zeros(len(plan.names))
+    for step in range(plan.num_steps):
+        batch = sharding.put_batch(trainer.mesh, plan.batch(step, part), rows)
+        sums = jax.device_get(trainer.eval_step(state.params, batch))
+        loss, tokens = loss + sums.loss, tokens + sums.tokens
+    return {name: float(loss[i] / tokens[i]) for i, name in enumerate(plan.names) if tokens[i]}
+
+
+def _losses(names: list[str], measured: StepMetrics) -> dict[str, float]:
+    sums = jax.device_get(measured.sums)
+    return {name: float(sums.loss[i] / sums.tokens[i]) for i, name in enumerate(names) if sums.tokens[i]}

@@ -1,0 +1,71 @@
+"""Any optax optimiser by name, with clipping, warm-up and decay."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import optax
+
+from sftmix_jax.errors import UserError, did_you_mean
+
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    name: str = "adamw"  # any optimiser of optax
+    learning_rate: float = 2e-5  # at its peak
+    schedule: str = "cosine"  # after the warm-up: cosine or linear to 0, or constant
+    warmup: float = 0.03  # part of the steps, or from 1 on their number
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0  # of the global gradient; 0: no clipping
+    options: dict[str, float] = dataclasses.field(default_factory=dict)  # further arguments, e.g. {"b2": 0.95}
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step; reaches 0 after `steps`."""
+    if config.schedule not in SCHEDULES:
+        raise UserError(f"optimizer.schedule: '{config.schedule}'; {did_you_mean(config.schedule, SCHEDULES)}")
+    peak = config.learning_rate
+    warmup = min(int(config.warmup if config.warmup >= 1 else config.warmup * steps), steps - 1)
+    rest = max(steps - warmup, 1)
+    decay = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }[config.schedule]
+    if warmup < 1:
+        return decay
+    # The first update already moves: the ramp starts at 1/warmup of the peak, not at 0.
+    ramp = optax.linear_schedule(peak / warmup, peak, warmup)
+    return optax.join_schedules([ramp, decay], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The transformation from gradients to updates, for a stage of so many steps."""
+    factory = getattr(optax, config.name, None)
+    known = [name for name in dir(optax) if "learning_rate" in _arguments(getattr(optax, name))]
+    if factory is None or config.name not in known:
+        raise UserError(f"optimizer.name: optax has no optimiser '{config.name}'; {did_you_mean(config.name, known)}")
+    options: dict[str, Any] = dict(config.options)
+    if "weight_decay" in _arguments(factory):
+        options["weight_decay"] = config.weight_decay
+    elif config.weight_decay:
+        raise UserError(f"optimizer.weight_decay: {config.name} takes none; use adamw or set it to 0")
+    for name in options:
+        if name not in _arguments(factory):
+            raise UserError(f"optimizer.options: {config.name} has no argument '{name}'; "
+                            f"{did_you_mean(name, _arguments(factory))}")  # fmt: skip
+    optimizer = factory(make_schedule(config, steps), **options)
+    if config.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optimizer
+
+
+def _arguments(function: Any) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()

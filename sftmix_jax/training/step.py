@@ -1,0 +1,128 @@
+"""One training step and one evaluation step: pure functions, sharded by jit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+
+from sftmix_jax import sharding
+from sftmix_jax.models import llama
+from sftmix_jax.models.llama import ComputeConfig, LlamaConfig, Params
+from sftmix_jax.training.loss import LossSums, loss_sums
+
+Batch: TypeAlias = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    params: Params
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    sums: LossSums
+    grad_norm: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The compiled functions of a stage, and where their arrays live."""
+
+    mesh: Mesh
+    abstract: TrainState  # shapes, dtypes and shardings
+    init_optimizer: Callable[[Params], optax.OptState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+    eval_step: Callable[[Params, Batch], LossSums]
+
+
+def make_trainer(
+    config: LlamaConfig, compute: ComputeConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *,
+    domains: int, accumulation: int,
+) -> Trainer:
+    """Everything that a stage compiles."""
+    definition, abstract_params, axes = llama.build(config, compute)
+    param_shardings = sharding.param_shardings(mesh, abstract_params, axes)
+    abstract_params = _with_shardings(abstract_params, param_shardings)
+    replicated = sharding.sharding(mesh, ())
+    opt_state = jax.eval_shape(optimizer.init, abstract_params)
+    # Moments live where their parameters live, counters everywhere.
+    opt_shardings = optax.tree_map_params(
+        optimizer, lambda _, where: where, opt_state, param_shardings, transform_non_params=lambda _: replicated
+    )
+    state_shardings = TrainState(param_shardings, opt_shardings)
+    batch_sharding = sharding.sharding(mesh, ("batch", None))
+    parts = sharding.batch_parts(mesh)
+
+    def sums(params: Params, batch: Batch) -> LossSums:
+        return loss_sums(llama.bind(definition, params), batch, domains, parts)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
+        grads, measured = _gradients(sums, state.params, batch, accumulation)
+        grads = jax.tree.map(lambda g: g / total, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
+
+    return Trainer(
+        mesh,
+        TrainState(abstract_params, _with_shardings(opt_state, opt_shardings)),
+        jax.jit(optimizer.init, out_shardings=opt_shardings),
+        jax.jit(
+            train_step, in_shardings=(state_shardings, batch_sharding),
+            out_shardings=(state_shardings, replicated), donate_argnums=0,
+        ),
+        jax.jit(sums, in_shardings=(param_shardings, batch_sharding), out_shardings=replicated),
+    )  # fmt: skip
+
+
+def _gradients(
+    sums: Callable[[Params, Batch], LossSums], params: Params, batch: Batch, accumulation: int
+) -> tuple[Params, LossSums]:
+    """Gradients of the summed loss, and the sums themselves; the batch in `accumulation` parts, added up."""
+
+    def total(params: Params, batch: Batch) -> tuple[Array, LossSums]:
+        measured = sums(params, batch)
+        return measured.loss.sum(), measured
+
+    gradient = jax.grad(total, has_aux=True)
+    if accumulation == 1:
+        return gradient(params, batch)
+
+    def part(x: Array) -> Array:
+        # every `accumulation`-th row, so that each device cuts its own rows and none moves
+        return jnp.swapaxes(x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]), 0, 1)
+
+    def add(carry: Any, batch: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, carry, gradient(params, batch)), None
+
+    parts = jax.tree.map(part, batch)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, batch))
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _with_shardings(abstract: Any, shardings: Any) -> Any:
+    def one(x: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    return jax.tree.map(one, abstract, shardings)
+
+
+def put_params(params: Params, abstract: Params) -> Params:
+    """Host parameters → device, split as `abstract` says."""
+    return jax.tree.map(
+        lambda x, a: jax.make_array_from_callback(a.shape, a.sharding, lambda index: x[index].astype(a.dtype)),
+        params, abstract,
+    )  # fmt: skip
+
+
+def definition(config: LlamaConfig, compute: ComputeConfig) -> nnx.GraphDef:
+    """The model's graph alone."""
+    return llama.build(config, compute)[0]
