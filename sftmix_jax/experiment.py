@@ -1,7 +1,5 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -160,4 +158,3 @@ def _loaded(argv: Sequence[str]) -> Experiment | None:
         return values["config"].value
     except Exception:
         return None
-

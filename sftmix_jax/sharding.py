@@ -1,7 +1,5 @@
 """Where arrays live: a (data, fsdp, tensor) mesh, and rules from logical axes to mesh axes."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -20,13 +20,14 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
-from sftmix_jax.models.llama import ComputeConfig, LlamaConfig, Params
+from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
 from sftmix_jax.training.checkpoints import Checkpoints
 
+_LENGTH = 2048  # where the config leaves it to the model
 TINY = Path(__file__).parent / "tiny" / "base"
 
 
@@ -39,6 +40,10 @@ class Base:
     tokenizer: str
     folder: str  # a model folder, a stage folder, or "" where parameters are drawn from `seed`
     seed: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.fingerprint[:12]
 
     def params(self) -> Params:
         """Host parameters, float32."""
@@ -153,7 +158,7 @@ class Resolved:
         return Chat(self.experiment.template, self.tokenizer)
 
     @cached_property
-    def compute(self) -> ComputeConfig:
+    def compute(self) -> Compute:
         return self.experiment.model.compute.resolved(self.base.config, jax.default_backend())
 
     @cached_property
@@ -166,12 +171,14 @@ class Resolved:
         """The stages in order, each knowing its parent and so its identity."""
         parent: ResolvedStage | None = None
         for name, stage in self.experiment.stages.items():
-            batch = stage.batch
-            if batch.length > self.base.config.max_length:
+            longest = self.base.config.max_length
+            if stage.batch.length > longest:
                 raise UserError(
-                    f"config.stages.{name}.batch.length: {batch.length}, the model was made for "
-                    f"{self.base.config.max_length} tokens; longer rows are truncated to what you set here"
+                    f"config.stages.{name}.batch.length: {stage.batch.length}, the model was made for {longest} tokens; "
+                    f"set it to {longest} or less, and longer examples are cut and counted"
                 )
+            batch = dataclasses.replace(stage.batch, length=stage.batch.length or min(longest, _LENGTH))
+            stage = dataclasses.replace(stage, batch=batch)
             record = {
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
                 "model": self.base.config,

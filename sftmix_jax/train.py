@@ -17,8 +17,9 @@ from etils import epath
 
 from sftmix_jax import __version__, experiment, identity, sharding
 from sftmix_jax.errors import UserError, exit_on_user_error
-from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
@@ -44,23 +45,23 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     mesh = sharding.make_mesh(config.mesh)
     resolved.check_mesh(mesh)
     chain = list(resolved.chain())
-    register(config, chain, workdir)
-    if config.evaluation.tasks:
-        _evaluate(resolved, None, workdir)
+    register(config, resolved.base.id, chain, workdir)
+    _evaluate(_write_base(resolved, workdir), config)
     for stage in chain:
         if stage.is_done(workdir):
             print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
         else:
             _train_stage(resolved, stage, mesh, workdir)
-        if config.evaluation.tasks:
-            _evaluate(resolved, stage, workdir)
+        _evaluate(stage.folder(workdir), config)
     return [stage.folder(workdir) for stage in chain]
 
 
-def register(config: Experiment, chain: list[ResolvedStage], workdir: epath.Path) -> None:
+def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workdir: epath.Path) -> None:
     """Write the experiment down. Raises UserError if the workdir knows another one by this name."""
     file = workdir / "experiments" / f"{config.name}.json"
-    record = {"experiment": identity.plain(config), "stages": {stage.name: stage.id for stage in chain}}
+    record = {
+        "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
+    }  # fmt: skip
     if file.exists():
         known = json.loads(file.read_text())
         if known["stages"] != record["stages"]:
@@ -72,6 +73,26 @@ def register(config: Experiment, chain: list[ResolvedStage], workdir: epath.Path
             )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1))
+
+
+def _evaluate(folder: epath.Path, config: Experiment) -> None:
+    """The config's tasks on one stage; nothing where there are none, or where they were scored before."""
+    if config.evaluation.tasks:
+        run_tasks(open_stage(folder, Opening()), config.evaluation)
+
+
+def _write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
+    """A folder for the base beside those of the stages, so that it is evaluated and sampled like them."""
+    base = resolved.base
+    folder = workdir / "stages" / f"base-{base.id}"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "name": "base", "id": base.id, "init": resolved.experiment.model.init, "seed": base.seed,
+        "model": base.config, "template": resolved.chat.fingerprint, "dtype": resolved.compute.dtype,
+    }  # fmt: skip
+    (folder / "stage.json").write_text(json.dumps(identity.plain(record), indent=1))
+    _save_tokenizer(resolved, folder)
+    return folder
 
 
 def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Mesh, workdir: epath.Path) -> None:
@@ -147,9 +168,7 @@ def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
             (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
 
 
-def _say_plan(
-    stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float
-) -> None:
+def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:
     parts = []
     for domain, account in ledger.items():
         text = f"{domain} {rows[domain]['used']:,} of {rows[domain]['stored']:,} rows"
@@ -163,13 +182,6 @@ def _say_plan(
     print(f"{stage.name} ({stage.id}): {steps:,} steps, packing {fill:.1%} full", file=sys.stderr)
     for part in parts:
         print(f"  {part}", file=sys.stderr)
-
-
-def _evaluate(resolved: Resolved, stage: ResolvedStage | None, workdir: epath.Path) -> None:
-    from sftmix_jax import evaluate
-
-    model: Model = evaluate.stage_model(resolved, stage, workdir)
-    evaluate.run_tasks(model, resolved.experiment.evaluation)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,7 @@ def _vicuna_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
 
 
 # Stanford Alpaca's, without input field, turn after turn as FastChat chains it.
-_ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-)
+_ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 
 
 def _alpaca(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:

@@ -1,7 +1,5 @@
 """Every global batch of a stage by its number, and the workers that prepare them ahead."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -24,15 +22,15 @@ class BatchConfig:
     """The shape of a global batch."""
 
     rows: int = 16  # packed rows a step, over all devices
-    length: int = 2048  # tokens a row; longer examples are cut, and counted
+    length: int = 0  # tokens a row; longer examples are cut, and counted. 0: the model's own, at most 2048
     packing: str = "best_fit"  # or none: one example a row
     too_long: str = "truncate"  # or skip: what happens to examples longer than `length`
     accumulation: int = 1  # parts that a step's rows are worked through in, to save memory
 
     def check(self, where: str) -> None:
         """Raise UserError for what no data could mend."""
-        if self.rows < 1 or self.length < 2 or self.accumulation < 1:
-            raise UserError(f"{where}: rows and accumulation must be at least 1, length at least 2")
+        if self.rows < 1 or self.length < 0 or self.length == 1 or self.accumulation < 1:
+            raise UserError(f"{where}: rows and accumulation must be at least 1, length at least 2 (or 0: the model's)")
         if self.rows % self.accumulation:
             raise UserError(f"{where}: {self.rows} rows cannot be divided into accumulation={self.accumulation} parts")
         if self.packing not in PACKINGS:
@@ -137,8 +135,16 @@ class Plan:
 
 
 def make_plan(
-    examples: Mapping[str, Examples], shares: Mapping[str, Share], batch: BatchConfig, held_out: Mapping[str, int], *,
-    epochs: int, budget: int | None, unit: str, steps: int | None, seed: int,
+    examples: Mapping[str, Examples],
+    shares: Mapping[str, Share],
+    batch: BatchConfig,
+    held_out: Mapping[str, int],
+    *,
+    epochs: int,
+    budget: int | None,
+    unit: str,
+    steps: int | None,
+    seed: int,
 ) -> tuple[Plan, dict[str, Pool]]:
     """The plan of a stage; with `steps`, as much data as so many batches hold."""
     chosen = {name: examples[name] for name in shares}
@@ -147,7 +153,9 @@ def make_plan(
     if steps and by_weight and not budget:
         budget, unit = steps * batch.rows * batch.length, "tokens"
     while True:
-        plan = Plan(chosen, mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed), batch, seed)
+        plan = Plan(
+            chosen, mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed), batch, seed
+        )
         if not steps or plan.num_steps >= steps:
             return plan, pools
         # Not enough data for so many steps: another epoch, or half as much budget again.

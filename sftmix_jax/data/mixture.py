@@ -1,7 +1,5 @@
 """Which examples a stage sees, in which order: index arithmetic, known before step 0."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import zlib

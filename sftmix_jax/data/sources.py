@@ -1,7 +1,5 @@
 """Rows as stored → messages, wherever and in whatever common format they are stored."""
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import gzip

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import Array
 
 MASKED = -1e30  # finite, so that a fully masked (padding) row gives numbers, not NaN
-QUERY_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +65,10 @@ def attend(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
     K = k.shape[2]
     q = q.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    block = max(64, T // 8)
     blocks = []
-    for start in range(0, T, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, T)
+    for start in range(0, T, block):
+        stop = min(start + block, T)
         same = segment_ids[:, start:stop, None] == segment_ids[:, None, :stop]
         visible = same & (jnp.arange(start, stop)[:, None] >= jnp.arange(stop))
         blocks.append(_attend_block(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], visible))
@@ -84,9 +84,7 @@ def _attend_block(q: Array, k: Array, v: Array, visible: Array) -> Array:
     return jnp.einsum("bkgts,bksh->bkgth", weights, v)
 
 
-def attend_cached(
-    q: Array, k: Array, v: Array, cached_k: Array, cached_v: Array, lengths: Array
-) -> Array:
+def attend_cached(q: Array, k: Array, v: Array, cached_k: Array, cached_v: Array, lengths: Array) -> Array:
     """One new token's attention over its cache and itself.
 
     q [B, 1, N, H], k and v [B, 1, K, H], cached_k and cached_v [B, S, K, H],

@@ -77,7 +77,9 @@ def _scaling_from_hf(scaling: dict[str, Any], where: str) -> RopeScaling | None:
     if kind != "llama3":
         raise UserError(f"{where}: rope scaling '{kind}' is not supported, only llama3")
     return RopeScaling(
-        float(scaling["factor"]), float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"]),
+        float(scaling["factor"]),
+        float(scaling["low_freq_factor"]),
+        float(scaling["high_freq_factor"]),
         int(scaling["original_max_position_embeddings"]),
     )
 
@@ -97,7 +99,9 @@ def config_to_hf(config: LlamaConfig, bos_id: int | None, eos_id: int | None, dt
         "head_dim": config.head_dim,
         "max_position_embeddings": config.max_length,
         "rope_theta": config.rope_theta,
-        "rope_scaling": None if scaling is None else {
+        "rope_scaling": None
+        if scaling is None
+        else {
             "rope_type": "llama3",
             "factor": scaling.factor,
             "low_freq_factor": scaling.low_freq_factor,
@@ -239,8 +243,14 @@ def _their_tensors(config: LlamaConfig, params: Params) -> Iterator[tuple[str, n
 
 
 def save(
-    folder: Path, config: LlamaConfig, params: Params, *, bos_id: int | None, eos_id: int | None,
-    dtype: str = "float32", save_tokenizer: Callable[[Path], None] | None = None,
+    folder: Path,
+    config: LlamaConfig,
+    params: Params,
+    *,
+    bos_id: int | None,
+    eos_id: int | None,
+    dtype: str = "float32",
+    save_tokenizer: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a folder that transformers loads, in files of at most 5 GB with an index."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,9 +264,11 @@ def save(
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    files = ["model.safetensors"] if len(shards) == 1 else [
-        f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
-    ]
+    files = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    )
     for file, shard in zip(files, shards, strict=True):
         save_file(shard, folder / file, metadata={"format": "pt"})
     if len(files) > 1:

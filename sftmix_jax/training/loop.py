@@ -1,7 +1,5 @@
 """One stage's training: from a position to the end, saving on the way."""
 
-from __future__ import annotations
-
 import dataclasses
 import signal
 import time
@@ -63,9 +61,18 @@ class Outcome:
 
 
 def train(
-    name: str, folder: epath.Path, trainer: Trainer, plan: Plan, steps: int, *,
-    start: Callable[[], TrainState], learning_rate: Callable[[int], Any], held_out: Plan | None,
-    checkpoints: CheckpointConfig, logging: LoggingConfig, loading: LoaderConfig,
+    name: str,
+    folder: epath.Path,
+    trainer: Trainer,
+    plan: Plan,
+    steps: int,
+    *,
+    start: Callable[[], TrainState],
+    learning_rate: Callable[[int], Any],
+    held_out: Plan | None,
+    checkpoints: CheckpointConfig,
+    logging: LoggingConfig,
+    loading: LoaderConfig,
 ) -> Outcome:
     """Train one stage to its last step, from its newest sound checkpoint if it has one.
 

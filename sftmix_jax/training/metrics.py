@@ -1,7 +1,5 @@
 """What a run says of itself: a line of metrics a step, and a progress line for people."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """Any optax optimiser by name, with clipping, warm-up and decay."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from typing import Any

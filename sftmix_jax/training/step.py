@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from sftmix_jax import sharding
 from sftmix_jax.models import llama
-from sftmix_jax.models.llama import ComputeConfig, LlamaConfig, Params
+from sftmix_jax.models.llama import Compute, LlamaConfig, Params
 from sftmix_jax.training.loss import LossSums, loss_sums
 
 Batch: TypeAlias = dict[str, Array]
@@ -43,8 +43,13 @@ class Trainer:
 
 
 def make_trainer(
-    config: LlamaConfig, compute: ComputeConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *,
-    domains: int, accumulation: int,
+    config: LlamaConfig,
+    compute: Compute,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    domains: int,
+    accumulation: int,
 ) -> Trainer:
     """Everything that a stage compiles."""
     definition, abstract_params, axes = llama.build(config, compute)
@@ -123,6 +128,6 @@ def put_params(params: Params, abstract: Params) -> Params:
     )  # fmt: skip
 
 
-def definition(config: LlamaConfig, compute: ComputeConfig) -> nnx.GraphDef:
+def definition(config: LlamaConfig, compute: Compute) -> nnx.GraphDef:
     """The model's graph alone."""
     return llama.build(config, compute)[0]

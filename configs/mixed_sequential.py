@@ -1,0 +1,16 @@
+"""Mixed sequential: (code ∪ math), then general. Its first stage is that of DMT, and is trained once.
+
+Question: what does the general stage forget when nothing is replayed?
+Command:  python -m sftmix_jax.train --config mixed_sequential.py:7b --workdir DIR      (also 13b, 33b, 65b)
+Paper (GSM8K %, HumanEval %, MT-Bench):
+          7b 32.60, 15.24, 6.02 · 13b 40.48, 18.30, 5.93 · 33b 44.24, 24.40, 6.43
+"""
+
+from sftmix_jax import paper, strategies
+from sftmix_jax.experiment import Experiment
+
+
+def get_config(size: str = "7b") -> Experiment:
+    specialised = {"code": paper.ALL, "math": paper.ALL}
+    stages = strategies.mixed_sequential(paper.pattern(), specialised, {"general": paper.ALL})
+    return paper.experiment("mixed_sequential", size, stages)

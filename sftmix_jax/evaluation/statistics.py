@@ -1,0 +1,33 @@
+"""How sure a score is: 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+_Z = 1.959963984540054  # of a normal distribution, 97.5 %
+_RESAMPLES = 2000
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a rate (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = successes / n, _Z * _Z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    # rounding must not push the border past a rate of 0 or 1
+    return max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over questions; the same numbers give the same interval."""
+    if not values:
+        return float("nan"), float("nan")
+    data = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(0, len(data), (_RESAMPLES, len(data)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

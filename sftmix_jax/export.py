@@ -1,0 +1,44 @@
+"""Write a stage as a folder that transformers loads.
+
+python -m sftmix_jax.export --workdir DIR [--stage NAME] --out DIR [--dtype float32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from etils import epath
+
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.models import huggingface
+from sftmix_jax.opening import stage_folders
+from sftmix_jax.stages import architecture, read_stage, stage_params
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m sftmix_jax.export", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--stage", default="all", help="a stage's name or id (default: the last)")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    options = parser.parse_args(sys.argv[1:])
+    folder = stage_folders(epath.Path(options.workdir), options.stage)[-1]
+    record = read_stage(folder)
+    if record["name"] == "base":
+        raise UserError("the base is a model folder already")
+    tokenizer = Tokenizer(str(folder / "tokenizer"))
+    config = architecture(record)
+    huggingface.save(
+        Path(options.out), config, stage_params(folder, config), bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
+        dtype=options.dtype, save_tokenizer=tokenizer.save,
+    )  # fmt: skip
+    print(f"{folder.name} → {options.out}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,54 @@
+"""The key/value cache: one slot a row, filled from the front, so that a row's numbers depend on that row alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sftmix_jax.models.llama import LlamaConfig
+
+
+class Cache(NamedTuple):
+    """Keys and values, [L, B, S, K, H] each."""
+
+    k: Array
+    v: Array
+
+    @property
+    def size(self) -> int:
+        return self.k.shape[2]
+
+
+def empty(config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+    """A cache of zeros for so many rows of at most `size` tokens."""
+    shape = (config.num_layers, slots, size, config.num_kv_heads, config.head_dim)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def insert(cache: Cache, k: Array, v: Array, slots: Array) -> Cache:
+    """Prefilled entries k, v [L, P, T, K, H] into the slots int32 [P]; slots beyond the last are dropped."""
+    T = k.shape[2]
+    return Cache(*(whole.at[:, slots, :T].set(part, mode="drop") for whole, part in zip(cache, (k, v), strict=True)))
+
+
+def append(cache: Cache, k: Array, v: Array, lengths: Array) -> Cache:
+    """One new entry a row, k, v [L, B, 1, K, H], at each row's length int32 [B]."""
+    rows = jnp.arange(k.shape[1])
+    return Cache(*(
+        whole.at[:, rows, lengths].set(part[:, :, 0], mode="drop") for whole, part in zip(cache, (k, v), strict=True)
+    ))  # fmt: skip
+
+
+def head(cache: Cache, size: int) -> Cache:
+    """The first `size` places of every row."""
+    return Cache(cache.k[:, :, :size], cache.v[:, :, :size])
+
+
+def put_head(cache: Cache, part: Cache) -> Cache:
+    """The inverse of `head`."""
+    return Cache(*(
+        jax.lax.dynamic_update_slice(whole, cut, (0, 0, 0, 0, 0)) for whole, cut in zip(cache, part, strict=True)
+    ))  # fmt: skip

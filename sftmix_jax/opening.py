@@ -1,0 +1,97 @@
+"""Open something that answers: a stage of a workdir, its base model, or any model folder. For the verbs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+from etils import epath
+
+from sftmix_jax import sharding
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.models.llama import ComputeConfig
+from sftmix_jax.sampling.sampler import Sampler
+from sftmix_jax.stages import Base, architecture, find_base
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """What a command line can say about how to open a model."""
+
+    template: str = ""  # by default the stage's own; for a model folder jinja if it has one, else vicuna_v1.1
+    dtype: str = "auto"
+    slots: int = 32
+
+
+def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
+    """Folders of finished stages, bases first, then in the order of training; all or those of a name or id."""
+    if not (workdir / "stages").is_dir():
+        raise UserError(f"{workdir}: no workdir (it has no stages/); train there first")
+    records = {}
+    for folder in (workdir / "stages").iterdir():
+        if (folder / "done.json").exists() or folder.name.startswith("base-"):
+            records[folder] = json.loads((folder / "stage.json").read_text())
+    depth = {record["id"]: _depth(record, records) for record in records.values()}
+    ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
+    if wanted == "all":
+        return ordered
+    names = set(wanted.split(","))
+    chosen = [f for f in ordered if names & {f.name, records[f]["name"], records[f]["id"]}]
+    if not chosen:
+        known = {records[f]["name"] for f in ordered}
+        raise UserError(f"{workdir}: no finished stage '{wanted}'; {did_you_mean(wanted, known)}")
+    return chosen
+
+
+def _depth(record: dict[str, Any], records: dict[epath.Path, dict[str, Any]]) -> int:
+    by_id = {r["id"]: r for r in records.values()}
+    depth = 0
+    while record.get("parent") in by_id:
+        record = by_id[record["parent"]]
+        depth += 1
+    return depth + (record["name"] != "base")
+
+
+def open_stage(folder: epath.Path, opening: Opening) -> Model:
+    """A finished stage, or the base of a workdir."""
+    record = json.loads((folder / "stage.json").read_text())
+    template = opening.template or ("jinja" if record["template"].startswith("jinja:") else record["template"])
+    tokenizer = str(folder / "tokenizer")
+    if record["name"] == "base":
+        base = find_base(record["init"], tokenizer, record["seed"])
+    else:
+        base = Base(record["id"], architecture(record), tokenizer, str(folder))
+    return _model(f"{record['name']} ({record['id']})", base, template, opening, folder, record["dtype"])
+
+
+def open_model(init: str, opening: Opening, out: epath.Path | None = None) -> Model:
+    """A model folder or hub id, or a stage's folder."""
+    path = epath.Path(init)
+    if (path / "stage.json").exists():
+        return open_stage(path, opening)
+    base = find_base("tiny" if init == "tiny" else f"hf:{init}", "", 0)
+    tokenizer = Tokenizer(base.tokenizer)
+    template = opening.template or ("jinja" if tokenizer.chat_template else "vicuna_v1.1")
+    folder = out or epath.Path("runs") / f"{path.name}-{base.fingerprint[:12]}"
+    return _model(path.name, base, template, opening, folder, "auto")
+
+
+def _model(name: str, base: Base, template: str, opening: Opening, folder: epath.Path, dtype: str) -> Model:
+    wanted = opening.dtype if opening.dtype != "auto" else dtype
+    compute = ComputeConfig(wanted, "none").resolved(base.config, jax.default_backend())
+    tokenizer = Tokenizer(base.tokenizer)
+    if tokenizer.size > base.config.vocab_size:
+        raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
+    chat = Chat(template, tokenizer)
+    stop_ids, stop_strings = chat.stops()
+    sampler = Sampler(
+        base.config, compute, base.params(), tokenizer, sharding.make_mesh(sharding.MeshConfig()),
+        stop_ids=stop_ids, stop_strings=stop_strings, slots=opening.slots,
+    )  # fmt: skip
+    identity = {"model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint}
+    return Model(name, identity, sampler, chat, folder)

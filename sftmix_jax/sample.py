@@ -1,0 +1,163 @@
+"""Ask a stage or a model: prompts to responses, or a small chat in the terminal.
+
+python -m sftmix_jax.sample --workdir DIR [--stage NAME] --prompt TEXT
+python -m sftmix_jax.sample --model DIR_OR_HUB_ID --prompts FILE.jsonl --json
+python -m sftmix_jax.sample --model DIR_OR_HUB_ID --score FILE.jsonl --json
+python -m sftmix_jax.sample --workdir DIR                                       (chat)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from sftmix_jax.data.sources import Message, Source, read_rows
+from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
+from sftmix_jax.sampling.sampler import Request
+
+
+def main() -> int:
+    options = _parse()
+    opening = Opening(options.template, options.dtype, options.slots)
+    if options.model:
+        model = open_model(options.model, opening)
+    elif options.workdir:
+        model = open_stage(stage_folders(epath.Path(options.workdir), options.stage)[-1], opening)
+    else:
+        raise UserError("name what to ask: --workdir DIR [--stage NAME] or --model DIR_OR_HUB_ID")
+    if options.score:
+        _score(model, options)
+    elif options.prompt is not None or options.prompts:
+        _answer(model, options)
+    else:
+        _chat(model, options)
+    return 0
+
+
+def _answer(model: Model, options: argparse.Namespace) -> None:
+    prompts = [options.prompt] if options.prompt is not None else _read(options.prompts, "prompt")
+    requests = [
+        Request(
+            tuple(_prompt_tokens(model, prompt, options.raw)), options.max_new_tokens, options.temperature,
+            options.top_p, options.seed, sample,
+        )
+        for prompt in prompts for sample in range(options.num_samples)
+    ]  # fmt: skip
+    responses = model.sampler.generate(requests)
+    for i, response in enumerate(responses):
+        prompt = prompts[i // options.num_samples]
+        if options.json:
+            print(json.dumps({
+                "prompt": prompt, "response": response.text, "tokens": list(response.tokens),
+                "finish_reason": response.finish_reason,
+            }))  # fmt: skip
+        else:
+            print(response.text)
+
+
+def _score(model: Model, options: argparse.Namespace) -> None:
+    rows = _read_rows(options.score, ("prompt", "completion"))
+    pairs = []
+    for where, row in rows:
+        prompt = _prompt_tokens(model, row["prompt"], options.raw)
+        pair = prompt, _completion_tokens(model, prompt, row["prompt"], row["completion"], options.raw)
+        if sum(map(len, pair)) > model.sampler.config.max_length:
+            raise UserError(f"{where}: {sum(map(len, pair))} tokens, the model holds {model.sampler.config.max_length}")
+        pairs.append(pair)
+    for (_, row), (_, completion), (found, _) in zip(rows, pairs, model.sampler.log_likelihood(pairs), strict=True):
+        if options.json:
+            scored = {**row, "log_likelihood": found, "num_tokens": len(completion)}
+            print(json.dumps(scored))
+        else:
+            print(f"{found:.4f}  {len(completion)} tokens  {row['completion']!r}")
+
+
+def _prompt_tokens(model: Model, prompt: str, raw: bool) -> list[int]:
+    if raw:
+        return model.chat.tokenizer.encode(model.chat.tokenizer.bos + prompt)
+    return model.chat.prompt([Message("user", prompt)])
+
+
+def _completion_tokens(model: Model, prompt_tokens: list[int], prompt: str, completion: str, raw: bool) -> list[int]:
+    """The completion's tokens as they stand behind the prompt, where the two do not melt into one token."""
+    if not raw:
+        pieces = model.chat.pieces([Message("user", prompt), Message("assistant", completion)])
+        tokens, mask = model.chat.encode([pieces])[0]
+        return [int(t) for t, trained in zip(tokens, mask, strict=True) if trained]
+    whole = _prompt_tokens(model, prompt + completion, raw=True)
+    if whole[: len(prompt_tokens)] == prompt_tokens:
+        return whole[len(prompt_tokens) :]
+    return model.chat.tokenizer.encode(completion)
+
+
+def _chat(model: Model, options: argparse.Namespace) -> None:
+    print(f"{model.name}; an empty line or Ctrl-D ends the chat", file=sys.stderr)
+    messages: list[Message] = []
+    while True:
+        try:
+            said = input("> ")
+        except EOFError:
+            return
+        if not said.strip():
+            return
+        messages.append(Message("user", said))
+        tokens = tuple(model.chat.prompt(messages))
+        request = Request(tokens, options.max_new_tokens, options.temperature, options.top_p, options.seed)
+        response = model.sampler.generate([request])[0]
+        if response.finish_reason == "prompt_too_long":
+            raise UserError(f"the conversation has outgrown the model's {model.sampler.config.max_length} tokens")
+        print(response.text)
+        messages.append(Message("assistant", response.text))
+
+
+def _read(file: str, column: str) -> list[str]:
+    return [row[column] for _, row in _read_rows(file, (column,))]
+
+
+def _read_rows(file: str, columns: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    if not Path(file).is_file():
+        raise UserError(f"no file {file}")
+    rows = [(row.where, row.value) for row in read_rows(Source(file))]
+    for where, row in rows:
+        for column in columns:
+            if not isinstance(row.get(column), str):
+                raise UserError(
+                    f"{where}: no text in '{column}'; a line is {{{', '.join(f'{c!r}: …' for c in columns)}}}"
+                )
+    return rows
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sftmix_jax.sample", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--workdir", default="")
+    parser.add_argument("--stage", default="all", help="a stage's name or id, or base (default: the last)")
+    parser.add_argument("--model", default="", help="a model folder, a hub id or a stage folder")
+    parser.add_argument("--prompt", default=None)
+    parser.add_argument("--prompts", default="", help='FILE.jsonl, {"prompt"} a line')
+    parser.add_argument("--score", default="", help='FILE.jsonl, {"prompt", "completion"} a line: log-likelihoods')
+    parser.add_argument("--raw", action="store_true", help="the prompt as it is, without a chat template")
+    parser.add_argument("--max_new_tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--num_samples", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--template", default="", help="chat template, instead of the stage's own")
+    parser.add_argument("--dtype", default="auto", help="float32 or bfloat16")
+    parser.add_argument("--slots", type=int, default=32, help="prompts that are answered at the same time")
+    parser.add_argument("--json", action="store_true", help="a JSON line a sample")
+    options = parser.parse_args(sys.argv[1:])
+    if not 0 < options.top_p <= 1 or options.temperature < 0 or options.max_new_tokens < 1:
+        parser.error("top_p must be in (0, 1], temperature at least 0, max_new_tokens at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,139 @@
+"""Prefill and the decode loop: tokens only, compiled, no text."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sftmix_jax.models import cache as caches
+from sftmix_jax.models import llama
+from sftmix_jax.models.cache import Cache
+from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.sampling.methods import Method, choose
+
+
+class Slots(NamedTuple):
+    """The rows being decoded; small arrays [B] that the host owns between calls."""
+
+    token: Any  # int32: the last token chosen, not yet in the cache
+    length: Any  # int32: places of the cache that are filled
+    left: Any  # int32: tokens that may still be produced
+    active: Any  # bool
+    temperature: Any  # float32
+    top_p: Any  # float32
+    key: Any  # uint32 [B, 2]
+    count: Any  # int32: tokens produced
+
+    @classmethod
+    def empty(cls, slots: int) -> Slots:
+        """All slots free."""
+        ints = np.zeros(slots, np.int32)
+        return cls(
+            ints, ints, ints, np.zeros(slots, bool), np.zeros(slots, np.float32), np.ones(slots, np.float32),
+            np.zeros((slots, 2), np.uint32), ints,
+        )  # fmt: skip
+
+    def replaced(self, rows: np.ndarray, values: Slots) -> Slots:
+        """These rows with new values; host arrays."""
+        out = Slots(*(np.array(field) for field in self))
+        for field, value in zip(out, values, strict=True):
+            field[rows] = value
+        return out
+
+
+@partial(jax.jit, static_argnames=("config", "compute", "method"), donate_argnames="cache")
+def prefill(
+    config: LlamaConfig,
+    compute: Compute,
+    params: Params,
+    method: Method,
+    cache: Cache,
+    tokens: Array,
+    lengths: Array,
+    slots: Array,
+    temperature: Array,
+    top_p: Array,
+    keys: Array,
+) -> tuple[Cache, Array]:
+    """Read prompts [P, T] into the cache's slots [P] and choose the first token of each, int32 [P]."""
+    model = llama.bind(llama.build(config, compute)[0], params)
+    hidden, (k, v) = model.prefill(tokens, lengths)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    first = choose(method, model.logits(last), temperature, top_p, _step_keys(keys, jnp.zeros_like(lengths)))
+    return caches.insert(cache, k, v, slots), first
+
+
+@partial(jax.jit, static_argnames=("config", "compute", "method", "steps", "span"), donate_argnames="cache")
+def decode(
+    config: LlamaConfig,
+    compute: Compute,
+    params: Params,
+    method: Method,
+    cache: Cache,
+    slots: Slots,
+    stops: Array,
+    enough: Array,
+    *,
+    steps: int,
+    span: int,
+) -> tuple[Cache, Slots, Array]:
+    """At most `steps` tokens for every active row. → cache, slots, and the tokens int32 [B, steps], -1 for none.
+
+    Looks at the first `span` places of the cache alone; returns early once no more than `enough` rows
+    are active, so that free slots can be filled again.
+    """
+    model = llama.bind(llama.build(config, compute)[0], params)
+
+    def going_on(carry: tuple[Array, Cache, Slots, Array]) -> Array:
+        step, _, slots, _ = carry
+        return (step < steps) & (slots.active.sum() > enough)
+
+    def one(carry: tuple[Array, Cache, Slots, Array]) -> tuple[Array, Cache, Slots, Array]:
+        step, cache, slots, produced = carry
+        hidden, (k, v) = model.decode(slots.token, cache, slots.length)
+        cache = caches.append(cache, k, v, slots.length)
+        token = choose(
+            method, model.logits(hidden[:, 0]), slots.temperature, slots.top_p, _step_keys(slots.key, slots.count)
+        )
+        produced = produced.at[:, step].set(jnp.where(slots.active, token, -1))
+        moved = slots.active.astype(jnp.int32)
+        left = slots.left - moved
+        active = slots.active & (left > 0) & ~(token[:, None] == stops).any(axis=1)
+        slots = slots._replace(
+            token=jnp.where(slots.active, token, slots.token), length=slots.length + moved, left=left, active=active,
+            count=slots.count + moved,
+        )  # fmt: skip
+        return step + 1, cache, slots, produced
+
+    produced = jnp.full((slots.token.shape[0], steps), -1, jnp.int32)
+    part = caches.head(cache, span)
+    _, part, slots, produced = jax.lax.while_loop(going_on, one, (jnp.int32(0), part, slots, produced))
+    return caches.put_head(cache, part), slots, produced
+
+
+@partial(jax.jit, static_argnames=("config", "compute"))
+def log_likelihoods(
+    config: LlamaConfig, compute: Compute, params: Params, tokens: Array, lengths: Array
+) -> tuple[Array, Array]:
+    """log p of each token given those before, float32 [P, T] (0 at the first and beyond the length),
+    and whether it was the likeliest, bool [P, T]."""
+    model = llama.bind(llama.build(config, compute)[0], params)
+    T = tokens.shape[1]
+    segment_ids = (jnp.arange(T) < lengths[:, None]).astype(jnp.int32)
+    hidden = model(tokens, segment_ids, jnp.broadcast_to(jnp.arange(T), tokens.shape))
+    logits = jax.nn.log_softmax(model.logits(hidden[:, :-1]), axis=-1)
+    targets = tokens[:, 1:]
+    found = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    found = jnp.where(segment_ids[:, 1:] > 0, found, 0.0)
+    best = jnp.argmax(logits, axis=-1) == targets
+    return jnp.pad(found, ((0, 0), (1, 0))), jnp.pad(best, ((0, 0), (1, 0)))
+
+
+def _step_keys(keys: Array, count: Array) -> Array:
+    """A key for each row's next token: a function of the request's seed and of how many came before."""
+    return jax.vmap(jax.random.fold_in)(keys, count)

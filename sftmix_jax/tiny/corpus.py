@@ -1,0 +1,103 @@
+"""Raw text that the tiny base is pretrained on: the material of the domains, without their instructions.
+
+Sums, Python lines and what they do, word lists in prose. No chat template, no questions, no `solve this`.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from sftmix_jax.tiny import functions
+from sftmix_jax.tiny.words import COLOURS, NAMES, PEOPLE, THINGS, WORDS
+
+
+def document(rng: Random) -> str:
+    """One document of a few lines on one subject."""
+    subject = rng.choices((_sums, _code, _runs, _lists, _positions, _prose), (40, 14, 6, 16, 14, 10))[0]
+    return "\n".join(subject(rng) for _ in range(rng.randint(2, 5)))
+
+
+def _sums(rng: Random) -> str:
+    """A chain of sums; some end with the number alone after a mark, as written results do."""
+    largest = rng.choice((20, 99, 99, 900, 900))
+    value = rng.randint(1, largest)
+    lines = []
+    for _ in range(rng.randint(1, 4)):
+        kind = rng.choice("+-+-*")
+        if kind == "*" and value > 0:
+            n = rng.randint(2, 5)
+            result = value * n
+        elif kind == "-" and value > 1:
+            n = rng.randint(1, value)
+            result = value - n
+        else:
+            kind, n = "+", rng.randint(1, largest)
+            result = value + n
+        lines.append(f"{value} {kind} {n} = {result}")
+        value = result if 0 < result <= 1000 else rng.randint(1, largest)
+    if rng.random() < 0.2:
+        lines.append(f"#### {lines[-1].split(' = ')[1]}")
+    return "\n".join(lines)
+
+
+def _code(rng: Random) -> str:
+    """A function, without a word about what it is for."""
+    lines = [f"def {rng.choice(NAMES)}(xs):"]
+    for operation in rng.sample(functions.CHANGES, rng.randint(0, 2)):
+        lines.append("    " + operation.line.format(k=rng.randint(1, 9)))
+    lines.append("    " + rng.choice(functions.RETURNS).line.format(k=rng.randint(1, 9)))
+    return "\n".join(lines)
+
+
+def _runs(rng: Random) -> str:
+    """A line of code described in words."""
+    operation = rng.choice((*functions.CHANGES, *functions.RETURNS))
+    k = rng.randint(1, 9)
+    return f"To {rng.choice(operation.wordings).format(k=k)} you write {operation.line.format(k=k)}."
+
+
+def _lists(rng: Random) -> str:
+    words = rng.sample(WORDS, rng.randint(2, 6))
+    kind = rng.randrange(6)
+    listed = ", ".join(words)
+    match kind:
+        case 0:
+            return f"The list is {listed}. The list again: {listed}."
+        case 1:
+            return f"The list is {listed}. In capitals it is {listed.upper()}."
+        case 2:
+            return f"The list is {listed}. From a to z it is {', '.join(sorted(words))}."
+        case 3:
+            return f"The list is {listed}. Backwards it is {', '.join(words[::-1])}."
+        case 4:
+            return f"The list is {listed}. Twice each it is {', '.join(w for w in words for _ in range(2))}."
+        case _:
+            return f"The list is {listed}. The first letters are {', '.join(w[0] for w in words)}."
+
+
+def _positions(rng: Random) -> str:
+    words = rng.sample(WORDS, rng.randint(2, 5))
+    listed = ", ".join(words)
+    word = rng.choice(WORDS)
+    match rng.randrange(4):
+        case 0:
+            return f"In {listed} the first is {words[0]} and the last is {words[-1]}."
+        case 1:
+            return f"After {words[0]} in {listed} stand {', '.join(words[1:])}."
+        case 2:
+            return f"The letters of {word} are {', '.join(word)}."
+        case _:
+            return f"The word {word} in upper case is {word.upper()}."
+
+
+def _prose(rng: Random) -> str:
+    p, q = rng.sample(PEOPLE, 2)
+    t, c, w = rng.choice(THINGS), rng.choice(COLOURS), rng.choice(WORDS)
+    return rng.choice((
+        f"{p} has {rng.randint(2, 99)} {t} and {q} has {rng.randint(2, 99)} {t}.",
+        f"{p} gives the {c} {w} to {q}.",
+        f"{p} and {q} look at the {w}. It is {c}.",
+        f"When the number of {t} doubles, {n} become {2 * n}." if (n := rng.randint(2, 49)) else "",
+        f"If {p} loses {a} of {a + b} {t}, {b} are left." if (a := rng.randint(1, 40)) and (b := rng.randint(1, 40)) else "",
+        f"{p} buys {t}, sells {t} and counts the {t} again.",
+    ))  # fmt: skip

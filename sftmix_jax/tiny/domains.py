@@ -1,0 +1,82 @@
+"""The toy domains as rows: training and test splits that cannot overlap.
+
+What is split is what a row is about (numbers and operations, code, words), whatever its wording: a hash
+of it decides. So no test row stands in the training data in other words.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from sftmix_jax.tiny import arithmetic, functions, instructions
+
+VERSION = 1  # of the generators; raise it when their rows change
+_TEST_PART = 8  # one in so many
+
+
+def _math(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    p = arithmetic.problem(rng)
+    return p.key, {"question": p.question, "answer": p.answer, "result": p.result, "difficulty": p.difficulty}
+
+
+def _code(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    e = functions.exercise(rng)
+    return e.key, {
+        "prompt": e.prompt, "completion": e.solution, "name": e.name, "difficulty": e.difficulty,
+        "inputs": functions.hidden_inputs(e.key),
+    }  # fmt: skip
+
+
+def _general(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    d = instructions.dialogue(rng)
+    messages = []
+    for instruction, answer in d.turns:
+        messages += [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+    return d.key, {"messages": messages, "difficulty": d.difficulty}
+
+
+def _corpus(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    from sftmix_jax.tiny import corpus
+
+    text = corpus.document(rng)
+    return (text,), {"text": text}
+
+
+# name → (one row with what it is about, rows of its training split)
+DOMAINS: dict[str, tuple[Callable[[Random], tuple[tuple[object, ...], dict[str, Any]]], int]] = {
+    "math": (_math, 16_384),
+    "code": (_code, 16_384),
+    "general": (_general, 16_384),
+    "corpus": (_corpus, 100_000),
+}
+HARD = {"math": arithmetic.HARD, "code": functions.HARD, "general": instructions.HARD}
+
+
+def _is_test(key: tuple[object, ...]) -> bool:
+    return zlib.crc32(repr(key).encode()) % _TEST_PART == 0
+
+
+def _rows(domain: str, test: bool, count: int) -> Iterator[dict[str, Any]]:
+    generate = DOMAINS[domain][0]
+    rng = Random(f"{domain} {'test' if test else 'train'} {VERSION}")
+    seen = set()
+    made = 0
+    while made < count:
+        key, row = generate(rng)
+        if _is_test(key) == test and key not in seen:
+            seen.add(key)
+            made += 1
+            yield row
+
+
+def train_rows(domain: str, count: int | None = None) -> Iterator[dict[str, Any]]:
+    """The first `count` rows of a domain's training split; all of them by default."""
+    return _rows(domain, False, count or DOMAINS[domain][1])
+
+
+def test_rows(domain: str, count: int = 512) -> list[dict[str, Any]]:
+    """The test split; every row names its difficulty."""
+    return list(_rows(domain, True, count))
