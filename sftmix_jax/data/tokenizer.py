@@ -70,6 +70,10 @@ class Tokenizer:
         """Text of token ids; special tokens are left out."""
         return self._hf.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """Text of token ids with the special tokens."""
+        return self._hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
     def special_id(self, text: str) -> int | None:
         """The id of a special token, or None if the vocabulary has no such single token."""
         return self._hf.get_vocab().get(text)

@@ -1,0 +1,30 @@
+# Everything a fresh clone needs: Python >= 3.11, pip, make and git.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup quickstart test test-all lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/python -m sftmix_jax.train --config quickstart.py --workdir runs/quickstart
+	$(BIN)/python -m sftmix_jax.evaluate --workdir runs/quickstart --tasks tiny_math,tiny_code,tiny_general --picture
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy sftmix_jax
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,55 @@
+"""Eight CPU devices for the sharded tests, a cache of their own, and the data beside the project."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.llama import Compute, LlamaConfig
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+FLOAT32 = Compute("float32", "none")
+SMALL = LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    os.environ["SFTMIX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the project")
+    return SHARED
+
+
+def random_model(config: LlamaConfig = SMALL, seed: int = 0):
+    """Parameters large enough that every part of the model shows in its output."""
+    abstract = llama.build(config, FLOAT32)[1]
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
+
+
+def save_model(folder: Path, config: LlamaConfig, params) -> Path:
+    huggingface.save(folder, config, params, bos_id=1, eos_id=2)
+    return folder
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
+    """A command of the package, as a user runs it: one CPU device."""
+    clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=clean | (env or {}), timeout=timeout, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip

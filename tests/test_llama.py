@@ -1,0 +1,117 @@
+"""The model against transformers' LLaMA, and attention against documents read alone."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FLOAT32, SMALL, random_model, save_model
+
+from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models.llama import Compute, LlamaConfig
+
+REFERENCE = Path(__file__).parent / "reference" / "llama_logits.npz"
+LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 16)
+CASES = {
+    "multi_head": LlamaConfig(61, 32, 48, 2, 4, 4, 8, 128),
+    "grouped_tied": LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128, tied=True),
+    "llama3_rope": LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128, rope_theta=5e5, rope_scaling=LLAMA3),
+    "wide_heads": LlamaConfig(61, 32, 48, 3, 2, 1, 24, 128, norm_eps=1e-6),
+}
+TOKENS = np.random.default_rng(1).integers(0, 61, (2, 80))
+
+
+def logits(config: LlamaConfig, params, tokens, segment_ids=None, positions=None, compute: Compute = FLOAT32):
+    model = llama.bind(llama.build(config, compute)[0], params)
+    tokens = jnp.asarray(tokens)
+    segment_ids = jnp.ones_like(tokens) if segment_ids is None else jnp.asarray(segment_ids)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
+    return np.asarray(model.logits(model(tokens, segment_ids, jnp.asarray(positions))))
+
+
+def transformers_logits(folder: Path, tokens) -> np.ndarray:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor(tokens)).logits.numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_those_of_transformers_live(case, tmp_path):
+    folder = save_model(tmp_path, CASES[case], random_model(CASES[case]))
+    config, params = huggingface.load(folder)
+    np.testing.assert_allclose(logits(config, params, TOKENS), transformers_logits(folder, TOKENS), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_those_that_transformers_gave(case):
+    """Stored by `python tests/test_llama.py`, where torch is installed."""
+    found = logits(CASES[case], random_model(CASES[case]), TOKENS)
+    np.testing.assert_allclose(found, np.load(REFERENCE)[case], atol=1e-4)
+
+
+def test_stories260k_equals_transformers(shared):
+    folder = shared / "models" / "stories260k"
+    tokens = np.random.default_rng(0).integers(3, 500, (2, 96))
+    config, params = huggingface.load(folder)
+    np.testing.assert_allclose(logits(config, params, tokens), transformers_logits(folder, tokens), atol=1e-4)
+
+
+def test_a_packed_document_gives_the_logits_that_it_gives_alone():
+    params = random_model()
+    first, second = TOKENS[:1, :30], TOKENS[1:, :41]
+    packed = np.concatenate([first, second], axis=1)
+    segments = np.repeat([[1, 2]], [30, 41], axis=1)
+    positions = np.concatenate([np.arange(30), np.arange(41)])[None]
+    together = logits(SMALL, params, packed, segments, positions)
+    np.testing.assert_allclose(together[:, :30], logits(SMALL, params, first), atol=2e-5)
+    np.testing.assert_allclose(together[:, 30:], logits(SMALL, params, second), atol=2e-5)
+
+
+def test_no_document_sees_another():
+    """Changing one document leaves every bit of its neighbours' logits as it was."""
+    params = random_model()
+    segments = np.repeat([[1, 2, 3]], [30, 30, 20], axis=1)
+    positions = np.concatenate([np.arange(30), np.arange(30), np.arange(20)])[None]
+    changed = TOKENS[:1].copy()
+    changed[:, 30:60] = (changed[:, 30:60] + 7) % 61
+    before = logits(SMALL, params, TOKENS[:1], segments, positions)
+    after = logits(SMALL, params, changed, segments, positions)
+    np.testing.assert_array_equal(before[:, :30], after[:, :30])
+    np.testing.assert_array_equal(before[:, 60:], after[:, 60:])
+    assert np.abs(before[:, 30:60] - after[:, 30:60]).max() > 0.1
+
+
+def test_remat_changes_nothing():
+    params = random_model()
+    plain = logits(SMALL, params, TOKENS)
+    for remat in ("dots", "full"):
+        np.testing.assert_allclose(logits(SMALL, params, TOKENS, compute=Compute("float32", remat)), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("7b", 6.74), ("13b", 13.02), ("33b", 32.53), ("65b", 65.29), ("llama2-70b", 68.98),
+                           ("llama3-8b", 8.03), ("llama3.2-1b", 1.24), ("llama3.2-3b", 3.21)]
+)  # fmt: skip
+def test_presets_have_the_published_sizes(name, billions):
+    config = llama.preset(name)
+    assert round(config.num_params / 1e9, 2) == billions
+    abstract = llama.build(config, FLOAT32)[1]
+    import jax
+
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == config.num_params
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    stored = {}
+    for name, config in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(Path(folder), config, random_model(config))
+            stored[name] = transformers_logits(Path(folder), TOKENS)
+    REFERENCE.parent.mkdir(exist_ok=True)
+    np.savez_compressed(REFERENCE, **stored)
