@@ -52,6 +52,11 @@ def main() -> int:
         print(json.dumps(records, indent=1))
     else:
         tables.print_abilities(runs.read_scores(workdir))
+    if options.picture:
+        from sftmix_jax.analysis import figures
+
+        figures.draw_abilities(runs.read_scores(workdir), workdir / "abilities.png")
+        print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
     return 0
 
 
@@ -94,6 +99,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="float32 or bfloat16")
     parser.add_argument("--slots", type=int, default=32, help="prompts that are answered at the same time")
     parser.add_argument("--json", action="store_true", help="print score.json")
+    parser.add_argument("--picture", action="store_true", help="also draw abilities.png into the workdir")
     parser.add_argument("--allow_unsandboxed_code", action="store_true",
                         help="run model-written code even where it cannot be contained")  # fmt: skip
     return parser.parse_args(sys.argv[1:])

@@ -84,11 +84,13 @@ class Experiment:
                 raise UserError(f"config.domains.{domain}.bad_rows: '{source.bad_rows}'; must be refuse or skip")
 
 
-def _define_flags() -> FlagValues:
+def _define_flags(argv: list[str]) -> FlagValues:
     from ml_collections import config_flags
 
     values = FlagValues()
-    config_flags.DEFINE_config_file("config", None, "the experiment: FILE.py[:ARGUMENT]", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "the experiment: FILE.py[:ARGUMENT]", flag_values=values, sys_argv=[sys.argv[0], *argv]
+    )
     flags.DEFINE_string("workdir", "", "where stages, metrics and scores go", flag_values=values)
     return values
 
@@ -98,14 +100,15 @@ def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, d
 
     FILE is looked for as it is, then in the desk's configs. `extra` names further string flags.
     """
-    values = _define_flags()
+    resolved = _find_config(argv)
+    values = _define_flags(resolved)
     for name in extra:
         flags.DEFINE_string(name, "", "", flag_values=values)
     try:
-        rest = values([sys.argv[0], *_find_config(argv)])[1:]
+        rest = values([sys.argv[0], *resolved])[1:]
         experiment = values["config"].value if values["config"].present else None
     except (flags.Error, KeyError, ValueError, TypeError, OSError, AttributeError) as error:
-        raise _explain(error, argv, values) from None
+        raise _explain(error, argv) from None
     if rest:
         raise UserError(f"'{rest[0]}' is not understood; options look like --workdir=DIR or --config.seed=1")
     if experiment is None:
@@ -132,7 +135,7 @@ def _with_folder(spec: str) -> str:
     return str(desk.find("configs", file)) + colon + argument
 
 
-def _explain(error: Exception, argv: Sequence[str], values: FlagValues) -> UserError:
+def _explain(error: Exception, argv: Sequence[str]) -> UserError:
     """What was wrong with the command line, with the nearest name that would have been right."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     config = _loaded(argv)
@@ -153,8 +156,9 @@ def _explain(error: Exception, argv: Sequence[str], values: FlagValues) -> UserE
 def _loaded(argv: Sequence[str]) -> Experiment | None:
     """The config without its overrides, for messages about them."""
     try:
-        values = _define_flags()
-        values([sys.argv[0], *(a for a in _find_config(argv) if not a.startswith("--config."))], known_only=True)
+        plain = [argument for argument in _find_config(argv) if not argument.startswith("--config.")]
+        values = _define_flags(plain)
+        values([sys.argv[0], *plain], known_only=True)
         return values["config"].value
     except Exception:
         return None

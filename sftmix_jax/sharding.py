@@ -60,15 +60,17 @@ def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
     """A sharding for each parameter. Raises UserError for an axis that the mesh cannot divide."""
 
     def one(path: Any, param: Any, names: tuple[str, ...]) -> NamedSharding:
+        axes: list[str | None] = []
         for size, name in zip(param.shape, names, strict=True):
             split = RULES.get(name)
             parts = mesh.shape[split] if isinstance(split, str) else 1
-            if size % parts:
+            if size % parts and name != "vocab":
                 raise UserError(
                     f"{jax.tree_util.keystr(path)}: its axis '{name}' of size {size} cannot be divided by "
                     f"mesh.{split}={parts}; choose a divisor of {size}"
                 )
-        return sharding(mesh, names)
+            axes.append(name if size % parts == 0 else None)  # vocabularies have odd sizes: then not split
+        return sharding(mesh, axes)
 
     return jax.tree_util.tree_map_with_path(one, params, axes)
 

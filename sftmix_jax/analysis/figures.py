@@ -26,12 +26,12 @@ def draw_abilities(scores: Sequence[Score], file: epath.Path) -> None:
             points = [s for s in scores if s.experiment == experiment and s.task == task and s.primary]
             points.sort(key=lambda s: s.position)
             stages |= {s.position: s.stage for s in points}
-            top = 10.0 if any(s.high > 1 for s in points) else 1.0  # ratings are out of 10
+            top = points[0].best
             heights = [100 * s.value / top for s in points]
             errors = [
                 [100 * (s.value - s.low) / top for s in points], [100 * (s.high - s.value) / top for s in points]
             ]  # fmt: skip
-            label = f"{task} ({'of 10' if top > 1 else '%'})"
+            label = f"{task}, {points[0].metric}"
             panel.errorbar([s.position for s in points], heights, errors, marker=mark, capsize=3, label=label)
         panel.set_title(experiment)
         panel.set_xticks(sorted(stages), [stages[p] for p in sorted(stages)])

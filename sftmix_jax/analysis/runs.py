@@ -22,6 +22,7 @@ class Score:
     n: int
     low: float
     high: float
+    best: float  # the highest value that the metric can take
     primary: bool  # the task's first metric
 
 
@@ -45,6 +46,19 @@ def read_scores(workdir: epath.Path) -> list[Score]:
 
 def _scores(record: dict[str, Any], experiment: str, stage: str, position: int) -> list[Score]:
     return [
-        Score(experiment, stage, position, record["task"], metric, m["value"], m["n"], m["low"], m["high"], i == 0)
+        Score(
+            experiment,
+            stage,
+            position,
+            record["task"],
+            metric,
+            m["value"],
+            m["n"],
+            m["low"],
+            m["high"],
+            m["best"],
+            i == 0,
+        )
         for i, (metric, m) in enumerate(record["metrics"].items())
+        if m["n"]
     ]

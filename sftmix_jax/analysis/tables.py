@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,27 +13,35 @@ from sftmix_jax.analysis.runs import Score
 
 
 def print_abilities(scores: Sequence[Score], console: Console | None = None) -> None:
-    """Ability × stage, an experiment after the other; each cell with its 95 % interval."""
+    """Ability × stage, an experiment after the other: first each task's main metric, then the others."""
     console = console or Console()
     for experiment in dict.fromkeys(score.experiment for score in scores):
         mine = [score for score in scores if score.experiment == experiment]
-        columns = list(dict.fromkeys((score.task, score.metric) for score in mine))
-        table = Table(title=f"{experiment}: ability × stage (95 % interval)")
-        table.add_column("stage")
-        for task, metric in columns:
-            table.add_column(f"{task}\n{metric}", justify="right")
-        for position in sorted({score.position for score in mine}):
-            row = {(score.task, score.metric): score for score in mine if score.position == position}
-            stage = next(score.stage for score in mine if score.position == position)
-            table.add_row(stage, *(cell(row[column]) if column in row else "–" for column in columns))
-        console.print(table)
+        console.print(_table(f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True))
+        if others := [s for s in mine if not s.primary]:
+            console.print(_table(f"{experiment}: other metrics", others, False))
 
 
-def cell(score: Score) -> str:
-    """A value with its interval; rates in per cent."""
-    if score.high > 1:
-        return f"{score.value:.2f}\n{score.low:.2f}–{score.high:.2f}"
-    return f"{100 * score.value:.1f} %\n{100 * score.low:.1f}–{100 * score.high:.1f}"
+def _table(title: str, scores: Sequence[Score], intervals: bool) -> Table:
+    columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    table.add_column("stage")
+    for task, metric in columns:
+        table.add_column(f"{task}\n{metric}", justify="right")
+    for position in sorted({score.position for score in scores}):
+        row = {(score.task, score.metric): score for score in scores if score.position == position}
+        stage = next(score.stage for score in scores if score.position == position)
+        table.add_row(stage, *(cell(row[column], intervals) if column in row else "–" for column in columns))
+    return table
+
+
+def cell(score: Score, interval: bool) -> str:
+    """A value, with its interval if asked for; rates in per cent, ratings as they are."""
+    if score.best != 1:
+        text, span = f"{score.value:.2f}", f" ({score.low:.2f}–{score.high:.2f})"
+    else:
+        text, span = f"{score.value:.1%}", f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
+    return text + span if interval else text
 
 
 def print_score(record: dict[str, Any], console: Console | None = None) -> None:
@@ -42,7 +51,10 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
     for column in ("metric", "value", "n", "95 % interval"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name, m in record["metrics"].items():
-        table.add_row(name, f"{m['value']:.4f}", str(int(m["n"])), f"{m['low']:.4f}–{m['high']:.4f}")
+        if m["n"]:
+            table.add_row(name, f"{m['value']:.4f}", str(m["n"]), f"{m['low']:.4f}–{m['high']:.4f}")
+        else:
+            table.add_row(name, "–", "0", "–")
     console.print(table)
     if missing := record.get("missing"):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import grain
 import numpy as np
+from absl import flags
 
 from sftmix_jax.data import mixture, packing
 from sftmix_jax.data.cache import Examples
@@ -191,6 +192,8 @@ def batches(plan: Plan, config: LoaderConfig, start: int, stop: int, part: slice
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
     loader = dataset.to_iter_dataset(options)
     if config.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags, which are not used here
         loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
     return iter(loader)
 

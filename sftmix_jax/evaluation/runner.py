@@ -170,14 +170,17 @@ def score(task: Task, questions: Sequence[Question], answers: Answers) -> list[d
         return list(pool.map(one, questions))
 
 
-def summarise(task: Task, verdicts: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float]]:
+def summarise(task: Task, verdicts: Sequence[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
     """Each metric's value, n and 95 % interval: Wilson's for rates, bootstrap over questions for means."""
-    metrics = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for metric in task.metrics:
         values = [v for verdict in verdicts if (v := verdict[metric.name]) is not None]
         n = len(values)
+        if n == 0:  # no question is about it: no number either
+            metrics[metric.name] = {"value": None, "n": 0, "low": None, "high": None, "best": metric.best}
+            continue
         low, high = wilson(sum(values), n) if metric.is_rate else bootstrap_mean(values)
-        metrics[metric.name] = {"value": sum(values) / n if n else float("nan"), "n": n, "low": low, "high": high}
+        metrics[metric.name] = {"value": sum(values) / n, "n": n, "low": low, "high": high, "best": metric.best}
     return metrics
 
 

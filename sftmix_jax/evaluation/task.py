@@ -23,8 +23,8 @@ class Question:
 @dataclasses.dataclass(frozen=True)
 class Metric:
     name: str
-    is_rate: bool = True  # each question gives 0 or 1, or (False) a number within `scale`
-    scale: tuple[float, float] = (0.0, 1.0)
+    is_rate: bool = True  # each question gives 0 or 1, or (False) a number up to `best`
+    best: float = 1.0
     about: str = ""
 
 

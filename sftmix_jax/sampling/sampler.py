@@ -174,7 +174,7 @@ class Sampler:
                 continue
             # With others waiting, come back as soon as an eighth of the rows has finished.
             enough = len(running) - max(1, count // 8) if waiting else 0
-            span = min(bucket(int(slots.length.max()) + _STEPS + 1), size)
+            span = min(_power_of_two(int(slots.length.max()) + _STEPS + 1), size)
             cache, slots_out, produced = decode.decode(
                 self.config, self._compute, self.params, method, cache, slots, self._stops, np.int32(enough),
                 steps=_STEPS, span=span,
@@ -234,7 +234,7 @@ def _next_prompts(
     admitted: list[int] = []
     while waiting and len(admitted) < most and bucket(len(requests[waiting[0]].tokens)) == size:
         admitted.append(waiting.popleft())
-    tokens = np.zeros((_power_of_two(len(admitted)), size), np.int32)
+    tokens = np.zeros((_power_of_four(len(admitted)), size), np.int32)
     lengths = np.ones(len(tokens), np.int32)
     for row, index in enumerate(admitted):
         prompt = requests[index].tokens
@@ -252,6 +252,14 @@ def _settings(requests: Sequence[Request], rows: int) -> tuple[np.ndarray, np.nd
         if request.temperature > 0:
             keys[row] = np.asarray(jax.random.fold_in(jax.random.PRNGKey(request.seed), request.sample))
     return temperature, top_p, keys
+
+
+def _power_of_four(count: int) -> int:
+    """Fewer sizes of prefill, so fewer compilations, at the price of some empty rows."""
+    size = 1
+    while size < count:
+        size *= 4
+    return size
 
 
 def _power_of_two(count: int) -> int:

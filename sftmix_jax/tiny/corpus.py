@@ -12,9 +12,12 @@ from sftmix_jax.tiny.words import COLOURS, NAMES, PEOPLE, THINGS, WORDS
 
 
 def document(rng: Random) -> str:
-    """One document of a few lines on one subject."""
-    subject = rng.choices((_sums, _code, _runs, _lists, _positions, _prose), (40, 14, 6, 16, 14, 10))[0]
-    return "\n".join(subject(rng) for _ in range(rng.randint(2, 5)))
+    """One document of a few lines on one subject; most say something of it again, which teaches to look back."""
+    subject = rng.choices((_sums, _code, _runs, _lists, _positions, _prose), (30, 14, 6, 24, 14, 12))[0]
+    lines = [subject(rng) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.6:
+        lines.append("Again: " + rng.choice(lines))
+    return "\n".join(lines)
 
 
 def _sums(rng: Random) -> str:
@@ -58,11 +61,11 @@ def _runs(rng: Random) -> str:
 
 def _lists(rng: Random) -> str:
     words = rng.sample(WORDS, rng.randint(2, 6))
-    kind = rng.randrange(6)
+    kind = rng.choice((0, 0, 0, 1, 2, 3, 4, 5))
     listed = ", ".join(words)
     match kind:
         case 0:
-            return f"The list is {listed}. The list again: {listed}."
+            return f"The list is {listed}. The list again: {listed}. Once more: {listed}."
         case 1:
             return f"The list is {listed}. In capitals it is {listed.upper()}."
         case 2:
@@ -93,11 +96,17 @@ def _positions(rng: Random) -> str:
 def _prose(rng: Random) -> str:
     p, q = rng.sample(PEOPLE, 2)
     t, c, w = rng.choice(THINGS), rng.choice(COLOURS), rng.choice(WORDS)
-    return rng.choice((
-        f"{p} has {rng.randint(2, 99)} {t} and {q} has {rng.randint(2, 99)} {t}.",
-        f"{p} gives the {c} {w} to {q}.",
-        f"{p} and {q} look at the {w}. It is {c}.",
-        f"When the number of {t} doubles, {n} become {2 * n}." if (n := rng.randint(2, 49)) else "",
-        f"If {p} loses {a} of {a + b} {t}, {b} are left." if (a := rng.randint(1, 40)) and (b := rng.randint(1, 40)) else "",
-        f"{p} buys {t}, sells {t} and counts the {t} again.",
-    ))  # fmt: skip
+    n, a, b = rng.randint(2, 49), rng.randint(1, 40), rng.randint(1, 40)
+    match rng.randrange(6):
+        case 0:
+            return f"{p} has {n} {t} and {q} has {a} {t}. So {q} has {a} and {p} has {n}."
+        case 1:
+            return f"{p} gives the {c} {w} to {q}. Now {q} has the {c} {w} of {p}."
+        case 2:
+            return f"{p} and {q} look at the {w}. It is {c}. The {w} is {c}."
+        case 3:
+            return f"When the number of {t} doubles, {n} become {2 * n}."
+        case 4:
+            return f"If {p} loses {a} of {a + b} {t}, {b} {t} are left to {p}."
+        case _:
+            return f"{p} buys {n} {t}, and {q} buys {a} {t}. {p} counts {n} {t}."

@@ -37,7 +37,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     if warmup < 1:
         return decay
     # The first update already moves: the ramp starts at 1/warmup of the peak, not at 0.
-    ramp = optax.linear_schedule(peak / warmup, peak, warmup)
+    ramp = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
     return optax.join_schedules([ramp, decay], [warmup])
 
 

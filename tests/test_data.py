@@ -1,0 +1,213 @@
+"""Cache, mixture, packing and loading: every row accounted for, every batch by its number."""
+
+import numpy as np
+import pytest
+from test_sources import write_lines
+
+from sftmix_jax.data import cache, loader, mixture, packing
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.loader import BatchConfig, LoaderConfig
+from sftmix_jax.data.mixture import Pool, Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError
+from sftmix_jax.stages import TINY
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return Chat("chatml", Tokenizer(str(TINY)))
+
+
+@pytest.fixture(scope="module")
+def examples(chat):
+    return {name: cache.tokenized(name, Source(f"tiny:{name}:300"), chat) for name in ("math", "code", "general")}
+
+
+def plan_of(examples, shares, batch=None, held_out=None, **rest):
+    settings = {"epochs": 2, "budget": None, "unit": "tokens", "steps": None, "seed": 3} | rest
+    return loader.make_plan(examples, shares, batch or BatchConfig(4, 160), held_out or {}, **settings)
+
+
+ALL = {"math": Share(fraction=1.0), "code": Share(fraction=0.5)}
+
+
+def test_lengths_count_what_a_plain_loop_counts(examples):
+    for length in (20, 64, 1000):
+        kept, trained = examples["math"].lengths(length)
+        for i in range(0, 300, 7):
+            tokens, mask = examples["math"].example(i, length)
+            assert (kept[i], trained[i]) == (len(tokens), mask[1:].sum())
+
+
+def test_a_second_start_tokenises_nothing(examples, chat, monkeypatch):
+    monkeypatch.setattr(cache, "_build", lambda *a: pytest.fail("tokenised again"))
+    again = cache.tokenized("math", Source("tiny:math:300"), chat)
+    assert isinstance(again.tokens, np.memmap)
+    np.testing.assert_array_equal(again.tokens, examples["math"].tokens)
+
+
+def test_refused_and_skipped_rows(tmp_path, chat):
+    path = write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "a"}, {"question": "q", "answer": ""}])
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: an empty answer.*bad_rows=skip"):
+        cache.tokenized("math", Source(path), chat)
+    kept = cache.tokenized("math", Source(path, bad_rows="skip"), chat)
+    assert (len(kept), kept.rows, kept.skipped) == (1, 2, {"an empty answer": 1})
+
+
+def test_subsets_are_exact_nested_and_seeded():
+    pool = Pool(np.full(1000, 10), np.full(1000, 5))
+    taken = {k: set(mixture.selected("math", pool, Share(fraction=k), 0)) for k in (1 / 64, 1 / 16, 1 / 4, 1.0)}
+    assert [len(rows) for rows in taken.values()] == [15, 62, 250, 1000]
+    assert taken[1 / 64] < taken[1 / 16] < taken[1 / 4] < taken[1.0]
+    assert set(mixture.selected("math", pool, Share(count=62), 0)) == taken[1 / 16]
+    assert set(mixture.selected("math", pool, Share(fraction=1 / 16), 1)) != taken[1 / 16]
+
+
+def test_the_papers_subsets_have_the_papers_sizes():
+    sizes = {"math": 110_142, "code": 20_022, "general": 86_060}
+    found = {
+        name: len(mixture.selected(name, Pool(np.ones(n), np.ones(n)), Share(fraction=1 / 256), 0))
+        for name, n in sizes.items()
+    }
+    assert found == {"math": 430, "code": 78, "general": 336}
+
+
+def test_held_out_rows_are_in_no_share():
+    pool = Pool(np.full(100, 10), np.full(100, 5), held_out=8)
+    assert not set(mixture.held_out("math", pool, 0)) & set(mixture.selected("math", pool, Share(fraction=1.0), 0))
+    assert len(mixture.selected("math", pool, Share(fraction=1.0), 0)) == 92
+
+
+def test_each_epoch_holds_every_row_once_in_another_order():
+    pools = {name: Pool(np.full(n, 10), np.full(n, 5)) for name, n in (("math", 50), ("code", 30))}
+    shares = {name: Share(fraction=1.0) for name in pools}
+    order = mixture.order(pools, shares, epochs=3, budget=None, unit="tokens", seed=0)
+    epochs = np.stack([order.domains * 1000 + order.examples]).reshape(3, 80)
+    assert all(sorted(epoch) == sorted([*range(50), *range(1000, 1030)]) for epoch in epochs)
+    assert not (epochs[0] == epochs[1]).all() and not (epochs[1] == epochs[2]).all()
+
+
+@pytest.mark.parametrize("unit", mixture.UNITS)
+def test_weights_are_met_in_their_unit(unit):
+    rng = np.random.default_rng(0)
+    pools = {
+        "math": Pool(rng.integers(50, 150, 400), rng.integers(10, 40, 400)),
+        "code": Pool(rng.integers(200, 400, 300), rng.integers(100, 200, 300)),
+    }
+    shares = {"math": Share(weight=3.0), "code": Share(weight=1.0)}
+    order = mixture.order(pools, shares, epochs=1, budget=60_000, unit=unit, seed=0)
+    amounts = {
+        name: pools[name].amounts(unit)[order.examples[order.domains == i]].sum() for i, name in enumerate(pools)
+    }
+    assert abs(amounts["math"] / sum(amounts.values()) - 0.75) < 0.03
+    assert 60_000 <= sum(amounts.values()) < 60_500
+
+
+@pytest.mark.parametrize("packing_name", packing.PACKINGS)
+def test_every_example_is_packed_once_and_fits(packing_name):
+    lengths = np.random.default_rng(0).integers(1, 512, 10_000)
+    packed = packing.pack(lengths, 512, packing_name, 0)
+    assert sorted(packed.members) == list(range(10_000))
+    sums = np.add.reduceat(lengths[packed.members], packed.starts[:-1])
+    assert sums.max() <= 512
+    if packing_name == "best_fit":
+        assert sums.sum() / (512 * packed.num_rows) > 0.98
+
+
+def test_batches_hold_exactly_the_rows_with_their_masks(examples):
+    plan, _ = plan_of(examples, ALL, epochs=1)
+    seen = {"math": [], "code": []}
+    for step in range(plan.num_steps):
+        batch = plan.batch(step)
+        for row in range(4):
+            for segment in range(1, batch["segment_ids"][row].max() + 1):
+                at = batch["segment_ids"][row] == segment
+                tokens, targets = batch["tokens"][row, at], batch["targets"][row, at]
+                np.testing.assert_array_equal(tokens[1:], targets[:-1])
+                np.testing.assert_array_equal(batch["positions"][row, at], np.arange(at.sum()))
+                name = plan.names[batch["domain_ids"][row, at][0]]
+                seen[name].append((tokens.tolist(), targets[-1], batch["loss_mask"][row, at].tolist()))
+        empty = batch["segment_ids"] == 0
+        assert not batch["loss_mask"][empty].any() and not batch["tokens"][empty].any()
+    for name, found in seen.items():
+        wanted = []
+        for i in mixture.selected(name, Pool(*examples[name].lengths(160)), ALL[name], 3):
+            tokens, mask = examples[name].example(i, 160)
+            wanted.append((tokens[:-1].tolist(), tokens[-1], mask[1:].tolist()))
+        assert sorted(found, key=str) == sorted(wanted, key=str)
+
+
+def test_the_ledger_counts_what_the_batches_hold(examples):
+    plan, pools = plan_of(examples, ALL, held_out={"math": 10})
+    for stop in (1, plan.num_steps // 2, plan.num_steps):
+        batches = [plan.batch(step) for step in range(stop)]
+        ledger = plan.ledger(stop)
+        for i, name in enumerate(plan.names):
+            mine = [(b["domain_ids"] == i) & (b["segment_ids"] > 0) for b in batches]
+            trained = sum(int(b["loss_mask"][m].sum()) for b, m in zip(batches, mine, strict=True))
+            starts = sum(int((b["positions"][m] == 0).sum()) for b, m in zip(batches, mine, strict=True))
+            assert (ledger[name]["trained_tokens"], ledger[name]["examples"]) == (trained, starts)
+    for account in plan.rows_account(pools, 3).values():
+        parts = {k: v for k, v in account.items() if k not in ("stored", "of them truncated", "skipped")}
+        assert sum(parts.values()) + sum(account["skipped"].values()) == account["stored"]
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "skip"])
+def test_long_rows_are_cut_or_left_out_and_counted(examples, too_long):
+    plan, pools = plan_of(examples, {"math": Share(fraction=1.0)}, BatchConfig(4, 60, too_long=too_long))
+    account = plan.rows_account(pools, 3)["math"]
+    longer = int((np.diff(examples["math"].offsets) > 60).sum())
+    if too_long == "skip":
+        assert (account["of them truncated"], account["without an answer within the length"]) == (0, longer)
+    else:
+        assert account["of them truncated"] + account["without an answer within the length"] == longer
+    assert sum(v for k, v in account.items() if k not in ("stored", "of them truncated", "skipped")) == 300
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_read_parts_of_the_same_global_batches(examples, processes):
+    plan, _ = plan_of(examples, ALL)
+    parts = [loader.process_part(4, index, processes) for index in range(processes)]
+    for step in (0, plan.num_steps - 1):
+        for key, whole in plan.batch(step).items():
+            np.testing.assert_array_equal(np.concatenate([plan.batch(step, part)[key] for part in parts]), whole)
+
+
+@pytest.mark.parametrize("config", [LoaderConfig(1, 1), LoaderConfig(4, 16), LoaderConfig(2, 4, workers=2)])
+def test_the_loader_gives_batches_in_order_from_any_position(examples, config):
+    plan, _ = plan_of(examples, ALL)
+    loaded = list(loader.batches(plan, config, 5, plan.num_steps))
+    assert len(loaded) == plan.num_steps - 5
+    for step, batch in enumerate(loaded, 5):
+        for key, wanted in plan.batch(step).items():
+            np.testing.assert_array_equal(batch[key], wanted)
+
+
+def test_steps_decide_how_much_data_there_is(examples):
+    for shares in (ALL, {"math": Share(weight=1.0), "code": Share(weight=1.0)}):
+        plan, _ = plan_of(examples, shares, steps=200)
+        assert plan.num_steps >= 200
+
+
+@pytest.mark.parametrize(
+    ("shares", "rest", "said"),
+    [
+        ({"math": Share(weight=1.0), "code": Share(fraction=0.5)}, {}, "all by weight or none"),
+        ({"math": Share(weight=1.0)}, {}, "need a budget"),
+        ({"math": Share(count=301)}, {}, "asks for 301 rows, there are 300"),
+        ({"math": Share(fraction=0.001)}, {}, "no row at all"),
+        ({"math": Share(fraction=1.0)}, {"batch": BatchConfig(4, 5)}, "no row has a trained token"),
+        ({"math": Share(fraction=1.0)}, {"held_out": {"math": 300}}, "leaves nothing"),
+    ],
+)
+def test_impossible_shares_say_why(examples, shares, rest, said):
+    with pytest.raises(UserError, match=said):
+        plan_of(examples, shares, **rest)
+
+
+@pytest.mark.parametrize("share", [Share(), Share(fraction=1.5), Share(fraction=0.0), Share(count=0),
+                                   Share(weight=-1.0), Share(fraction=0.5, count=3)])  # fmt: skip
+def test_shares_out_of_range_are_named(share):
+    with pytest.raises(UserError, match="here"):
+        share.check("here")

@@ -1,0 +1,185 @@
+"""Extraction, scoring, intervals, stored responses and the sandbox."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import ROOT, run
+from etils import epath
+
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner, sandbox
+from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
+from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.tiny.instructions import rate
+
+
+@pytest.mark.parametrize(
+    ("response", "strict", "flexible"),
+    [
+        ("2 + 3 = 5\n#### 5", 1, 1),
+        ("#### 5\n#### 6", 1, 1),
+        ("#### 6 no, 5", 0, 0),
+        ("The answer is 5.", 0, 1),
+        ("5 apples and 6 pears", 0, 0),
+        ("#### $5.00", 1, 1),
+        ("####5", 1, 1),
+        ("", 0, 0),
+        ("I cannot say.", 0, 0),
+    ],
+)
+def test_gsm8k_by_both_rules(response, strict, flexible):
+    task, _ = find_task("gsm8k")
+    assert task.score(Question("gsm8k/0", ("q",), {"answer": 5.0}), [response]) == {
+        "strict": strict,
+        "flexible": flexible,
+    }
+
+
+def test_gsm8k_reads_every_gold_answer(shared):
+    task, _ = find_task("gsm8k")
+    questions = task.load(str(shared / "data" / "math" / "gsm8k_test.jsonl"))
+    assert len(questions) == 1319 and questions[0].id == "gsm8k/0" and questions[0].reference["answer"] == 18
+    assert all(q.reference["answer"] is not None for q in questions)
+    thousands = Question("x", ("q",), {"answer": 1234.0})
+    assert task.score(thousands, ["so $1,234"])["flexible"] == 1
+
+
+def humaneval_verdict(response: str) -> bool:
+    task, _ = find_task("humaneval")
+    prompt = "from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef f(xs: List[int]) -> int:\n    '''Sum plus one.'''\n"
+    test = "def check(candidate):\n    assert candidate([1, 2]) == 4\n"
+    reference = {"prompt": prompt, "entry_point": "f", "test": test}
+    return task.score(Question("x", ("q",), reference), [response])["pass@1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("response", "passes"),
+    [
+        ("    return helper(sum(xs))\n", True),
+        ("Sure!\n```python\ndef f(xs: List[int]) -> int:\n    return helper(sum(xs))\n```\nDone.", True),
+        ("```\ndef g(): pass\n```\nthen\n```python\ndef f(xs):\n    return sum(xs) + 1\n```", True),
+        ("```python\ndef f(xs):\n    return sum(xs) + 1", True),
+        ("def f(xs):\n    return sum(xs) + 1\n", True),
+        ("```python\ndef f(xs):\n    return sum(xs)\n```", False),
+        ("I would sum them.", False),
+        ("", False),
+    ],
+)
+def test_humaneval_finds_the_function(response, passes):
+    assert humaneval_verdict(response) == passes
+
+
+@pytest.mark.slow
+def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
+    task, _ = find_task("humaneval")
+    import gzip
+
+    path = shared / "data" / "eval" / "HumanEval.jsonl.gz"
+    rows = {row["task_id"]: row for row in map(json.loads, gzip.open(path))}
+    questions = task.load(str(path))
+    good = {q.id: [rows[q.id]["canonical_solution"]] for q in questions}
+    broken = {q.id: ["    return 'broken'\n"] for q in questions}
+    assert runner.summarise(task, runner.score(task, questions, good))["pass@1"]["value"] == 1.0
+    assert runner.summarise(task, runner.score(task, questions, broken))["pass@1"]["value"] == 0.0
+
+
+def test_wilson_against_published_values():
+    """Newcombe 1998, table I: 81/263, 15/148, 0/20, 1/29."""
+    for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
+                                    (1, 29, 0.0061, 0.1718)):  # fmt: skip
+        np.testing.assert_allclose(wilson(successes, n), (low, high), atol=6e-5)
+
+
+def test_bootstrap_intervals_cover_the_mean():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        low, high = bootstrap_mean(rng.normal(5, 2, 80).tolist(), seed)
+        covered += low <= 5 <= high
+    assert 180 <= covered <= 199
+
+
+@pytest.mark.parametrize(
+    ("given", "rating"),
+    [("a, b, c", 10), ("a, b, c.", 10), ("", 1), ("x, y", 1), ("c, b, a", 3.67), ("a, b", 7.4)],
+)
+def test_ratings_worked_by_hand(given, rating):
+    assert rate("a, b, c", given) == rating
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return epath.Path(path)
+
+
+TINY = EvaluationConfig(data={"tiny_math": "tiny:4"})
+
+
+def test_stored_responses_are_scored_without_a_model(tmp_path):
+    task, _ = find_task("tiny_math")
+    questions = task.load("tiny:4")
+    rows = [{"id": q.id, "response": f"#### {q.reference['result'] + (i == 2)}"} for i, q in enumerate(questions[:3])]
+    record = runner.score_responses("tiny_math", write(tmp_path / "r.jsonl", rows), TINY)
+    assert record["metrics"]["strict"]["value"] == 0.5
+    assert record["missing"] == ["tiny_math/3"] and record["questions"] == 4
+    found = run("sftmix_jax.evaluate", "--task", "tiny_math", "--responses", str(tmp_path / "r.jsonl"), "--json",
+                "--data", "tiny:4")  # fmt: skip
+    assert json.loads(found.stdout)["metrics"] == record["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('{"id": "tiny_math/0", "response": "1"}\n{"id": "tiny_math/0", "response": "1"}\n', r":2: a second response"),
+        ('{"id": "tiny_mat/0", "response": "1"}\n', r":1: no question 'tiny_mat/0'.*did you mean 'tiny_math/0'"),
+        ('{"id": "tiny_math/0", "response": "1"}\n{"id": "tiny_ma', r":2: must be.*half-written"),
+        ('{"id": "tiny_math/0", "response": 5}\n', r":1: response must be text"),
+        ('{"id": "tiny_math/0"}\n', r":1: must be"),
+    ],
+)
+def test_bad_response_files_are_named(tmp_path, lines, said):
+    (tmp_path / "r.jsonl").write_text(lines)
+    with pytest.raises(UserError, match=said):
+        runner.score_responses("tiny_math", epath.Path(tmp_path / "r.jsonl"), TINY)
+
+
+def test_benchmark_files_with_other_columns_are_refused(shared):
+    config = EvaluationConfig(data={"gsm8k": str(shared / "data" / "code" / "codegen_instruct.json")})
+    task, _ = find_task("gsm8k")
+    with pytest.raises(UserError, match="has no column 'question'"):
+        runner.load_questions(task, config)
+
+
+def test_every_task_file_is_a_task():
+    for file in sorted((ROOT / "eval").glob("*.py")):
+        task, version = find_task(file.stem)
+        assert task.name == file.stem and len(version) == 12
+
+
+ATTACKS = {
+    "reads the environment": "import os; assert 'HOME' in os.environ",
+    "opens a connection": "import socket; socket.create_connection(('127.0.0.1', 9), 1)",
+    "writes a file": "open('/tmp/written_by_attack', 'w').write('x')",
+    "loops for ever": "while True: pass",
+    "takes all memory": "x = bytearray(1 << 40)",
+    "leaves early": "import os; os._exit(0)",
+    "claims success": "import sys; sys.exit(0)",
+    "fails": "assert False",
+    "is no Python": "def f(:",
+    "prints a verdict": "print('{\"passed\": true}'); raise SystemExit",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_sandbox_lets_nothing_bad_pass(name):
+    if not sandbox.is_safe():
+        pytest.skip(f"this kernel gives only {sandbox.layers()}")
+    verdict = sandbox.run(ATTACKS[name], seconds=2)
+    assert not verdict.passed and verdict.reason
+    assert not epath.Path("/tmp/written_by_attack").exists()
+
+
+def test_the_sandbox_lets_good_code_pass():
+    assert sandbox.run("assert sum([1, 2]) == 3").passed

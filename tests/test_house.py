@@ -1,0 +1,172 @@
+"""The architecture, the configs and the toy keep their promises."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+from sftmix_jax import experiment, strategies
+from sftmix_jax.data.loader import BatchConfig
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Stage
+from sftmix_jax.tiny import domains
+
+PACKAGE = ROOT / "sftmix_jax"
+# room → rooms that its modules may import (besides itself and errors)
+MAY_IMPORT = {
+    "errors": set(),
+    "desk": set(),
+    "sharding": set(),
+    "identity": set(),
+    "tiny": set(),
+    "models": {"sharding"},
+    "data": {"tiny"},
+    "training": {"models", "data", "sharding"},
+    "sampling": {"models", "data", "sharding"},
+    "evaluation": {"sampling", "data", "desk"},
+    "analysis": set(),
+    "strategies": {"data"},
+}
+VERBS = {"train", "evaluate", "sample", "audit", "export", "experiment", "stages", "opening", "paper"}
+
+
+def imported_rooms(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body.clear()
+    names = set()
+    tree = ast.parse(file.read_text())
+    guarded = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+               for inner in ast.walk(node)}  # fmt: skip
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sftmix_jax"):
+            parts = node.module.split(".")
+            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("sftmix_jax.")}
+    return names - {"__version__"}
+
+
+def test_imports_run_one_way():
+    for file in PACKAGE.rglob("*.py"):
+        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in VERBS or room == "__init__":
+            continue
+        surplus = imported_rooms(file) - MAY_IMPORT[room] - {room, "errors"}
+        assert not surplus, f"{file.relative_to(ROOT)} may not import {surplus}"
+
+
+def test_torch_is_never_imported_and_analysis_knows_no_jax():
+    for file in PACKAGE.rglob("*.py"):
+        modules = re.findall(r"^\s*(?:import|from) (\w+)", file.read_text(), re.MULTILINE)
+        assert "torch" not in modules, file
+        if "analysis" in file.parts:
+            assert not {"jax", "flax", "orbax"} & set(modules), file
+
+
+CONFIGS = [
+    "dmt.py", "dmt.py:13b", "dmt.py:33b,1/16", "multitask.py:7b", "sequential.py", "mixed_sequential.py:65b",
+    "single.py", "single.py:code,13b", "single.py:general,33b,1/64", "quickstart.py", "quickstart.py:mixed_sequential",
+    "own_files.py", "own_files.py:1/16", "pretrain_tiny.py",
+]  # fmt: skip
+
+
+def test_every_config_is_listed_here():
+    assert {spec.partition(":")[0] for spec in CONFIGS} == {file.name for file in (ROOT / "configs").glob("*.py")}
+
+
+@pytest.mark.parametrize("spec", CONFIGS)
+def test_every_config_builds(spec):
+    config, _ = experiment.parse(["--config", spec])
+    assert config.stages and ast.get_docstring(ast.parse((ROOT / "configs" / spec.partition(":")[0]).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config=dmt.py", "--config.seeed=1"], "no field 'seeed'; did you mean 'seed'"),
+        (["--config=dmt.py", "--config.stages.generl.epochs=1"], "no field 'generl'; did you mean 'general'"),
+        (["--config=dmt.py", "--config.stages.general.mixture.math.fraktion=1"], "did you mean 'fraction'"),
+        (["--config=dmt.py", "--config.stages.general.mixture.math.fraction=1.5"], r"1\.5 is outside \(0, 1\]"),
+        (["--config=dmt.py", "--config.stages.general.batch.packing=bestfit"], "did you mean 'best_fit'"),
+        (["--config=dmt.py", "--config.seed=abc"], "abc"),
+        (["--config=dmtt.py"], r"did you mean 'dmt\.py'"),
+        (["--config=dmt.py:7bb"], "did you mean '7b'"),
+        (["--config=dmt.py", "--workdri=x"], "workdir"),
+        ([], "name an experiment"),
+    ],
+)
+def test_bad_command_lines_are_explained(flags, said):
+    with pytest.raises(UserError, match=said):
+        experiment.parse(flags)
+
+
+def test_an_unknown_domain_names_the_nearest():
+    config, _ = experiment.parse(["--config", "dmt.py"])
+    config.stages["general"].mixture["maths"] = Share(fraction=1.0)
+    with pytest.raises(UserError, match=r"no domain 'maths'.*did you mean 'math'"):
+        config.check()
+
+
+def shares_of(stages):
+    return {name: {d: (s.fraction, s.count) for d, s in stage.mixture.items()} for name, stage in stages.items()}
+
+
+ALL = Share(fraction=1.0)
+MATH_CODE = {"code": ALL, "math": Share(count=512)}
+
+
+def test_dmt_replays_k_of_what_the_first_stage_took():
+    found = shares_of(strategies.dmt(Stage(), MATH_CODE, {"general": ALL}, 1 / 256))
+    assert found == {
+        "specialised": {"code": (1.0, None), "math": (None, 512)},
+        "general": {"general": (1.0, None), "code": (1 / 256, None), "math": (None, 2)},
+    }
+
+
+def test_dmt_without_replay_is_mixed_sequential():
+    general = {"general": ALL}
+    assert shares_of(strategies.dmt(Stage(), MATH_CODE, general, 0)) == shares_of(
+        strategies.mixed_sequential(Stage(), MATH_CODE, general)
+    )
+
+
+def test_strategies_share_no_objects():
+    stages = strategies.sequential(Stage(batch=BatchConfig(rows=4)), {"code": ALL, "math": ALL})
+    stages["code"].batch.rows = 8
+    stages["code"].mixture["code"].fraction = 0.5
+    assert (stages["math"].batch.rows, stages["math"].mixture["math"].fraction, ALL.fraction) == (4, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["math", "code", "general"])
+def test_toy_splits_cannot_overlap(name):
+    generate = domains.DOMAINS[name][0]
+    from random import Random
+
+    rng, train, test = Random(0), set(), set()
+    for _ in range(4000):
+        key, _ = generate(rng)
+        (test if domains._is_test(key) else train).add(key)
+    assert train and test and not train & test
+    rows = [repr(row) for row in domains.train_rows(name, 500)]
+    assert rows == [repr(row) for row in domains.train_rows(name, 500)]
+    assert not set(rows) & {repr(row) for row in domains.test_rows(name, 300)}
+
+
+def test_toy_reference_answers_score_full_marks():
+    from sftmix_jax.evaluation.task import find_task
+
+    for name, answers in (
+        ("tiny_math", lambda r: [f"= {r['result']}\n#### {r['result']}"]),
+        ("tiny_code", lambda r: [r["completion"]]),
+        ("tiny_general", lambda r: r["answers"]),
+    ):
+        task, _ = find_task(name)
+        questions = task.load("tiny:20")
+        best = task.metrics[0].best
+        assert all(task.score(q, answers(q.reference))[task.metrics[0].name] == best for q in questions)
+        assert {q.reference["difficulty"] for q in task.load("tiny:200")} >= {1, 2, 3}

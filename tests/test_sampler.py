@@ -1,0 +1,131 @@
+"""Generation against transformers, and a request's answer that depends on that request alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FLOAT32
+
+from sftmix_jax import sharding
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.models import huggingface
+from sftmix_jax.sampling.methods import Method, choose, in_nucleus
+from sftmix_jax.sampling.sampler import Request, Sampler, bucket
+from sftmix_jax.sharding import MeshConfig
+
+NAMES = "Lily Tom Ben Anna Max Sue Tim Sam Mia Bob".split()
+PROMPTS = [f"<s>Once there was {'a big dog and ' * (i % 7)}a child named {name}." for i, name in enumerate(NAMES * 3)]
+
+
+@pytest.fixture(scope="module")
+def stories():
+    from conftest import SHARED
+
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the project")
+    folder = SHARED / "models" / "stories260k"
+    tokenizer = Tokenizer(str(folder))
+    config, params = huggingface.load(folder)
+
+    def make(slots: int = 16, mesh: MeshConfig | None = None, devices: int = 1, **rest) -> Sampler:
+        grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
+        return Sampler(config, FLOAT32, params, tokenizer, grid, slots=slots, **rest)
+
+    return folder, tokenizer, make
+
+
+def ask(sampler: Sampler, prompts=PROMPTS, tokens: int = 40, **settings):
+    requests = [Request(tuple(sampler.tokenizer.encode(p)), tokens, **settings) for p in prompts]
+    return sampler.generate(requests)
+
+
+def test_it_tells_the_known_story(stories):
+    assert ask(stories[2](), ["<s>"], 20)[0].text.startswith("Once upon a time, there was a little girl named Lily.")
+
+
+def test_greedy_equals_transformers(stories):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    folder, tokenizer, make = stories
+    model = transformers.LlamaForCausalLM.from_pretrained(folder)
+    ours = ask(make(), PROMPTS[:8])
+    for prompt, response in zip(PROMPTS[:8], ours, strict=True):
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        theirs = model.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+        assert list(response.tokens) == [t for t in theirs if t != tokenizer.eos_id]
+
+
+def test_greedy_answers_do_not_depend_on_what_else_is_asked(stories):
+    together = ask(stories[2](slots=8))
+    backwards = ask(stories[2](slots=8), PROMPTS[::-1])[::-1]
+    alone = [ask(stories[2](slots=8), [prompt])[0] for prompt in PROMPTS[:6]]
+    assert together == backwards
+    assert together[:6] == alone
+
+
+def test_samples_follow_their_seed_alone(stories):
+    sampler = stories[2](slots=4)
+    settings = {"temperature": 1.0, "top_p": 0.9, "seed": 5}
+    together = ask(sampler, PROMPTS[:6], 20, **settings)
+    assert together[2] == ask(sampler, PROMPTS[2:3], 20, **settings)[0]
+    assert together != ask(sampler, PROMPTS[:6], 20, temperature=1.0, top_p=0.9, seed=6)
+    two = [Request(tuple(sampler.tokenizer.encode(PROMPTS[0])), 20, 1.0, sample=s) for s in (0, 1)]
+    first, second = sampler.generate(two)
+    assert first != second
+
+
+def test_a_sharded_sampler_answers_the_same(stories):
+    wanted = ask(stories[2](slots=4), PROMPTS[:4], 20)
+    found = ask(stories[2](slots=4, mesh=MeshConfig(1, 2, 4), devices=8), PROMPTS[:4], 20)
+    assert [r.text for r in found] == [r.text for r in wanted]
+
+
+def test_stop_strings_and_limits_end_an_answer(stories):
+    free = ask(stories[2](), PROMPTS[:1], 60)[0]
+    stop = free.text[30:36]
+    stopped = ask(stories[2](stop_strings=[stop]), PROMPTS[:1], 60)[0]
+    assert (stopped.text, stopped.finish_reason) == (free.text.partition(stop)[0], "stop")
+    assert ask(stories[2](), PROMPTS[:1], 3)[0].finish_reason == "length"
+    assert len(ask(stories[2](), PROMPTS[:1], 3)[0].tokens) == 3
+
+
+def test_prompts_longer_than_the_model_are_answered_with_a_reason(stories):
+    found = ask(stories[2](), ["<s>" + "a dog " * 400, PROMPTS[0]], 5)
+    assert [r.finish_reason for r in found] == ["prompt_too_long", "length"]
+
+
+def test_log_likelihoods_equal_float64_sums(stories):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    folder, tokenizer, make = stories
+    model = transformers.LlamaForCausalLM.from_pretrained(folder).double()
+    pairs = [(tokenizer.encode(p), tokenizer.encode(" And they were happy.")) for p in PROMPTS[:7]]
+    for (prompt, completion), (found, _) in zip(pairs, make(slots=4).log_likelihood(pairs), strict=True):
+        with torch.no_grad():
+            log_p = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0].numpy()
+        wanted = sum(log_p[len(prompt) + i - 1, token] for i, token in enumerate(completion))
+        assert abs(found - wanted) < 1e-3
+
+
+def test_nuclei_worked_by_hand():
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05], [0.05, 0.15, 0.3, 0.5]]))
+    assert in_nucleus(logits, jnp.array([0.6, 1.0])).tolist() == [[True, True, False, False], [True] * 4]
+    assert in_nucleus(logits, jnp.array([0.0, 0.5])).tolist() == [
+        [True, False, False, False],
+        [False, False, False, True],
+    ]
+
+
+def test_sampled_frequencies_are_the_probabilities():
+    n = 4000
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.PRNGKey(0), i))(jnp.arange(n))
+    logits = jnp.tile(jnp.log(jnp.array([0.5, 0.3, 0.2])), (n, 1))
+    drawn = choose(Method.NUCLEUS, logits, jnp.ones(n), jnp.full(n, 0.75), keys)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / n, [0.625, 0.375, 0], atol=0.03)
+
+
+def test_buckets_are_few_and_hold_their_prompts():
+    sizes = [bucket(n) for n in range(1, 2000)]
+    assert all(size >= n for n, size in enumerate(sizes, 1)) and len(set(sizes)) < 14

@@ -1,0 +1,168 @@
+"""Rows in every supported format and container, and what is said of those that cannot be read."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from sftmix_jax.data import sources
+from sftmix_jax.data.sources import BadRow, Message, Source
+from sftmix_jax.errors import UserError
+
+PAIR = [Message("user", "q"), Message("assistant", "a")]
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def conversations(source: Source) -> list:
+    return [messages for _, messages in sources.read_conversations(source)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "id": "1"},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"instruction": "q", "response": "a"},
+        {"prompt": "q", "completion": "a"},
+        {"question": "q", "answer": "a"},
+        {"query": "q", "response": "a"},
+    ],
+)
+def test_common_formats_are_recognised(tmp_path, row):
+    assert conversations(Source(write_lines(tmp_path / "rows.jsonl", [row]))) == [PAIR]
+
+
+def test_alpaca_joins_instruction_and_input(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"instruction": "add", "input": "1, 2", "output": "3"}])
+    assert conversations(Source(path))[0][0].content == "add\n\n1, 2"
+
+
+def test_every_container_gives_the_same_rows(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]
+    paths = [write_lines(tmp_path / "rows.jsonl", rows)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress((tmp_path / "rows.jsonl").read_bytes()))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    writer = ArrayRecordWriter(str(tmp_path / "rows.array_record"), "group_size:1")
+    for row in rows:
+        writer.write(json.dumps(row).encode())
+    writer.close()
+    paths += [str(tmp_path / name) for name in ("rows.json", "rows.jsonl.gz", "rows.parquet", "rows.array_record")]
+    assert all(conversations(Source(path)) == conversations(Source(paths[0])) for path in paths)
+    assert len(conversations(Source(str(tmp_path / "rows.json*")))) == 15
+
+
+def test_hub_datasets_on_disk(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_list([{"question": "q", "answer": "a"}]).save_to_disk(tmp_path / "set")
+    assert conversations(Source(f"hf:{tmp_path / 'set'}")) == [PAIR]
+
+
+def test_a_tfds_builder_is_written_and_read_without_tensorflow(tmp_path):
+    import sys
+
+    import tensorflow_datasets as tfds
+
+    class Pairs(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            text = tfds.features.Text()
+            features = tfds.features.FeaturesDict({"question": text, "answer": text})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(3):
+                yield i, {"question": f"q{i}", "answer": f"a{i}"}
+
+    Pairs(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    found = conversations(Source(f"tfds:{tmp_path / 'pairs' / '1.0.0'}:train"))
+    assert sorted(m[0].content for m in found) == ["q0", "q1", "q2"]
+    assert "tensorflow" not in sys.modules
+
+
+def test_columns_are_mapped_and_functions_are_called(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"body": "q", "reply": "a"}])
+    assert conversations(Source(path, columns={"prompt": "body", "completion": "reply"})) == [PAIR]
+    (tmp_path / "mine.py").write_text(
+        "def turns(row):\n"
+        "    return [{'role': 'user', 'content': row['body']}, {'role': 'assistant', 'content': row['reply']}]\n"
+    )
+    assert conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns")) == [PAIR]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question": \n', r"a\.jsonl:2: malformed JSON"),
+        ("a.jsonl", b'{"question": "caf\xe9", "answer": "a"}\n', r"a\.jsonl:1: not UTF-8 \(byte 0xe9\)"),
+        ("a.jsonl", b'["q", "a"]\n', r"a\.jsonl:1: a row must be a JSON object"),
+        ("a.jsonl", b"", "holds no rows"),
+        ("a.json", b'[{"question": "q"},\n {]', r"a\.json:2: malformed JSON"),
+        ("a.parquet", b"nonsense", "not a readable Parquet"),
+        ("a.txt", b"hello", "cannot read '.txt'"),
+        ("a.jsonl", b'{"foo": "q", "bar": "a"}\n', "no known format"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        conversations(Source(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " "}]}, "an empty answer"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "starts with an answer"),
+        ({"messages": [{"role": "narrator", "content": "a"}]}, "unknown role 'narrator'"),
+        ({"messages": [{"role": "user", "content": None}]}, "a message whose content is not text"),
+    ],
+)
+def test_bad_rows_come_with_their_reason(tmp_path, row, reason):
+    path = write_lines(tmp_path / "rows.jsonl", [row])
+    assert [str(found) for found in conversations(Source(path))] == [reason]
+    assert isinstance(conversations(Source(path))[0], BadRow)
+
+
+def test_a_missing_file_and_an_unreachable_hub_say_what_to_do():
+    with pytest.raises(UserError, match="no file nowhere.jsonl"):
+        conversations(Source("nowhere.jsonl"))
+    with pytest.raises(UserError, match="the hub could not give it"):
+        conversations(Source("hf:no/such_data_set_at_all"))
+
+
+def test_the_fingerprint_follows_the_contents_and_the_reading(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "a"}])
+    first = sources.fingerprint(Source(path))
+    assert sources.fingerprint(Source(path, held_out=5)) == first
+    assert sources.fingerprint(Source(path, bad_rows="skip")) != first
+    write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "b"}])
+    assert sources.fingerprint(Source(path)) != first
+
+
+def test_shared_files_are_read_whole(shared):
+    rows = {
+        "math/gsm8k_train.jsonl": 7473, "code/codegen_instruct.json": 4535, "code/code_alpaca_2k.json": 2017,
+        "general/oasst1_en_sharegpt.json": 419, "general/messages_oasst1_100.jsonl": 100,
+        "general/roleplay_instruct.json": 1923,
+    }  # fmt: skip
+    for name, count in rows.items():
+        assert len(conversations(Source(str(shared / "data" / name)))) == count
+    bad = [m for m in conversations(Source(str(shared / "data" / "code/code_alpaca_2k.json"))) if isinstance(m, BadRow)]
+    assert np.unique([str(b) for b in bad]).tolist() == ["an empty answer"] and len(bad) == 2

@@ -1,0 +1,235 @@
+"""Loss, step, schedule and checkpoints."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import FLOAT32, SMALL, random_model
+from etils import epath
+
+from sftmix_jax import sharding
+from sftmix_jax.errors import UserError
+from sftmix_jax.models import llama
+from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.training import checkpoints, loss
+from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from sftmix_jax.training.step import Trainer, TrainState, make_trainer, put_params
+
+CONFIG = OptimizerConfig(learning_rate=1e-2)
+
+
+def batch(rows: int = 8, length: int = 48, seed: int = 0) -> dict[str, np.ndarray]:
+    """Two documents of two domains a row, and padding."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 61, (rows, length + 1))
+    segments = np.repeat([[1, 2, 0]], [20, 20, length - 40], axis=1).repeat(rows, 0)
+    positions = np.concatenate([np.arange(20), np.arange(20), np.zeros(length - 40)])[None].repeat(rows, 0)
+    mask = (rng.random((rows, length)) < 0.6) & (segments > 0)
+    out = {
+        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": mask, "segment_ids": segments,
+        "positions": positions, "domain_ids": np.where(segments == 2, 1, 0),
+    }  # fmt: skip
+    return {key: value.astype(np.int32) for key, value in out.items()}
+
+
+def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1) -> Trainer:
+    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
+    return make_trainer(SMALL, FLOAT32, make_optimizer(CONFIG, 10), mesh, domains=2, accumulation=accumulation)
+
+
+def steps(trainer: Trainer, count: int = 3) -> tuple[list[np.ndarray], TrainState]:
+    params = put_params(random_model(), trainer.abstract.params)
+    state = TrainState(params, trainer.init_optimizer(params))
+    losses = []
+    for seed in range(count):
+        state, measured = trainer.train_step(state, sharding.put_batch(trainer.mesh, batch(seed=seed), 8))
+        losses.append(np.stack(jax.device_get(measured.sums)))
+    return losses, state
+
+
+def test_loss_equals_a_float64_reference():
+    """Cross-entropy of each domain's masked tokens, recomputed in float64 from the hidden states."""
+    params, b = random_model(), batch()
+    model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
+    sums = loss.loss_sums(model, {k: jnp.asarray(v) for k, v in b.items()}, 2)
+    hidden = np.asarray(model(*(jnp.asarray(b[k]) for k in ("tokens", "segment_ids", "positions"))), np.float64)
+    logits = hidden @ np.asarray(params["head"], np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    nll = -np.take_along_axis(log_p, b["targets"][..., None], -1)[..., 0]
+    for domain in (0, 1):
+        mine = (b["loss_mask"] == 1) & (b["domain_ids"] == domain)
+        assert sums.tokens[domain] == mine.sum()
+        np.testing.assert_allclose(sums.loss[domain], nll[mine].sum(), rtol=1e-5)
+
+
+def test_chunked_loss_equals_whole_loss(monkeypatch):
+    params, b = random_model(), {k: jnp.asarray(v) for k, v in batch().items()}
+
+    def value_and_grad():
+        def total(p):
+            return loss.loss_sums(llama.bind(llama.build(SMALL, FLOAT32)[0], p), b, 2).loss.sum()
+
+        return jax.value_and_grad(total)(params)
+
+    whole = value_and_grad()
+    monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * 61 // 5)
+    jax.tree.map(lambda a, c: np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4), whole, value_and_grad())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "accumulation"),
+    [(MeshConfig(8, 1, 1), 1), (MeshConfig(1, 8, 1), 1), (MeshConfig(2, 2, 2), 1), (MeshConfig(1, 4, 2), 2),
+     (MeshConfig(1, 1, 1), 4)],
+)  # fmt: skip
+def test_the_mesh_and_accumulation_change_no_loss(mesh, accumulation):
+    devices = mesh.data * mesh.fsdp * mesh.tensor
+    wanted, _ = steps(trainer_on(MeshConfig(1, 1, 1), 1))
+    found, state = steps(trainer_on(mesh, devices, accumulation))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    up = state.params["layers"]["up"]
+    assert up.sharding.shard_shape(up.shape) == (2, 32 // mesh.fsdp, 48 // mesh.tensor)
+    moment = jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "mu")["layers"]["up"])[0]
+    assert moment.sharding == up.sharding
+
+
+def test_training_on_tokens_outside_the_mask_never_happens():
+    """Targets that are masked out can be anything."""
+    trainer = trainer_on(MeshConfig(1, 1, 1), 1)
+    b = batch()
+    other = b | {"targets": np.where(b["loss_mask"] == 1, b["targets"], (b["targets"] + 1) % 61)}
+    results = []
+    for each in (b, other):
+        params = put_params(random_model(), trainer.abstract.params)
+        state = TrainState(params, trainer.init_optimizer(params))
+        results.append(trainer.train_step(state, sharding.put_batch(trainer.mesh, each, 8))[0].params)
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_adamw_equals_a_hand_worked_update():
+    """First step of Adam moves every weight by the learning rate against its gradient's sign."""
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0, clip_norm=0, schedule="constant"), 5)
+    params = {"w": jnp.array([1.0, -2.0])}
+    updates, _ = optimizer.update({"w": jnp.array([3.0, -0.5])}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["w"], [-0.1, 0.1], rtol=1e-5)
+
+
+def test_the_schedule_warms_up_and_ends_at_zero():
+    schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup=0.1), 100)
+    assert [round(float(schedule(s)), 3) for s in (0, 4, 9, 10, 55, 100)] == [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
+    assert make_schedule(OptimizerConfig(learning_rate=1.0), 1)(0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (OptimizerConfig(name="adamm"), "did you mean 'adam"),
+        (OptimizerConfig(schedule="cosin"), "did you mean 'cosine'"),
+        (OptimizerConfig(name="sgd", weight_decay=0.1), "takes none"),
+        (OptimizerConfig(options={"beta2": 0.9}), "no argument 'beta2'"),
+    ],
+)
+def test_optimizers_that_do_not_exist_are_named(config, said):
+    with pytest.raises(UserError, match=said):
+        make_optimizer(config, 10)
+
+
+def test_any_optax_optimizer_can_be_named():
+    for name in ("sgd", "lion", "adafactor", "rmsprop"):
+        make_optimizer(OptimizerConfig(name=name), 10).init({"w": jnp.ones((4, 4))})
+
+
+@pytest.mark.parametrize(
+    ("mesh", "devices", "said"),
+    [(MeshConfig(3, 1, 1), 8, "needs a multiple of 3"), (MeshConfig(-1, -1, 1), 8, "at most one is -1"),
+     (MeshConfig(2, 1, 1), 8, "there are 8")],
+)  # fmt: skip
+def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, devices, said):
+    with pytest.raises(UserError, match=said):
+        sharding.make_mesh(mesh, jax.devices()[:devices])
+
+
+def test_heads_that_the_mesh_cannot_divide_are_named():
+    with pytest.raises(UserError, match=r"axis 'kv_heads' of size 2 cannot be divided by mesh.tensor=8"):
+        trainer_on(MeshConfig(1, 1, 8), 8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A stage's checkpoints after steps 1 and 2, both kept."""
+    trainer = trainer_on(MeshConfig(1, 1, 1), 1)
+    folder, said = epath.Path(tmp_path / "checkpoints"), []
+    saves = Checkpoints(folder, keep=2, report=said.append)
+    for count in (1, 2):
+        _, state = steps(trainer, count)
+        saves.save(count, state, {"seconds": 0.0})
+    saves.close()
+    return trainer, folder, said, state
+
+
+def restore(trainer, folder, said):
+    saves = Checkpoints(folder, report=said.append)
+    try:
+        return saves.restore(trainer.abstract)
+    finally:
+        saves.close()
+
+
+def test_what_is_restored_is_what_was_saved(saved):
+    trainer, folder, said, state = saved
+    found, position = restore(trainer, folder, said)
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    assert position["step"] == 2 and not said
+
+
+def test_a_checkpoint_restores_onto_another_mesh(saved):
+    _, folder, said, state = saved
+    found, _ = restore(trainer_on(MeshConfig(2, 2, 2), 8), folder, said)
+    jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
+
+
+def test_every_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(saved):
+    trainer, folder, said, _ = saved
+    files = [f for f in checkpoints._files(folder / "2") if f.name != "manifest.json"]
+    assert len(files) > 3
+    rng = np.random.default_rng(0)
+    for file in files:
+        data = bytearray(file.read_bytes())
+        if not data:
+            continue
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        sound = file.read_bytes()
+        file.write_bytes(bytes(data))
+        assert "has changed" in checkpoints.damage(folder / "2")
+        file.write_bytes(sound)
+    assert checkpoints.damage(folder / "2") is None
+    files[0].write_bytes(b"x" + files[0].read_bytes()[1:] + b"y")
+    _, position = restore(trainer, folder, said)
+    assert position["step"] == 1 and "2.damaged" in said[0]
+
+
+@pytest.mark.parametrize("harm", ["manifest", "file", "truncated"])
+def test_unfinished_checkpoints_are_set_aside(saved, harm):
+    trainer, folder, said, _ = saved
+    newest = folder / "2"
+    if harm == "manifest":
+        (newest / "manifest.json").unlink()
+    else:
+        name = max(json.loads((newest / "manifest.json").read_text()).items(), key=lambda item: item[1][0])[0]
+        if harm == "file":
+            (newest / name).unlink()
+        else:
+            (newest / name).write_bytes((newest / name).read_bytes()[:-7])
+    _, position = restore(trainer, folder, said)
+    assert position["step"] == 1 and len(said) == 1 and (folder / "2.damaged").exists()
+
+
+def test_without_any_sound_checkpoint_there_is_none(saved):
+    trainer, folder, said, _ = saved
+    for step in (1, 2):
+        (folder / str(step) / "manifest.json").unlink()
+    assert restore(trainer, folder, said) is None and len(said) == 2
