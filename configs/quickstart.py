@@ -21,8 +21,8 @@ def get_config(strategy: str = "dmt") -> Experiment:
         batch=BatchConfig(rows=8, length=160),
         optimizer=OptimizerConfig(learning_rate=1e-3),
     )
-    specialised = {"code": Share(count=3072), "math": Share(count=3072)}
-    general = {"general": Share(count=4096)}
+    specialised = {"code": Share(count=1024), "math": Share(count=1536)}
+    general = {"general": Share(count=2048)}
     if strategy == "mixed_sequential":
         stages = strategies.mixed_sequential(pattern, specialised, general)
     else:

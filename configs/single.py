@@ -4,9 +4,9 @@ Question: how does an ability grow with its own data?
 Command:  python -m sftmix_jax.train --config single.py:math,7b --workdir DIR      (math, code, general)
           a part: --config single.py:math,7b,1/16
 Paper, own ability at k = 1, 1/4, 1/16, 1/64, 1/256 (GSM8K %, HumanEval %, MT-Bench):
-          7b   math 49.10 43.37 35.90 22.71 12.70 · code 18.40 11.58 12.19 9.14 5.48 · general 5.88 5.85 5.61 5.11 4.00
-          13b  math 51.40 48.59 43.00 27.40 18.40 · code 18.40 13.41 12.80 12.20 10.36 · general 6.13 6.03 5.66 5.24 2.95
-          33b  math 57.91 56.10 54.60 44.60 29.21 · code 26.82 25.61 21.95 18.59 14.02 · general 6.63 6.66 6.17 5.99 2.30
+      7b   math 49.10 43.37 35.90 22.71 12.70 · code 18.40 11.58 12.19 9.14 5.48 · general 5.88 5.85 5.61 5.11 4.00
+      13b  math 51.40 48.59 43.00 27.40 18.40 · code 18.40 13.41 12.80 12.20 10.36 · general 6.13 6.03 5.66 5.24 2.95
+      33b  math 57.91 56.10 54.60 44.60 29.21 · code 26.82 25.61 21.95 18.59 14.02 · general 6.63 6.66 6.17 5.99 2.30
 """
 
 from fractions import Fraction

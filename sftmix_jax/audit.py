@@ -123,7 +123,7 @@ def _example(resolved: Resolved, name: str, examples: Examples, index: int, cons
     text = Text(f"{name}, row {index} (trained on: underlined)\n", style="bold")
     starts = np.flatnonzero(np.diff(mask, prepend=1 - mask[:1]))
     for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
-        part = resolved.tokenizer.decode_whole(tokens[start:stop])
+        part = resolved.tokenizer.decode_whole(tokens[start:stop].tolist())
         text.append(part, style="not bold green underline" if mask[start] else "not bold dim")
     console.print(text)
 

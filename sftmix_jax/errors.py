@@ -25,6 +25,8 @@ _DISK = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again to go on",
     errno.EROFS: "the file system is read-only: choose another --workdir",
     errno.EACCES: "no permission: choose a --workdir that you may write to",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another --workdir",
+    errno.EEXIST: "a file stands where a folder is needed: choose another --workdir",
     errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
 }
 

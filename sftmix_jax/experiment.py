@@ -116,7 +116,7 @@ def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, d
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
-    return experiment, {name: values[name].value for name in ("workdir", *extra)}
+    return experiment, {name: str(values[name].value) for name in ("workdir", *extra)}
 
 
 def _find_config(argv: Sequence[str]) -> list[str]:

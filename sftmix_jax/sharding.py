@@ -41,7 +41,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
     if len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
         raise UserError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, there are {len(devices)}; "
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, "
+            f"there are {len(devices)}; "
             "set --config.mesh.data, .fsdp and .tensor so that they multiply to it"
         )
     sizes = [len(devices) // fixed if size == -1 else size for size in sizes]

@@ -174,8 +174,8 @@ class Resolved:
             longest = self.base.config.max_length
             if stage.batch.length > longest:
                 raise UserError(
-                    f"config.stages.{name}.batch.length: {stage.batch.length}, the model was made for {longest} tokens; "
-                    f"set it to {longest} or less, and longer examples are cut and counted"
+                    f"config.stages.{name}.batch.length: {stage.batch.length}, the model was made for {longest} "
+                    f"tokens; set it to {longest} or less, and longer examples are cut and counted"
                 )
             batch = dataclasses.replace(stage.batch, length=stage.batch.length or min(longest, _LENGTH))
             stage = dataclasses.replace(stage, batch=batch)

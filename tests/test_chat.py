@@ -9,7 +9,8 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.stages import TINY
 
 TALK = [
-    Message("user", "Say apple."), Message("assistant", "apple"), Message("user", "Again."), Message("assistant", "apple!"),
+    Message("user", "Say apple."), Message("assistant", "apple"),
+    Message("user", "Again."), Message("assistant", "apple!"),
 ]  # fmt: skip
 SYSTEM = [Message("system", "Be short."), *TALK]
 

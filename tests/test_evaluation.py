@@ -48,7 +48,8 @@ def test_gsm8k_reads_every_gold_answer(shared):
 
 def humaneval_verdict(response: str) -> bool:
     task, _ = find_task("humaneval")
-    prompt = "from typing import List\n\ndef helper(x):\n    return x + 1\n\ndef f(xs: List[int]) -> int:\n    '''Sum plus one.'''\n"
+    helper = "from typing import List\n\ndef helper(x):\n    return x + 1\n\n"
+    prompt = helper + "def f(xs: List[int]) -> int:\n    '''Sum plus one.'''\n"
     test = "def check(candidate):\n    assert candidate([1, 2]) == 4\n"
     reference = {"prompt": prompt, "entry_point": "f", "test": test}
     return task.score(Question("x", ("q",), reference), [response])["pass@1"] == 1.0
@@ -77,7 +78,8 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     import gzip
 
     path = shared / "data" / "eval" / "HumanEval.jsonl.gz"
-    rows = {row["task_id"]: row for row in map(json.loads, gzip.open(path))}
+    with gzip.open(path) as stream:
+        rows = {row["task_id"]: row for row in map(json.loads, stream)}
     questions = task.load(str(path))
     good = {q.id: [rows[q.id]["canonical_solution"]] for q in questions}
     broken = {q.id: ["    return 'broken'\n"] for q in questions}

@@ -33,13 +33,10 @@ VERBS = {"train", "evaluate", "sample", "audit", "export", "experiment", "stages
 
 
 def imported_rooms(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body.clear()
     names = set()
     tree = ast.parse(file.read_text())
-    guarded = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-               for inner in ast.walk(node)}  # fmt: skip
+    checks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    guarded = {id(inner) for check in checks for inner in ast.walk(check)}
     for node in ast.walk(tree):
         if id(node) in guarded:
             continue

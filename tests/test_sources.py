@@ -141,7 +141,7 @@ def test_bad_rows_come_with_their_reason(tmp_path, row, reason):
 
 
 def test_a_missing_file_and_an_unreachable_hub_say_what_to_do():
-    with pytest.raises(UserError, match="no file nowhere.jsonl"):
+    with pytest.raises(UserError, match=r"no file nowhere\.jsonl"):
         conversations(Source("nowhere.jsonl"))
     with pytest.raises(UserError, match="the hub could not give it"):
         conversations(Source("hf:no/such_data_set_at_all"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Tokenizer:
 
         self.path = path
         folder = Path(path)
+        self._hf: Any
         try:
             if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
                 self._hf = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))

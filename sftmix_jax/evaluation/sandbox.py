@@ -7,6 +7,7 @@ The verdict comes over a private pipe as a nonce, never as an exit code or as ou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -152,10 +153,8 @@ def _verdict(message: bytes, nonce: str, code: int) -> Verdict:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Nothing that the program started outlives it."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     for _ in range(100):
         if process.poll() is not None:
             return

@@ -95,8 +95,8 @@ class Sampler:
             text = self.tokenizer.decode(tokens)
             for stop in self._stop_strings:
                 text = text.partition(stop)[0]
-            responses[index] = Response(text, tuple(tokens), reason)
-            finished(index, responses[index])
+            response = responses[index] = Response(text, tuple(tokens), reason)
+            finished(index, response)
 
         waiting: deque[int] = deque()
         for index in sorted(range(len(requests)), key=lambda i: -len(requests[i].tokens)):
@@ -163,9 +163,11 @@ class Sampler:
                 first_tokens = np.asarray(first)[: len(rows)]
                 lengths = lengths_in[: len(rows)]
                 left = np.minimum([r.max_new_tokens for r in asked], self.config.max_length - lengths) - 1
-                slots = slots.replaced(rows, Slots(
-                    first_tokens, lengths, left, left > 0, *(s[: len(rows)] for s in settings), np.ones_like(lengths)
-                ))  # fmt: skip
+                temperature, top_p, keys = (setting[: len(rows)] for setting in settings)
+                new = Slots(
+                    first_tokens, lengths, left, left > 0, temperature, top_p, keys, np.ones_like(lengths)
+                )  # fmt: skip
+                slots = slots.replaced(rows, new)
                 for slot, index, token in zip(rows, admitted, first_tokens, strict=True):
                     running[int(slot)] = _Running(index, [])
                     take(int(slot), [int(token)])

@@ -22,7 +22,8 @@ class Problem(NamedTuple):
 
 
 _OPENINGS = (
-    "{p} has {n} {t}.", "{p} starts with {n} {t}.", "At first {p} owns {n} {t}.", "There are {n} {t} in the bag of {p}.",
+    "{p} has {n} {t}.", "{p} starts with {n} {t}.", "At first {p} owns {n} {t}.",
+    "There are {n} {t} in the bag of {p}.",
     "{p} counts {n} {t}.", "In the morning {p} has {n} {t}.",
 )  # fmt: skip
 _GAINS = (

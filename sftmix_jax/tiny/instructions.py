@@ -32,7 +32,8 @@ TRANSFORMATIONS = (
         ("Now in capitals.", "Again, in upper case."), lambda ws: [w.upper() for w in ws],
     ),
     Transformation(
-        "reverse", ("Say these words backwards, last first: {w}.", "Reverse the order of {w}.", "Turn around the list {w}."),
+        "reverse",
+        ("Say these words backwards, last first: {w}.", "Reverse the order of {w}.", "Turn around the list {w}."),
         ("Now in reverse order.", "Again, last word first."), lambda ws: ws[::-1],
     ),
     Transformation(
@@ -48,7 +49,8 @@ TRANSFORMATIONS = (
         ("Only the last word, please.", "Now just the last one."), lambda ws: ws[-1:],
     ),
     Transformation(
-        "without_first", ("Say all but the first word of {w}.", "Leave out the first of {w}.", "Drop the first from {w}."),
+        "without_first",
+        ("Say all but the first word of {w}.", "Leave out the first of {w}.", "Drop the first from {w}."),
         ("Now without the first.", "Again, but leave out the first."), lambda ws: ws[1:],
     ),
     Transformation(
@@ -56,11 +58,13 @@ TRANSFORMATIONS = (
         ("Now each word twice.", "Again, every word doubled."), lambda ws: [w for w in ws for _ in range(2)],
     ),
     Transformation(
-        "spell", ("Spell the first word of {w}.", "Give the letters of the first of {w}.", "Take {w}. Spell the first."),
+        "spell",
+        ("Spell the first word of {w}.", "Give the letters of the first of {w}.", "Take {w}. Spell the first."),
         ("Spell the first word.", "Now spell the first one."), lambda ws: list(ws[0]),
     ),
     Transformation(
-        "initials", ("What are the first letters of {w}?", "Give the initials of {w}.", "Take {w}. Say their first letters."),
+        "initials",
+        ("What are the first letters of {w}?", "Give the initials of {w}.", "Take {w}. Say their first letters."),
         ("Now only the first letters.", "Give the initials of these."), lambda ws: [w[0] for w in ws],
     ),
 )  # fmt: skip
@@ -81,17 +85,17 @@ def dialogue(rng: Random) -> Dialogue:
     """One conversation with the reference answers."""
     words = rng.sample(WORDS, rng.randint(2, 5))
     first, second = rng.choice(_PAIRS)
-    if rng.random() < 2 / 3:
+    two_turns = rng.random() < 1 / 3
+    if not two_turns:
         first = rng.choice(TRANSFORMATIONS)
-        second = None
     answer = first.apply(words)
     listed = ", ".join(words)
     turns = [(rng.choice(first.wordings).format(w=listed), ", ".join(answer))]
     difficulty = 1 + (len(words) >= 4)
-    if second:
+    if two_turns:
         turns.append((rng.choice(second.follow_ups), ", ".join(second.apply(answer))))
         difficulty += 1
-    return Dialogue((first.name, second.name if second else "", *words), tuple(turns), difficulty)
+    return Dialogue((first.name, second.name if two_turns else "", *words), tuple(turns), difficulty)
 
 
 def rate(reference: str, response: str) -> float:
