@@ -102,7 +102,7 @@ def stage_params(folder: epath.Path, config: LlamaConfig) -> Params:
     abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=one), abstract)
     saves = Checkpoints(folder / "checkpoints")
     try:
-        params = saves.restore_params(abstract)
+        params = saves.restore_part("params", abstract)
     finally:
         saves.close()
     if params is None:

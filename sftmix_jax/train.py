@@ -129,14 +129,14 @@ def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: 
         return TrainState(params, trainer.init_optimizer(params))
     saves = Checkpoints(stage.parent.folder(workdir) / "checkpoints")
     try:
-        params = saves.restore_params(trainer.abstract.params)
+        params = saves.restore_part("params", trainer.abstract.params)
         if params is None:
             raise UserError(
                 f"{stage.parent.folder(workdir)}: holds no sound checkpoint any more; delete its done.json "
                 "to train that stage again"
             )
         if stage.stage.carry_optimizer:
-            return TrainState(params, saves.restore_opt_state(trainer.abstract.opt_state))
+            return TrainState(params, saves.restore_part("opt_state", trainer.abstract.opt_state))
         return TrainState(params, trainer.init_optimizer(params))
     finally:
         saves.close()

@@ -88,21 +88,13 @@ class Checkpoints:
         )
         return TrainState(found["params"], found["opt_state"]), found["position"]
 
-    def restore_params(self, abstract_params: Any) -> Any:
-        """The parameters alone of the newest sound checkpoint, or None."""
+    def restore_part(self, part: str, abstract: Any) -> Any:
+        """`params` or `opt_state` alone of the newest sound checkpoint, or None if there is none."""
         step = self._newest_sound()
         if step is None:
             return None
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
-        return self._orbax.restore(self.folder / str(step), args=args)["params"]
-
-    def restore_opt_state(self, abstract_opt_state: Any) -> Any:
-        """The optimiser's state alone of the newest sound checkpoint, or None."""
-        step = self._newest_sound()
-        if step is None:
-            return None
-        args = ocp.args.Composite(opt_state=ocp.args.StandardRestore(abstract_opt_state))
-        return self._orbax.restore(self.folder / str(step), args=args)["opt_state"]
+        args = ocp.args.Composite(**{part: ocp.args.StandardRestore(abstract)})
+        return self._orbax.restore(self.folder / str(step), args=args)[part]
 
     def _sweep(self) -> None:
         """Delete what saves that were cut off have left."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
@@ -126,8 +125,3 @@ def put_params(params: Params, abstract: Params) -> Params:
         lambda x, a: jax.make_array_from_callback(a.shape, a.sharding, lambda index: x[index].astype(a.dtype)),
         params, abstract,
     )  # fmt: skip
-
-
-def definition(config: LlamaConfig, compute: Compute) -> nnx.GraphDef:
-    """The model's graph alone."""
-    return llama.build(config, compute)[0]
