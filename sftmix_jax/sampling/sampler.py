@@ -142,7 +142,7 @@ class Sampler:
         while waiting or running:
             free = [slot for slot in range(count) if slot not in running]
             while waiting and free:
-                admitted, tokens_in, lengths_in = _next_prompts(requests, waiting, len(free))
+                admitted, tokens_in, lengths_in = _next_prompts(requests, waiting, len(free), count)
                 rows = np.array(free[: len(admitted)])
                 free = free[len(admitted) :]
                 asked = [requests[i] for i in admitted]
@@ -229,14 +229,14 @@ def _method(requests: Sequence[Request]) -> Method:
 
 
 def _next_prompts(
-    requests: Sequence[Request], waiting: deque[int], most: int
+    requests: Sequence[Request], waiting: deque[int], most: int, slots: int
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """The next prompts of one bucket, padded: their indices, tokens int32 [P, T], lengths int32 [P]."""
     size = bucket(len(requests[waiting[0]].tokens))
     admitted: list[int] = []
     while waiting and len(admitted) < most and bucket(len(requests[waiting[0]].tokens)) == size:
         admitted.append(waiting.popleft())
-    tokens = np.zeros((_power_of_four(len(admitted)), size), np.int32)
+    tokens = np.zeros((_prefill_rows(len(admitted), slots), size), np.int32)
     lengths = np.ones(len(tokens), np.int32)
     for row, index in enumerate(admitted):
         prompt = requests[index].tokens
@@ -256,12 +256,9 @@ def _settings(requests: Sequence[Request], rows: int) -> tuple[np.ndarray, np.nd
     return temperature, top_p, keys
 
 
-def _power_of_four(count: int) -> int:
-    """Fewer sizes of prefill, so fewer compilations, at the price of some empty rows."""
-    size = 1
-    while size < count:
-        size *= 4
-    return size
+def _prefill_rows(prompts: int, slots: int) -> int:
+    """Two sizes of prefill alone, so few compilations: a handful that refill free slots, or all slots."""
+    return min(slots, 4 if prompts <= 4 else slots)
 
 
 def _power_of_two(count: int) -> int:
