@@ -29,7 +29,7 @@ def get_config(strategy: str = "dmt") -> Experiment:
         stages = strategies.dmt(pattern, specialised, general, k=1 / 16)
     return Experiment(
         name=strategy,
-        domains={name: Source(f"tiny:{name}:4096", held_out=64) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}", held_out=64) for name in ("math", "code", "general")},
         stages=stages,
         template="chatml",
         evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code", "tiny_general")),
