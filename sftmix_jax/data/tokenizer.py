@@ -57,7 +57,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are already written."""
-        return self._hf.encode(text, add_special_tokens=False)
+        return self._hf.encode(text, add_special_tokens=False, verbose=False)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each text: token ids int32 [n] and the character at which each token starts, int64 [n]."""
