@@ -7,6 +7,7 @@ are set aside under a telling name, and the one before is used.
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +22,14 @@ from sftmix_jax.training.step import TrainState
 _MANIFEST = "manifest.json"
 
 
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
 class Checkpoints:
     """The checkpoints of one stage; saving goes on in the background while training continues."""
 
-    def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = print):
+    def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say):
         self.folder, self._keep, self._report = folder, keep, report
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._sealer = ThreadPoolExecutor(1)
