@@ -233,3 +233,14 @@ def test_without_any_sound_checkpoint_there_is_none(saved):
     for step in (1, 2):
         (folder / str(step) / "manifest.json").unlink()
     assert restore(trainer, folder, said) is None and len(said) == 2
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = trainer_on(MeshConfig(1, 1, 1), 1)
+    _, state = steps(trainer, 1)
+    saves = Checkpoints(epath.Path("run/checkpoints"))
+    saves.save(1, state, {"seconds": 0.0})
+    saves.close()
+    found, _ = restore(trainer, epath.Path("run/checkpoints"), [])
+    jax.tree.map(np.testing.assert_array_equal, found, state)

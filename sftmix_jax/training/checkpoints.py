@@ -7,6 +7,7 @@ are set aside under a telling name, and the one before is used.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -30,7 +31,9 @@ class Checkpoints:
     """The checkpoints of one stage; saving goes on in the background while training continues."""
 
     def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say):
-        self.folder, self._keep, self._report = folder, keep, report
+        # Orbax takes absolute paths alone; gs:// paths are.
+        self.folder = folder if "://" in str(folder) else epath.Path(os.path.abspath(folder))
+        self._keep, self._report = keep, report
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._sealer = ThreadPoolExecutor(1)
         self._sealing: Future[None] | None = None
