@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sftmix_jax import experiment
+from sftmix_jax import command, experiment
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.sources import Message, Source
-from sftmix_jax.errors import exit_on_user_error
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
@@ -129,4 +128,4 @@ def _example(resolved: Resolved, name: str, examples: Examples, index: int, cons
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    command.run(main)

@@ -14,8 +14,9 @@ from typing import Any
 
 from etils import epath
 
+from sftmix_jax import command
 from sftmix_jax.analysis import runs, tables
-from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
@@ -106,4 +107,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    command.run(main)

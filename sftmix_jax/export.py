@@ -11,8 +11,9 @@ from pathlib import Path
 
 from etils import epath
 
+from sftmix_jax import command
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.errors import UserError
 from sftmix_jax.models import huggingface
 from sftmix_jax.opening import stage_folders
 from sftmix_jax.stages import architecture, read_stage, stage_params
@@ -41,4 +42,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    command.run(main)

@@ -16,8 +16,9 @@ from typing import Any
 
 from etils import epath
 
+from sftmix_jax import command
 from sftmix_jax.data.sources import Message, Source, read_rows
-from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.runner import Model
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
 from sftmix_jax.sampling.sampler import Request
@@ -160,4 +161,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    command.run(main)

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from sftmix_jax import __version__, experiment, identity, sharding
-from sftmix_jax.errors import UserError, exit_on_user_error
+from sftmix_jax import __version__, command, experiment, identity, sharding
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.opening import Opening, open_stage
@@ -185,4 +185,4 @@ def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any]
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    command.run(main)

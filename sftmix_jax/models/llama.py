@@ -26,6 +26,10 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+# Up to so many layers are compiled one by one: a loop copies what the backward pass keeps into stacks and out again,
+# on a CPU a sixth of a step. Deeper models are a loop, so that compile time does not grow with depth.
+UNROLLED_LAYERS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -195,7 +199,7 @@ class Llama(nnx.Module):
         policy = REMAT[self.compute.remat]
         if policy is not None:
             body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-        x, kept = jax.lax.scan(body, x, (stacked, per_layer))
+        x, kept = jax.lax.scan(body, x, (stacked, per_layer), unroll=config.num_layers <= UNROLLED_LAYERS)
         return rms_norm(x, self.norm[...], config.norm_eps), kept
 
     def __call__(self, tokens: Array, segment_ids: Array, positions: Array) -> Array:
