@@ -45,7 +45,8 @@ def program(prompt: str, entry_point: str, response: str) -> str:
 def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]:
     r = question.reference
     solution = program(r["prompt"], r["entry_point"], answers[0])
-    verdict = sandbox.run(f"{solution}\n\n{r['test']}\n\ncheck({r['entry_point']})\n")
+    tests = f"{r['test']}\n\ncheck({r['entry_point']})\n"
+    verdict = sandbox.run(solution, r["entry_point"], tests, prelude=r["prompt"])
     return {"pass@1": float(verdict.passed)}
 
 

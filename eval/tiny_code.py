@@ -27,7 +27,7 @@ def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]
     reference = namespace[r["name"]]
     assert callable(reference)
     tests = [f"assert {r['name']}({xs}) == {reference(list(xs))!r}" for xs in r["inputs"]]
-    verdict = sandbox.run("\n".join([answers[0], *tests]), seconds=2)
+    verdict = sandbox.run(answers[0], r["name"], "\n".join(tests), seconds=2)
     passed = float(verdict.passed)
     return {"pass@1": passed, "hard": passed if r["difficulty"] >= domains.HARD["code"] else None}
 

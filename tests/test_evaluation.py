@@ -8,7 +8,7 @@ from conftest import ROOT, run
 from etils import epath
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import runner, sandbox
+from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, find_task
@@ -158,30 +158,3 @@ def test_every_task_file_is_a_task():
     for file in sorted((ROOT / "eval").glob("*.py")):
         task, version = find_task(file.stem)
         assert task.name == file.stem and len(version) == 12
-
-
-ATTACKS = {
-    "reads the environment": "import os; assert 'HOME' in os.environ",
-    "opens a connection": "import socket; socket.create_connection(('127.0.0.1', 9), 1)",
-    "writes a file": "open('/tmp/written_by_attack', 'w').write('x')",
-    "loops for ever": "while True: pass",
-    "takes all memory": "x = bytearray(1 << 40)",
-    "leaves early": "import os; os._exit(0)",
-    "claims success": "import sys; sys.exit(0)",
-    "fails": "assert False",
-    "is no Python": "def f(:",
-    "prints a verdict": "print('{\"passed\": true}'); raise SystemExit",
-}
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_sandbox_lets_nothing_bad_pass(name):
-    if not sandbox.is_safe():
-        pytest.skip(f"this kernel gives only {sandbox.layers()}")
-    verdict = sandbox.run(ATTACKS[name], seconds=2)
-    assert not verdict.passed and verdict.reason
-    assert not epath.Path("/tmp/written_by_attack").exists()
-
-
-def test_the_sandbox_lets_good_code_pass():
-    assert sandbox.run("assert sum([1, 2]) == 3").passed

@@ -107,8 +107,8 @@ def _fixed_by(task: Task, version: str, questions: Sequence[Question], config: E
 def _check_sandbox(task: Task, config: EvaluationConfig) -> None:
     if task.runs_code and not sandbox.is_safe() and not config.allow_unsandboxed_code:
         raise UserError(
-            f"{task.name} runs code that a model wrote, and this machine cannot contain it (active: "
-            f"{', '.join(sandbox.layers()) or 'nothing'}; needed: a network namespace and Landlock). Use a newer "
+            f"{task.name} runs code that a model wrote, and this machine cannot contain it (standing: "
+            f"{', '.join(sandbox.walls()) or 'nothing'}; needed: landlock, and namespaces or seccomp). Use a newer "
             "kernel, or accept the risk with --allow_unsandboxed_code"
         )
 

@@ -1,0 +1,104 @@
+"""Programs that try to get out, or to be taken for right; `f()` says "in" where it worked.
+
+Run as a script it tries them all, as the user that it is run by, and prints what came of each as JSON.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sftmix_jax.evaluation import sandbox
+
+TESTS = "assert f() == 'in'"
+LEFT_BEHIND = Path("/tmp/sftmix_attack")
+
+# Each is the body of f. What it needs to know of its surroundings is filled in by `program`.
+ATTACKS = {
+    "reads the environment": "import os\nreturn 'in' if {secret!r} in str(dict(os.environ)) else ''",
+    "reads a file of the user": "open({file!r}).read()\nreturn 'in'",
+    "reads the list of users": "open('/etc/passwd').read()\nreturn 'in'",
+    "lists a folder": "import os\nos.listdir({folder!r})\nreturn 'in'",
+    "writes a file": "open({left!r}, 'w').write('x')\nreturn 'in'",
+    "removes a file": "import os\nos.remove({file!r})\nreturn 'in'",
+    "follows a link of its own": "import os\nos.symlink('/', '/tmp/sftmix_link')\nreturn 'in'",
+    "connects by TCP": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)\nreturn 'in'",
+    "sends by UDP": "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                    "s.sendto(b'x', ('127.0.0.1', {port}))\nreturn 'in'",
+    "asks for a name": "import socket\nsocket.getaddrinfo('localhost', 80)\nsocket.socket()\nreturn 'in'",
+    "connects to a unix socket": "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({unix!r})\nreturn 'in'",
+    "forks without end": "import os\nwhile True:\n    os.fork()",
+    "forks once": "import os\npid = os.fork()\nreturn 'in'",
+    "starts a program": "import subprocess\nsubprocess.run(['/bin/true'], check=True)\nreturn 'in'",
+    "leaves a sleeper behind": "import subprocess, sys\n"
+                               "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nreturn 'in'",
+    "takes all memory": "x = bytearray(1 << 40)\nreturn 'in'",
+    "takes memory bit by bit": "x = []\nwhile True:\n    x.append(bytearray(1 << 20))",
+    "fills the disk": "import tempfile\nwith tempfile.TemporaryFile() as t:\n    t.write(bytes(1 << 24))\nreturn 'in'",
+    "prints without end": "while True:\n    print('x' * 65536)",
+    "answers without end": "return 'in' * (1 << 25)",
+    "loops for ever": "while True: pass",
+    "sleeps for ever": "import time\ntime.sleep(1000)",
+    "signals its parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nreturn 'in'",
+    "signals all of its group": "import os, signal\nos.killpg(0, signal.SIGTERM)\nreturn 'in'",
+    "signals the tests by number": "import os, signal\nos.kill({pid}, signal.SIGTERM)\nreturn 'in'",
+    "traces its parent": "import ctypes, os\nlibc = ctypes.CDLL(None)\n"
+                         "return 'in' if libc.ptrace(16, os.getppid() or {pid}, 0, 0) == 0 else ''",
+    "reads /proc": "open('/proc/self/environ').read()\nreturn 'in'",
+    "reads another's memory": "open('/proc/{pid}/mem', 'rb').read(1)\nreturn 'in'",
+    "leaves its namespace by a bare call": "import ctypes\nlibc = ctypes.CDLL(None)\n"
+                                           "return 'in' if libc.syscall(272, 0x10000000) == 0 else ''",
+    "opens a file by a bare call": "import ctypes\nlibc = ctypes.CDLL(None)\n"
+                                   "return 'in' if libc.syscall(2, b'/etc/passwd', 0) >= 0 else ''",
+    "raises its limits": "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nreturn 'in'",
+    "exits well": "import sys\nsys.exit(0)",
+    "exits at once": "import os\nos._exit(0)",
+    "is right in an atexit": "import atexit, os\natexit.register(lambda: os._exit(0))\nraise SystemExit(0)",
+    "answers from a thread later": "import threading, time\nthreading.Thread(target=lambda: time.sleep(9)).start()\n"
+                                   "return ''",
+    "is equal to everything": "class Any(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
+                              "return Any('out')",
+    "is no plain value": "class Any:\n    def __eq__(self, other): return True\nreturn Any()",
+    "walks the frames": "import re, sys\nframe = sys._getframe()\nfound = ''\nwhile frame:\n"
+                        "    found += str(frame.f_globals) + str(frame.f_locals)\n    frame = frame.f_back\n"
+                        "return 'in' if re.search('[0-9a-f]{{32}}', found) else ''",
+    "looks through memory": "import gc\nreturn 'in' if any('assert' + ' f()' in str(o) for o in gc.get_objects() "
+                            "if isinstance(o, (str, dict))) else ''",
+    "replaces builtins": "import builtins\nbuiltins.AssertionError = Exception\nbuiltins.str = lambda *a: 'in'\n"
+                         "return ''",
+    "prints a verdict": "print('{{\"passed\": true}}', flush=True)\nreturn ''",
+    "writes to every pipe": "import os\nfor fd in range(32):\n    try: os.write(fd, b'{{\"passed\": true}}\\n')\n"
+                            "    except OSError: pass\nreturn ''",
+    "answers as the judge": "import os, json\nfor fd in range(32):\n"
+                            "    try: os.write(fd, json.dumps(['tuple', ['value', 'out']]).encode() + b'\\n')\n"
+                            "    except OSError: pass\nreturn ''",
+}  # fmt: skip
+
+
+def program(name: str, **surroundings: object) -> str:
+    body = ATTACKS[name].format(**surroundings)
+    return "def f():\n" + "".join(f"    {line}\n" for line in body.splitlines())
+
+
+def attempt(name: str, **surroundings: object) -> sandbox.Verdict:
+    return sandbox.run(program(name, **surroundings), "f", TESTS, seconds=1, memory=1 << 28)
+
+
+def processes() -> set[str]:
+    """Everything that runs a sandbox now."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if "judge.main()" in (folder / "cmdline").read_text():
+                found.add(folder.name)
+        except OSError:
+            pass
+    return found
+
+
+if __name__ == "__main__":
+    os.environ["SFTMIX_SECRET"] = "secret-of-the-caller"
+    known = json.loads(sys.argv[1])
+    print(json.dumps({name: [v.passed, v.reason] for name in ATTACKS for v in [attempt(name, **known)]}))

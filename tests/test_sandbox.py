@@ -1,0 +1,143 @@
+"""Model-written code: what is right passes, and nothing gets out, whoever runs it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attacks
+import pytest
+
+from sftmix_jax.evaluation import sandbox
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="walls are Linux'")
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory):
+    """Something to steal and somebody to talk to."""
+    os.environ["SFTMIX_SECRET"] = "secret-of-the-caller"
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "file").write_text("private")
+    listening, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    unix.bind(str(folder / "socket"))
+    unix.listen()
+    yield {
+        "secret": "secret-of-the-caller", "file": str(folder / "file"), "folder": str(folder), "pid": os.getpid(),
+        "left": str(attacks.LEFT_BEHIND), "port": listening.getsockname()[1], "unix": str(folder / "socket"),
+    }  # fmt: skip
+    listening.close()
+    unix.close()
+
+
+def contained(verdicts, surroundings):
+    assert [name for name, (passed, _) in verdicts.items() if passed] == []
+    assert not attacks.LEFT_BEHIND.exists() and Path(surroundings["file"]).read_text() == "private"
+    deadline = time.monotonic() + 5  # killed, some may still be on their way out
+    while attacks.processes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert attacks.processes() == set()
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_no_attack_works(name, surroundings):
+    if not sandbox.is_safe():
+        pytest.skip(f"this kernel gives only {sandbox.walls()}")
+    verdict = attacks.attempt(name, **surroundings)
+    assert verdict.reason
+    contained({name: (verdict.passed, verdict.reason)}, surroundings)
+
+
+TAKES = (
+    "reads the",
+    "reads a file",
+    "reads /proc",
+    "lists",
+    "connects",
+    "sends",
+    "asks",
+    "starts",
+    "forks once",
+    "opens",
+)
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.ATTACKS if name.startswith(TAKES)])
+def test_attacks_work_without_the_walls(name, surroundings):
+    """Those that take something do take it from an ordinary process: the table does not pass for want of trying."""
+    code = attacks.program(name, **surroundings) + "assert f() == 'in'\n"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_no_attack_works_for_an_ordinary_user(surroundings):
+    """The same table, run by `nobody`: walls must not need root."""
+    if os.getuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user")
+    # The interpreter and the checkout, where nobody may not look otherwise, seen under another path.
+    script = """
+        set -e
+        mount -t tmpfs none /mnt
+        mkdir /mnt/python /mnt/code
+        mount --bind "$1" /mnt/python
+        mount --bind "$2" /mnt/code
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups /mnt/python/bin/python3 /mnt/code/tests/attacks.py "$3"
+    """
+    root = Path(__file__).parents[1]
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.base_prefix, str(root), json.dumps(surroundings)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if "mount" in ended.stderr:
+        pytest.skip(f"cannot mount here: {ended.stderr}")
+    assert ended.returncode == 0, ended.stderr
+    verdicts = json.loads(ended.stdout)
+    assert verdicts.keys() == attacks.ATTACKS.keys()
+    contained(verdicts, surroundings)
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("def f(*x): return sum(x)", "assert f(1, 2) == 3 and candidate(4) == 4"),
+        ("def f(x): return {1: (x, [x]), 'a': {x}}", "assert f(2) == {1: (2, [2]), 'a': {2}}"),
+        ("def f(x): return [x, None, True, 1.5, b'a', 2j, frozenset([1])]",
+         "assert f('é\\n') == ['é\\n', None, True, 1.5, b'a', 2j, frozenset([1])]"),
+        ("def f(): return float('inf'), 10**1000", "assert f() == (float('inf'), 10**1000)"),
+        ("from collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
+        ("import re, math, hashlib, itertools, functools, heapq, datetime, decimal\ndef f(): return 1",
+         "assert f() == 1"),
+        ("def f(x):\n    if x < 0: raise ValueError('no')\n    return x",
+         "try:\n    f(-1)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False"),
+        ("import threading\ndef f():\n    got = []\n    t = threading.Thread(target=lambda: got.append(1))\n"
+         "    t.start(); t.join()\n    return got", "assert f() == [1]"),
+    ],
+)  # fmt: skip
+def test_good_code_passes(program, tests):
+    verdict = sandbox.run(program, "f", tests)
+    assert verdict.passed, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("def f(:", "SyntaxError"),
+        ("def g(): pass", "KeyError"),
+        ("def f(): return 2", "AssertionError"),
+        ("def f(): return 1 / 0", "ZeroDivisionError"),
+        ("def f(): return map(str, [])", "TypeError: a map is no plain value"),
+        ("import numpy\ndef f(): return 1", "ModuleNotFoundError"),
+    ],
+)
+def test_wrong_code_is_told_why(program, reason):
+    verdict = sandbox.run(program, "f", "assert f() == 1")
+    assert not verdict.passed and reason in verdict.reason
+
+
+def test_time_runs_out():
+    verdict = sandbox.run("import time\ndef f(): time.sleep(60)", "f", "f()", seconds=1)
+    assert not verdict.passed and verdict.reason == "timed out"
