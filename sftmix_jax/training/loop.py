@@ -60,6 +60,67 @@ class Outcome:
     held_out: dict[str, float]  # loss by domain at the end
 
 
+class _Clock:
+    """Seconds of training, over all runs that it took."""
+
+    def __init__(self, before: float):
+        self._begin = time.monotonic() - before
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._begin
+
+
+class _Reporter:
+    """Says of each step what it measured: on the screen, and in metrics.jsonl."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: epath.Path,
+        domains: list[str],
+        steps: int,
+        first: int,
+        clock: _Clock,
+        learning_rate: Callable[[int], Any],
+        config: LoggingConfig,
+    ):
+        self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
+        self._learning_rate, self._every = learning_rate, config.every
+        self._metrics = MetricsFile(folder, config, first)
+        self._progress = Progress(name, steps, first)
+
+    def step(self, step: int, measured: StepMetrics, tokens: int) -> None:
+        """Waits for the step. Raises UserError if its loss is not a number."""
+        sums = jax.device_get(measured.sums)
+        losses = {name: float(sums.loss[i] / sums.tokens[i]) for i, name in enumerate(self._domains) if sums.tokens[i]}
+        self._progress.update(step, tokens, losses)
+        if not np.isfinite(total := float(sums.loss.sum())):
+            raise UserError(
+                f"{self._folder}: the loss of step {step} is {total}. The checkpoint before it is kept; lower "
+                "optimizer.learning_rate or set optimizer.clip_norm"
+            )
+        if step % self._every and step != self._steps:
+            return
+        trained = float(sums.tokens.sum())
+        self._metrics.write({
+            "step": step,
+            "loss": total / max(trained, 1.0),
+            **{f"loss/{domain}": loss for domain, loss in losses.items()},
+            "grad_norm": float(measured.grad_norm),
+            "learning_rate": float(self._learning_rate(step - 1)),
+            "trained_tokens": int(trained),
+            "tokens": tokens,
+            "seconds": round(self._clock.seconds(), 3),
+        })  # fmt: skip
+
+    def held_out(self, step: int, losses: dict[str, float]) -> None:
+        self._metrics.write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+
+    def close(self) -> None:
+        self._progress.close()
+        self._metrics.close()
+
+
 def train(
     name: str,
     folder: epath.Path,
@@ -79,77 +140,52 @@ def train(
     Raises Stopped after a SIGTERM or Ctrl-C, once everything is saved.
     """
     saves = Checkpoints(folder / "checkpoints", checkpoints.keep)
-    restored = saves.restore(trainer.abstract)
-    state, position = restored or (start(), {"step": 0, "seconds": 0.0})
-    first, before = position["step"], position["seconds"]
-    rows = plan.batch_config.rows
-    part = loader.process_part(rows, jax.process_index(), jax.process_count())
-    metrics = MetricsFile(folder, logging, first)
-    progress = Progress(name, steps, first)
-    begin = time.monotonic()
-
-    def seconds() -> float:
-        return before + time.monotonic() - begin
+    state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
+    first, clock = position["step"], _Clock(position["seconds"])
+    part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
+    reporter = _Reporter(name, folder, plan.names, steps, first, clock, learning_rate, logging)
 
     def save(step: int) -> None:
-        saves.save(step, state, {"seconds": seconds(), "ledger": plan.ledger(step)})
+        saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
 
     def held_out_losses(step: int) -> dict[str, float]:
-        losses = evaluate(trainer, state, held_out) if held_out else {}
-        if losses:
-            metrics.write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+        if held_out is None:
+            return {}
+        losses = evaluate(trainer, state, held_out)
+        reporter.held_out(step, losses)
         return losses
-
-    def report(step: int, measured: StepMetrics, tokens: int) -> None:
-        losses = _losses(plan.names, measured)
-        progress.update(step, tokens, losses)
-        if not np.isfinite(total := float(measured.sums.loss.sum())):
-            raise UserError(
-                f"{folder}: the loss of step {step} is {total}. The checkpoint before it is kept; lower "
-                "optimizer.learning_rate or set optimizer.clip_norm"
-            )
-        if step % logging.every == 0 or step == steps:
-            metrics.write({
-                "step": step,
-                "loss": total / max(float(measured.sums.tokens.sum()), 1.0),
-                **{f"loss/{domain}": loss for domain, loss in losses.items()},
-                "grad_norm": float(measured.grad_norm),
-                "learning_rate": float(learning_rate(step - 1)),
-                "trained_tokens": int(measured.sums.tokens.sum()),
-                "tokens": tokens,
-                "seconds": round(seconds(), 3),
-            })  # fmt: skip
 
     try:
         with stop_requests() as stop_asked:
             waiting: tuple[int, StepMetrics, int] | None = None
-            batches = loader.batches(plan, loading, first, steps, part)
-            for step, batch in enumerate(batches, first + 1):
+            for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
                 tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
-                state, measured = trainer.train_step(state, sharding.put_batch(trainer.mesh, batch, rows))
+                state, measured = trainer.train_step(
+                    state, sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
+                )
                 # Read the step before while the device works on this one.
                 if waiting:
-                    report(*waiting)
+                    reporter.step(*waiting)
                 waiting = (step, measured, tokens)
-                code = stop_asked()
-                if code is None and step % checkpoints.every == 0 and step < steps:
-                    save(step)
-                if logging.held_out_every and step % logging.held_out_every == 0 and step < steps:
-                    held_out_losses(step)
-                if code is not None:
-                    report(*waiting)
+                if (code := stop_asked()) is not None:
+                    reporter.step(*waiting)
                     save(step)
                     saves.wait()
                     raise Stopped(code)
+                if step == steps:
+                    break
+                if step % checkpoints.every == 0:
+                    save(step)
+                if logging.held_out_every and step % logging.held_out_every == 0:
+                    held_out_losses(step)
             if waiting:
-                report(*waiting)
+                reporter.step(*waiting)
                 save(steps)
             final = held_out_losses(steps)
             saves.wait()
-        return Outcome(state, seconds(), final)
+        return Outcome(state, clock.seconds(), final)
     finally:
-        progress.close()
-        metrics.close()
+        reporter.close()
         saves.close()
 
 
@@ -164,8 +200,3 @@ def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float
         sums = jax.device_get(trainer.eval_step(state.params, batch))
         loss, tokens = loss + sums.loss, tokens + sums.tokens
     return {name: float(loss[i] / tokens[i]) for i, name in enumerate(plan.names) if tokens[i]}
-
-
-def _losses(names: list[str], measured: StepMetrics) -> dict[str, float]:
-    sums = jax.device_get(measured.sums)
-    return {name: float(sums.loss[i] / sums.tokens[i]) for i, name in enumerate(names) if sums.tokens[i]}
