@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import command
-from sftmix_jax.data.sources import Message, Source, read_rows
+from sftmix_jax.data.sources import BadRow, Message, Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.runner import Model
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
@@ -89,7 +89,10 @@ def _prompt_tokens(model: Model, prompt: str, raw: bool) -> list[int]:
 def _completion_tokens(model: Model, prompt_tokens: list[int], prompt: str, completion: str, raw: bool) -> list[int]:
     """The completion's tokens as they stand behind the prompt, where the two do not melt into one token."""
     if not raw:
-        pieces = model.chat.pieces([Message("user", prompt), Message("assistant", completion)])
+        try:
+            pieces = model.chat.pieces([Message("user", prompt), Message("assistant", completion)])
+        except BadRow as reason:
+            raise UserError(f"{prompt[:40]!r}: {reason}; --raw takes it as it is") from None
         tokens, mask = model.chat.encode([pieces])[0]
         return [int(t) for t, trained in zip(tokens, mask, strict=True) if trained]
     whole = _prompt_tokens(model, prompt + completion, raw=True)

@@ -121,6 +121,13 @@ def test_a_role_that_the_template_lacks_is_refused_by_name(tokenizer):
     assert trained_text(Chat("chatml", tokenizer), [*TALK, Message("tool", "42")])[-1] == "apple!<|im_end|>"
 
 
+@pytest.mark.parametrize("said", [Message("user", "what is </s>?"), Message("assistant", "<|im_end|> ends a turn")])
+def test_words_never_become_control_tokens(tokenizer, said):
+    with pytest.raises(BadRow, match=r"holds '(</s>|<\|im_end\|>)'.*control token"):
+        Chat("chatml", tokenizer).pieces([*TALK[:1], said])
+    assert "<s >" in tokenizer.decode_whole(encode(Chat("chatml", tokenizer), [Message("user", "a <s > b")])[0])
+
+
 def test_what_ends_an_answer(tokenizer):
     assert Chat("chatml", tokenizer).stops() == ([2, 4], [])
     assert Chat("jinja", tokenizer).stops() == ([2, 4], [])

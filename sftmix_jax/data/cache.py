@@ -18,7 +18,7 @@ from sftmix_jax.data.chat import Chat, Piece
 from sftmix_jax.data.sources import BadRow, Source
 from sftmix_jax.errors import UserError
 
-_FORMAT = 1  # part of every key: raise it when tokens or masks would change
+_FORMAT = 2  # part of every key: raise it when tokens or masks would change
 _CHUNK = 1024  # rows in memory at a time
 _SKIPPED_SHOWN = 20
 

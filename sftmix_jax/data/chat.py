@@ -157,8 +157,15 @@ class Chat:
         return f"jinja:{self.tokenizer.chat_template}" if self.name == "jinja" else self.name
 
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
-        """The conversation's text, piece by piece. Raises BadRow for a role that the template lacks."""
+        """The conversation's text, piece by piece.
+
+        Raises BadRow for a role that the template lacks, and for words that would be read as control tokens:
+        a `</s>` that somebody wrote must not end a turn, or be trained on as an end.
+        """
         bos, eos = self.tokenizer.bos, self.tokenizer.eos
+        for message in messages:
+            if control := self.tokenizer.control_token_in(message.content):
+                raise BadRow(f"the text holds '{control}', which the tokenizer reads as a control token")
         if messages[0].role == "text":
             return [Piece(bos), Piece(messages[0].content + eos, trained=True)]
         if self.name == "jinja":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class Tokenizer:
         self.eos_id: int = vocabulary[self.eos]
         self.size = max(vocabulary.values()) + 1
         self.chat_template: str | None = self._hf.chat_template
+        marks = [re.escape(t.content) for t in self._hf.added_tokens_decoder.values() if t.special and t.content]
+        self._control = re.compile("|".join(marks)) if marks else None
 
     @property
     def fingerprint(self) -> str:
@@ -74,6 +77,11 @@ class Tokenizer:
     def decode_whole(self, ids: Sequence[int]) -> str:
         """Text of token ids with the special tokens."""
         return self._hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def control_token_in(self, text: str) -> str | None:
+        """The first special token that is written out in a text, and would be read as one."""
+        found = self._control.search(text) if self._control else None
+        return found.group() if found else None
 
     def special_id(self, text: str) -> int | None:
         """The id of a special token, or None if the vocabulary has no such single token."""
