@@ -32,6 +32,11 @@ def run(command: Callable[[], int | None]) -> None:
             raise
         print(f"error: {error.filename or 'cannot write'}: {_DISK[error.errno]}", file=sys.stderr)
         sys.exit(2)
+    except ImportError as error:
+        if "gcsfs" not in str(error):
+            raise
+        print("error: paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
