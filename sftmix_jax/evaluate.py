@@ -18,6 +18,7 @@ from sftmix_jax import command
 from sftmix_jax.analysis import runs, tables
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
@@ -32,6 +33,8 @@ def main() -> int:
     )  # fmt: skip
     if not names:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
+    if options.compare:
+        return _compare(epath.Path(options.workdir), options.compare, names)
     if options.responses:
         if len(names) != 1:
             raise UserError("--responses belong to one task: --task NAME --responses FILE.jsonl")
@@ -58,6 +61,17 @@ def main() -> int:
 
         figures.draw_abilities(runs.read_scores(workdir), workdir / "abilities.png")
         print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
+    return 0
+
+
+def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
+    """Two stages of a workdir, or two stage folders."""
+    first, second = (
+        epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else stage_folders(workdir, stage)[0]
+        for stage in stages
+    )
+    for name in names:
+        tables.print_differences(name, first.name, second.name, compare(first, second, find_task(name)[0].name))
     return 0
 
 
@@ -94,6 +108,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", default="", help="where the scores of --model go (default runs/NAME-ID)")
     parser.add_argument("--responses", default="", help="score stored responses instead of a model")
     parser.add_argument("--tasks", "--task", default="", help="comma-separated files of eval/")
+    parser.add_argument("--compare", nargs=2, metavar="STAGE", help="two scored stages on the same questions, paired")
     parser.add_argument("--limit", type=int, default=0, help="only the first N questions")
     parser.add_argument("--data", default="", help="PATH, or task=PATH,… instead of the tasks' own data")
     parser.add_argument("--template", default="", help="chat template, instead of the stage's own")

@@ -9,8 +9,9 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
+from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, wilson
 from sftmix_jax.evaluation.task import Question, find_task
 from sftmix_jax.tiny.instructions import rate
 
@@ -158,3 +159,34 @@ def test_every_task_file_is_a_task():
     for file in sorted((ROOT / "eval").glob("*.py")):
         task, version = find_task(file.stem)
         assert task.name == file.stem and len(version) == 12
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant():
+    scipy = pytest.importorskip("scipy.stats")
+    for b, c in ((0, 0), (3, 9), (10, 10), (1, 0), (40, 15)):
+        wanted = scipy.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+        assert mcnemar(b, c) == pytest.approx(wanted, rel=1e-9)
+
+
+def scored(folder, verdicts, **fixed):
+    """A stage folder with scores as a run leaves them."""
+    (folder / "eval" / "t").mkdir(parents=True)
+    (folder / "stage.json").write_text("{}")
+    rows = [{"id": f"t/{i}", "scores": {"right": v, "rating": None if v else 3.0}} for i, v in enumerate(verdicts)]
+    write(folder / "eval" / "t" / "responses.jsonl", rows)
+    metrics = {"right": {"best": 1.0}, "rating": {"best": 10.0}}
+    record = {"metrics": metrics, "fixed_by": {"data": "d", "slots": 32, "model": str(folder)} | fixed}
+    (folder / "eval" / "t" / "score.json").write_text(json.dumps(record))
+    return epath.Path(folder)
+
+
+def test_two_stages_are_compared_question_by_question(tmp_path):
+    first, second = scored(tmp_path / "a", [0, 0, 0, 0, 0, 0, 1, 1]), scored(tmp_path / "b", [1, 1, 1, 1, 1, 1, 1, 0])
+    right = compare(first, second, "t")[0]
+    assert (right.n, right.first, right.second) == (8, 0.25, 0.875)
+    assert right.p == pytest.approx(2 * (1 + 7) / 2**7)  # 6 won, 1 lost
+    assert right.low < 0.625 < right.high
+    with pytest.raises(UserError, match=r"cannot stand side by side; they differ in data: d and e"):
+        compare(first, scored(tmp_path / "c", [1] * 8, data="e"), "t")
+    with pytest.raises(UserError, match="has no score on u"):
+        compare(first, second, "u")

@@ -59,3 +59,17 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
     if missing := record.get("missing"):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         console.print(f"{len(missing)} of {record['questions']} questions have no response and count as wrong: {shown}")
+
+
+def print_differences(
+    task: str, first: str, second: str, differences: Sequence[Any], console: Console | None = None
+) -> None:
+    """Two models on the same questions; `differences` are evaluation.compare's."""
+    table = Table(title=f"{task}: {second} minus {first}, same questions", box=box.SIMPLE, title_justify="left")
+    for column in ("metric", "n", "first", "second", "difference", "95 % interval", "p"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for d in differences:
+        interval = f"{d.low:+.3f} – {d.high:+.3f}"
+        row = (d.metric, str(d.n), f"{d.first:.3f}", f"{d.second:.3f}", f"{d.second - d.first:+.3f}", interval)
+        table.add_row(*row, f"{d.p:.2g}")
+    (console or Console()).print(table)

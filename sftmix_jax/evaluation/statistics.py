@@ -31,3 +31,19 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, float
     means = data[rng.integers(0, len(data), (_RESAMPLES, len(data)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test: the questions that just one of two models got right (McNemar 1947)."""
+    n, k = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
+def paired_bootstrap(differences: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p of a mean difference over the same questions being 0, by resampling the questions."""
+    data = np.asarray(differences, np.float64)
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(0, len(data), (_RESAMPLES, len(data)))].mean(axis=1)
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (_RESAMPLES + 1)))
