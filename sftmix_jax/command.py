@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -31,7 +32,8 @@ def run(command: Callable[[], int | None]) -> None:
         if error.errno not in _DISK:
             raise
         print(f"error: {error.filename or 'cannot write'}: {_DISK[error.errno]}", file=sys.stderr)
-        sys.exit(2)
+        sys.stderr.flush()
+        os._exit(2)  # writes that are still under way would only fail and say so again
     except ImportError as error:
         if "gcsfs" not in str(error):
             raise

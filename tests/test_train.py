@@ -260,3 +260,17 @@ def test_toy_rows_are_plain_rows(tmp_path):
         assert [m for _, m in read_conversations(Source(path))] == [
             m for _, m in read_conversations(Source(f"tiny:{name}:20"))
         ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "said"), [("size=300k", "the disk is full"), ("size=1m,ro", "is read-only")])
+def test_a_full_and_a_read_only_disk_are_named(config, tmp_path, options, said):
+    if os.getuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("only root can mount a small disk")
+    train = f"{sys.executable} -m sftmix_jax.train --config={config}:0.25 --workdir={tmp_path}/workdir"
+    command = f"mount -t tmpfs -o {options} none {tmp_path} && exec {train}"
+    ended = subprocess.run(["unshare", "-m", "sh", "-c", command], cwd=ROOT, capture_output=True, text=True,
+                           env={**os.environ, "XLA_FLAGS": ""})  # fmt: skip
+    if "mount:" in ended.stderr:
+        pytest.skip(f"cannot mount here: {ended.stderr}")
+    assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr, ended.stderr

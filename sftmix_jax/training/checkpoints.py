@@ -6,8 +6,11 @@ are set aside under a telling name, and the one before is used.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -45,8 +48,9 @@ class Checkpoints:
         return sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
-        """Save in the background; waits only for a save that is still under way."""
+        """Save in the background; waits only for a save that is still under way. Raises OSError if it has no room."""
         self.wait()
+        self._check_room(state)
         self._orbax.save(
             self.folder / str(step),
             args=ocp.args.Composite(
@@ -57,10 +61,27 @@ class Checkpoints:
         )
         self._sealing = self._sealer.submit(self._seal, step)
 
+    def _check_room(self, state: TrainState) -> None:
+        """Ahead of the save: a disk that fills up within it leaves many messages of many threads."""
+        if "://" in str(self.folder):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
+        if shutil.disk_usage(self.folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
     def wait(self) -> None:
-        """Until everything asked for is on disk and sealed."""
-        if self._sealing is not None:
-            self._sealing.result()
+        """Until everything asked for is on disk and sealed. Raises OSError if the disk is full."""
+        sealing, self._sealing = self._sealing, None
+        if sealing is None:
+            return
+        try:
+            sealing.result()
+        except ValueError as error:  # TensorStore's, of any failed write
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            logging.getLogger("asyncio").disabled = True  # the other writes of this save fail in the same way
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from None
 
     def close(self) -> None:
         try:
