@@ -3,6 +3,8 @@
 Question: does a small replay of the specialised data keep mathematics and code through the general stage?
 Command:  make quickstart
           (python -m sftmix_jax.train --config quickstart.py[:mixed_sequential] --workdir runs/quickstart)
+          (python -m sftmix_jax.train --config quickstart.py:mixed_sequential --workdir runs/quickstart
+          then trains the general stage alone, without replay, from the same first stage)
 Cost:     see README; two CPU cores, no network.
 """
 
@@ -15,21 +17,24 @@ from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
+_ROWS = {"math": 4096, "code": 2048, "general": 9216}  # that are made; the stages take of them
+
+
 def get_config(strategy: str = "dmt") -> Experiment:
     pattern = Stage(
-        epochs=2,
-        batch=BatchConfig(rows=8, length=160),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
+        epochs=1,
+        batch=BatchConfig(rows=4, length=160),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3),
     )
-    specialised = {"code": Share(count=1024), "math": Share(count=1536)}
-    general = {"general": Share(count=2048)}
+    specialised = {"code": Share(count=1536), "math": Share(count=2560)}
+    general = {"general": Share(count=8192)}
     if strategy == "mixed_sequential":
         stages = strategies.mixed_sequential(pattern, specialised, general)
     else:
         stages = strategies.dmt(pattern, specialised, general, k=1 / 16)
     return Experiment(
         name=strategy,
-        domains={name: Source(f"tiny:{name}", held_out=64) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:{rows}", held_out=64) for name, rows in _ROWS.items()},
         stages=stages,
         template="chatml",
         evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code", "tiny_general")),

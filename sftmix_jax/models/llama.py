@@ -26,7 +26,7 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
-# Up to so many layers are compiled one by one: a loop copies what the backward pass keeps into stacks and out again,
+# Up to so many layers are trained one by one: a loop copies what the backward pass keeps into stacks and out again,
 # on a CPU a sixth of a step. Deeper models are a loop, so that compile time does not grow with depth.
 UNROLLED_LAYERS = 8
 
@@ -184,7 +184,9 @@ class Llama(nnx.Module):
             logits = jnp.dot(rows, self.head_weight, preferred_element_type=jnp.float32)
             return logits.reshape(*hidden.shape[:-1], -1)
 
-    def _run(self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any) -> tuple[Array, Any]:
+    def _run(
+        self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any, unroll: bool = False
+    ) -> tuple[Array, Any]:
         """All layers over tokens; `mix(layer's entry of per_layer)` attends. → hidden [B, T, D], kept [L, …]."""
         config = self.config
         frequencies = attention.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
@@ -199,7 +201,7 @@ class Llama(nnx.Module):
         policy = REMAT[self.compute.remat]
         if policy is not None:
             body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-        x, kept = jax.lax.scan(body, x, (stacked, per_layer), unroll=config.num_layers <= UNROLLED_LAYERS)
+        x, kept = jax.lax.scan(body, x, (stacked, per_layer), unroll=unroll)
         return rms_norm(x, self.norm[...], config.norm_eps), kept
 
     def __call__(self, tokens: Array, segment_ids: Array, positions: Array) -> Array:
@@ -208,7 +210,7 @@ class Llama(nnx.Module):
         def mix(_: None) -> Mix:
             return lambda q, k, v: (attention.attend(q, k, v, segment_ids), None)
 
-        return self._run(tokens, positions, mix, None)[0]
+        return self._run(tokens, positions, mix, None, unroll=self.config.num_layers <= UNROLLED_LAYERS)[0]
 
     def prefill(self, tokens: Array, lengths: Array) -> tuple[Array, tuple[Array, Array]]:
         """Read whole prompts: tokens [B, T], lengths [B] → hidden [B, T, D] and (k, v) [L, B, T, K, H]."""

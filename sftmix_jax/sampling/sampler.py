@@ -51,7 +51,9 @@ class _Running:
 
 def bucket(length: int) -> int:
     """The padded size of a prompt: depends on its own length alone, and takes few values."""
-    size = 32
+    if length <= 64:
+        return 64
+    size = 128
     while size < length:
         size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
     return size

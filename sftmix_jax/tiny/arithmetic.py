@@ -46,35 +46,66 @@ _QUESTIONS = (
 )  # fmt: skip
 
 
+class Change(NamedTuple):
+    """One sentence of a story and what it does to the number."""
+
+    sentence: str
+    sign: str
+    operand: int
+
+    def apply(self, value: int) -> int:
+        match self.sign:
+            case "+":
+                return value + self.operand
+            case "-":
+                return value - self.operand
+            case _:
+                return value * self.operand
+
+
+class Story(NamedTuple):
+    opening: str
+    start: int
+    changes: tuple[Change, ...]
+    who: str
+    what: str
+
+    @property
+    def text(self) -> str:
+        return " ".join([self.opening, *(change.sentence for change in self.changes)])
+
+
+def story(rng: Random, steps: int, largest: int) -> Story:
+    """Somebody's number of things and its changes; it stays between 1 and `largest`."""
+    p, q = rng.sample(PEOPLE, 2)
+    t = rng.choice(THINGS)
+    start = value = rng.randint(2, largest // 2)
+    opening = rng.choice(_OPENINGS).format(p=p, n=start, t=t)
+    changes = []
+    for _ in range(steps):
+        sign = rng.choice("+-+-*")
+        if sign == "*" and value * 2 <= largest and value > 1:
+            n = rng.choice([f for f in _TIMES if value * f <= largest])
+            wordings = _TIMES[n]
+        elif sign == "-" and value > 2:
+            n, wordings = rng.randint(1, value - 1), _LOSSES
+        else:
+            sign, n, wordings = "+", rng.randint(1, max(largest - value, 1)), _GAINS
+        changes.append(Change(rng.choice(wordings).format(p=p, q=q, n=n, t=t), sign, n))
+        value = changes[-1].apply(value)
+    return Story(opening, start, tuple(changes), p, t)
+
+
 def problem(rng: Random) -> Problem:
     """One problem with its worked answer."""
     steps = rng.choice((1, 1, 2, 2, 3, 3, 4, 5))
-    largest = 900 if steps >= HARD else 99
-    value = rng.randint(2, largest // 2)
-    p, q = rng.sample(PEOPLE, 2)
-    t = rng.choice(THINGS)
-    key: list[object] = [value]
-    story = [rng.choice(_OPENINGS).format(p=p, n=value, t=t)]
-    work = []
-    for _ in range(steps):
-        kind = rng.choice("+-+-*")
-        if kind == "*" and value * 2 <= largest and value > 1:
-            factor = rng.choice([f for f in _TIMES if value * f <= largest])
-            story.append(rng.choice(_TIMES[factor]).format(p=p))
-            result, work_line = value * factor, f"{value} * {factor} = {value * factor}"
-            key += ["*", factor]
-        elif kind == "-" and value > 2:
-            n = rng.randint(1, value - 1)
-            story.append(rng.choice(_LOSSES).format(p=p, q=q, n=n, t=t))
-            result, work_line = value - n, f"{value} - {n} = {value - n}"
-            key += ["-", n]
-        else:
-            n = rng.randint(1, max(largest - value, 1))
-            story.append(rng.choice(_GAINS).format(p=p, q=q, n=n, t=t))
-            result, work_line = value + n, f"{value} + {n} = {value + n}"
-            key += ["+", n]
-        work.append(work_line)
+    told = story(rng, steps, 900 if steps >= HARD else 99)
+    key: list[object] = [told.start]
+    work, value = [], told.start
+    for change in told.changes:
+        key += [change.sign, change.operand]
+        result = change.apply(value)
+        work.append(f"{value} {change.sign} {change.operand} = {result}")
         value = result
-    story.append(rng.choice(_QUESTIONS).format(p=p, t=t))
-    answer = "\n".join([*work, f"#### {value}"])
-    return Problem(tuple(key), " ".join(story), answer, value, steps)
+    question = f"{told.text} {rng.choice(_QUESTIONS).format(p=told.who, t=told.what)}"
+    return Problem(tuple(key), question, "\n".join([*work, f"#### {value}"]), value, steps)

@@ -5,19 +5,46 @@ Sums, Python lines and what they do, word lists in prose. No chat template, no q
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from sftmix_jax.tiny import functions
+from sftmix_jax.tiny import arithmetic, functions
 from sftmix_jax.tiny.words import COLOURS, NAMES, PEOPLE, THINGS, WORDS
 
 
 def document(rng: Random) -> str:
     """One document of a few lines on one subject; most say something of it again, which teaches to look back."""
-    subject = rng.choices((_sums, _code, _runs, _lists, _positions, _prose), (30, 14, 6, 24, 14, 12))[0]
+    subjects = (_sums, _code, _runs, _lists, _positions, _prose, _stories, _changes)
+    subject = rng.choices(subjects, (28, 12, 7, 20, 12, 6, 9, 6))[0]
     lines = [subject(rng) for _ in range(rng.randint(1, 3))]
     if rng.random() < 0.6:
         lines.append("Again: " + rng.choice(lines))
     return "\n".join(lines)
+
+
+def lines(rng: Random) -> str:
+    """Lists that start a line, where a word has no space before it and so is another token than in prose."""
+    document = []
+    for _ in range(rng.randint(1, 3)):
+        words = rng.sample(WORDS, rng.randint(2, 5))
+        name, apply = rng.choice(_LINES)
+        document.append(f"The list is {', '.join(words)}. {name}:\n{', '.join(apply(words))}")
+    return "\n".join(document)
+
+
+_LINES: tuple[tuple[str, Callable[[list[str]], list[str]]], ...] = (
+    ("Once more", lambda ws: ws),
+    ("The list again", lambda ws: ws),
+    ("In capitals", lambda ws: [w.upper() for w in ws]),
+    ("Backwards", lambda ws: ws[::-1]),
+    ("From a to z", sorted),
+    ("The first", lambda ws: ws[:1]),
+    ("The last", lambda ws: ws[-1:]),
+    ("After the first stand", lambda ws: ws[1:]),
+    ("Twice each", lambda ws: [w for w in ws for _ in range(2)]),
+    ("The letters of the first", lambda ws: list(ws[0])),
+    ("The first letters", lambda ws: [w[0] for w in ws]),
+)
 
 
 def _sums(rng: Random) -> str:
@@ -110,3 +137,17 @@ def _prose(rng: Random) -> str:
             return f"If {p} loses {a} of {a + b} {t}, {b} {t} are left to {p}."
         case _:
             return f"{p} buys {n} {t}, and {q} buys {a} {t}. {p} counts {n} {t}."
+
+
+def _stories(rng: Random) -> str:
+    """A story of numbers told, and its numbers said again; not what becomes of them."""
+    told = arithmetic.story(rng, rng.randint(1, 4), rng.choice((99, 99, 900)))
+    numbers = ", ".join(str(n) for n in (told.start, *(change.operand for change in told.changes)))
+    return f"{told.text} The numbers are {numbers}."
+
+
+def _changes(rng: Random) -> str:
+    """What single sentences of stories mean."""
+    told = arithmetic.story(rng, rng.randint(1, 3), rng.choice((99, 99, 900)))
+    change = rng.choice(told.changes)
+    return f"{change.sentence} That is {change.sign} {change.operand}."

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from sftmix_jax.tiny import arithmetic, functions, instructions
+from sftmix_jax.tiny import arithmetic, corpus, functions, instructions
 
-VERSION = 1  # of the generators; raise it when their rows change
+VERSION = 2  # of the generators; raise it when their rows change
 _TEST_PART = 8  # one in so many
 
 
@@ -39,9 +39,12 @@ def _general(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
 
 
 def _corpus(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
-    from sftmix_jax.tiny import corpus
-
     text = corpus.document(rng)
+    return (text,), {"text": text}
+
+
+def _lines(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    text = corpus.lines(rng)
     return (text,), {"text": text}
 
 
@@ -50,7 +53,8 @@ DOMAINS: dict[str, tuple[Callable[[Random], tuple[tuple[object, ...], dict[str, 
     "math": (_math, 16_384),
     "code": (_code, 16_384),
     "general": (_general, 16_384),
-    "corpus": (_corpus, 100_000),
+    "corpus": (_corpus, 220_000),
+    "lines": (_lines, 60_000),
 }
 HARD = {"math": arithmetic.HARD, "code": functions.HARD, "general": instructions.HARD}
 
