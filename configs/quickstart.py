@@ -2,9 +2,8 @@
 
 Question: does a small replay of the specialised data keep mathematics and code through the general stage?
 Command:  make quickstart
-          (python -m sftmix_jax.train --config quickstart.py[:mixed_sequential] --workdir runs/quickstart)
-          (python -m sftmix_jax.train --config quickstart.py:mixed_sequential --workdir runs/quickstart
-          then trains the general stage alone, without replay, from the same first stage)
+          then, for what happens without the replay, from the same first stage:
+          python -m sftmix_jax.train --config quickstart.py:mixed_sequential --workdir runs/quickstart
 Cost:     see README; two CPU cores, no network.
 """
 
@@ -15,7 +14,6 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
-
 
 _ROWS = {"math": 4096, "code": 2048, "general": 9216}  # that are made; the stages take of them
 

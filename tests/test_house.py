@@ -17,6 +17,8 @@ PACKAGE = ROOT / "sftmix_jax"
 # room → rooms that its modules may import (besides itself and errors)
 MAY_IMPORT = {
     "errors": set(),
+    "host_memory": set(),
+    "command": {"host_memory"},
     "desk": set(),
     "sharding": set(),
     "identity": set(),
