@@ -138,7 +138,7 @@ def _padded(examples: list[Examples], rows: int, length: int) -> Iterator[tuple[
         labels -= 100
         for row, (tokens, mask) in enumerate(part):
             inputs[row, : len(tokens)], attended[row, : len(tokens)] = tokens, 1
-            labels[row, : len(tokens)] = np.where(mask, tokens, -100)
+            labels[row, : len(tokens)] = np.where(mask, tokens.astype(np.int64), -100)
         yield tuple(map(torch.from_numpy, (inputs, labels, attended)))
 
 
