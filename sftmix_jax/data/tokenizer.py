@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ class Tokenizer:
     """Text ↔ token ids. Special tokens are written in the text by the template, never added here."""
 
     def __init__(self, path: str):
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is as it should be
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         self.path = path
