@@ -36,13 +36,13 @@ def surroundings(tmp_path_factory):
     unix.close()
 
 
-def contained(verdicts, surroundings):
+def contained(verdicts, surroundings, **checkout):
     assert [name for name, (passed, _) in verdicts.items() if passed] == []
     assert not attacks.LEFT_BEHIND.exists() and Path(surroundings["file"]).read_text() == "private"
     deadline = time.monotonic() + 5  # killed, some may still be on their way out
-    while attacks.processes() and time.monotonic() < deadline:
+    while attacks.processes(**checkout) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert attacks.processes() == set()
+    assert attacks.processes(**checkout) == set()
 
 
 @pytest.mark.parametrize("name", attacks.ATTACKS)
@@ -97,7 +97,7 @@ def test_no_attack_works_for_an_ordinary_user(surroundings):
     assert ended.returncode == 0, ended.stderr
     verdicts = json.loads(ended.stdout)
     assert verdicts.keys() == attacks.ATTACKS.keys()
-    contained(verdicts, surroundings)
+    contained(verdicts, surroundings, checkout="/mnt/code")
 
 
 @pytest.mark.parametrize(
