@@ -64,6 +64,19 @@ def test_subsets_are_exact_nested_and_seeded():
     assert set(mixture.selected("math", pool, Share(fraction=1 / 16), 1)) != taken[1 / 16]
 
 
+def test_rows_whose_answer_was_cut_off_do_not_count_as_taken():
+    trained = np.where(np.arange(100) % 4 == 0, 0, 5)
+    pool = Pool(np.full(100, 10), trained, held_out=20)
+    few, more = (mixture.selected("math", pool, Share(count=n), 0) for n in (15, 40))
+    assert (len(few), len(more)) == (15, 40) and set(few) < set(more)
+    assert (trained[more] > 0).all()
+    assert len(mixture.selected("math", pool, Share(fraction=0.25), 0)) == 25
+    usable = int((trained[mixture.shuffled("math", 100, 0)[:80]] > 0).sum())
+    assert len(mixture.selected("math", pool, Share(fraction=1.0), 0)) == usable
+    with pytest.raises(UserError, match=rf"asks for 80 rows, there are {usable} .*have no answer within batch.length"):
+        mixture.selected("math", pool, Share(count=80), 0)
+
+
 def test_the_papers_subsets_have_the_papers_sizes():
     sizes = {"math": 110_142, "code": 20_022, "general": 86_060}
     found = {

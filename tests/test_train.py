@@ -28,7 +28,7 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(k="0.25"):
-    pattern = Stage(epochs=1, batch=BatchConfig(rows=4, length=128), optimizer=OptimizerConfig(learning_rate=1e-3))
+    pattern = Stage(epochs=1, batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="dmt" if float(k) else "mixed_sequential",

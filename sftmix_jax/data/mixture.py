@@ -58,23 +58,23 @@ def shuffled(domain: str, size: int, seed: int) -> np.ndarray:
 def selected(domain: str, pool: Pool, share: Share, seed: int) -> np.ndarray:
     """The examples that a share by fraction or count takes, or that a share by weight draws from."""
     size = len(pool.lengths)
-    available = size - pool.held_out
+    order = shuffled(domain, size, seed)[: size - pool.held_out]
+    # An example whose answer was cut off whole teaches nothing: shares take of the others, the ledger counts it.
+    usable = order[pool.trained[order] > 0]
     if share.count is not None:
         wanted = share.count
-        if wanted > available:
+        if wanted > len(usable):
             raise UserError(
-                f"the share of '{domain}' asks for {wanted} rows, there are {available}"
-                + (f" ({pool.held_out} of {size} are held out)" if pool.held_out else "")
+                f"the share of '{domain}' asks for {wanted} rows, there are {len(usable)} (of {size}, {pool.held_out} "
+                f"are held out and {len(order) - len(usable)} have no answer within batch.length)"
             )
     elif share.fraction is not None:
-        wanted = min(math.floor(share.fraction * size), available)
-        if wanted == 0:
+        wanted = min(math.floor(share.fraction * size), len(usable))
+        if math.floor(share.fraction * size) == 0:
             raise UserError(f"the share of '{domain}': {share.fraction} of {size} rows is no row at all")
     else:
-        wanted = available
-    usable = shuffled(domain, size, seed)[:wanted]
-    # An example whose answer was cut off whole teaches nothing; the ledger counts it.
-    return usable[pool.trained[usable] > 0]
+        wanted = len(usable)
+    return usable[:wanted]
 
 
 def held_out(domain: str, pool: Pool, seed: int) -> np.ndarray:
