@@ -92,8 +92,8 @@ def test_no_attack_works_for_an_ordinary_user(surroundings):
     root = Path(__file__).parents[1]
     command = ["unshare", "-m", "sh", "-c", script, "sh", sys.base_prefix, str(root), json.dumps(surroundings)]
     ended = subprocess.run(command, capture_output=True, text=True)
-    if "mount" in ended.stderr:
-        pytest.skip(f"cannot mount here: {ended.stderr}")
+    if "mount" in ended.stderr or "shared libraries" in ended.stderr:
+        pytest.skip(f"the interpreter cannot be shown to another user here: {ended.stderr}")
     assert ended.returncode == 0, ended.stderr
     verdicts = json.loads(ended.stdout)
     assert verdicts.keys() == attacks.ATTACKS.keys()
