@@ -6,7 +6,7 @@ model reads and writes words behind a space alone, and no answer's first word is
 Question: none; everything else starts from its result.
 Command:  python -m sftmix_jax.train --config pretrain_tiny.py --workdir runs/pretrain
           python -m sftmix_jax.export --workdir runs/pretrain --stage lines --out sftmix_jax/tiny/base --dtype bfloat16
-Cost:     21M tokens; 45 minutes on two CPU cores.
+Cost:     20M tokens; 45 minutes on two CPU cores.
 """
 
 from pathlib import Path

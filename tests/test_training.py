@@ -140,7 +140,10 @@ def test_optimizers_that_do_not_exist_are_named(config, said):
 
 def test_any_optax_optimizer_can_be_named():
     for name in ("sgd", "lion", "adafactor", "rmsprop"):
-        make_optimizer(OptimizerConfig(name=name), 10).init({"w": jnp.ones((4, 4))})
+        optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.1, warmup=0), 10)
+        params = {"w": jnp.ones((4, 4))}
+        updates, _ = optimizer.update(params, optimizer.init(params), params)  # a gradient of ones
+        assert (updates["w"] < 0).all(), name
 
 
 @pytest.mark.parametrize(
