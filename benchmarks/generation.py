@@ -10,73 +10,98 @@ said 128 tokens.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
+import timing
+
 from sftmix_jax import host_memory
-
-host_memory.keep_freed()
-
-import timing  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
-from sftmix_jax import sharding  # noqa: E402
-from sftmix_jax.data.chat import Chat  # noqa: E402
-from sftmix_jax.data.sources import Message  # noqa: E402
-from sftmix_jax.data.tokenizer import Tokenizer  # noqa: E402
-from sftmix_jax.evaluation.task import find_task  # noqa: E402
-from sftmix_jax.models import huggingface  # noqa: E402
-from sftmix_jax.models.llama import Compute  # noqa: E402
-from sftmix_jax.sampling.sampler import Request, Sampler  # noqa: E402
-from sftmix_jax.sharding import MeshConfig  # noqa: E402
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.sources import Message
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.sampling.sampler import Request, Sampler
 
 NEW_TOKENS = 128
 SLOTS = 32
 
 
 def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
+    host_memory.keep_freed()
+    from sftmix_jax import sharding
+    from sftmix_jax.models import huggingface
+    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.sharding import MeshConfig
+
     config, params = huggingface.load(folder)
     mesh = sharding.make_mesh(MeshConfig())
-    compute = Compute("float32", "none")
-    return Sampler(config, compute, params, Tokenizer(str(folder)), mesh, stop_ids=stop_ids, slots=slots)
-
-
-def equal_rows(folder: Path, batch: int) -> None:
-    """One prompt, many times, to the last token."""
     tokenizer = Tokenizer(str(folder))
-    prompt = tokenizer.encode(tokenizer.bos + "Once upon a time there was a little dog")
-    sampler = _sampler(folder, [], batch)
-    requests = [Request(tuple(prompt), NEW_TOKENS)] * batch
-    model = transformers.LlamaForCausalLM.from_pretrained(folder)
-    model.generation_config.eos_token_id = None
-    inputs = torch.tensor([prompt] * batch)
+    return Sampler(config, Compute("float32", "none"), params, tokenizer, mesh, stop_ids=stop_ids, slots=slots)
 
-    def ours() -> float:
+
+def _prompt(folder: Path) -> list[int]:
+    tokenizer = Tokenizer(str(folder))
+    return tokenizer.encode(tokenizer.bos + "Once upon a time there was a little dog")
+
+
+def equal_rows_ours(folder: Path, batch: int) -> timing.Round:
+    """One prompt, many times, to the last token."""
+    sampler = _sampler(folder, [], batch)
+    requests = [Request(tuple(_prompt(folder)), NEW_TOKENS)] * batch
+
+    def run() -> float:
         sampler.generate(requests)
         return batch * NEW_TOKENS
 
-    def theirs() -> float:
+    return run
+
+
+def equal_rows_theirs(folder: Path, batch: int) -> timing.Round:
+    import torch
+    import transformers
+
+    torch.set_num_threads(2)
+    model = transformers.LlamaForCausalLM.from_pretrained(folder)
+    model.generation_config.eos_token_id = None
+    inputs = torch.tensor([_prompt(folder)] * batch)
+
+    def run() -> float:
         model.generate(inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
         return batch * NEW_TOKENS
 
-    timing.alternate(f"greedy, batch {batch}", "tokens/s", ours, theirs)
+    return run
 
 
-def gsm8k_questions(folder: Path, file: str, count: int = 200) -> None:
-    """Prompts of mixed length, in the file's order; the work is questions answered."""
+def _questions(folder: Path, file: str, count: int) -> list[list[int]]:
+    """Prompts of mixed length, in the file's order, cut to leave room for an answer."""
     tokenizer = Tokenizer(str(folder))
     chat = Chat("vicuna_v1.1", tokenizer)
-    model = transformers.LlamaForCausalLM.from_pretrained(folder)
-    room = model.config.max_position_embeddings - NEW_TOKENS
+    room = 512 - NEW_TOKENS
     questions = find_task("gsm8k")[0].load(file)[:count]
-    prompts = [chat.prompt([Message("user", question.turns[0])])[-room:] for question in questions]
-    sampler = _sampler(folder, [tokenizer.eos_id], SLOTS)
+    return [chat.prompt([Message("user", question.turns[0])])[-room:] for question in questions]
 
-    def ours() -> float:
+
+def questions_ours(folder: Path, file: str, count: int) -> timing.Round:
+    """The work is questions answered."""
+    prompts = _questions(folder, file, count)
+    sampler = _sampler(folder, None, SLOTS)
+
+    def run() -> float:
         sampler.generate([Request(tuple(prompt), NEW_TOKENS) for prompt in prompts])
         return count
 
-    def theirs() -> float:
+    return run
+
+
+def questions_theirs(folder: Path, file: str, count: int) -> timing.Round:
+    import torch
+    import transformers
+
+    torch.set_num_threads(2)
+    prompts = _questions(folder, file, count)
+    model = transformers.LlamaForCausalLM.from_pretrained(folder)
+
+    def run() -> float:
         for start in range(0, count, SLOTS):
             part = prompts[start : start + SLOTS]
             longest = max(map(len, part))
@@ -85,20 +110,26 @@ def gsm8k_questions(folder: Path, file: str, count: int = 200) -> None:
             model.generate(inputs, attention_mask=attended, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
         return count
 
-    timing.alternate(f"{count} questions of GSM8K", "questions/s", ours, theirs)
+    return run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gsm8k")
     options = parser.parse_args()
-    torch.set_num_threads(2)
     timing.heading()
     for batch in (1, 8, 32):
-        equal_rows(options.model, batch)
+        timing.alternate(
+            f"greedy, batch {batch}", "tokens/s",
+            partial(equal_rows_ours, options.model, batch), partial(equal_rows_theirs, options.model, batch),
+        )  # fmt: skip
     if options.gsm8k:
-        gsm8k_questions(options.model, options.gsm8k)
+        timing.alternate(
+            "200 questions of GSM8K", "questions/s",
+            partial(questions_ours, options.model, options.gsm8k, 200),
+            partial(questions_theirs, options.model, options.gsm8k, 200),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

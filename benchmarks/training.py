@@ -3,7 +3,7 @@
 python benchmarks/training.py
 python benchmarks/training.py --tokenizer DIR --math FILE --code FILE --general FILE     # the real mix too
 
-Needs the extra 'parity'. Both sides train the same architecture with AdamW and clipping. The first line gives
+Needs the extra 'parity'. Both sides train the same architecture with AdamW and clipping. The first lines give
 both the same full batches. The real mix is three files as they are: sftmix_jax reads, packs and trains; the
 other side shuffles the same tokenised examples and pads each batch to its longest, as Hugging Face's collator
 does. What counts there is useful tokens: those of examples, not padding.
@@ -15,145 +15,171 @@ import argparse
 import itertools
 import random
 from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import timing
 
 from sftmix_jax import host_memory
+from sftmix_jax.data import cache, loader
+from sftmix_jax.data.cache import Examples
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.loader import BatchConfig, LoaderConfig, Plan
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.models import llama
+from sftmix_jax.models.llama import LlamaConfig
 
-host_memory.keep_freed()
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import timing  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
-from sftmix_jax import sharding  # noqa: E402
-from sftmix_jax.data import cache, loader  # noqa: E402
-from sftmix_jax.data.cache import Examples  # noqa: E402
-from sftmix_jax.data.chat import Chat  # noqa: E402
-from sftmix_jax.data.loader import BatchConfig, LoaderConfig  # noqa: E402
-from sftmix_jax.data.mixture import Share  # noqa: E402
-from sftmix_jax.data.sources import Source  # noqa: E402
-from sftmix_jax.data.tokenizer import Tokenizer  # noqa: E402
-from sftmix_jax.models import huggingface, llama  # noqa: E402
-from sftmix_jax.models.llama import Compute, LlamaConfig  # noqa: E402
-from sftmix_jax.sharding import MeshConfig  # noqa: E402
-from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer  # noqa: E402
-from sftmix_jax.training.step import Batch, TrainState, make_trainer, put_params  # noqa: E402
-
-COMPUTE = Compute("float32", "none")
 STEPS = 4  # a round
+TINY = llama.preset("tiny")
+FIVE_MILLION = LlamaConfig(4096, 256, 688, 4, 8, 8, 32, 512)
+Batches = Iterator[dict[str, np.ndarray]]
 
 
 class Ours:
-    def __init__(self, config: LlamaConfig, domains: int):
-        self.mesh = sharding.make_mesh(MeshConfig())
-        optimizer = make_optimizer(OptimizerConfig(), 1000)
-        self.trainer = make_trainer(config, COMPUTE, optimizer, self.mesh, domains=domains, accumulation=1)
-        params = put_params(jax.device_get(llama.init(config, COMPUTE, 0)), self.trainer.abstract.params)
-        self.state = TrainState(params, self.trainer.init_optimizer(params))
+    """The trainer as the training loop uses it."""
 
-    def step(self, batch: Batch) -> object:
-        rows = len(batch["tokens"])
-        self.state, measured = self.trainer.train_step(self.state, sharding.put_batch(self.mesh, batch, rows))
-        return measured
+    def __init__(self, config: LlamaConfig, domains: int):
+        host_memory.keep_freed()
+        import jax
+
+        from sftmix_jax import sharding
+        from sftmix_jax.models.llama import Compute
+        from sftmix_jax.sharding import MeshConfig
+        from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
+        from sftmix_jax.training.step import TrainState, make_trainer, put_params
+
+        compute, self.mesh = Compute("float32", "none"), sharding.make_mesh(MeshConfig())
+        optimizer = make_optimizer(OptimizerConfig(), 1000)
+        self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, accumulation=1)
+        params = put_params(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
+        self.state = TrainState(params, self.trainer.init_optimizer(params))
+        self.put = sharding.put_batch
+
+    def steps(self, batches: Batches) -> float:
+        """Useful tokens of the next steps."""
+        import jax
+
+        tokens = 0
+        for batch in itertools.islice(batches, STEPS):
+            tokens += int((batch["segment_ids"] > 0).sum())
+            rows = len(batch["tokens"])
+            self.state, measured = self.trainer.train_step(self.state, self.put(self.mesh, batch, rows))
+        jax.block_until_ready(measured)
+        return tokens
 
 
 class Theirs:
+    """A plain torch loop over transformers' model."""
+
     def __init__(self, config: LlamaConfig):
+        import torch
+        import transformers
+
+        from sftmix_jax.models import huggingface
+
+        torch.set_num_threads(2)
         hf = transformers.LlamaConfig(**huggingface.config_to_hf(config, 1, 2, "float32"))
         self.model = transformers.LlamaForCausalLM(hf)
         self.adamw = torch.optim.AdamW(self.model.parameters(), lr=2e-5, weight_decay=0.0)
 
-    def step(self, tokens: torch.Tensor, labels: torch.Tensor, attended: torch.Tensor | None = None) -> None:
-        self.model(input_ids=tokens, labels=labels, attention_mask=attended).loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.adamw.step()
-        self.adamw.zero_grad()
+    def steps(self, batches: Batches) -> float:
+        """Useful tokens of the next steps."""
+        import torch
+
+        tokens = 0
+        for batch in itertools.islice(batches, STEPS):
+            tokens += int(batch["attention_mask"].sum())
+            self.model(**{name: torch.from_numpy(values) for name, values in batch.items()}).loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.adamw.step()
+            self.adamw.zero_grad()
+        return tokens
 
 
-def equal_batches(name: str, config: LlamaConfig, rows: int, length: int) -> None:
-    """Full rows of random tokens."""
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (rows, length + 1)).astype(np.int32)
+def _random_tokens(config: LlamaConfig, rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, config.vocab_size, (rows, length + 1))
+
+
+def full_rows_ours(config: LlamaConfig, rows: int, length: int) -> timing.Round:
+    tokens = _random_tokens(config, rows, length).astype(np.int32)
     ones = np.ones((rows, length), np.int32)
     batch = {
         "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": ones, "segment_ids": ones,
         "positions": np.broadcast_to(np.arange(length, dtype=np.int32), ones.shape), "domain_ids": 0 * ones,
     }  # fmt: skip
-    inputs = torch.tensor(tokens[:, :-1], dtype=torch.long)
-    ours, theirs = Ours(config, 1), Theirs(config)
-
-    def one() -> float:
-        for _ in range(STEPS):
-            measured = ours.step(batch)
-        jax.block_until_ready(measured)
-        return STEPS * rows * length
-
-    def other() -> float:
-        for _ in range(STEPS):
-            theirs.step(inputs, inputs)
-        return STEPS * rows * length
-
-    timing.alternate(f"{name}, {rows} × {length}", "tokens/s", one, other)
+    return partial(Ours(config, 1).steps, itertools.repeat(batch))
 
 
-def real_mix(files: dict[str, str], tokenizer: Tokenizer, rows: int, length: int) -> None:
-    """Three files in the paper's template, each batch another part of them."""
-    chat = Chat("vicuna_v1.1", tokenizer)
-    examples = {name: cache.tokenized(name, Source(file, bad_rows="skip"), chat) for name, file in files.items()}
-    shares = {name: Share(fraction=1.0) for name in files}
-    plan, _ = loader.make_plan(
-        examples, shares, BatchConfig(rows, length), {}, epochs=1, budget=None, unit="tokens", steps=None, seed=0
-    )
-    config = LlamaConfig(tokenizer.size, 256, 688, 4, 8, 8, 32, length)
-    ours, theirs = Ours(config, len(files)), Theirs(config)
-    packed = loader.batches(plan, LoaderConfig(), 0, plan.num_steps)
-    padded = _padded(list(examples.values()), rows, length)
-
-    def one() -> float:
-        tokens = 0
-        for batch in itertools.islice(packed, STEPS):
-            tokens += int((batch["segment_ids"] > 0).sum())
-            measured = ours.step(batch)
-        jax.block_until_ready(measured)
-        return tokens
-
-    def other() -> float:
-        tokens = 0
-        for inputs, labels, attended in itertools.islice(padded, STEPS):
-            tokens += int(attended.sum())
-            theirs.step(inputs, labels, attended)
-        return tokens
-
-    timing.alternate(f"the real mix, useful tokens, {rows} × {length}", "tokens/s", one, other)
+def full_rows_theirs(config: LlamaConfig, rows: int, length: int) -> timing.Round:
+    tokens = _random_tokens(config, rows, length)[:, :-1]
+    batch = {"input_ids": tokens, "labels": tokens, "attention_mask": np.ones_like(tokens)}
+    return partial(Theirs(config).steps, itertools.repeat(batch))
 
 
-def _padded(examples: list[Examples], rows: int, length: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The examples shuffled, `rows` at a time, padded to the longest: tokens, labels and attended [rows, T]."""
-    ids = [(domain, index) for domain, own in enumerate(examples) for index in range(len(own))]
-    random.Random(0).shuffle(ids)
-    for start in range(0, len(ids), rows):
-        part = [examples[domain].example(index, length) for domain, index in ids[start : start + rows]]
-        T = max(len(tokens) for tokens, _ in part)
-        inputs, labels, attended = (np.zeros((len(part), T), np.int64) for _ in range(3))
-        labels -= 100
-        for row, (tokens, mask) in enumerate(part):
-            inputs[row, : len(tokens)], attended[row, : len(tokens)] = tokens, 1
-            labels[row, : len(tokens)] = np.where(mask, tokens.astype(np.int64), -100)
-        yield tuple(map(torch.from_numpy, (inputs, labels, attended)))
+class Mix:
+    """Three files in the paper's template, tokenised once."""
+
+    def __init__(self, files: dict[str, str], tokenizer: str):
+        chat = Chat("vicuna_v1.1", Tokenizer(tokenizer))
+        self.examples = {
+            name: cache.tokenized(name, Source(file, bad_rows="skip"), chat) for name, file in files.items()
+        }
+        self.config = LlamaConfig(chat.tokenizer.size, 256, 688, 4, 8, 8, 32, 512)
+
+    def plan(self, rows: int, length: int) -> Plan:
+        """The whole mix, packed."""
+        shares = {name: Share(fraction=1.0) for name in self.examples}
+        return loader.make_plan(
+            self.examples, shares, BatchConfig(rows, length), {}, epochs=1, budget=None, unit="tokens", steps=None,
+            seed=0,
+        )[0]  # fmt: skip
+
+    def padded(self, rows: int, length: int) -> Batches:
+        """The examples shuffled, `rows` at a time, padded to the longest of them."""
+        ids = [(name, index) for name, own in self.examples.items() for index in range(len(own))]
+        random.Random(0).shuffle(ids)
+        for start in range(0, len(ids), rows):
+            part = [self.examples[name].example(index, length) for name, index in ids[start : start + rows]]
+            T = max(len(tokens) for tokens, _ in part)
+            inputs, labels, attended = (np.zeros((len(part), T), np.int64) for _ in range(3))
+            labels -= 100
+            for row, (tokens, mask) in enumerate(part):
+                inputs[row, : len(tokens)], attended[row, : len(tokens)] = tokens, 1
+                labels[row, : len(tokens)] = np.where(mask, tokens.astype(np.int64), -100)
+            yield {"input_ids": inputs, "labels": labels, "attention_mask": attended}
+
+
+def real_mix_ours(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:
+    mix = Mix(files, tokenizer)
+    plan = mix.plan(rows, length)
+    return partial(Ours(mix.config, len(files)).steps, loader.batches(plan, LoaderConfig(), 0, plan.num_steps))
+
+
+def real_mix_theirs(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:
+    mix = Mix(files, tokenizer)
+    return partial(Theirs(mix.config).steps, mix.padded(rows, length))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("math", "code", "general", "tokenizer"):
         parser.add_argument(f"--{name}")
     options = parser.parse_args()
-    torch.set_num_threads(2)
     timing.heading()
-    equal_batches("training step, tiny (1M)", llama.preset("tiny"), 16, 128)
-    equal_batches("training step, 5M", LlamaConfig(4096, 256, 688, 4, 8, 8, 32, 512), 8, 256)
+    for name, config, rows, length in (("tiny (1M)", TINY, 16, 128), ("5M", FIVE_MILLION, 8, 256)):
+        timing.alternate(
+            f"training step, {name}, {rows} × {length}", "tokens/s",
+            partial(full_rows_ours, config, rows, length), partial(full_rows_theirs, config, rows, length),
+        )  # fmt: skip
     if options.tokenizer:
         files = {name: getattr(options, name) for name in ("math", "code", "general")}
-        real_mix(files, Tokenizer(options.tokenizer), 8, 512)
+        timing.alternate(
+            "the real mix, useful tokens, 8 × 512", "tokens/s",
+            partial(real_mix_ours, files, options.tokenizer, 8, 512),
+            partial(real_mix_theirs, files, options.tokenizer, 8, 512),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Score stages, models or stored responses.
 
 python -m sftmix_jax.evaluate --workdir DIR [--stage all] --tasks gsm8k,humaneval [--limit N] [--data PATH]
-python -m sftmix_jax.evaluate --model DIR_OR_HUB_ID --tasks gsm8k
-python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl
+python -m sftmix_jax.evaluate --model DIR_OR_HUB_ID --tasks gsm8k [--samples 8 --temperature 0.7]
+python -m sftmix_jax.evaluate --workdir DIR --tasks mt_bench --data DIR --judge openai:MODEL
+python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
+python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--out DIR]
+python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
+python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
 """
 
 from __future__ import annotations
@@ -13,12 +17,16 @@ import sys
 from typing import Any
 
 from etils import epath
+from rich.console import Console
 
 from sftmix_jax import command
-from sftmix_jax.analysis import runs, tables
+from sftmix_jax.analysis import responses, runs, tables
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import harness, runner
+from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.compare import compare
+from sftmix_jax.evaluation.judges import make_judge
+from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
@@ -26,32 +34,33 @@ from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
 
 def main() -> int:
     options = _parse()
-    names = [name for name in options.tasks.split(",") if name]
-    config = EvaluationConfig(
-        tasks=tuple(names), limit=options.limit, data=_data(options.data, names),
-        allow_unsandboxed_code=options.allow_unsandboxed_code,
-    )  # fmt: skip
-    if not names:
+    names = _listed(options.tasks)
+    config = _config(options, names)
+    opening = Opening(options.template, options.dtype, options.slots)
+    if options.show:
+        return _show(options)
+    if not names and not options.lm_eval:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
     if options.compare:
         return _compare(epath.Path(options.workdir), options.compare, names)
     if options.responses:
-        if len(names) != 1:
-            raise UserError("--responses belong to one task: --task NAME --responses FILE.jsonl")
-        records = [runner.score_responses(names[0], epath.Path(options.responses), config)]
-        _show_scores(records, options.json)
-        return 0
-    opening = Opening(options.template, options.dtype, options.slots)
-    if options.model:
+        records = [_score_responses(options, config, opening)]
+    elif options.model:
         out = epath.Path(options.out) if options.out else None
-        _show_scores(run_tasks(open_model(options.model, opening, out), config), options.json)
-        return 0
-    if not options.workdir:
+        records = _measure(open_model(options.model, opening, out), config, options, opening)
+    elif options.workdir:
+        return _score_stages(options, config, opening)
+    else:
         raise UserError("name what to score: --workdir DIR, --model DIR_OR_HUB_ID, or --responses FILE.jsonl")
+    _print(records, options.json)
+    return 0
+
+
+def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening: Opening) -> int:
     workdir = epath.Path(options.workdir)
     records = []
     for folder in stage_folders(workdir, options.stage):
-        records += run_tasks(open_stage(folder, opening), config)
+        records += _measure(open_stage(folder, opening), config, options, opening)
     if options.json:
         print(json.dumps(records, indent=1))
     else:
@@ -62,6 +71,35 @@ def main() -> int:
         figures.draw_abilities(runs.read_scores(workdir), workdir / "abilities.png")
         print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
     return 0
+
+
+def _measure(
+    model: Model, config: EvaluationConfig, options: argparse.Namespace, opening: Opening
+) -> list[dict[str, Any]]:
+    records = run_tasks(model, config, opening)
+    if options.lm_eval:
+        records += harness.run(model, _listed(options.lm_eval), options.limit, options.lm_eval_tasks)
+    return records
+
+
+def run_tasks(model: Model, config: EvaluationConfig, opening: Opening) -> list[dict[str, Any]]:
+    """Every task of a config on one model → their score.json."""
+    judge = _judge(config, opening)
+    return [runner.run_task(model, name, config, judge) for name in config.tasks]
+
+
+def _judge(config: EvaluationConfig, opening: Opening) -> Judge | None:
+    """The config's judge, where one of its tasks needs it."""
+    needed = any(find_task(name)[0].rubric for name in config.tasks)
+    return make_judge(config.judge, lambda name: open_model(name, opening)) if config.judge.name and needed else None
+
+
+def _score_responses(options: argparse.Namespace, config: EvaluationConfig, opening: Opening) -> dict[str, Any]:
+    if len(config.tasks) != 1:
+        raise UserError("--responses belong to one task: --task NAME --responses FILE.jsonl")
+    out = epath.Path(options.out) if options.out else None
+    judge = _judge(config, opening)
+    return runner.score_responses(config.tasks[0], epath.Path(options.responses), config, judge, out)
 
 
 def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
@@ -75,17 +113,44 @@ def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
     return 0
 
 
-def run_tasks(model: runner.Model, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """Every task of a config on one model → their score.json."""
-    return [runner.run_task(model, name, config) for name in config.tasks]
+def _show(options: argparse.Namespace) -> int:
+    """Page through the responses of a task on the chosen stages."""
+    if not options.workdir:
+        raise UserError("name the workdir whose responses to show: --workdir DIR --show TASK --stage NAME")
+    shown = 0
+    for folder in stage_folders(epath.Path(options.workdir), options.stage):
+        if (folder / "eval" / options.show / "responses.jsonl").exists():
+            rows = responses.read(folder / "eval" / options.show, options.only)
+            responses.show(rows, Console(), f"{options.show} on {folder.name}")
+            shown += 1
+    if not shown:
+        raise UserError(f"no responses to {options.show} there yet; run evaluate --tasks {options.show} first")
+    return 0
 
 
-def _show_scores(records: list[dict[str, Any]], as_json: bool) -> None:
+def _print(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(records[0] if len(records) == 1 else records, indent=1))
         return
     for record in records:
         tables.print_score(record)
+
+
+def _listed(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _config(options: argparse.Namespace, names: list[str]) -> EvaluationConfig:
+    judge = JudgeConfig(
+        options.judge, options.judgings, options.judge_temperature, concurrency=options.judge_concurrency,
+        timeout=options.judge_timeout, limit=options.judge_limit,
+        input_price=options.judge_prices[0], output_price=options.judge_prices[1],
+    )  # fmt: skip
+    return EvaluationConfig(
+        tasks=tuple(names), limit=options.limit, data=_data(options.data, names), samples=options.samples,
+        temperature=options.temperature, seed=options.seed, judge=judge,
+        allow_unsandboxed_code=options.allow_unsandboxed_code,
+    )  # fmt: skip
 
 
 def _data(spec: str, names: list[str]) -> dict[str, str]:
@@ -102,22 +167,38 @@ def _data(spec: str, names: list[str]) -> dict[str, str]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sftmix_jax.evaluate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--workdir", default="", help="score the stages of this workdir")
-    parser.add_argument("--stage", default="all", help="a stage's name or id, base, or all")
-    parser.add_argument("--model", default="", help="score a model folder, a hub id or a stage folder")
-    parser.add_argument("--out", default="", help="where the scores of --model go (default runs/NAME-ID)")
-    parser.add_argument("--responses", default="", help="score stored responses instead of a model")
-    parser.add_argument("--tasks", "--task", default="", help="comma-separated files of eval/")
-    parser.add_argument("--compare", nargs=2, metavar="STAGE", help="two scored stages on the same questions, paired")
-    parser.add_argument("--limit", type=int, default=0, help="only the first N questions")
-    parser.add_argument("--data", default="", help="PATH, or task=PATH,… instead of the tasks' own data")
-    parser.add_argument("--template", default="", help="chat template, instead of the stage's own")
-    parser.add_argument("--dtype", default="auto", help="float32 or bfloat16")
-    parser.add_argument("--slots", type=int, default=32, help="prompts that are answered at the same time")
-    parser.add_argument("--json", action="store_true", help="print score.json")
-    parser.add_argument("--picture", action="store_true", help="also draw abilities.png into the workdir")
-    parser.add_argument("--allow_unsandboxed_code", action="store_true",
-                        help="run model-written code even where it cannot be contained")  # fmt: skip
+    add = parser.add_argument
+    add("--workdir", default="", help="score the stages of this workdir")
+    add("--stage", default="all", help="a stage's name or id, base, or all")
+    add("--model", default="", help="score a model folder, a hub id or a stage folder")
+    add("--out", default="", help="where the scores of --model (default runs/NAME-ID) or --responses go")
+    add("--responses", default="", help="score stored responses instead of a model")
+    add("--tasks", "--task", default="", help="comma-separated files of eval/")
+    add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")
+    add("--lm_eval_tasks", default="", metavar="DIR", help="a folder of further task files for lm-eval")
+    add("--compare", nargs=2, metavar="STAGE", help="two scored stages on the same questions, paired")
+    add("--show", default="", metavar="TASK", help="page through the stored responses to a task, worst first")
+    add("--only", default="", help="with --show: wrong, right, or words of the question")
+    add("--limit", type=int, default=0, help="only the first N questions")
+    add("--data", default="", help="PATH, or task=PATH,… instead of the tasks' own data")
+    add("--samples", type=int, default=1, help="answers drawn for each question (pass@k, majority)")
+    add("--temperature", type=float, default=0.0, help="instead of the task's own")
+    add("--seed", type=int, default=0, help="of the draws")
+    add("--judge", default="", help="openai:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID")
+    add("--judgings", type=int, default=1, help="judgments of each answer, averaged")
+    add("--judge_temperature", type=float, default=0.0)
+    add("--judge_concurrency", type=int, default=8, help="requests at the same time")
+    add("--judge_timeout", type=float, default=120.0, help="seconds a request may take")
+    add("--judge_limit", type=float, default=0.0, help="dollars this run may spend; needs --judge_prices")
+    add("--judge_prices", type=float, nargs=2, default=(0.0, 0.0), metavar=("IN", "OUT"),
+        help="dollars for a million tokens")  # fmt: skip
+    add("--template", default="", help="chat template, instead of the stage's own")
+    add("--dtype", default="auto", help="float32 or bfloat16")
+    add("--slots", type=int, default=32, help="prompts that are answered at the same time")
+    add("--json", action="store_true", help="print score.json")
+    add("--picture", action="store_true", help="also draw abilities.png into the workdir")
+    add("--allow_unsandboxed_code", action="store_true",
+        help="run model-written code even where it cannot be contained")  # fmt: skip
     return parser.parse_args(sys.argv[1:])
 
 

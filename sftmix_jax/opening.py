@@ -13,7 +13,7 @@ from sftmix_jax import sharding
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.sampling.sampler import Sampler
 from sftmix_jax.stages import Base, architecture, find_base

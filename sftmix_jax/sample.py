@@ -19,7 +19,7 @@ from etils import epath
 from sftmix_jax import command
 from sftmix_jax.data.sources import BadRow, Message, Source, read_rows
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation.runner import Model
+from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
 from sftmix_jax.sampling.sampler import Request
 
@@ -90,11 +90,9 @@ def _completion_tokens(model: Model, prompt_tokens: list[int], prompt: str, comp
     """The completion's tokens as they stand behind the prompt, where the two do not melt into one token."""
     if not raw:
         try:
-            pieces = model.chat.pieces([Message("user", prompt), Message("assistant", completion)])
+            return model.chat.answer([Message("user", prompt)], completion)
         except BadRow as reason:
             raise UserError(f"{prompt[:40]!r}: {reason}; --raw takes it as it is") from None
-        tokens, mask = model.chat.encode([pieces])[0]
-        return [int(t) for t, trained in zip(tokens, mask, strict=True) if trained]
     whole = _prompt_tokens(model, prompt + completion, raw=True)
     if whole[: len(prompt_tokens)] == prompt_tokens:
         return whole[len(prompt_tokens) :]

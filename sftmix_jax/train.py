@@ -78,7 +78,7 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
 def _evaluate(folder: epath.Path, config: Experiment) -> None:
     """The config's tasks on one stage; nothing where there are none, or where they were scored before."""
     if config.evaluation.tasks:
-        run_tasks(open_stage(folder, Opening()), config.evaluation)
+        run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
 
 
 def _write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
@@ -119,7 +119,7 @@ def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Me
     done = _done(plan.ledger(steps), rows, steps, outcome)
     partial = folder / "done.json.partial"
     partial.write_text(json.dumps(done, indent=1))
-    partial.rename(folder / "done.json")
+    partial.replace(folder / "done.json")
 
 
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:

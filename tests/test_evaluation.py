@@ -51,8 +51,8 @@ def humaneval_verdict(response: str) -> bool:
     task, _ = find_task("humaneval")
     helper = "from typing import List\n\ndef helper(x):\n    return x + 1\n\n"
     prompt = helper + "def f(xs: List[int]) -> int:\n    '''Sum plus one.'''\n"
-    test = "def check(candidate):\n    assert candidate([1, 2]) == 4\n"
-    reference = {"prompt": prompt, "entry_point": "f", "test": test}
+    tests = "def check(candidate):\n    assert candidate([1, 2]) == 4\n\ncheck(f)\n"
+    reference = {"prompt": prompt, "entry_point": "f", "tests": tests}
     return task.score(Question("x", ("q",), reference), [response])["pass@1"] == 1.0
 
 
@@ -82,10 +82,10 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     with gzip.open(path) as stream:
         rows = {row["task_id"]: row for row in map(json.loads, stream)}
     questions = task.load(str(path))
-    good = {q.id: [rows[q.id]["canonical_solution"]] for q in questions}
-    broken = {q.id: ["    return 'broken'\n"] for q in questions}
-    assert runner.summarise(task, runner.score(task, questions, good))["pass@1"]["value"] == 1.0
-    assert runner.summarise(task, runner.score(task, questions, broken))["pass@1"]["value"] == 0.0
+    good = {q.id: [[rows[q.id]["canonical_solution"]]] for q in questions}
+    broken = {q.id: [["    return 'broken'\n"]] for q in questions}
+    assert runner.summarise(task, runner.score(task, questions, good).verdicts)["pass@1"]["value"] == 1.0
+    assert runner.summarise(task, runner.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
 
 
 def test_wilson_against_published_values():
@@ -99,7 +99,7 @@ def test_bootstrap_intervals_cover_the_mean():
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
-        low, high = bootstrap_mean(rng.normal(5, 2, 80).tolist(), seed)
+        low, high = bootstrap_mean(rng.normal(5, 2, 80).tolist(), seed=seed)
         covered += low <= 5 <= high
     assert 180 <= covered <= 199
 

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "data": {"tiny"},
     "training": {"models", "data", "sharding"},
     "sampling": {"models", "data", "sharding"},
-    "evaluation": {"sampling", "data", "desk"},
+    "evaluation": {"sampling", "data", "desk", "identity"},
     "analysis": set(),
     "strategies": {"data"},
 }

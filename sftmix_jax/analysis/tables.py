@@ -52,13 +52,33 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name, m in record["metrics"].items():
         if m["n"]:
-            table.add_row(name, f"{m['value']:.4f}", str(m["n"]), f"{m['low']:.4f}–{m['high']:.4f}")
+            interval = "–" if m["low"] is None else f"{m['low']:.4f}–{m['high']:.4f}"
+            table.add_row(name, f"{m['value']:.4f}", str(m["n"]), interval)
         else:
             table.add_row(name, "–", "0", "–")
     console.print(table)
     if missing := record.get("missing"):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         console.print(f"{len(missing)} of {record['questions']} questions have no response and count as wrong: {shown}")
+    if "judgments" in record:
+        _print_judgments(record, console)
+
+
+def _print_judgments(record: dict[str, Any], console: Console) -> None:
+    """What stands behind a judge's rating, and what does not."""
+    console.print(
+        f"{record['judgments']} judgments by {record['fixed_by']['judge']['id']}, {record['judgments_known_before']} "
+        f"known before; this run's {record['judge_input_tokens']:,} tokens in, {record['judge_output_tokens']:,} out, "
+        f"${record['judge_dollars']:.2f}"
+    )
+    for name, where in (("without a rating", record["unparsed"]), ("without a reply", list(record["failed"]))):
+        if where:
+            console.print(f"{len(where)} {name}, which count as nothing: {', '.join(where[:5])}")
+    for reason in dict.fromkeys(record["failed"].values()):
+        console.print(f"  {reason}", style="dim")
+    for flag, where in record["flags"].items():
+        if where:
+            console.print(f"{len(where)} answers flagged ({flag}): {', '.join(where[:5])}")
 
 
 def print_differences(

@@ -197,6 +197,12 @@ class Chat:
             text = TEMPLATES[self.name].answer(messages, self.tokenizer.bos, self.tokenizer.eos)
         return self.tokenizer.encode(text)
 
+    def answer(self, messages: Sequence[Message], text: str) -> list[int]:
+        """The tokens that are trained on where `text` answers `messages`, its end of turn among them."""
+        tokens, mask = self.encode([self.pieces([*messages, Message("assistant", text)])])[0]
+        upto = len(self.prompt(messages))
+        return [int(t) for t, trained in zip(tokens[upto:], mask[upto:], strict=True) if trained]
+
     def stops(self) -> tuple[list[int], list[str]]:
         """What ends an answer: token ids, and strings where the tokenizer has no such token."""
         ids, strings = [self.tokenizer.eos_id], []

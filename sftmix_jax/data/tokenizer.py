@@ -64,6 +64,10 @@ class Tokenizer:
         """Token ids of a text in which special tokens are already written."""
         return self._hf.encode(text, add_special_tokens=False, verbose=False)
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text that no template wrote, with what the tokenizer itself puts around it."""
+        return self._hf.encode(text, add_special_tokens=not (self.bos and text.startswith(self.bos)), verbose=False)
+
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each text: token ids int32 [n] and the character at which each token starts, int64 [n]."""
         encoded = self._hf.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import __version__
-from sftmix_jax.data.chat import Chat
-from sftmix_jax.data.sources import Message
-from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.evaluation import sandbox
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import fastchat, judging, sandbox, stored
+from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
+from sftmix_jax.evaluation.journal import Journal
+from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
-from sftmix_jax.evaluation.task import Question, Task, find_task, questions_hash
-from sftmix_jax.sampling.sampler import Request, Response, Sampler
+from sftmix_jax.evaluation.task import Question, Task, Verdict, find_task, questions_hash
 
 
 @dataclasses.dataclass
@@ -27,33 +26,33 @@ class EvaluationConfig:
     tasks: tuple[str, ...] = ()  # files of eval/, evaluated on the base and after each stage
     limit: int = 0  # the first so many questions of each task; 0: all
     data: dict[str, str] = dataclasses.field(default_factory=dict)  # task → its file, where not the task's default
+    samples: int = 1  # of each question, for pass@k and majority votes
+    temperature: float = 0.0  # 0: the task's own
+    seed: int = 0
+    judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
     allow_unsandboxed_code: bool = False  # run model-written code even where it cannot be contained
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """Something that answers, and where its scores go."""
+@dataclasses.dataclass
+class Scored:
+    """A verdict for each question, and what a judge had to say."""
 
-    name: str
-    identity: dict[str, Any]  # what fixes its answers
-    sampler: Sampler
-    chat: Chat
-    folder: epath.Path  # eval/<task>/ is made in here
+    verdicts: list[Verdict]
+    judgment: dict[str, Any]  # tokens, cost, unparsed and failed judgments, flags; empty without a judge
 
 
-Answers = dict[str, list[str]]  # question id → the answer of each turn
-
-
-def run_task(model: Model, name: str, config: EvaluationConfig) -> dict[str, Any]:
+def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | None = None) -> dict[str, Any]:
     """One task on one model → its score.json; taken from disk if the same was scored before."""
     task, version = find_task(name)
     questions = load_questions(task, config)
-    _check_sandbox(task, config)
+    _check(task, config, judge)
+    decoding = _decoding(task, config)
     fixed = {
-        **_fixed_by(task, version, questions, config),
+        **_fixed_by(task, version, questions, config, judge),
         "model": model.identity,
         "template": model.chat.name,
-        "decoding": {"temperature": task.temperature, "max_new_tokens": task.max_new_tokens, "seed": 0},
+        "few_shot": 0,
+        "decoding": dataclasses.asdict(decoding),
         "slots": model.sampler.slots,
     }
     folder = model.folder / "eval" / task.name
@@ -61,50 +60,86 @@ def run_task(model: Model, name: str, config: EvaluationConfig) -> dict[str, Any
         known = json.loads((folder / "score.json").read_text())
         if known["fixed_by"] == fixed:
             return known
-    answers, counts, seconds = ask(model, task, questions)
-    verdicts = score(task, questions, answers)
+
+    def running(question: Question, text: str) -> float | None:
+        cheap = task.score is not None and not task.runs_code and len(question.turns) == 1
+        return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
+
+    asked = ask(model, questions, decoding, Journal(folder / "answers"), running)
+    scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
     record = {
         "task": task.name,
         "model": model.name,
-        "metrics": summarise(task, verdicts),
+        "metrics": summarise(task, scored.verdicts, decoding.samples),
         "questions": len(questions),
-        "finish_reasons": dict(counts),
-        "seconds": round(seconds, 2),
+        "finish_reasons": dict(asked.finish_reasons),
+        **scored.judgment,
+        "seconds": round(asked.seconds, 2),
         "fixed_by": fixed,
     }
-    write(folder, task, questions, answers, verdicts, record)
+    write(folder, task, questions, asked.answers, scored.verdicts, record)
     return record
 
 
-def score_responses(name: str, file: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
-    """Score stored responses, `{"id", "response"}` a line, without a model."""
+def score_responses(
+    name: str, file: epath.Path, config: EvaluationConfig, judge: Judge | None = None, out: epath.Path | None = None
+) -> dict[str, Any]:
+    """Score stored responses without a model → a score.json with every question's verdict; into `out` too."""
     task, version = find_task(name)
-    questions = load_questions(task, config)
-    _check_sandbox(task, config)
-    answers = read_responses(file, questions)
-    missing = [q.id for q in questions if q.id not in answers]
-    verdicts = score(task, questions, answers)
-    return {
+    everything = load_questions(task, dataclasses.replace(config, limit=0))
+    questions = everything[: config.limit or None]
+    _check(task, config, judge)
+    answers = stored.read_responses(file, everything)
+    samples = max(map(len, answers.values()), default=1)
+    scored = score(task, questions, answers, config, judge, out, file.stem)
+    record = {
         "task": task.name,
         "model": str(file),
-        "metrics": summarise(task, verdicts),
+        "metrics": summarise(task, scored.verdicts, samples),
         "questions": len(questions),
-        "missing": missing,
-        "fixed_by": _fixed_by(task, version, questions, config),
+        "missing": [q.id for q in questions if q.id not in answers],
+        **scored.judgment,
+        "fixed_by": _fixed_by(task, version, questions, config, judge),
     }
+    if out is not None:
+        write(out, task, questions, answers, scored.verdicts, record)
+    return {**record, "verdicts": {q.id: v for q, v in zip(questions, scored.verdicts, strict=True)}}
 
 
-def _fixed_by(task: Task, version: str, questions: Sequence[Question], config: EvaluationConfig) -> dict[str, Any]:
-    return {
+def _decoding(task: Task, config: EvaluationConfig) -> Decoding:
+    decoding = Decoding(config.temperature or task.temperature, task.max_new_tokens, config.samples, config.seed)
+    if decoding.samples > 1 and decoding.temperature == 0:
+        raise UserError(f"{task.name}: {decoding.samples} greedy samples would all be the same; set a temperature")
+    return decoding
+
+
+def _fixed_by(
+    task: Task, version: str, questions: Sequence[Question], config: EvaluationConfig, judge: Judge | None
+) -> dict[str, Any]:
+    fixed = {
         "task": task.name,
         "task_version": version,
         "data": questions_hash(questions),
         "limit": config.limit,
         "code_version": __version__,
     }
+    if task.rubric and judge:
+        given = config.judge
+        prompts = [prompt for q in questions for prompt in task.rubric.prompts(q, [""] * len(q.turns))]
+        fixed["judge"] = {
+            "id": judge.name, "temperature": given.temperature, "judgings": given.judgings,
+            "max_tokens": given.max_tokens, "prompts": judging.prompts_hash(prompts),
+        }  # fmt: skip
+    return fixed
 
 
-def _check_sandbox(task: Task, config: EvaluationConfig) -> None:
+def _check(task: Task, config: EvaluationConfig, judge: Judge | None) -> None:
+    """Raise UserError for what would only show after all answers are there."""
+    if task.rubric and judge is None:
+        raise UserError(
+            f"{task.name} is rated by a judge: --judge openai:MODEL (any compatible endpoint: OPENAI_BASE_URL and "
+            "OPENAI_API_KEY) or --judge model:DIR_OR_HUB_ID"
+        )
     if task.runs_code and not sandbox.is_safe() and not config.allow_unsandboxed_code:
         raise UserError(
             f"{task.name} runs code that a model wrote, and this machine cannot contain it (standing: "
@@ -116,6 +151,8 @@ def _check_sandbox(task: Task, config: EvaluationConfig) -> None:
 def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
     """The task's questions, at most `limit`. Raises UserError."""
     data = config.data.get(task.name, task.default_data)
+    if not data:
+        raise UserError(f"{task.name} comes with no data of its own: --data {task.name}=PATH")
     try:
         questions = task.load(data)
     except KeyError as error:
@@ -125,113 +162,117 @@ def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
     return questions[: config.limit or None]
 
 
-def ask(model: Model, task: Task, questions: Sequence[Question]) -> tuple[Answers, Counter[str], float]:
-    """Every turn of every question, turn after turn."""
-    begin = time.monotonic()
-    answers: Answers = {q.id: [] for q in questions}
-    reasons: Counter[str] = Counter()
-    for turn in range(max(len(q.turns) for q in questions)):
-        asked = [q for q in questions if len(q.turns) > turn]
-        requests = [
-            Request(tuple(_prompt(model.chat, q, answers[q.id])), task.max_new_tokens, task.temperature) for q in asked
-        ]
-        done = Counter[str]()
+def score(
+    task: Task,
+    questions: Sequence[Question],
+    answers: Answers,
+    config: EvaluationConfig | None = None,
+    judge: Judge | None = None,
+    folder: epath.Path | None = None,
+    model: str = "",
+) -> Scored:
+    """Each question's verdict; a question without an answer is scored as an empty one (and listed as missing)."""
+    whole = [_whole(question, answers.get(question.id, [])) for question in questions]
+    if task.rubric:
+        assert judge is not None and config is not None
+        return _judge(task, questions, whole, config.judge, judge, folder, model)
+    assert task.score is not None
+    rate = task.score
 
-        def finished(index: int, response: Response, done: Counter[str] = done, total: int = len(asked)) -> None:
-            done[response.finish_reason] += 1
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r\033[K{task.name} on {model.name}: {sum(done.values())}/{total} answers")
+    def one(item: tuple[Question, list[list[str]]]) -> Verdict:
+        question, samples = item
+        return task.pool(question, samples, [rate(question, turns) for turns in samples])
 
-        responses = model.sampler.generate(requests, finished)
-        reasons += done
-        for question, response in zip(asked, responses, strict=True):
-            answers[question.id].append(response.text)
+    if not task.runs_code:  # in this thread: some comparisons guard themselves by signals
+        return Scored(list(map(one, zip(questions, whole, strict=True))), {})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return Scored(list(pool.map(one, zip(questions, whole, strict=True))), {})
+
+
+def _whole(question: Question, samples: Sequence[Sequence[str]]) -> list[list[str]]:
+    """At least one sample, each with an answer a turn."""
+    return [[*given, *[""] * (len(question.turns) - len(given))] for given in (samples or [[]])]
+
+
+def _judge(
+    task: Task,
+    questions: Sequence[Question],
+    answers: Sequence[list[list[str]]],
+    config: JudgeConfig,
+    judge: Judge,
+    folder: epath.Path | None,
+    model: str,
+) -> Scored:
+    assert task.rubric is not None
+    given = list(zip(questions, answers, strict=True))
+    journal = Journal((folder or epath.Path("runs") / "judged" / model) / "judgments", every=1)
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{task.name}: {done}/{total} judgments")
+
+    judged = judging.judge_all(task.rubric, judge, config, given, journal, progress)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
-    return answers, reasons, time.monotonic() - begin
+    ratings = judging.turn_ratings(judged.judgments)
+    verdicts = []
+    for question, samples in given:
+        each = [
+            task.rubric.rate(question, [
+                ratings.get((question.id, i), {}).get(prompt + 1)
+                for prompt in range(len(task.rubric.prompts(question, turns)))
+            ]) for i, turns in enumerate(samples)
+        ]  # fmt: skip
+        verdicts.append(task.pool(question, samples, each))
+    if folder is not None:
+        when = time.time()
+        fastchat.write_answers(folder, model, {q.id: samples for q, samples in given}, when)
+        if not task.rubric.pairwise:
+            fastchat.write_judgments(folder, model, judge.name, judged.judgments, when)
+    return Scored(verdicts, {
+        "judgments": len(judged.judgments), "judgments_known_before": judged.known, "unparsed": judged.unparsed,
+        "failed": judged.failed, "flags": judging.flags(given), "judge_input_tokens": judged.input_tokens,
+        "judge_output_tokens": judged.output_tokens, "judge_dollars": round(judged.dollars, 4),
+    })  # fmt: skip
 
 
-def _prompt(chat: Chat, question: Question, answers: Sequence[str]) -> list[int]:
-    messages = []
-    for said, answer in zip(question.turns, answers, strict=False):
-        messages += [Message("user", said), Message("assistant", answer)]
-    messages.append(Message("user", question.turns[len(answers)]))
-    return chat.prompt(messages)
-
-
-def score(task: Task, questions: Sequence[Question], answers: Answers) -> list[dict[str, float | None]]:
-    """Each question's metrics; a question without an answer is scored as an empty one (and listed as missing)."""
-
-    def one(question: Question) -> dict[str, float | None]:
-        given = answers.get(question.id, [])
-        return task.score(question, [*given, *[""] * (len(question.turns) - len(given))])
-
-    with ThreadPoolExecutor(os.cpu_count() if task.runs_code else 1) as pool:
-        return list(pool.map(one, questions))
-
-
-def summarise(task: Task, verdicts: Sequence[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
+def summarise(task: Task, verdicts: Sequence[Verdict], samples: int = 1) -> dict[str, dict[str, Any]]:
     """Each metric's value, n and 95 % interval: Wilson's for rates, bootstrap over questions for means."""
     metrics: dict[str, dict[str, Any]] = {}
     for metric in task.metrics:
-        values = [v for verdict in verdicts if (v := verdict[metric.name]) is not None]
+        if metric.samples > samples:
+            continue
+        told = [verdict for verdict in verdicts if verdict[metric.name] is not None]
+        values = [float(verdict[metric.name] or 0) for verdict in told]
+        weights = [float(verdict[metric.weight] or 0) if metric.weight else 1.0 for verdict in told]
         n = len(values)
         if n == 0:  # no question is about it: no number either
             metrics[metric.name] = {"value": None, "n": 0, "low": None, "high": None, "best": metric.best}
             continue
-        low, high = wilson(sum(values), n) if metric.is_rate else bootstrap_mean(values)
-        metrics[metric.name] = {"value": sum(values) / n, "n": n, "low": low, "high": high, "best": metric.best}
+        value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+        binary = metric.is_rate and not metric.weight and all(v in (0, 1) for v in values)
+        low, high = wilson(sum(values), n) if binary else bootstrap_mean(values, weights)
+        metrics[metric.name] = {"value": value, "n": n, "low": low, "high": high, "best": metric.best}
     return metrics
 
 
-def read_responses(file: epath.Path, questions: Sequence[Question]) -> Answers:
-    """Stored responses by question id; `response` is a string, or a list with one a turn. Raises UserError."""
-    if not file.exists():
-        raise UserError(f"no file {file}")
-    known = {q.id: len(q.turns) for q in questions}
-    answers: Answers = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            identifier, response = row["id"], row["response"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{file}:{number}: must be {{"id": …, "response": …}} ({type(error).__name__}: {error}); '
-                "a half-written last line can be deleted, its question then counts as missing"
-            ) from None
-        if identifier not in known:
-            raise UserError(f"{file}:{number}: no question '{identifier}' in this benchmark; "
-                            f"{did_you_mean(str(identifier), known)}")  # fmt: skip
-        if identifier in answers:
-            raise UserError(f"{file}:{number}: a second response to '{identifier}'; keep one of them")
-        turns = response if isinstance(response, list) else [response]
-        if not all(isinstance(turn, str) for turn in turns) or len(turns) > known[identifier]:
-            raise UserError(f"{file}:{number}: response must be text, or a list of {known[identifier]} texts")
-        answers[identifier] = turns
-    return answers
-
-
 def write(
-    folder: epath.Path,
-    task: Task,
-    questions: Sequence[Question],
-    answers: Answers,
-    verdicts: Sequence[dict[str, float | None]],
+    folder: epath.Path, task: Task, questions: Sequence[Question], answers: Answers, verdicts: Sequence[Verdict],
     record: dict[str, Any],
-) -> None:
-    """responses.jsonl (question, response, verdict a line), then score.json."""
+) -> None:  # fmt: skip
+    """responses.jsonl (question, response, what of it was compared, verdict; a line a question), then score.json."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "responses.jsonl").open("w") as stream:
         for question, verdict in zip(questions, verdicts, strict=True):
-            given = answers.get(question.id, [])
+            said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
             row = {
                 "id": question.id, "turns": question.turns,
-                "response": given[0] if len(question.turns) == 1 and given else given,
+                **({"response": said[0]} if len(said) == 1 else {"samples": said}),
+                **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
+                   if task.extract else {}),
                 "scores": verdict, "reference": dict(question.reference),
             }  # fmt: skip
             stream.write(json.dumps(row) + "\n")
     partial = folder / "score.json.partial"
     partial.write_text(json.dumps(record, indent=1))
-    partial.rename(folder / "score.json")
+    partial.replace(folder / "score.json")

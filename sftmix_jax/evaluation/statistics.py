@@ -22,13 +22,14 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over questions; the same numbers give the same interval."""
+def bootstrap_mean(values: Sequence[float], weights: Sequence[float] = (), seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a (weighted) mean over questions; the same numbers give the same interval."""
     if not values:
         return float("nan"), float("nan")
     data = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(0, len(data), (_RESAMPLES, len(data)))].mean(axis=1)
+    weight = np.asarray(weights, np.float64) if len(weights) else np.ones_like(data)
+    drawn = np.random.default_rng(seed).integers(0, len(data), (_RESAMPLES, len(data)))
+    means = (data * weight)[drawn].sum(axis=1) / weight[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -47,3 +48,10 @@ def paired_bootstrap(differences: Sequence[float], seed: int = 0) -> float:
     means = data[rng.integers(0, len(data), (_RESAMPLES, len(data)))].mean(axis=1)
     beyond = min((means <= 0).sum(), (means >= 0).sum())
     return float(min(1.0, 2 * (beyond + 1) / (_RESAMPLES + 1)))
+
+
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """Unbiased estimate of P(one of k passes) from `passed` of `samples` (Chen et al. 2021, equation 1)."""
+    if not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, there are {samples}")
+    return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)

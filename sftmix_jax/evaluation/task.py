@@ -11,6 +11,10 @@ from typing import Any
 
 from sftmix_jax import desk
 from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation.judging import Rubric
+
+Turns = Sequence[str]  # an answer a turn
+Verdict = dict[str, float | None]  # by metric; None: this metric is not about this question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Question:
     id: str
     turns: tuple[str, ...]  # what the user says; the second turn follows the first answer
     reference: Mapping[str, Any]  # all that the scoring needs
+    temperature: float | None = None  # where it is not the task's
+    choices: tuple[str, ...] = ()  # the answer is the likeliest of these, nothing is generated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +32,35 @@ class Metric:
     is_rate: bool = True  # each question gives 0 or 1, or (False) a number up to `best`
     best: float = 1.0
     about: str = ""
+    samples: int = 1  # how many samples a question it takes, at least
+    weight: str = ""  # the verdict's entry that weights the question in the mean; by default all weigh the same
+
+
+def mean_over_samples(question: Question, samples: Sequence[Turns], verdicts: Sequence[Verdict]) -> Verdict:
+    """Each metric's mean over the samples that it is about."""
+    out: Verdict = {}
+    for metric in verdicts[0]:
+        values = [v for verdict in verdicts if (v := verdict[metric]) is not None]
+        out[metric] = sum(values) / len(values) if values else None
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A benchmark. `score` is called once a question, from several threads."""
+    """A benchmark: its questions, and either a score or a judge's rubric.
+
+    `score` says what one sample is worth, and is called from several threads; `pool` makes one verdict of a
+    question's samples.
+    """
 
     name: str
     load: Callable[[str], list[Question]]  # from a path, or from `default_data`
-    score: Callable[[Question, Sequence[str]], dict[str, float | None]]  # None: this metric is not about it
     metrics: tuple[Metric, ...]  # the first is the one that tables show
     default_data: str
+    score: Callable[[Question, Turns], Verdict] | None = None
+    pool: Callable[[Question, Sequence[Turns], Sequence[Verdict]], Verdict] = mean_over_samples
+    extract: Callable[[Question, Turns], Any] | None = None  # what of a sample was compared, for people who look
+    rubric: Rubric | None = None
     max_new_tokens: int = 512
     temperature: float = 0.0
     runs_code: bool = False
@@ -57,5 +81,5 @@ def find_task(name: str) -> tuple[Task, str]:
 
 def questions_hash(questions: Sequence[Question]) -> str:
     """A hash of what is asked and of the references."""
-    text = repr([(q.id, q.turns, sorted(q.reference.items())) for q in questions])
+    text = repr([(q.id, q.turns, sorted(q.reference.items()), q.temperature, q.choices) for q in questions])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -32,6 +32,7 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     sample: int = 0  # which of several samples of one prompt; they differ
+    stop_strings: tuple[str, ...] = ()  # besides the sampler's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +94,12 @@ class Sampler:
         """
         responses: list[Response | None] = [None] * len(requests)
 
+        def stops(index: int) -> list[str]:
+            return [*self._stop_strings, *requests[index].stop_strings]
+
         def finish(index: int, tokens: Sequence[int], reason: str) -> None:
             text = self.tokenizer.decode(tokens)
-            for stop in self._stop_strings:
+            for stop in stops(index):
                 text = text.partition(stop)[0]
             response = responses[index] = Response(text, tuple(tokens), reason)
             finished(index, response)
@@ -129,9 +133,9 @@ class Sampler:
                 if token in self._stops:
                     return leave(slot, "stop")
                 row.tokens.append(token)
-            if self._stop_strings:
+            if stops := [*self._stop_strings, *requests[row.index].stop_strings]:
                 text = self.tokenizer.decode(row.tokens)
-                if any(stop in text for stop in self._stop_strings):
+                if any(stop in text for stop in stops):
                     return leave(slot, "stop")
             if not slots.active[slot]:
                 leave(slot, "length")
@@ -191,14 +195,14 @@ class Sampler:
     def log_likelihood(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
         """For each (prompt, completion): log p(completion | prompt), and whether greedy decoding gives it.
 
-        Raises ValueError if a pair is longer than the model.
+        Raises ValueError if a pair is longer than the model (and one: the last token is only predicted).
         """
         out: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         by_bucket: dict[int, list[int]] = {}
         for index, (prompt, completion) in enumerate(pairs):
             total = len(prompt) + len(completion)
-            if total > self.config.max_length or not prompt:
-                raise ValueError(f"pair {index}: {total} tokens, the model holds 1 to {self.config.max_length}")
+            if total > self.config.max_length + 1 or not prompt:
+                raise ValueError(f"pair {index}: {total} tokens, the model takes 2 to {self.config.max_length + 1}")
             by_bucket.setdefault(bucket(total), []).append(index)
         for size, indices in by_bucket.items():
             for start in range(0, len(indices), self.slots):

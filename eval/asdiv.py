@@ -1,0 +1,11 @@
+"""ASDiv: elementary word problems of many kinds (Miao et al. 2020).
+
+A row: {"body": "Seven red apples and two green apples are in the basket.", "question": "How many …?", "answer":
+"9 (apples)"}
+
+Zero-shot in the chat template, greedy, read by GSM8K's two rules (gsm8k.py).
+"""
+
+from sftmix_jax.evaluation import numbers
+
+TASK = numbers.task("asdiv", default_data="hf:EleutherAI/asdiv:validation")

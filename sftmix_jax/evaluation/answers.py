@@ -1,0 +1,164 @@
+"""Ask a model a benchmark's questions; what it has answered before is taken from the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+
+from sftmix_jax import identity
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.sources import Message
+from sftmix_jax.evaluation.journal import Journal
+from sftmix_jax.evaluation.task import Question
+from sftmix_jax.sampling.sampler import Request, Response, Sampler
+
+Samples = list[list[str]]  # of one question: sample → turn → text
+Answers = dict[str, Samples]  # by question id
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Something that answers, and where its scores go."""
+
+    name: str
+    identity: dict[str, Any]  # what fixes its answers
+    sampler: Sampler
+    chat: Chat
+    folder: epath.Path  # eval/<task>/ is made in here
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How answers are drawn."""
+
+    temperature: float
+    max_new_tokens: int
+    samples: int = 1
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Asked:
+    answers: Answers
+    finish_reasons: Counter[str]
+    seconds: float
+    known: int  # answers that were on disk already
+
+
+def ask(
+    model: Model,
+    questions: Sequence[Question],
+    decoding: Decoding,
+    journal: Journal,
+    running: Callable[[Question, str], float | None] = lambda question, text: None,
+) -> Asked:
+    """Every turn of every sample of every question, turn after turn.
+
+    `running` gives what a finished answer is worth, for the progress line.
+    """
+    begin, known = time.monotonic(), 0
+    answers: Answers = {q.id: [[] for _ in range(decoding.samples)] for q in questions}
+    reasons: Counter[str] = Counter()
+    for turn in range(max(len(q.turns) for q in questions)):
+        asked = [(q, sample) for q in questions if len(q.turns) > turn for sample in range(decoding.samples)]
+        keys = [_key(model, decoding, q, sample, answers[q.id][sample]) for q, sample in asked]
+        new = [i for i, key in enumerate(keys) if journal.get(key) is None]
+        known += len(asked) - len(new)
+        progress = _Progress(f"{model.folder.name}: turn {turn + 1}" if turn else model.folder.name, len(new))
+
+        def finished(i: int, response: Response, new: list[int] = new, keys: list[str] = keys,
+                     asked: list[tuple[Question, int]] = asked, progress: _Progress = progress) -> None:  # fmt: skip
+            journal.put(keys[new[i]], {"text": response.text, "finish_reason": response.finish_reason})
+            progress.add(len(response.tokens), running(asked[new[i]][0], response.text))
+
+        _answer(model, decoding, [(*asked[i], answers[asked[i][0].id][asked[i][1]]) for i in new], finished)
+        progress.close()
+        for (question, sample), key in zip(asked, keys, strict=True):
+            row = journal.get(key)
+            assert row is not None
+            answers[question.id][sample].append(row["text"])
+            reasons[row["finish_reason"]] += 1
+    journal.close()
+    return Asked(answers, reasons, time.monotonic() - begin, known)
+
+
+def _answer(
+    model: Model,
+    decoding: Decoding,
+    asked: Sequence[tuple[Question, int, Sequence[str]]],
+    finished: Callable[[int, Response], None],
+) -> None:
+    chosen = [i for i, (question, _, _) in enumerate(asked) if question.choices]
+    for i in chosen:
+        finished(i, _likeliest(model, asked[i][0]))
+    free = [i for i, (question, _, _) in enumerate(asked) if not question.choices]
+    requests = [
+        Request(
+            tuple(_prompt(model.chat, question, said)), decoding.max_new_tokens,
+            _temperature(decoding, question), seed=decoding.seed, sample=sample,
+        ) for question, sample, said in (asked[i] for i in free)
+    ]  # fmt: skip
+    model.sampler.generate(requests, lambda i, response: finished(free[i], response))
+
+
+def _temperature(decoding: Decoding, question: Question) -> float:
+    return decoding.temperature if question.temperature is None else question.temperature
+
+
+def _prompt(chat: Chat, question: Question, answers: Sequence[str]) -> list[int]:
+    messages = []
+    for said, answer in zip(question.turns, answers, strict=False):
+        messages += [Message("user", said), Message("assistant", answer)]
+    messages.append(Message("user", question.turns[len(answers)]))
+    return chat.prompt(messages)
+
+
+def _likeliest(model: Model, question: Question) -> Response:
+    """The choice that the model finds likeliest behind the question."""
+    asked = [Message("user", question.turns[0])]
+    prompt = model.chat.prompt(asked)
+    pairs = [(prompt, model.chat.answer(asked, choice)) for choice in question.choices]
+    found = [value for value, _ in model.sampler.log_likelihood(pairs)]
+    return Response(question.choices[found.index(max(found))], (), "likeliest")
+
+
+def _key(model: Model, decoding: Decoding, question: Question, sample: int, said: Sequence[str]) -> str:
+    """All that this answer depends on."""
+    return identity.digest({
+        "model": model.identity, "template": model.chat.fingerprint, "turns": question.turns[: len(said) + 1],
+        "said": said, "choices": question.choices, "temperature": _temperature(decoding, question),
+        "max_new_tokens": decoding.max_new_tokens, "seed": decoding.seed, "sample": sample,
+    })  # fmt: skip
+
+
+class _Progress:
+    """One line in the terminal: answers, what they are worth so far, tokens a second, time left."""
+
+    def __init__(self, name: str, total: int):
+        self._name, self._total, self._begin = name, total, time.monotonic()
+        self._done = self._tokens = 0
+        self._worth: list[float] = []
+        self._shown = sys.stderr.isatty() and total > 0
+
+    def add(self, tokens: int, worth: float | None) -> None:
+        self._done += 1
+        self._tokens += tokens
+        self._worth += [] if worth is None else [worth]
+        if self._shown:
+            seconds = time.monotonic() - self._begin
+            left = seconds / self._done * (self._total - self._done)
+            score = f"  score {sum(self._worth) / len(self._worth):.3f}" if self._worth else ""
+            sys.stderr.write(
+                f"\r\033[K{self._name}  {self._done}/{self._total} answers{score}  "
+                f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {int(left) // 60}:{int(left) % 60:02} left"
+            )
+
+    def close(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\033[K")

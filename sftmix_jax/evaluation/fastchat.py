@@ -1,0 +1,110 @@
+"""MT-Bench's files, and answers and judgments in FastChat's layout: its tools read ours and ours read theirs.
+
+Layout: `data/mt_bench/model_answer/<model>.jsonl` and `data/mt_bench/model_judgment/<judge>_single.jsonl` of FastChat
+0.2.36 (`fastchat/llm_judge`, common.py and gen_model_answer.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
+
+_WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are judged with a reference answer
+
+
+class JudgePrompt(NamedTuple):
+    """A row of judge_prompts.jsonl."""
+
+    name: str
+    system: str
+    template: str
+
+    def fill(self, answers: Sequence[str], **fields: str) -> Prompt:
+        """The prompt with its fields; `answers` are the judged ones, which its delimiters must hold in."""
+        return Prompt(self.name, self.system, delimited(self.template, answers).format(**fields))
+
+
+class Entry(NamedTuple):
+    """A question of MT-Bench with what it is judged by."""
+
+    number: int
+    category: str
+    turns: tuple[str, str]
+    references: tuple[str, ...]  # a reference answer a turn, where the category is judged with one
+
+
+def read_benchmark(folder: epath.Path) -> tuple[list[Entry], dict[str, JudgePrompt]]:
+    """FastChat's data/mt_bench with judge_prompts.jsonl in it or beside it → questions, prompts by name.
+
+    Raises UserError for a missing file, or a category that needs a reference answer and has none.
+    """
+    prompts_file = next(
+        (f for f in (folder / "judge_prompts.jsonl", folder.parent / "judge_prompts.jsonl") if f.exists()), None
+    )
+    questions_file = folder / "question.jsonl"
+    if prompts_file is None or not questions_file.exists():
+        missing = questions_file if prompts_file else folder / "judge_prompts.jsonl"
+        raise UserError(
+            f"no file {missing}; give the folder fastchat/llm_judge/data/mt_bench of FastChat's repository, with its "
+            "judge_prompts.jsonl: --data mt_bench=DIR"
+        )
+    references: dict[Any, list[str]] = {}
+    for file in sorted((folder / "reference_answer").glob("*.jsonl")):
+        references |= {row["question_id"]: row["choices"][0]["turns"] for row in _read(file)}
+    entries = []
+    for row in _read(questions_file):
+        number, needed = row["question_id"], row["category"] in _WITH_REFERENCE
+        if needed and number not in references:
+            raise UserError(f"{folder}/reference_answer: no reference answer to question {number} ({row['category']})")
+        given = tuple(references[number]) if needed else ()
+        entries.append(Entry(number, row["category"], tuple(row["turns"]), given))
+    prompts = {
+        row["name"]: JudgePrompt(row["name"], row["system_prompt"], row["prompt_template"])
+        for row in _read(prompts_file)
+    }
+    return entries, prompts
+
+
+def _read(file: epath.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+
+
+def write_answers(folder: epath.Path, model: str, answers: Mapping[str, Sequence[Sequence[str]]], when: float) -> None:
+    """model_answer/<model>.jsonl: a line a question, a choice a sample."""
+    rows = [
+        {
+            "question_id": _number(id), "answer_id": hashlib.sha256(repr((id, samples)).encode()).hexdigest()[:22],
+            "model_id": model, "tstamp": when,
+            "choices": [{"index": i, "turns": list(turns)} for i, turns in enumerate(samples)],
+        } for id, samples in answers.items()
+    ]  # fmt: skip
+    _write(folder / "model_answer" / f"{model}.jsonl", rows)
+
+
+def write_judgments(folder: epath.Path, model: str, judge: str, judgments: Sequence[Judgment], when: float) -> None:
+    """model_judgment/<judge>_single.jsonl: a line a turn and judging; a reply without a rating scores -1 there."""
+    rows = [
+        {
+            "question_id": _number(j.question), "model": model, "judge": [judge, j.prompt.name],
+            "user_prompt": j.prompt.user, "judgment": j.reply, "score": -1 if j.rating is None else j.rating,
+            "turn": j.turn, "tstamp": when,
+        } for j in judgments
+    ]  # fmt: skip
+    _write(folder / "model_judgment" / f"{judge.replace('/', '_').replace(':', '_')}_single.jsonl", rows)
+
+
+def _number(id: str) -> int | str:
+    tail = id.rpartition("/")[2]
+    return int(tail) if tail.isdigit() else tail
+
+
+def _write(file: epath.Path, rows: Sequence[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

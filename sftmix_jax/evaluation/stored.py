@@ -1,0 +1,100 @@
+"""Responses as files hold them: our own, FastChat's answers, EvalPlus' and lm-eval's samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.evaluation.answers import Answers
+from sftmix_jax.evaluation.task import Question
+
+
+class _Given(NamedTuple):
+    """What one line says: a question's samples, each with an answer a turn."""
+
+    id: str
+    samples: list[list[str]]
+    more: bool  # further lines about this question are further samples
+    again: bool = False  # the same line may stand there again (lm-eval: once a filter)
+
+
+def read_responses(file: epath.Path, questions: Sequence[Question]) -> Answers:
+    """Stored responses by question id, whoever wrote them.
+
+    Ours         {"id", "response"}: a text, or a list with one a turn; or {"id", "samples": [response, …]}
+    FastChat     {"question_id", "choices": [{"turns": […]}]}
+    EvalPlus     {"task_id", "solution"} or {"task_id", "completion"}; several lines are several samples
+    lm-eval      {"doc_id", "resps": [[…]]}; doc_id counts the questions of the file
+
+    Raises UserError with file and line for anything else, an unknown question or a second response.
+    """
+    if not file.exists():
+        raise UserError(f"no file {file}")
+    known = {q.id: len(q.turns) for q in questions}
+    answers: Answers = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{file}:{number}"
+        given = _read_line(line, where, [q.id for q in questions])
+        if given.id not in known:
+            raise UserError(f"{where}: no question '{given.id}' in this benchmark; {did_you_mean(given.id, known)}")
+        for turns in given.samples:
+            if not all(isinstance(turn, str) for turn in turns) or len(turns) > known[given.id]:
+                raise UserError(f"{where}: response must be text, or a list of {known[given.id]} texts")
+        if given.id in answers and not given.more and not (given.again and answers[given.id] == given.samples):
+            raise UserError(f"{where}: a second response to '{given.id}'; keep one of them")
+        if given.more:
+            answers.setdefault(given.id, []).extend(given.samples)
+        else:
+            answers[given.id] = given.samples
+    return answers
+
+
+def _read_line(line: str, where: str, ids: Sequence[str]) -> _Given:
+    try:
+        row = json.loads(line)
+        for column, read in _LAYOUTS.items():
+            if column in row:
+                return read(row, ids)
+        raise KeyError("id")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f'{where}: must be {{"id": …, "response": …}} ({type(error).__name__}: {error}); '
+            "a half-written last line can be deleted, its question then counts as missing"
+        ) from None
+
+
+def _turns(response: Any) -> list[str]:
+    return response if isinstance(response, list) else [response]
+
+
+def _ours(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+    samples = row["samples"] if "samples" in row else [row["response"]]
+    return _Given(str(row["id"]), [_turns(sample) for sample in samples], more=False)
+
+
+def _fastchat(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+    number = str(row["question_id"])
+    named = next((id for id in ids if id.rpartition("/")[2] == number), number)
+    return _Given(named, [choice["turns"] for choice in row["choices"]], more=False)
+
+
+def _evalplus(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+    return _Given(row["task_id"], [[row["solution"] if "solution" in row else row["completion"]]], more=True)
+
+
+def _lm_eval(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+    position = int(row["doc_id"])
+    named = ids[position] if 0 <= position < len(ids) else f"doc_id {position}"
+    return _Given(named, [[text] for text in row["resps"][0]], more=False, again=True)
+
+
+# The column that tells a layout.
+_LAYOUTS: dict[str, Callable[[dict[str, Any], Sequence[str]], _Given]] = {
+    "id": _ours, "question_id": _fastchat, "task_id": _evalplus, "doc_id": _lm_eval,
+}  # fmt: skip

@@ -1,0 +1,183 @@
+"""The benchmarks beyond GSM8K and HumanEval, several samples, other systems' files, and evaluations that resume."""
+
+import dataclasses
+import json
+from itertools import combinations
+
+import pytest
+from etils import epath
+
+from sftmix_jax.data.sources import Message
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.journal import Journal
+from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.statistics import pass_at_k
+from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.opening import Opening, open_model
+
+TINY = EvaluationConfig(data={"tiny_math": "tiny:4"})
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return epath.Path(path)
+
+
+def test_responses_of_other_systems_are_read_as_they_are(tmp_path):
+    """The same four answers in five layouts get the same verdicts, row by row."""
+    questions = find_task("tiny_math")[0].load("tiny:4")
+    texts = [f"#### {q.reference['result'] + (i % 2)}" for i, q in enumerate(questions)]
+    layouts = {
+        "ours": [{"id": q.id, "response": t} for q, t in zip(questions, texts, strict=True)],
+        "stored": [{"id": q.id, "samples": [t], "scores": {}} for q, t in zip(questions, texts, strict=True)],
+        "fastchat": [{"question_id": i, "model_id": "m", "choices": [{"index": 0, "turns": [t]}]}
+                     for i, t in enumerate(texts)],
+        "evalplus": [{"task_id": q.id, "solution": t} for q, t in zip(questions, texts, strict=True)],
+        "lm_eval": [{"doc_id": i, "doc": {}, "resps": [[t]], "filter": f}
+                    for f in ("strict-match", "flexible-extract") for i, t in enumerate(texts)],
+    }  # fmt: skip
+    for name, rows in layouts.items():
+        record = runner.score_responses("tiny_math", write(tmp_path / f"{name}.jsonl", rows), TINY)
+        assert [v["strict"] for v in record["verdicts"].values()] == [1, 0, 1, 0], name
+        assert record["missing"] == []
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_pass():
+    """Against counting every draw of k from n."""
+    for n, passed, k in ((5, 2, 1), (5, 2, 3), (6, 0, 2), (4, 4, 4), (7, 1, 6)):
+        draws = [any(i < passed for i in draw) for draw in combinations(range(n), k)]
+        assert pass_at_k(n, passed, k) == pytest.approx(sum(draws) / len(draws))
+    with pytest.raises(ValueError, match="needs at least 3"):
+        pass_at_k(2, 1, 3)
+
+
+def test_several_samples_are_pooled(tmp_path):
+    questions = [{"question": "q", "answer": "#### 7"}, {"question": "r", "answer": "#### 5"}]
+    rows = [
+        {"id": "gsm8k/0", "samples": ["#### 7", "it is 7", "#### 8"]},
+        {"id": "gsm8k/1", "samples": ["6", "6", "5"]},
+    ]
+    config = EvaluationConfig(data={"gsm8k": str(write(tmp_path / "q.jsonl", questions))})
+    record = runner.score_responses("gsm8k", write(tmp_path / "r.jsonl", rows), config)
+    assert record["verdicts"]["gsm8k/0"] == {"strict": 1 / 3, "flexible": 2 / 3, "majority": 1.0}
+    assert record["verdicts"]["gsm8k/1"] == {"strict": 0.0, "flexible": 1 / 3, "majority": 0.0}
+    assert record["metrics"]["majority"]["value"] == 0.5 and record["metrics"]["flexible"]["value"] == 0.5
+
+
+def test_other_word_problems_and_their_columns(tmp_path):
+    rows = {
+        "gsm_hard": {"input": "q", "target": 3431580.0},
+        "svamp": {"Body": "There are 8.", "Question": "How many?", "Answer": "8.0"},
+        "asdiv": {"body": "b", "question": "q", "answer": "9 (apples)"},
+        "mawps": {"sQuestion": "q", "lSolutions": [27.0]},
+    }
+    for name, row in rows.items():
+        (question,) = find_task(name)[0].load(str(write(tmp_path / f"{name}.jsonl", [row])))
+        gold = question.reference["answer"]
+        assert gold in (3431580.0, 8, 9, 27) and question.id == f"{name}/0"
+        assert find_task(name)[0].score(question, [f"so it is {gold:,}"])["flexible"] == 1
+    with pytest.raises(UserError, match="no columns of a word problem"):
+        find_task("svamp")[0].load(str(write(tmp_path / "x.jsonl", [{"a": 1}])))
+
+
+@pytest.mark.parametrize(
+    ("response", "boxed", "flexible"),
+    [
+        (r"so \boxed{\frac12}", 1, 1),
+        (r"\boxed{0.5}", 1, 1),
+        (r"\boxed{2}", 0, 0),
+        ("The answer is $1/2$.", 0, 1),
+        ("", 0, 0),
+    ],
+)
+def test_math_answers_are_compared_by_meaning(response, boxed, flexible):
+    pytest.importorskip("math_verify")
+    question = Question("math/0", ("q",), {"solution": r"Half of one is $\boxed{\frac{1}{2}}$."})
+    assert find_task("math")[0].score(question, [response]) == {"boxed": boxed, "flexible": flexible}
+
+
+def test_ifeval_by_hand(shared):
+    pytest.importorskip("lm_eval")
+    task, _ = find_task("ifeval")
+    assert len(task.load(str(shared / "data" / "eval" / "ifeval_input.jsonl"))) == 541
+    kinds = ["punctuation:no_comma", "change_case:english_lowercase"]
+    reference = {"key": 1, "prompt": "p", "instruction_id_list": kinds, "kwargs": [{}, {}]}
+    found = task.score(Question("ifeval/1", ("p",), reference), ["Sure:\nno comma and all of it is in lower case"])
+    assert found == {
+        "instructions": 2, "prompt strict": 0, "instruction strict": 0.5, "prompt loose": 1, "instruction loose": 1
+    }  # fmt: skip
+    metrics = runner.summarise(task, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
+    assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
+
+
+def test_evalplus_rows_are_tested_against_their_canonical_solution(tmp_path):
+    row = {"task_id": "HumanEval/0", "prompt": "def f(x):\n    'Half.'\n", "canonical_solution": "    return x / 2\n",
+           "entry_point": "f", "base_input": [[1], [4]], "plus_input": [[-3]], "atol": 1e-6}  # fmt: skip
+    task, _ = find_task("humaneval_plus")
+    (question,) = task.load(str(write(tmp_path / "p.jsonl", [row])))
+    assert task.score(question, ["    return x * 0.5\n"])["pass@1"] == 1
+    assert task.score(question, ["    return abs(x) / 2\n"])["pass@1"] == 0
+
+
+def test_mbpp_runs_its_tests(tmp_path):
+    row = {"task_id": 11, "text": "Double it.", "test_list": ["assert twice(2) == 4", "assert twice(-1) == -2"]}
+    task, _ = find_task("mbpp")
+    (question,) = task.load(str(write(tmp_path / "p.jsonl", [row])))
+    assert task.score(question, ["```python\ndef twice(x):\n    return 2 * x\n```"])["pass@1"] == 1
+    assert task.score(question, ["```python\ndef twice(x):\n    return 4\n```"])["pass@1"] == 0
+
+
+def test_mmlu_takes_the_likeliest_letter(tmp_path):
+    row = {"question": "2 + 2?", "subject": "abstract_algebra", "choices": ["3", "4", "5", "6"], "answer": 1}
+    model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path / "m"))
+    config = EvaluationConfig(data={"mmlu": str(write(tmp_path / "q.jsonl", [row]))})
+    runner.run_task(model, "mmlu", config)
+    (stored,) = map(json.loads, (tmp_path / "m" / "eval" / "mmlu" / "responses.jsonl").read_text().splitlines())
+    tokenizer = model.chat.tokenizer
+    prompt = model.chat.prompt([Message("user", stored["turns"][0])])
+    texts = {letter: tokenizer.decode_whole(prompt) + f" {letter}{tokenizer.eos}" for letter in "ABCD"}
+    answers = {letter: tokenizer.encode(text)[len(prompt) :] for letter, text in texts.items()}
+    found = {letter: model.sampler.log_likelihood([(prompt, answer)])[0][0] for letter, answer in answers.items()}
+    assert stored["response"] == max(found, key=found.__getitem__)
+
+
+def test_a_journal_keeps_what_it_was_given(tmp_path):
+    folder = epath.Path(tmp_path / "journal")
+    first = Journal(folder, every=2)
+    for i in range(5):
+        first.put(str(i), {"text": i})
+    assert len(Journal(folder)) == 4  # as if killed: the fifth was not written yet
+    first.close()
+    again = Journal(folder)
+    assert len(again) == 5 and again.get("4") == {"text": 4} and again.get("5") is None
+    assert len(list(folder.glob("*"))) == 1
+
+
+def test_an_evaluation_that_was_killed_asks_only_for_what_is_missing(tmp_path, monkeypatch):
+    model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path / "m"))
+    config = EvaluationConfig(data={"tiny_math": "tiny:12"})
+    whole = runner.run_task(dataclasses.replace(model, folder=epath.Path(tmp_path / "w")), "tiny_math", config)
+    asked = []
+    generate = model.sampler.generate
+
+    def dies(requests, finished):
+        asked.append(len(requests))
+        done = []
+
+        def some(index, response):
+            finished(index, response)
+            done.append(index)
+            if len(asked) == 1 and len(done) == 5:
+                raise KeyboardInterrupt
+
+        return generate(requests, some)
+
+    monkeypatch.setattr(model.sampler, "generate", dies)
+    monkeypatch.setattr("sftmix_jax.evaluation.journal._SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_task(model, "tiny_math", config)
+    assert runner.run_task(model, "tiny_math", config)["metrics"] == whole["metrics"]
+    assert asked == [12, 7]
+    runner.run_task(model, "tiny_math", dataclasses.replace(config, data={"tiny_math": "tiny:14"}))
+    assert asked == [12, 7, 2]  # two new questions
