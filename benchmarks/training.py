@@ -22,7 +22,6 @@ import timing
 
 from sftmix_jax import host_memory
 from sftmix_jax.data import cache, loader
-from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig, Plan
 from sftmix_jax.data.mixture import Share
@@ -51,7 +50,7 @@ class Ours:
         from sftmix_jax.training.step import TrainState, make_trainer, put_params
 
         compute, self.mesh = Compute("float32", "none"), sharding.make_mesh(MeshConfig())
-        optimizer = make_optimizer(OptimizerConfig(), 1000)
+        optimizer = make_optimizer(OptimizerConfig())
         self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, accumulation=1)
         params = put_params(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
         self.state = TrainState(params, self.trainer.init_optimizer(params))
@@ -65,7 +64,7 @@ class Ours:
         for batch in itertools.islice(batches, STEPS):
             tokens += int((batch["segment_ids"] > 0).sum())
             rows = len(batch["tokens"])
-            self.state, measured = self.trainer.train_step(self.state, self.put(self.mesh, batch, rows))
+            self.state, measured = self.trainer.train_step(self.state, self.put(self.mesh, batch, rows), np.float32(2e-5))
         jax.block_until_ready(measured)
         return tokens
 

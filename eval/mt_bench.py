@@ -9,7 +9,8 @@ A row: {"question_id": 81, "category": "writing", "turns": ["Compose an engaging
 
 The answers are drawn at FastChat's temperatures by category, up to 1,024 tokens a turn. Mathematics, reasoning
 and coding are judged with a reference answer; the second turn with the whole conversation before it. `[[rating]]` is
-read from the reply, else `[rating]`; a reply without one, or with one outside of 1 to 10, is listed as unparsed and counts
+read from the reply, else `[rating]`; a reply without one, or with one outside of 1 to 10, is listed as unparsed and
+counts
 as nothing. The delimiters around an answer carry a nonce that FastChat's do not.
 
 Data: --data mt_bench=DIR, FastChat's fastchat/llm_judge/data/mt_bench with judge_prompts.jsonl.

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from sftmix_jax import host_memory
+from sftmix_jax import compilation, host_memory
 from sftmix_jax.errors import UserError
 
 _DISK = {
@@ -23,6 +23,7 @@ _DISK = {
 def run(command: Callable[[], int | None]) -> None:
     """Run a command; bad input ends it with one message on stderr and exit code 2."""
     host_memory.keep_freed()
+    compilation.keep_compiled()
     try:
         code = command()
     except UserError as error:

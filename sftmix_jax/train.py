@@ -23,7 +23,7 @@ from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
-from sftmix_jax.training.optimizer import make_optimizer, make_schedule
+from sftmix_jax.training.optimizer import learning_rates, make_optimizer
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer, put_params
 
 
@@ -99,7 +99,7 @@ def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Me
     config, folder = resolved.experiment, stage.folder(workdir)
     plan, pools = resolved.plan(stage.stage)
     steps = stage.stage.steps or plan.num_steps
-    optimizer = make_optimizer(stage.stage.optimizer, steps)
+    optimizer = make_optimizer(stage.stage.optimizer)
     trainer = make_trainer(
         resolved.base.config, resolved.compute, optimizer, mesh,
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
@@ -112,7 +112,7 @@ def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Me
     outcome = train(
         stage.name, folder, trainer, plan, steps,
         start=lambda: _start(resolved, stage, trainer, workdir),
-        learning_rate=make_schedule(stage.stage.optimizer, steps),
+        rates=learning_rates(stage.stage.optimizer, steps),
         held_out=resolved.held_out_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
     )  # fmt: skip

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "sftmix_jax"
 MAY_IMPORT = {
     "errors": set(),
     "host_memory": set(),
-    "command": {"host_memory"},
+    "compilation": set(),
+    "command": {"host_memory", "compilation"},
     "desk": set(),
     "sharding": set(),
     "identity": set(),

@@ -81,11 +81,11 @@ class _Reporter:
         steps: int,
         first: int,
         clock: _Clock,
-        learning_rate: Callable[[int], Any],
+        rates: np.ndarray,
         config: LoggingConfig,
     ):
         self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
-        self._learning_rate, self._every = learning_rate, config.every
+        self._rates, self._every = rates, config.every
         self._metrics = MetricsFile(folder, config, first)
         self._progress = Progress(name, steps, first)
 
@@ -107,7 +107,7 @@ class _Reporter:
             "loss": total / max(trained, 1.0),
             **{f"loss/{domain}": loss for domain, loss in losses.items()},
             "grad_norm": float(measured.grad_norm),
-            "learning_rate": float(self._learning_rate(step - 1)),
+            "learning_rate": float(self._rates[step - 1]),
             "trained_tokens": int(trained),
             "tokens": tokens,
             "seconds": round(self._clock.seconds(), 3),
@@ -129,7 +129,7 @@ def train(
     steps: int,
     *,
     start: Callable[[], TrainState],
-    learning_rate: Callable[[int], Any],
+    rates: np.ndarray,
     held_out: Plan | None,
     checkpoints: CheckpointConfig,
     logging: LoggingConfig,
@@ -143,7 +143,7 @@ def train(
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
     first, clock = position["step"], _Clock(position["seconds"])
     part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
-    reporter = _Reporter(name, folder, plan.names, steps, first, clock, learning_rate, logging)
+    reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging)
 
     def save(step: int) -> None:
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
@@ -160,9 +160,8 @@ def train(
             waiting: tuple[int, StepMetrics, int] | None = None
             for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
                 tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
-                state, measured = trainer.train_step(
-                    state, sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
-                )
+                on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
+                state, measured = trainer.train_step(state, on_device, rates[step - 1])
                 # Read the step before while the device works on this one.
                 if waiting:
                     reporter.step(*waiting)

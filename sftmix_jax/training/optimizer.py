@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from typing import Any
 
+import numpy as np
 import optax
 
 from sftmix_jax.errors import UserError, did_you_mean
@@ -41,8 +42,18 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, decay], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The transformation from gradients to updates, for a stage of so many steps."""
+def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
+    """The learning rate of every step, float32 [steps]; on the host, so that no step waits for it."""
+    rates = make_schedule(config, steps)(np.arange(steps))
+    return np.broadcast_to(np.asarray(rates, np.float32), (steps,))
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The transformation from gradients to updates.
+
+    The learning rate is a number in its state, which the training step sets: so stages of other lengths and peaks share
+    one compiled step, and carried moments do not carry their schedule.
+    """
     factory = getattr(optax, config.name, None)
     known = [name for name in dir(optax) if "learning_rate" in _arguments(getattr(optax, name))]
     if factory is None or config.name not in known:
@@ -56,7 +67,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         if name not in _arguments(factory):
             raise UserError(f"optimizer.options: {config.name} has no argument '{name}'; "
                             f"{did_you_mean(name, _arguments(factory))}")  # fmt: skip
-    optimizer = factory(make_schedule(config, steps), **options)
+    optimizer = optax.inject_hyperparams(factory, static_args=tuple(options))(config.learning_rate, **options)
     if config.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optimizer

@@ -37,7 +37,7 @@ class Trainer:
     mesh: Mesh
     abstract: TrainState  # shapes, dtypes and shardings
     init_optimizer: Callable[[Params], optax.OptState]
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+    train_step: Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]  # with the learning rate
     eval_step: Callable[[Params, Batch], LossSums]
 
 
@@ -67,11 +67,12 @@ def make_trainer(
     def sums(params: Params, batch: Batch) -> LossSums:
         return loss_sums(llama.bind(definition, params), batch, domains, parts)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
         grads, measured = _gradients(sums, state.params, batch, accumulation)
         grads = jax.tree.map(lambda g: g / total, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=learning_rate)
+        updates, opt_state = optimizer.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
 
@@ -80,7 +81,7 @@ def make_trainer(
         TrainState(abstract_params, _with_shardings(opt_state, opt_shardings)),
         jax.jit(optimizer.init, out_shardings=opt_shardings),
         jax.jit(
-            train_step, in_shardings=(state_shardings, batch_sharding),
+            train_step, in_shardings=(state_shardings, batch_sharding, replicated),
             out_shardings=(state_shardings, replicated), donate_argnums=0,
         ),
         jax.jit(sums, in_shardings=(param_shardings, batch_sharding), out_shardings=replicated),
