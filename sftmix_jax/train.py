@@ -19,6 +19,7 @@ from sftmix_jax import __version__, command, experiment, identity, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.files import write_json
 from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training.checkpoints import Checkpoints
@@ -42,17 +43,16 @@ def main() -> int:
 def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     """Train every stage that is not done, evaluate after each if asked to. → the stages' folders."""
     resolved = Resolved(config)
-    mesh = sharding.make_mesh(config.mesh)
-    resolved.check_mesh(mesh)
     chain = list(resolved.chain())
+    resolved.check_mesh(sharding.make_mesh(config.mesh))
     register(config, resolved.base.id, chain, workdir)
-    _evaluate(_write_base(resolved, workdir), config)
+    evaluate_stage(write_base(resolved, workdir), config)
     for stage in chain:
         if stage.is_done(workdir):
             print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
         else:
-            _train_stage(resolved, stage, mesh, workdir)
-        _evaluate(stage.folder(workdir), config)
+            train_stage(resolved, stage, workdir)
+        evaluate_stage(stage.folder(workdir), config)
     return [stage.folder(workdir) for stage in chain]
 
 
@@ -71,31 +71,31 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
                 f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
                 "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
             )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record, indent=1))
+    write_json(file, record)
 
 
-def _evaluate(folder: epath.Path, config: Experiment) -> None:
+def evaluate_stage(folder: epath.Path, config: Experiment) -> None:
     """The config's tasks on one stage; nothing where there are none, or where they were scored before."""
     if config.evaluation.tasks:
         run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
 
 
-def _write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
+def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
     """A folder for the base beside those of the stages, so that it is evaluated and sampled like them."""
     base = resolved.base
     folder = workdir / "stages" / f"base-{base.id}"
-    folder.mkdir(parents=True, exist_ok=True)
     record = {
         "name": "base", "id": base.id, "init": resolved.experiment.model.init, "seed": base.seed,
         "model": base.config, "template": resolved.chat.fingerprint, "dtype": resolved.compute.dtype,
     }  # fmt: skip
-    (folder / "stage.json").write_text(json.dumps(identity.plain(record), indent=1))
+    write_json(folder / "stage.json", identity.plain(record))
     _save_tokenizer(resolved, folder)
     return folder
 
 
-def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Mesh, workdir: epath.Path) -> None:
+def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -> None:
+    """Train one stage whose parent is done, from its newest checkpoint if it has one. Raises Stopped."""
+    mesh = sharding.make_mesh(resolved.experiment.mesh)
     config, folder = resolved.experiment, stage.folder(workdir)
     plan, pools = resolved.plan(stage.stage)
     steps = stage.stage.steps or plan.num_steps
@@ -104,8 +104,7 @@ def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Me
         resolved.base.config, resolved.compute, optimizer, mesh,
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stage.json").write_text(json.dumps({"name": stage.name, "id": stage.id, **stage.record}, indent=1))
+    write_json(folder / "stage.json", {"name": stage.name, "id": stage.id, **stage.record})
     _save_tokenizer(resolved, folder)
     rows = plan.rows_account(pools, config.seed)
     _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)
@@ -116,10 +115,7 @@ def _train_stage(resolved: Resolved, stage: ResolvedStage, mesh: jax.sharding.Me
         held_out=resolved.held_out_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
     )  # fmt: skip
-    done = _done(plan.ledger(steps), rows, steps, outcome)
-    partial = folder / "done.json.partial"
-    partial.write_text(json.dumps(done, indent=1))
-    partial.replace(folder / "done.json")
+    write_json(folder / "done.json", _done(plan.ledger(steps), rows, steps, outcome))
 
 
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:

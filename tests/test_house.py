@@ -11,6 +11,7 @@ from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Stage
+from sftmix_jax.studies import study
 from sftmix_jax.tiny import domains
 
 PACKAGE = ROOT / "sftmix_jax"
@@ -23,16 +24,20 @@ MAY_IMPORT = {
     "desk": set(),
     "sharding": set(),
     "identity": set(),
+    "files": set(),
     "tiny": set(),
     "models": {"sharding"},
     "data": {"tiny"},
     "training": {"models", "data", "sharding"},
     "sampling": {"models", "data", "sharding"},
-    "evaluation": {"sampling", "data", "desk", "identity"},
+    "evaluation": {"sampling", "data", "desk", "identity", "files"},
     "analysis": set(),
     "strategies": {"data"},
 }
-VERBS = {"train", "evaluate", "sample", "audit", "export", "experiment", "stages", "opening", "paper"}
+VERBS = {
+    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan",
+    "experiment", "stages", "opening", "paper", "studies", "planning",
+}  # fmt: skip
 
 
 def imported_rooms(file):
@@ -77,6 +82,13 @@ CONFIGS = [
 
 def test_every_config_is_listed_here():
     assert {spec.partition(":")[0] for spec in CONFIGS} == {file.name for file in (ROOT / "configs").glob("*.py")}
+
+
+@pytest.mark.parametrize("file", sorted(file.name for file in (ROOT / "configs" / "studies").glob("*.py")))
+@pytest.mark.parametrize("size", ["tiny", "7b", "13b,3", "33b"])
+def test_every_study_builds(file, size):
+    found = study.read(f"studies/{file}:{size}")
+    assert found.question and all(run.labels for run in found.runs)
 
 
 @pytest.mark.parametrize("spec", CONFIGS)

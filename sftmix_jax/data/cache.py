@@ -15,7 +15,7 @@ import numpy as np
 
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Piece
-from sftmix_jax.data.sources import BadRow, Source
+from sftmix_jax.data.sources import BadRow, LeftOut, Source
 from sftmix_jax.errors import UserError
 
 _FORMAT = 2  # part of every key: raise it when tokens or masks would change
@@ -76,8 +76,10 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
         building.mkdir(parents=True)
         try:
             _build(name, source, chat, building)
-            if not (folder / "meta.json").exists():
-                building.rename(folder)
+            building.rename(folder)
+        except OSError:
+            if not (folder / "meta.json").exists():  # else another process was faster, with the same
+                raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
     meta = json.loads((folder / "meta.json").read_text())
@@ -99,7 +101,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
     documents = False  # raw text is trained on whole, and that is right
 
     def skip(where: str, reason: BadRow) -> None:
-        if source.bad_rows != "skip":
+        if source.bad_rows != "skip" and not isinstance(reason, LeftOut):
             raise UserError(
                 f"{where}: {reason} (domain '{name}'). Mend the row, or set --config.domains.{name}.bad_rows=skip "
                 "to leave such rows out; they are counted"

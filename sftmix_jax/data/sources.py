@@ -1,6 +1,7 @@
 """Rows as stored → messages, wherever and in whatever common format they are stored."""
 
 import dataclasses
+import functools
 import glob
 import gzip
 import hashlib
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from etils import epath
 
+from sftmix_jax.data import tagger
 from sftmix_jax.errors import UserError, did_you_mean
 
 
@@ -26,6 +28,10 @@ class Source:
     convert: str = ""  # FILE.py:FUNCTION, row → [{"role", "content"}, …], for any other format
     bad_rows: str = "refuse"  # or skip: a row without an answer, with a role that the template lacks, …
     held_out: int = 0  # rows kept out of training, for the held-out loss
+    without: str = ""  # leave out rows with any of these tags, e.g. code,math; they are counted
+    tagger: str = ""  # what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py
+    expected_rows: int = 0  # for costs before the data is here: rows that can be used,
+    expected_tokens: float = 0.0  # and tokens of one, cut to the batch's length
 
 
 class Message(NamedTuple):
@@ -40,6 +46,10 @@ class Row(NamedTuple):
 
 class BadRow(Exception):
     """A row that cannot become an example; the message is the reason, the same for all rows of a kind."""
+
+
+class LeftOut(BadRow):
+    """A row that the source was told to leave out."""
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -223,10 +233,16 @@ _READERS: dict[str, Callable[[str], Iterator[Row]]] = {"hf": _read_hub, "tfds": 
 def fingerprint(source: Source) -> str:
     """A hash of everything that decides the messages: file contents and how they are read."""
     settings = {"format": source.format, "columns": source.columns, "bad_rows": source.bad_rows}
+    if source.without:
+        settings |= {"without": source.without, "tagger": source.tagger or f"version {tagger.VERSION}"}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if source.convert:
         digest.update(Path(source.convert.partition(":")[0]).read_bytes())
-    if source.path.partition(":")[0] in _READERS:
+    if source.tagger and not source.tagger.startswith("column:"):
+        digest.update(Path(source.tagger.partition(":")[0]).read_bytes())
+    if source.path.startswith("tiny:"):
+        digest.update(_tiny_digest(source.path))
+    elif source.path.partition(":")[0] in _READERS:
         digest.update(source.path.encode())
         for row in read_rows(source):  # content, since a hub dataset can change under its name
             digest.update(json.dumps(row.value, sort_keys=True, default=str).encode())
@@ -236,6 +252,13 @@ def fingerprint(source: Source) -> str:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)
     return digest.hexdigest()[:16]
+
+
+@functools.lru_cache
+def _tiny_digest(path: str) -> bytes:
+    """The toy's rows come from code, which does not change while it runs."""
+    rows = "".join(json.dumps(row.value, sort_keys=True, default=str) for row in read_rows(Source(path)))
+    return hashlib.sha256(rows.encode()).digest()
 
 
 # --- formats ------------------------------------------------------------------------------------
@@ -305,7 +328,8 @@ FORMATS: dict[str, tuple[tuple[str, ...], Convert]] = {
 def converter(source: Source, first: Row) -> Convert:
     """How this source's rows become messages, told by its settings or by its first row."""
     if source.convert:
-        return _user_function(source.convert)
+        function = _user_function("convert", source.convert)
+        return lambda row: _turns(function(row), "role", "content")
     renames = source.columns
 
     def renamed(convert: Convert) -> Convert:
@@ -328,17 +352,35 @@ def converter(source: Source, first: Row) -> Convert:
     )
 
 
-def _user_function(spec: str) -> Convert:
+def _tagger(source: Source) -> Callable[[dict[str, Any], list[Message]], set[str]]:
+    """Tags of a row and its messages."""
+    kind, _, column = source.tagger.partition(":")
+    if not source.tagger:
+        return lambda row, messages: tagger.tags(messages)
+    if kind == "column":
+
+        def stored(row: dict[str, Any], messages: list[Message]) -> set[str]:
+            if column not in row:
+                raise BadRow(f"no tags in column '{column}'")
+            found = row[column]
+            return set(found.split(",")) if isinstance(found, str) else set(found or ())
+
+        return stored
+    function = _user_function("tagger", source.tagger)
+    return lambda row, messages: set(function(row))
+
+
+def _user_function(field: str, spec: str) -> Callable[[dict[str, Any]], Any]:
     path, _, name = spec.partition(":")
     if not Path(path).is_file() or not name:
-        raise UserError(f"convert '{spec}': must be FILE.py:FUNCTION, and the file must exist")
-    module_spec = importlib.util.spec_from_file_location("user_convert", path)
+        raise UserError(f"{field} '{spec}': must be FILE.py:FUNCTION, and the file must exist")
+    module_spec = importlib.util.spec_from_file_location("user_function", path)
     assert module_spec and module_spec.loader
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not callable(getattr(module, name, None)):
         raise UserError(f"{path}: has no function {name}; {did_you_mean(name, vars(module))}")
-    return lambda row: _turns(getattr(module, name)(row), "role", "content")
+    return getattr(module, name)
 
 
 def check(messages: list[Message]) -> None:
@@ -359,11 +401,15 @@ def check(messages: list[Message]) -> None:
 def read_conversations(source: Source) -> Iterator[tuple[str, list[Message] | BadRow]]:
     """Each row's place with its messages, or with the reason why it has none."""
     convert: Convert | None = None
+    wanted_out = {tag for tag in source.without.split(",") if tag}
+    tags = _tagger(source) if wanted_out else lambda row, messages: set()
     for row in read_rows(source):
         convert = convert or converter(source, row)
         try:
             messages = convert(row.value)
             check(messages)
+            if found := wanted_out & tags(row.value, messages):
+                raise LeftOut(f"tagged {', '.join(sorted(found))}")
             yield row.where, messages
         except BadRow as reason:
             yield row.where, reason

@@ -19,6 +19,7 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, Task, Verdict, find_task, questions_hash
+from sftmix_jax.files import write_json
 
 
 @dataclasses.dataclass
@@ -273,6 +274,4 @@ def write(
                 "scores": verdict, "reference": dict(question.reference),
             }  # fmt: skip
             stream.write(json.dumps(row) + "\n")
-    partial = folder / "score.json.partial"
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(folder / "score.json")
+    write_json(folder / "score.json", record)

@@ -1,0 +1,26 @@
+"""Ablation: is the conflict due to code and mathematics inside the general data?
+
+Experiments  all three sources together at the same k (as in rq2.py), the general one without the conversations that are
+             tagged code or math; the tagger is `Source.tagger`, by default data/tagger.py
+Command      python -m sftmix_jax.study --config studies/ablation.py:7b --workdir DIR
+Paper, 7b    at k = 1: 49.05, 17.68, 5.80 without them, 47.53, 14.63, 5.76 with them. The toy's conversations hold
+             neither code nor mathematics, so on it nothing is left out.
+"""
+
+from sftmix_jax import paper, strategies
+from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid
+
+
+def get_config(argument: str = "tiny") -> Study:
+    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+    runs = []
+    for point in grid(seed=seeds, k=paper.PARTS):
+        seed, k = point["seed"], point["k"]
+        stages = strategies.multitask(paper.pattern(size), paper.shares(size, k=fraction(k)))
+        name = f"untagged-{k.replace('/', '_')}-{size}-s{seed}"
+        experiment = paper.experiment(name, size, stages, seed)
+        general = experiment.domains["general"]
+        general.without = "code,math"
+        general.expected_rows = 63_000 if general.expected_rows else 0
+        runs.append(Run(experiment, {"strategy": "mixed", "size": size, "without": "code,math", **point}))
+    return Study("ablation", "Is the conflict due to code and mathematics inside the general data?", runs)

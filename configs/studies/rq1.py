@@ -1,0 +1,20 @@
+"""RQ1: how does each ability grow with its own data?
+
+Experiments  math, code and general alone, each at k = 1, 1/4, 1/16, 1/64 and 1/256 of its source, for each seed
+Command      python -m sftmix_jax.study --config studies/rq1.py:tiny --workdir DIR  (7b, 13b, 33b; 7b,3 for 3 seeds)
+Paper        mathematics and code keep rising, general flattens near a thousand rows; single.py has its numbers
+"""
+
+from sftmix_jax import paper, strategies
+from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid
+
+
+def get_config(argument: str = "tiny") -> Study:
+    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+    runs = []
+    for point in grid(seed=seeds, source=paper.DOMAINS, k=paper.PARTS):
+        seed, source, k = point["seed"], point["source"], point["k"]
+        stages = strategies.single(paper.pattern(size), source, paper.share(size, source, fraction(k)))
+        name = f"{source}_only-{k.replace('/', '_')}-{size}-s{seed}"
+        runs.append(Run(paper.experiment(name, size, stages, seed), {"strategy": "single", "size": size, **point}))
+    return Study("rq1", "How does each ability grow with its own data?", runs)

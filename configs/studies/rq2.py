@@ -1,0 +1,24 @@
+"""RQ2: does mixing the sources help or hurt?
+
+Experiments  all three sources together at the same k = 1, 1/4, 1/16, 1/64 and 1/256, beside each alone (rq1.py)
+Command      python -m sftmix_jax.study --config studies/rq2.py:tiny --workdir DIR  (7b, 13b, 33b; 7b,3 for 3 seeds)
+Paper        mixing helps with little data and hurts with much; at 7b the two meet between 1/64 and 1/16
+"""
+
+from pathlib import Path
+
+from sftmix_jax import paper, strategies
+from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid, joined, read
+
+
+def get_config(argument: str = "tiny") -> Study:
+    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+    runs = []
+    for point in grid(seed=seeds, k=paper.PARTS):
+        seed, k = point["seed"], point["k"]
+        stages = strategies.multitask(paper.pattern(size), paper.shares(size, k=fraction(k)))
+        name = f"multitask-{k.replace('/', '_')}-{size}-s{seed}"
+        runs.append(Run(paper.experiment(name, size, stages, seed), {"strategy": "mixed", "size": size, **point}))
+    mixed = Study("mixed", "", runs)
+    alone = read(f"{Path(__file__).with_name('rq1.py')}:{size},{len(seeds)}")
+    return joined("rq2", "Does mixing the sources help or hurt?", (mixed, alone))

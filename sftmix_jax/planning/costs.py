@@ -1,0 +1,113 @@
+"""Steps, tokens and operations of an experiment's stages; counted where the data is here, else expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sftmix_jax import identity
+from sftmix_jax.data.sources import Source
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.planning import flops
+from sftmix_jax.stages import Resolved, find_base
+
+_FILL = 0.97  # of a packed row that holds tokens, as best-fit packing gives on real rows
+# The published models that configs name, so that their cost is known before they are fetched.
+KNOWN = {
+    "huggyllama/llama-7b": "7b", "huggyllama/llama-13b": "13b", "huggyllama/llama-30b": "33b",
+    "huggyllama/llama-65b": "65b", "meta-llama/Llama-2-7b-hf": "llama2-7b", "meta-llama/Llama-2-13b-hf": "llama2-13b",
+    "meta-llama/Llama-3.1-8B": "llama3-8b", "meta-llama/Llama-3.2-1B": "llama3.2-1b",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """One stage of one experiment."""
+
+    name: str
+    key: str  # stages of the same key are the same training
+    steps: int
+    tokens: int
+    flops: float
+    expected: bool  # from the sources' expected sizes, as the data is not here
+
+
+def architecture(experiment: Experiment) -> LlamaConfig:
+    """The model's, without its weights: from its folder, or from the published ones. Raises UserError."""
+    kind, _, name = experiment.model.init.partition(":")
+    if kind == "hf" and name in KNOWN and not Path(name).exists():
+        return llama.preset(KNOWN[name])
+    if kind == "hf" and not Path(name).exists():
+        return huggingface.read_config(huggingface.find(name))
+    if kind == "scratch":
+        return llama.preset(name)
+    return find_base(experiment.model.init, experiment.model.tokenizer, experiment.seed).config
+
+
+def stage_costs(experiment: Experiment) -> list[StageCost]:
+    """Each stage's. Raises UserError where a source is neither here nor has an expected size."""
+    config = architecture(experiment)
+    if all(_is_here(experiment.domains[d]) for stage in experiment.stages.values() for d in stage.mixture):
+        return _counted(experiment, config)
+    costs, parent = [], identity.digest({"init": experiment.model.init, "tokenizer": experiment.model.tokenizer})
+    for name, stage in experiment.stages.items():
+        parent = identity.digest({
+            "parent": parent, "stage": stage, "template": experiment.template, "seed": experiment.seed,
+            "sources": {domain: experiment.domains[domain] for domain in stage.mixture},
+        })  # fmt: skip
+        expected, steps = _expected(experiment, name, stage, config)
+        length = stage.batch.length or min(config.max_length, 2048)
+        costs.append(
+            StageCost(name, parent, steps, expected, expected * flops.training_per_token(config, length), True)
+        )
+    return costs
+
+
+def _counted(experiment: Experiment, config: LlamaConfig) -> list[StageCost]:
+    resolved, costs = Resolved(experiment), []
+    for stage in resolved.chain():
+        plan, _ = resolved.plan(stage.stage)
+        steps = stage.stage.steps or plan.num_steps
+        tokens = int(sum(account["tokens"] for account in plan.ledger(steps).values()))
+        operations = tokens * flops.training_per_token(config, stage.stage.batch.length)
+        costs.append(StageCost(stage.name, stage.id, steps, tokens, operations, False))
+    return costs
+
+
+def _expected(experiment: Experiment, name: str, stage: Stage, config: LlamaConfig) -> tuple[int, int]:
+    """Tokens and steps from the sources' expected sizes."""
+    length = stage.batch.length or min(config.max_length, 2048)
+    tokens = 0.0
+    for domain, share in stage.mixture.items():
+        source = experiment.domains[domain]
+        if not (source.expected_rows and source.expected_tokens):
+            raise UserError(
+                f"config.domains.{domain}: {source.path} is not here; set expected_rows and expected_tokens to see "
+                "what it would cost"
+            )
+        if share.weight is not None:
+            continue
+        rows: float = share.count if share.count is not None else int(source.expected_rows * (share.fraction or 0))
+        tokens += rows * min(source.expected_tokens, length) * stage.epochs
+    if stage.budget:
+        tokens = float(stage.budget)
+    steps = stage.steps or max(1, math.ceil(tokens / (stage.batch.rows * length * _FILL)))
+    return int(tokens), steps
+
+
+def _is_here(source: Source) -> bool:
+    if source.path.startswith("tiny:"):
+        return True
+    if source.path.startswith(("hf:", "tfds:", "gs:")):
+        return not source.expected_rows  # without an expectation only the data can tell
+    return bool(source.path) and (Path(source.path).exists() or any(Path().glob(source.path)))
+
+
+def distinct(costs: Iterable[Sequence[StageCost]]) -> dict[str, StageCost]:
+    """Stages that are really trained, by key."""
+    return {cost.key: cost for chain in costs for cost in chain}

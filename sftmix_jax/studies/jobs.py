@@ -1,0 +1,82 @@
+"""What a study has to do: each distinct stage once, after its parent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+
+from sftmix_jax import identity
+from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.files import write_json
+from sftmix_jax.stages import Resolved, ResolvedStage
+from sftmix_jax.studies.study import Study
+from sftmix_jax.train import register
+
+
+@dataclasses.dataclass
+class Job:
+    """A stage to train and score, or (without a stage) a base to score."""
+
+    id: str
+    name: str
+    resolved: Resolved
+    stage: ResolvedStage | None
+    experiments: list[str]  # that hold this stage; the first one's name stands for it
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the job that must be done before."""
+        if self.stage is None:
+            return None
+        return self.stage.parent.id if self.stage.parent else self.resolved.base.id
+
+    def folder(self, workdir: epath.Path) -> epath.Path:
+        return self.stage.folder(workdir) if self.stage else workdir / "stages" / f"base-{self.id}"
+
+    def is_trained(self, workdir: epath.Path) -> bool:
+        """A base needs no training, but its folder must be there."""
+        return (self.folder(workdir) / ("done.json" if self.stage else "stage.json")).exists()
+
+    def is_done(self, workdir: epath.Path) -> bool:
+        """Trained, and scored as the experiment asks."""
+        if not self.is_trained(workdir):
+            return False
+        config = self.resolved.experiment.evaluation
+        for name in config.tasks:
+            task, version = find_task(name)
+            file = self.folder(workdir) / "eval" / task.name / "score.json"
+            if not file.exists():
+                return False
+            fixed = json.loads(file.read_text())["fixed_by"]
+            if (fixed["task_version"], fixed["limit"]) != (version, config.limit):
+                return False
+        return True
+
+
+def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
+    """The study's jobs, parents first; registers its experiments, and the study itself, in the workdir."""
+    jobs: dict[str, Job] = {}
+    registered: dict[str, Any] = {}
+    for run in study.runs:
+        name = run.experiment.name
+        resolved = Resolved(run.experiment)
+        chain = list(resolved.chain())
+        register(run.experiment, resolved.base.id, chain, workdir)
+        registered[name] = run.labels
+        base = jobs.setdefault(resolved.base.id, Job(resolved.base.id, "base", resolved, None, []))
+        base.experiments.append(name)
+        for stage in chain:
+            jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [])).experiments.append(name)
+    record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": registered}
+    file = workdir / "studies" / f"{study.name}.json"
+    if not file.exists() or json.loads(file.read_text()) != identity.plain(record):
+        write_json(file, identity.plain(record))
+    return list(jobs.values())
+
+
+def naive_stages(study: Study) -> int:
+    """How many stages would be trained if none were shared."""
+    return sum(len(run.experiment.stages) for run in study.runs)

@@ -1,0 +1,104 @@
+"""What a study is, and how it is read from its file."""
+
+import dataclasses
+import importlib.util
+import itertools
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from sftmix_jax import desk
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.experiment import Experiment
+
+HOLDS = ("epochs", "steps", "trained_tokens")
+
+
+@dataclasses.dataclass
+class Run:
+    """An experiment and where it stands on the study's axes."""
+
+    experiment: Experiment
+    labels: dict[str, Any]  # strategy, source, k, size, seed, …: what tables and figures group by
+
+
+@dataclasses.dataclass
+class Study:
+    """Experiments that answer a question together."""
+
+    name: str
+    question: str
+    runs: list[Run]
+    hold: str = "epochs"  # what comparisons keep equal: epochs (as the paper), steps, or trained_tokens
+
+    def check(self) -> None:
+        """Raise UserError for a study that could not be read from its results."""
+        if not self.runs:
+            raise UserError(f"study '{self.name}' has no experiments")
+        if self.hold not in HOLDS:
+            raise UserError(f"study '{self.name}': hold '{self.hold}'; {did_you_mean(self.hold, HOLDS)}")
+        seen: dict[str, Run] = {}
+        for run in self.runs:
+            name = run.experiment.name
+            if name in seen:
+                raise UserError(
+                    f"study '{self.name}': two experiments are named '{name}' ({seen[name].labels} and {run.labels}); "
+                    "put what tells them apart into the name"
+                )
+            seen[name] = run
+            run.experiment.check()
+
+
+def grid(**axes: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every combination, the first axis slowest: `grid(seed=(0, 1), k=("1", "1/4"))` → four points."""
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def zipped(**axes: Sequence[Any]) -> list[dict[str, Any]]:
+    """The axes side by side. Raises UserError if their lengths differ."""
+    lengths = {name: len(values) for name, values in axes.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"axes of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+    return [dict(zip(axes, point, strict=True)) for point in zip(*axes.values(), strict=True)]
+
+
+def fraction(k: str) -> float:
+    """`1/16` → 0.0625"""
+    return float(Fraction(k))
+
+
+def arguments(text: str, seeds: int) -> tuple[str, range]:
+    """`SIZE[,SEEDS]` → the size and the seeds; what is left out is tiny, and `seeds` of them."""
+    size, _, count = text.partition(",")
+    if count and not count.isdigit():
+        raise UserError(f"':{text}': must be SIZE or SIZE,SEEDS, such as tiny,5")
+    return size or "tiny", range(int(count or seeds))
+
+
+def joined(name: str, question: str, studies: Iterable[Study]) -> Study:
+    """Several studies as one; experiments that stand in more than one are kept once, with all their labels."""
+    runs: dict[str, Run] = {}
+    for study in studies:
+        for run in study.runs:
+            known = runs.setdefault(run.experiment.name, Run(run.experiment, {}))
+            known.labels = {**run.labels, **known.labels}
+    return Study(name, question, list(runs.values()))
+
+
+def read(spec: str) -> Study:
+    """`FILE[:ARGUMENT]`, looked for as it is, then in the desk's configs. Raises UserError."""
+    name, _, argument = spec.partition(":")
+    file = desk.find("configs", name)
+    module_spec = importlib.util.spec_from_file_location(f"sftmix_study_{file.stem}", file)
+    assert module_spec and module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file}: has no function get_config")
+    study = module.get_config(argument) if argument else module.get_config()
+    if not isinstance(study, Study):
+        kind = type(study).__name__
+        raise UserError(f"{file}: get_config must return a Study, this one returns a {kind}; one experiment alone is "
+                        "trained by python -m sftmix_jax.train")  # fmt: skip
+    study.check()
+    return study

@@ -1,0 +1,95 @@
+"""A worker: takes the next job that nobody has, until none is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+
+from etils import epath
+
+from sftmix_jax.errors import UserError
+from sftmix_jax.files import write_json
+from sftmix_jax.studies.claims import Claims, Lost
+from sftmix_jax.studies.jobs import Job
+from sftmix_jax.train import evaluate_stage, train_stage, write_base
+from sftmix_jax.training.loop import Stopped
+
+_WAIT = 1.0  # seconds between looks for something to do
+
+
+def work(jobs: list[Job], workdir: epath.Path) -> None:
+    """Do every job that can be done, together with other workers on the same workdir.
+
+    A job that fails is written down under failures/ and not tried again; those that need it are left. Raises Stopped
+    when asked to stop.
+    """
+    claims = Claims(workdir / "claims")
+    finished: set[str] = set()
+    while True:
+        open_ = [job for job in jobs if job.id not in finished]
+        failed = failures(jobs, workdir)
+        possible = [job for job in open_ if not blocked(job, jobs, failed)]
+        if not possible:
+            return
+        for job in possible:
+            if job.is_done(workdir):
+                finished.add(job.id)
+                break
+            if not _is_ready(job, jobs, workdir):
+                continue
+            try:
+                with claims.take(job.id) as mine:
+                    if mine:
+                        _do(job, workdir)
+                        break
+            except Lost as lost:
+                print(lost, file=sys.stderr)
+                break
+        else:
+            time.sleep(_WAIT)
+
+
+def _is_ready(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
+    parent = next((other for other in jobs if other.id == job.parent), None)
+    return parent is None or parent.is_trained(workdir)
+
+
+def _do(job: Job, workdir: epath.Path) -> None:
+    if job.is_done(workdir):  # by another worker, between the look and the claim
+        return
+    begin = time.monotonic()
+    try:
+        if job.stage is None:
+            write_base(job.resolved, workdir)
+        elif not job.is_trained(workdir):
+            train_stage(job.resolved, job.stage, workdir)
+        evaluate_stage(job.folder(workdir), job.resolved.experiment)
+    except Stopped:
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        write_json(failure_file(job, workdir), {"job": job.name, "experiments": job.experiments, "error": text})
+        print(f"failed: {job.name} ({job.id}): {error}", file=sys.stderr)
+        return
+    print(f"done: {job.name} ({job.id}) in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+
+
+def failure_file(job: Job, workdir: epath.Path) -> epath.Path:
+    return workdir / "failures" / f"{job.id}.json"
+
+
+def failures(jobs: list[Job], workdir: epath.Path) -> set[str]:
+    """Ids of the jobs that failed."""
+    return {job.id for job in jobs if failure_file(job, workdir).exists()}
+
+
+def blocked(job: Job, jobs: list[Job], failed: set[str]) -> bool:
+    """Whether the job or one that it needs has failed."""
+    by_id = {other.id: other for other in jobs}
+    current: Job | None = job
+    while current is not None:
+        if current.id in failed:
+            return True
+        current = by_id.get(current.parent) if current.parent else None
+    return False

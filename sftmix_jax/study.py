@@ -1,0 +1,235 @@
+"""Run a study: every experiment of it, each stage that they share once, on several workers if there are.
+
+python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR            run it, or go on; then report
+python -m sftmix_jax.study --config studies/rq4.py:7b --list                     experiments, shared stages, cost
+python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR --watch    only look
+
+The same command on several machines with one workdir shares the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from etils import epath
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sftmix_jax import command
+from sftmix_jax.errors import UserError
+from sftmix_jax.planning import costs
+from sftmix_jax.planning.costs import StageCost
+from sftmix_jax.studies import hold, jobs, study, work
+from sftmix_jax.studies.claims import Claims
+from sftmix_jax.studies.jobs import Job
+from sftmix_jax.studies.study import Study
+from sftmix_jax.training.loop import Stopped
+
+_SMALL = 50_000_000  # parameters; up to so many, one process a core is the fastest on a CPU
+
+
+def main() -> int:
+    options = _parse()
+    chosen = _chosen(study.read(options.config), options.only)
+    if options.list or options.dry_run:
+        _print_list(chosen, Console())
+        return 0
+    if not options.workdir:
+        raise UserError("name a folder for stages and results: --workdir DIR")
+    workdir = epath.Path(options.workdir)
+    if options.worker is not None:
+        return _worker(chosen, workdir, options.worker)
+    todo = jobs.make_jobs(hold.held(chosen), workdir)
+    if options.watch:
+        return _watch(chosen, todo, workdir, [])
+    for job in todo:  # what failed before is tried again
+        work.failure_file(job, workdir).unlink(missing_ok=True)
+    return _run(chosen, todo, workdir, options)
+
+
+def _chosen(whole: Study, only: str) -> Study:
+    """The experiments whose names match one of the comma-separated patterns."""
+    if not only:
+        return whole
+    patterns = only.split(",")
+    runs = [run for run in whole.runs if any(fnmatch.fnmatch(run.experiment.name, p) for p in patterns)]
+    if not runs:
+        raise UserError(f"--only '{only}' matches none of {len(whole.runs)} experiments; --list shows their names")
+    return Study(whole.name, whole.question, runs, whole.hold)
+
+
+def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.Namespace) -> int:
+    """Start the workers, look at them until all is done, and say what failed."""
+    begin = time.monotonic()
+    logs = Path(options.logs or ".") if "://" in str(workdir) else Path(os.fspath(workdir)) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    count = options.workers or _default_workers(chosen)
+    own = [argument for argument in sys.argv[1:] if not argument.startswith("--workers")]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sftmix_jax.study", *own, "--worker", str(number if count > 1 else -1)],
+            stdout=subprocess.DEVNULL, stderr=(logs / f"{os.uname().nodename}-{number}.log").open("a"),
+        ) for number in range(count)
+    ]  # fmt: skip
+    try:
+        return _watch(chosen, todo, workdir, workers, begin)
+    except KeyboardInterrupt:
+        raise Stopped(130) from None
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait()
+
+
+def _default_workers(chosen: Study) -> int:
+    """One a core for models that a core holds easily on a machine without accelerators, else one."""
+    from importlib.util import find_spec
+
+    accelerated = (
+        any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")) or Path("/dev/accel0").exists()
+    )
+    small = all(costs.architecture(run.experiment).num_params <= _SMALL for run in chosen.runs[:1])
+    return len(os.sched_getaffinity(0)) if small and not accelerated else 1
+
+
+def _worker(chosen: Study, workdir: epath.Path, core: int) -> int:
+    """One worker, on one core if there are several."""
+    if core >= 0:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
+    try:
+        work.work(jobs.make_jobs(hold.held(chosen), workdir), workdir)
+    except Stopped as stopped:
+        return stopped.code
+    return 0
+
+
+def _watch(
+    chosen: Study, todo: list[Job], workdir: epath.Path, workers: list[subprocess.Popen[bytes]], begin: float = 0.0
+) -> int:
+    """Show what is done until all is, or until no worker is left."""
+    claims = Claims(workdir / "claims")
+    console, done, ended = Console(stderr=True), set[str](), False
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            ended = ended or (bool(workers) and all(worker.poll() is not None for worker in workers))
+            for job in todo:
+                if job.id not in done and job.is_done(workdir):
+                    done.add(job.id)
+                    if not console.is_terminal:
+                        name = f"{job.name} ({job.id}) of {job.experiments[0]}"
+                        console.print(f"{len(done)}/{len(todo)} done: {name}", highlight=False)
+            failed = work.failures(todo, workdir)
+            if console.is_terminal:
+                live.update(_states(chosen, todo, done, failed, claims, begin), refresh=True)
+            if ended or all(job.id in done or work.blocked(job, todo, failed) for job in todo):
+                break
+            time.sleep(1.0)
+    return _summary(chosen, todo, workdir, done, failed, begin)
+
+
+def _states(chosen: Study, todo: list[Job], done: set[str], failed: set[str], claims: Claims, begin: float) -> Table:
+    """What is running and what is left."""
+    table = Table(title=f"{chosen.name}: {len(done)} of {len(todo)} stages done", box=box.SIMPLE, title_justify="left")
+    for column in ("stage", "of", "state"):
+        table.add_column(column, no_wrap=True)
+    waiting = 0
+    for job in todo:
+        if job.id in done:
+            continue
+        holder = claims.holder(job.id)
+        if job.id in failed:
+            table.add_row(job.name, job.experiments[0], "failed", style="red")
+        elif holder:
+            table.add_row(job.name, job.experiments[0], f"at work: {holder.get('host')}, process {holder.get('pid')}")
+        else:
+            waiting += 1
+    if begin and done:
+        table.caption = f"{waiting} waiting, {(time.monotonic() - begin) / 60:.1f} min so far"
+    return table
+
+
+def _summary(
+    chosen: Study, todo: list[Job], workdir: epath.Path, done: set[str], failed: set[str], begin: float
+) -> int:
+    trained = sum(job.stage is not None and job.id in done for job in todo)
+    minutes = f" in {(time.monotonic() - begin) / 60:.1f} min" if begin else ""
+    print(
+        f"{chosen.name}: {trained} stages for {len(chosen.runs)} experiments, where each alone would take "
+        f"{jobs.naive_stages(chosen)}{minutes}", file=sys.stderr,
+    )  # fmt: skip
+    for job in todo:
+        if job.id in failed:
+            lost = [other for other in todo if work.blocked(other, todo, {job.id})]
+            names = sorted({name for other in lost for name in other.experiments})
+            print(f"failed: {job.name} ({job.id}), and with it {', '.join(names)}: see "
+                  f"{work.failure_file(job, workdir)}", file=sys.stderr)  # fmt: skip
+    left = [job for job in todo if job.id not in done and job.id not in failed and not work.blocked(job, todo, failed)]
+    if left:
+        print(f"{len(left)} stages are not done; the same command goes on", file=sys.stderr)
+    return 1 if failed or left else 0
+
+
+def _print_list(chosen: Study, console: Console) -> None:
+    """Every experiment with its stages; a stage is named with its id where others have it too."""
+    every = {run.experiment.name: costs.stage_costs(run.experiment) for run in chosen.runs}
+    holders: dict[str, list[str]] = {}
+    for name, chain in every.items():
+        for cost in chain:
+            holders.setdefault(cost.key, []).append(name)
+    table = Table(title=f"{chosen.name}: {chosen.question}", box=box.SIMPLE, title_justify="left")
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("stages (shared ones with the number of experiments that hold them)")
+    for column in ("steps", "tokens", "FLOPs"):
+        table.add_column(column, justify="right")
+    for name, chain in every.items():
+        stages = " → ".join(
+            cost.name + (f" ({len(holders[cost.key])}×)" if len(holders[cost.key]) > 1 else "") for cost in chain
+        )
+        table.add_row(name, stages, *_sums(chain))
+    console.print(table)
+    naive = [cost for chain in every.values() for cost in chain]
+    shared = list(costs.distinct(every.values()).values())
+    for title, stages_ in (("each experiment alone", naive), ("shared stages once", shared)):
+        steps, tokens, operations = _sums(stages_)
+        console.print(f"{title}: {len(stages_)} stages, {steps} steps, {tokens} tokens, {operations} FLOPs")
+    if any(cost.expected for cost in naive):
+        console.print(
+            "the data is not here: rows and tokens are those that its sources are expected to have", style="dim"
+        )
+
+
+def _sums(chain: list[StageCost]) -> tuple[str, str, str]:
+    steps, tokens, operations = (sum(getattr(c, name) for c in chain) for name in ("steps", "tokens", "flops"))
+    return f"{steps:,}", f"{tokens / 1e6:,.2f}M", f"{operations:.2e}"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sftmix_jax.study", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("--config", required=True, help="studies/FILE.py[:SIZE[,SEEDS]]")
+    add("--workdir", default="", help="where stages and results go; shared by all machines that work on it")
+    add("--list", action="store_true", help="experiments, what they share, and what they cost")
+    add("--dry_run", action="store_true", help="the same as --list: nothing is run")
+    add("--only", default="", help="names of experiments, with * (several: a*,b*)")
+    add("--workers", type=int, default=0, help="processes on this machine; by default one a core for tiny models")
+    add("--watch", action="store_true", help="only show the state of a study that runs elsewhere")
+    add("--logs", default="", help="where the workers' logs go if the workdir is remote")
+    add("--worker", type=int, default=None, help=argparse.SUPPRESS)
+    return parser.parse_args(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command.run(main)
