@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup quickstart test test-all lint clean
+.PHONY: setup quickstart study study-paper test test-all lint clean
 
 setup: $(VENV)/.ready
 
@@ -15,6 +15,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 quickstart: setup
 	$(BIN)/python -m sftmix_jax.train --config quickstart.py --workdir runs/quickstart
 	$(BIN)/python -m sftmix_jax.evaluate --workdir runs/quickstart --tasks tiny_math,tiny_code,tiny_general --picture
+
+study: setup
+	$(BIN)/python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir runs/study
+
+study-paper: setup
+	$(BIN)/python -m sftmix_jax.study --config studies/paper.py:tiny --workdir runs/study-paper
 
 test: setup
 	$(BIN)/python -m pytest -q -m "not slow"

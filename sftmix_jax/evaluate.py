@@ -20,7 +20,7 @@ from etils import epath
 from rich.console import Console
 
 from sftmix_jax import command
-from sftmix_jax.analysis import responses, runs, tables
+from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import harness, runner
 from sftmix_jax.evaluation.answers import Model
@@ -64,13 +64,17 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
     if options.json:
         print(json.dumps(records, indent=1))
     else:
-        tables.print_abilities(runs.read_scores(workdir))
+        tables.print_abilities(_results(workdir))
     if options.picture:
-        from sftmix_jax.analysis import figures
+        from sftmix_jax.analysis import drawing, figures
 
-        figures.draw_abilities(runs.read_scores(workdir), workdir / "abilities.png")
+        drawing.draw(figures.abilities_over_stages(_results(workdir)), workdir / "abilities.png")
         print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
     return 0
+
+
+def _results(workdir: epath.Path) -> list[results.Result]:
+    return results.read_results(workdir, results.every_experiment(workdir))
 
 
 def _measure(

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import command
+from sftmix_jax import command, report
 from sftmix_jax.errors import UserError
 from sftmix_jax.planning import costs
 from sftmix_jax.planning.costs import StageCost
@@ -178,6 +178,8 @@ def _summary(
     left = [job for job in todo if job.id not in done and job.id not in failed and not work.blocked(job, todo, failed)]
     if left:
         print(f"{len(left)} stages are not done; the same command goes on", file=sys.stderr)
+    if done and begin:
+        print(f"report: {report.write(workdir, chosen.name)[0]}")
     return 1 if failed or left else 0
 
 

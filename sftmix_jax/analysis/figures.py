@@ -1,48 +1,204 @@
-"""Pictures of a workdir."""
+"""Figures as data: what is drawn, once; drawing.py makes SVG, PDF and PNG of it, page.py an interactive page."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from etils import epath
-
-from sftmix_jax.analysis.runs import Score
-
-_MARKS = ("o", "s", "^", "D", "v", "P")
+from sftmix_jax.analysis import fits
+from sftmix_jax.analysis.cells import BEST, Cells, series
+from sftmix_jax.analysis.findings import PARTS, REPLAYS
+from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.uncertain import Uncertain
 
 
-def draw_abilities(scores: Sequence[Score], file: epath.Path) -> None:
-    """Each task's first metric over the stages, a panel an experiment; readable without colour."""
-    experiments = list(dict.fromkeys(score.experiment for score in scores))
-    tasks = list(dict.fromkeys(score.task for score in scores))
-    figure, axes = plt.subplots(1, len(experiments), figsize=(5.2 * len(experiments), 3.8), sharey=True, squeeze=False)
-    for panel, experiment in zip(axes[0], experiments, strict=True):
-        stages: dict[int, str] = {}
-        for mark, task in zip(_MARKS, tasks, strict=False):
-            points = [s for s in scores if s.experiment == experiment and s.task == task and s.primary]
-            points.sort(key=lambda s: s.position)
-            stages |= {s.position: s.stage for s in points}
-            top = points[0].best
-            heights = [100 * s.value / top for s in points]
-            errors = [
-                [100 * (s.value - s.low) / top for s in points], [100 * (s.high - s.value) / top for s in points]
-            ]  # fmt: skip
-            label = f"{task}, {points[0].metric}"
-            panel.errorbar([s.position for s in points], heights, errors, marker=mark, capsize=3, label=label)
-        panel.set_title(experiment)
-        panel.set_xticks(sorted(stages), [stages[p] for p in sorted(stages)])
-        panel.set_xlim(min(stages) - 0.2, max(stages) + 0.2)
-        panel.set_ylim(0, 103)
-        panel.grid(axis="y", alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("score, % of the best possible")
-    axes[0][0].legend(frameon=False)
-    figure.suptitle("Abilities after each stage, with 95 % intervals", y=0.99)
-    figure.tight_layout()
-    with file.open("wb") as stream:
-        figure.savefig(stream, dpi=130, format="png")
-    plt.close(figure)
+@dataclasses.dataclass
+class Line:
+    """Points, with intervals or a band where there are any."""
+
+    name: str
+    x: list[float] | list[str]
+    y: list[float]
+    low: list[float] = dataclasses.field(default_factory=list)
+    high: list[float] = dataclasses.field(default_factory=list)
+    band: bool = False  # low and high as an area, the points without marks
+    joined: bool = True
+    style: int = 0  # colour, mark and dash; lines of one style belong together
+    labels: list[str] = dataclasses.field(default_factory=list)  # of points, where x does not say it
+
+
+@dataclasses.dataclass
+class Panel:
+    title: str
+    lines: list[Line]
+    x_title: str = ""
+    y_title: str = ""
+    log_x: bool = False
+
+
+@dataclasses.dataclass
+class Figure:
+    name: str  # of its files
+    title: str
+    caption: str  # what to see, in a sentence
+    panels: list[Panel]
+
+
+_STYLE = {"math": 0, "code": 1, "general": 2}
+
+
+def abilities_over_stages(scores: Sequence[Result]) -> Figure:
+    """Each task's first metric over the stages, a panel an experiment."""
+    panels = []
+    for experiment in dict.fromkeys(score.experiment for score in scores):
+        lines = []
+        for style, task in enumerate(dict.fromkeys(score.task for score in scores)):
+            points = sorted(
+                (s for s in scores if s.experiment == experiment and s.task == task and s.primary),
+                key=lambda s: s.position,
+            )
+            if points:
+                scale = 100 / points[0].best
+                lines.append(Line(
+                    f"{task}, {points[0].metric}", [s.stage for s in points], [scale * s.value for s in points],
+                    [scale * s.low for s in points], [scale * s.high for s in points], style=style,
+                ))  # fmt: skip
+        panels.append(Panel(experiment, lines, "after", "score, % of the best possible"))
+    return Figure("abilities", "Abilities after each stage", "With 95 % intervals over the questions.", panels)
+
+
+def _line(
+    name: str, ability: str, points: Sequence[tuple[str, Uncertain]], numeric: bool = True, style: int = 0
+) -> Line:
+    scale = 100 / BEST[ability]
+    x = [number(k) for k, _ in points] if numeric else [k for k, _ in points]
+    return Line(
+        name, x, [scale * u.value for _, u in points],  # type: ignore[arg-type]
+        [scale * u.low for _, u in points], [scale * u.high for _, u in points], style=style,
+        labels=[k for k, _ in points],
+    )  # fmt: skip
+
+
+def number(k: str) -> float:
+    """`1/16` → 0.0625"""
+    top, _, bottom = k.partition("/")
+    return float(top) / float(bottom or 1)
+
+
+_PART = "part k of the source"
+_SCORE = "score, % of the best possible"
+
+
+def own_data(cells: Cells, of: str) -> Figure | None:
+    """RQ1 and RQ2: each ability with its own data alone, and with everything at the same part; fits as bands."""
+    panels = []
+    for ability in cells.abilities:
+        alone = series(cells, ability, PARTS, strategy="single", source=ability)
+        mixed = series(cells, ability, PARTS, strategy="mixed")
+        if len(alone) < 3:
+            continue
+        lines = [_line("alone", ability, alone, style=0)]
+        if len(alone) >= 4:
+            lines.insert(0, fitted(lines[0]))
+        if mixed:
+            lines.append(_line("mixed with the others", ability, mixed, style=1))
+        panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
+    if not panels:
+        return None
+    caption = "Points with 95 % intervals; the band is the scaling law with the smallest held-out error."
+    return Figure("own_data", f"RQ1, RQ2: alone and mixed ({of})", caption, panels)
+
+
+def fitted(points: Line) -> Line:
+    """The best scaling law through a line's points, with its band."""
+    amounts = np.asarray(points.x, np.float64)
+    best = fits.fit(amounts.tolist(), points.y)
+    grid = np.geomspace(amounts.min(), amounts.max(), 40)
+    low, high = best.band(grid)
+    return Line(
+        f"{best.law.replace('_', '-')} law",
+        grid.tolist(),
+        best.at(grid).tolist(),
+        low.tolist(),
+        high.tolist(),
+        band=True,
+    )
+
+
+def ratio(cells: Cells, of: str) -> Figure | None:
+    """RQ3: own amount and others' amount varied apart."""
+    names = {"a": "specialised all, general k", "b": "specialised k, general all", "c": "specialised k, general 1/64"}
+    panels = []
+    for ability in cells.abilities:
+        found = {s: series(cells, ability, PARTS, strategy="mixed", setup=s) for s in names}
+        lines = [_line(names[s], ability, points, style=i) for i, (s, points) in enumerate(found.items()) if points]
+        if lines:
+            panels.append(Panel(ability, lines, "k", _SCORE, log_x=True))
+    caption = "Where the amount of own data is fixed the line should be flat, if the ratio does not matter."
+    return Figure("ratio", f"RQ3: amount or ratio ({of})", caption, panels) if panels else None
+
+
+def replay(cells: Cells, of: str) -> Figure | None:
+    """RQ4: DMT over k, with the other strategies as levels."""
+    panels = []
+    for ability in cells.abilities:
+        points = series(cells, ability, REPLAYS[1:], strategy="dmt")
+        without = cells.at(ability, strategy="mixed_sequential", k="0")
+        if without:
+            points.insert(0, ("0", without))
+        if len(points) < 2:
+            continue
+        ticks = [k for k, _ in points]
+        lines = [_line("DMT", ability, points, numeric=False, style=0)]
+        for style, name in enumerate(("multitask", "sequential"), 1):
+            level = cells.at(ability, strategy=name)
+            if level:
+                lines.append(_line(name, ability, [(k, level) for k in ticks], numeric=False, style=style))
+        panels.append(Panel(ability, lines, "replayed part k (0: mixed sequential)", _SCORE))
+    caption = "How much of the specialised data the general stage replays, and what each ability makes of it."
+    return Figure("replay", f"RQ4: DMT's replay ({of})", caption, panels) if panels else None
+
+
+def front(cells: Cells, of: str) -> Figure | None:
+    """RQ4: what the replay trades, specialised against general."""
+    line = Line("DMT by k", [], [], style=0)
+    for k in REPLAYS:
+        labels = {"strategy": "mixed_sequential" if k == "0" else "dmt", "k": k}
+        found = {ability: cells.at(ability, **labels) for ability in ("math", "code", "general")}
+        if all(found.values()):
+            math, code, general = (found[a].value for a in ("math", "code", "general"))  # type: ignore[union-attr]
+            line.x.append(100 * (math + code) / 2)  # type: ignore[arg-type]
+            line.y.append(10 * general)
+            line.labels.append(f"k = {k}")
+    if len(line.y) < 2:
+        return None
+    others = Line("other strategies", [], [], style=1, joined=False)
+    for name in ("multitask", "sequential"):
+        found = {ability: cells.at(ability, strategy=name) for ability in ("math", "code", "general")}
+        if all(found.values()):
+            others.x.append(50 * (found["math"].value + found["code"].value))  # type: ignore[union-attr, arg-type]
+            others.y.append(10 * found["general"].value)  # type: ignore[union-attr]
+            others.labels.append(name)
+    x, y = "mathematics and code, mean, %", "general, % of the best possible"
+    panel = Panel("", [line, *([others] if others.y else [])], x, y)
+    return Figure("front", f"RQ4: the trade-off ({of})", "Up and to the right is better in both.", [panel])
+
+
+def losses(curves: dict[str, list[tuple[str, list[int], dict[str, list[float]]]]]) -> Figure | None:
+    """Training loss by domain across stage borders: experiment → [(stage, steps, domain → losses)]."""
+    panels = []
+    for experiment, stages in curves.items():
+        lines: dict[str, Line] = {}
+        offset = 0
+        for _, steps, by_domain in stages:
+            for domain, values in by_domain.items():
+                line = lines.setdefault(domain, Line(domain, [], [], style=_STYLE.get(domain, len(lines))))
+                line.x = [*line.x, *(offset + step for step in steps[: len(values)])]  # type: ignore[list-item]
+                line.y += values
+            offset += steps[-1] if steps else 0
+        borders = " → ".join(stage for stage, *_ in stages)
+        panels.append(Panel(f"{experiment}: {borders}", list(lines.values()), "step", "loss a trained token"))
+    caption = "Of the training batches; a stage's last step is the next one's zero."
+    return Figure("losses", "Loss by domain", caption, panels[:6]) if panels else None

@@ -1,4 +1,4 @@
-"""Scores as tables in the terminal."""
+"""Results as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sftmix_jax.analysis.runs import Score
+from sftmix_jax.analysis.results import Result
 
 
-def print_abilities(scores: Sequence[Score], console: Console | None = None) -> None:
+def print_abilities(scores: Sequence[Result], console: Console | None = None) -> None:
     """Ability × stage, an experiment after the other: first each task's main metric, then the others."""
     console = console or Console()
     for experiment in dict.fromkeys(score.experiment for score in scores):
@@ -22,7 +22,7 @@ def print_abilities(scores: Sequence[Score], console: Console | None = None) -> 
             console.print(_table(f"{experiment}: other metrics", others, False))
 
 
-def _table(title: str, scores: Sequence[Score], intervals: bool) -> Table:
+def _table(title: str, scores: Sequence[Result], intervals: bool) -> Table:
     columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     table.add_column("stage")
@@ -35,7 +35,7 @@ def _table(title: str, scores: Sequence[Score], intervals: bool) -> Table:
     return table
 
 
-def cell(score: Score, interval: bool) -> str:
+def cell(score: Result, interval: bool) -> str:
     """A value, with its interval if asked for; rates in per cent, ratings as they are."""
     if score.best != 1:
         text, span = f"{score.value:.2f}", f" ({score.low:.2f}–{score.high:.2f})"

@@ -1,0 +1,78 @@
+"""Figures as pictures: SVG and PDF for a paper, PNG for a terminal's user."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from etils import epath
+
+from sftmix_jax.analysis.figures import Figure, Line, Panel
+
+MARKS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", ":", "-.", "-", "--")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
+_COLUMNS = 3
+
+
+def draw(figure: Figure, file: epath.Path) -> None:
+    """Into a file whose suffix says the format."""
+    columns = min(_COLUMNS, len(figure.panels))
+    rows = -(-len(figure.panels) // columns)
+    canvas, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.4 * rows + 0.4), squeeze=False)
+    for axis in axes.flat[len(figure.panels) :]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes.flat, figure.panels, strict=False):
+        _draw_panel(axis, panel)
+    canvas.suptitle(figure.title)
+    canvas.tight_layout()
+    buffer = io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": "sftmix"}):  # the same numbers give the same file
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file.suffix[1:])
+        canvas.savefig(buffer, dpi=130, format=file.suffix[1:], metadata=metadata)
+    plt.close(canvas)
+    file.write_bytes(buffer.getvalue())
+
+
+def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
+    named = [x for line in panel.lines for x in line.x if isinstance(x, str)]
+    ticks = list(dict.fromkeys(named))
+    for line in panel.lines:
+        _draw_line(axis, line, ticks)
+    if ticks:
+        axis.set_xticks(range(len(ticks)), ticks)
+    if panel.log_x:
+        axis.set_xscale("log", base=4)
+        marked = next((line for line in panel.lines if line.labels), None)
+        if marked:
+            axis.set_xticks(marked.x, marked.labels)
+            axis.minorticks_off()
+    axis.set(title=panel.title, xlabel=panel.x_title, ylabel=panel.y_title)
+    axis.grid(axis="y", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:
+    x = np.array([ticks.index(each) if isinstance(each, str) else each for each in line.x], np.float64)
+    style = line.style % len(COLOURS)
+    colour, dash = COLOURS[style], DASHES[style]
+    if line.band:
+        axis.fill_between(x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(x, line.y, color=colour, linewidth=1, alpha=0.6, label=line.name)
+        return
+    many = len(x) > 30
+    axis.plot(
+        x, line.y, dash if line.joined else "", color=colour, marker="" if many else MARKS[style], label=line.name
+    )
+    if line.low:
+        y = np.array(line.y)
+        errors = np.abs([y - np.array(line.low), np.array(line.high) - y])
+        axis.errorbar(x, y, errors, fmt="none", ecolor=colour, capsize=3, linewidth=1)
+    if line.labels and not ticks and len({*line.labels}) == len(x) and not line.low:
+        for label, each, height in zip(line.labels, x, line.y, strict=True):
+            axis.annotate(label, (each, height), textcoords="offset points", xytext=(5, 4), fontsize=8)

@@ -1,0 +1,140 @@
+"""A workdir's studies as one tidy table: a row a metric, task, stage and experiment."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+# The ability that a benchmark measures, and so the domain whose data is its own.
+ABILITIES = {
+    "gsm8k": "math", "tiny_math": "math", "gsm_hard": "math", "svamp": "math", "asdiv": "math", "mawps": "math",
+    "math": "math", "humaneval": "code", "humaneval_plus": "code", "mbpp": "code", "tiny_code": "code",
+    "mt_bench": "general", "ifeval": "general", "tiny_general": "general",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One metric of one task after one stage of one experiment."""
+
+    experiment: str
+    labels: dict[str, Any]  # the study's axes
+    stage: str
+    stage_id: str
+    position: int  # 0 is the base
+    is_last: bool
+    task: str
+    ability: str
+    metric: str
+    primary: bool
+    value: float
+    low: float
+    high: float
+    n: int
+    best: float
+    own_tokens: int  # trained tokens of the ability's own domain so far,
+    other_tokens: int  # and of the others'
+    held_out_loss: float | None  # of the ability's own domain
+    code_version: str
+    folder: str
+
+    @property
+    def seed(self) -> int:
+        return int(self.labels.get("seed", 0))
+
+    @property
+    def setup(self) -> tuple[tuple[str, Any], ...]:
+        """The labels without the seed: what repeats share."""
+        return tuple(sorted((key, value) for key, value in self.labels.items() if key != "seed"))
+
+
+def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
+    """Each experiment's resolved config and its stages' ids, by name."""
+    files = sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []
+    return {file.name.removesuffix(".json"): json.loads(file.read_text()) for file in files}
+
+
+def read_studies(workdir: epath.Path) -> dict[str, dict[str, Any]]:
+    """Each study's record by name; a workdir without one has one study of all its experiments."""
+    files = sorted((workdir / "studies").glob("*.json")) if (workdir / "studies").exists() else []
+    return {file.stem: json.loads(file.read_text()) for file in files} or {"experiments": every_experiment(workdir)}
+
+
+def every_experiment(workdir: epath.Path) -> dict[str, Any]:
+    """All of a workdir's experiments as a study, for those that were trained one by one."""
+    found = {name: {"strategy": name, "seed": 0} for name in read_experiments(workdir)}
+    return {"name": "experiments", "question": "", "hold": "epochs", "experiments": found}
+
+
+def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
+    """All results of a study's experiments that are there by now."""
+    known, out = read_experiments(workdir), []
+    folders = {f.name.rpartition("-")[2]: f for f in (workdir / "stages").iterdir()} if known else {}
+    scored: dict[str, list[dict[str, Any]]] = {}
+    for name, labels in study["experiments"].items():
+        if name not in known:
+            continue
+        chain = {"base": known[name]["base"], **known[name]["stages"]}
+        tokens: dict[str, int] = {}
+        for position, (stage, identity) in enumerate(chain.items()):
+            folder = folders.get(identity)
+            if folder is None:
+                break
+            done = _read(folder / "done.json")
+            for domain, account in done.get("ledger", {}).items():
+                tokens[domain] = tokens.get(domain, 0) + account["trained_tokens"]
+            if identity not in scored:
+                files = sorted((folder / "eval").glob("*/score.json")) if (folder / "eval").exists() else []
+                scored[identity] = [json.loads(file.read_text()) for file in files]
+            for record in scored[identity]:
+                ability = ABILITIES.get(record["task"], record["task"])
+                own = tokens.get(ability, 0)
+                for i, (metric, m) in enumerate(record["metrics"].items()):
+                    if m["n"]:
+                        out.append(Result(
+                            name, labels, stage, identity, position, position == len(chain) - 1, record["task"],
+                            ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
+                            own, sum(tokens.values()) - own, done.get("held_out_loss", {}).get(ability),
+                            record["fixed_by"].get("code_version", ""), str(folder),
+                        ))  # fmt: skip
+    return out
+
+
+def _read(file: epath.Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def verdicts(result: Result) -> np.ndarray:
+    """A primary metric by question, float64 [questions]; from responses.jsonl."""
+    lines = (epath.Path(result.folder) / "eval" / result.task / "responses.jsonl").read_text().splitlines()
+    found = [json.loads(line)["scores"][result.metric] for line in lines]
+    return np.array([value for value in found if value is not None], np.float64)
+
+
+def flat(result: Result) -> dict[str, Any]:
+    """A row of the table: the labels become columns."""
+    row = {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "labels"}
+    return {"experiment": row.pop("experiment"), **result.labels, **row}
+
+
+def write_tables(results: Sequence[Result], folder: epath.Path) -> None:
+    """results.csv and results.parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [flat(result) for result in results]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "results.csv").open("w") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+    with (folder / "results.parquet").open("wb") as stream:
+        parquet.write_table(table, stream)

@@ -1,0 +1,77 @@
+"""Numbers that know how sure they are: a value and what it is over resampled seeds and questions."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Uncertain:
+    """A value with its draws, float64 [R]; draws of two numbers from the same seeds and questions belong together."""
+
+    value: float
+    draws: np.ndarray
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return float(np.percentile(self.draws, 2.5))
+
+    @property
+    def high(self) -> float:
+        return float(np.percentile(self.draws, 97.5))
+
+    def probability(self, holds: Callable[[np.ndarray], np.ndarray]) -> float:
+        """Share of the draws of which something holds."""
+        return float(np.mean(holds(self.draws)))
+
+    def __add__(self, other: Uncertain | float) -> Uncertain:
+        return combined(lambda a, b: a + b, self, _lifted(other))
+
+    def __sub__(self, other: Uncertain | float) -> Uncertain:
+        return combined(lambda a, b: a - b, self, _lifted(other))
+
+    def __mul__(self, factor: float) -> Uncertain:
+        return Uncertain(self.value * factor, self.draws * factor)
+
+
+def _lifted(number: Uncertain | float) -> Uncertain:
+    return number if isinstance(number, Uncertain) else Uncertain(number, np.full(RESAMPLES, float(number)))
+
+
+def combined(function: Callable[..., np.ndarray | float], *numbers: Uncertain) -> Uncertain:
+    """A function of several numbers, of their values and draw by draw (the function takes arrays)."""
+    value = float(function(*(np.float64(number.value) for number in numbers)))
+    return Uncertain(value, np.asarray(function(*(number.draws for number in numbers)), np.float64))
+
+
+def mean(numbers: Sequence[Uncertain]) -> Uncertain:
+    """Of several numbers, draw by draw."""
+    return combined(lambda *each: sum(each) / len(each), *numbers)
+
+
+def from_verdicts(verdicts: np.ndarray) -> Uncertain:
+    """The mean of verdicts float64 [seeds, questions], by a bootstrap over both at once.
+
+    Every set-up of the same shape is resampled alike, so that differences are paired. The spread between S seeds is
+    widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one seed the interval is over questions alone.
+    """
+    S, Q = verdicts.shape
+    means = verdicts.mean(axis=1, keepdims=True)
+    widened = verdicts + (np.sqrt(S / (S - 1)) - 1) * (means - means.mean()) if S > 1 else verdicts
+    rng = np.random.default_rng([S, Q])
+    seeds = rng.multinomial(S, np.full(S, 1 / S), RESAMPLES) / S  # [R, S]
+    questions = rng.multinomial(Q, np.full(Q, 1 / Q), RESAMPLES) / Q  # [R, Q]
+    return Uncertain(float(verdicts.mean()), np.einsum("rs,sq,rq->r", seeds, widened, questions, optimize=True))
+
+
+def published(value: float, error: float, name: str) -> Uncertain:
+    """A number from a table, with a standard error; `name` makes its draws its own."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return Uncertain(value, value + error * rng.standard_normal(RESAMPLES))

@@ -1,0 +1,53 @@
+"""Write the report of a workdir's studies: one page that opens anywhere, with every figure and table as a file.
+
+python -m sftmix_jax.report --workdir DIR [--study NAME] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from etils import epath
+
+from sftmix_jax import command
+from sftmix_jax.analysis import report, results
+from sftmix_jax.errors import UserError, did_you_mean
+
+
+def main() -> int:
+    options = _parse()
+    workdir = epath.Path(options.workdir)
+    if not (workdir / "experiments").is_dir():
+        raise UserError(f"{workdir}: no workdir (it has no experiments/); train there first")
+    for page in write(workdir, options.study, epath.Path(options.out) if options.out else None):
+        print(page)
+    return 0
+
+
+def write(workdir: epath.Path, only: str = "", out: epath.Path | None = None) -> list[epath.Path]:
+    """Every study's report, or one study's: report/index.html, or report-NAME/ where there are several."""
+    studies = results.read_studies(workdir)
+    if only and only not in studies:
+        raise UserError(f"{workdir}: has no study '{only}'; {did_you_mean(only, studies)}")
+    chosen = {only: studies[only]} if only else studies
+    pages = []
+    for name, study in chosen.items():
+        if not report.has_results(results.read_results(workdir, study)):
+            raise UserError(f"{workdir}: nothing of the study '{name}' is scored yet; run it first")
+        folder = out or workdir / ("report" if len(studies) == 1 else f"report-{name}")
+        pages.append(report.write(workdir, study, folder))
+    return pages
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sftmix_jax.report", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--study", default="", help="only this one; by default all that the workdir holds")
+    parser.add_argument("--out", default="", help="where the page goes (default: report/ in the workdir)")
+    return parser.parse_args(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command.run(main)
