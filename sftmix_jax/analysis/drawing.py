@@ -65,10 +65,8 @@ def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:
         axis.fill_between(x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axis.plot(x, line.y, color=colour, linewidth=1, alpha=0.6, label=line.name)
         return
-    many = len(x) > 30
-    axis.plot(
-        x, line.y, dash if line.joined else "", color=colour, marker="" if many else MARKS[style], label=line.name
-    )
+    mark = "" if line.bare else MARKS[style]
+    axis.plot(x, line.y, dash if line.joined else "", color=colour, marker=mark, label=line.name)
     if line.low:
         y = np.array(line.y)
         errors = np.abs([y - np.array(line.low), np.array(line.high) - y])

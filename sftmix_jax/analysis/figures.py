@@ -27,6 +27,7 @@ class Line:
     joined: bool = True
     style: int = 0  # colour, mark and dash; lines of one style belong together
     labels: list[str] = dataclasses.field(default_factory=list)  # of points, where x does not say it
+    bare: bool = False  # without marks
 
 
 @dataclasses.dataclass
@@ -194,7 +195,7 @@ def losses(curves: dict[str, list[tuple[str, list[int], dict[str, list[float]]]]
         offset = 0
         for _, steps, by_domain in stages:
             for domain, values in by_domain.items():
-                line = lines.setdefault(domain, Line(domain, [], [], style=_STYLE.get(domain, len(lines))))
+                line = lines.setdefault(domain, Line(domain, [], [], style=_STYLE.get(domain, len(lines)), bare=True))
                 line.x = [*line.x, *(offset + step for step in steps[: len(values)])]  # type: ignore[list-item]
                 line.y += values
             offset += steps[-1] if steps else 0

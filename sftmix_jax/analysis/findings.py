@@ -1,8 +1,4 @@
-"""The paper's findings, each tested on cells: ours, or the paper's own tables.
-
-A finding holds where at least 80 % of the draws (resampled seeds and questions) agree with it, does not where at most
-20 % do, and cannot be told in between; the numbers stand beside the verdict, so that a reader can be stricter.
-"""
+"""The paper's findings, each tested on cells: ours, or the paper's own tables."""
 
 from __future__ import annotations
 
@@ -17,6 +13,10 @@ from sftmix_jax.analysis.uncertain import Uncertain
 PARTS = ("1/256", "1/64", "1/16", "1/4", "1")
 REPLAYS = ("0", *PARTS)
 _HOLDS, _FAILS = 0.8, 0.2
+RULE = (
+    "P is the share of draws (resampled seeds and questions) that agree: from 0.8 on a finding holds, up to 0.2 it does "
+    "not, in between these numbers cannot tell. Parentheses hold 95 % intervals."
+)
 MARGIN = 0.03  # of the best possible score: a difference that nobody would mind
 
 

@@ -69,6 +69,8 @@ def _plot(drawn: Figure, index: int) -> dict[str, Any]:
     panel = drawn.panels[index]
     traces = [trace for line in panel.lines for trace in _traces(line)]
     x_axis: dict[str, Any] = {"title": {"text": panel.x_title}, "automargin": True}
+    if any(isinstance(x, str) for line in panel.lines for x in line.x):
+        x_axis["type"] = "category"
     if panel.log_x:
         x_axis["type"] = "log"
         marked = next((line for line in panel.lines if line.labels), None)
@@ -98,10 +100,12 @@ def _traces(line: Line) -> list[dict[str, Any]]:
         return [area, curve]
     trace: dict[str, Any] = {
         "x": line.x, "y": line.y, "name": line.name, "type": "scatter",
-        "mode": "lines" if len(line.x) > 30 else "lines+markers" if line.joined else "markers",
+        "mode": "lines" if line.bare else "lines+markers" if line.joined else "markers",
         "line": {"color": colour, "dash": _DASHES[style]},
         "marker": {"symbol": _MARKS[style], "size": 8, "color": colour},
     }  # fmt: skip
+    if line.labels and not line.low:
+        trace |= {"mode": f"{trace['mode']}+text", "textposition": "top center"}
     if line.labels:
         trace |= {"text": line.labels, "hovertemplate": "%{text}: %{y:.2f}<extra>%{fullData.name}</extra>"}
     if line.low:

@@ -68,7 +68,7 @@ class Report:
             f"paper, {self.paper_size}",
             "numbers of the paper",
         ]
-        return Table("verdicts", columns, rows, findings.__doc__.splitlines()[2] if findings.__doc__ else "")
+        return Table("verdicts", columns, rows, findings.RULE)
 
     def main_table(self) -> Table:
         """Every set-up's final scores, with the paper's beside them where it has the same."""
@@ -161,21 +161,22 @@ class Report:
     # --- what it rests on -----------------------------------------------------------------------
 
     def graph(self) -> tuple[list[tuple[int, str]], str]:
-        """Every stage once, under its parent, with the number of experiments that hold it."""
+        """The first seed's stages, each once under its parent, with the number of experiments that hold it."""
         children: dict[str, dict[str, str]] = {}
         holders: dict[str, int] = {}
-        naive = 0
+        naive, firsts = 0, self._firsts()
         for name in self.study["experiments"]:
             record = self.experiments.get(name)
             if record is None:
                 continue
             parent = record["base"]
             for stage, identity in record["stages"].items():
-                children.setdefault(parent, {})[identity] = stage
+                if name in firsts:
+                    children.setdefault(parent, {})[identity] = stage
                 holders[identity] = holders.get(identity, 0) + 1
                 naive += 1
                 parent = identity
-        bases = {record["base"] for name, record in self.experiments.items() if name in self.study["experiments"]}
+        bases = {self.experiments[name]["base"] for name in firsts}
         nodes: list[tuple[int, str]] = []
 
         def visit(identity: str, name: str, depth: int) -> None:
@@ -186,7 +187,8 @@ class Report:
 
         for base in sorted(bases):
             visit(base, "base", 0)
-        return nodes, f"{len(holders)} stages, where each experiment alone would train {naive}."
+        more = "; shown is the first seed" if len(firsts) < len(self.study["experiments"]) else ""
+        return nodes, f"{len(holders)} stages, where each experiment alone would train {naive}{more}."
 
     def accounts(self) -> Table:
         """What became of every row, in each distinct stage of the first seed."""

@@ -63,12 +63,18 @@ def from_verdicts(verdicts: np.ndarray) -> Uncertain:
     widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one seed the interval is over questions alone.
     """
     S, Q = verdicts.shape
+    rate = bool(((verdicts >= 0) & (verdicts <= 1)).all())
+    if rate and verdicts.min() == verdicts.max() and verdicts.min() in (0, 1):
+        passed = Q * verdicts.min()  # all alike: no resampling would show a doubt, Jeffreys' prior does
+        draws = np.random.default_rng([S, Q]).beta(passed + 0.5, Q - passed + 0.5, RESAMPLES)
+        return Uncertain(float(verdicts.mean()), draws)
     means = verdicts.mean(axis=1, keepdims=True)
     widened = verdicts + (np.sqrt(S / (S - 1)) - 1) * (means - means.mean()) if S > 1 else verdicts
     rng = np.random.default_rng([S, Q])
     seeds = rng.multinomial(S, np.full(S, 1 / S), RESAMPLES) / S  # [R, S]
     questions = rng.multinomial(Q, np.full(Q, 1 / Q), RESAMPLES) / Q  # [R, Q]
-    return Uncertain(float(verdicts.mean()), np.einsum("rs,sq,rq->r", seeds, widened, questions, optimize=True))
+    draws = np.einsum("rs,sq,rq->r", seeds, widened, questions, optimize=True)
+    return Uncertain(float(verdicts.mean()), draws.clip(0, 1) if rate else draws)
 
 
 def published(value: float, error: float, name: str) -> Uncertain:
