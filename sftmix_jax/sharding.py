@@ -35,21 +35,26 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices. Raises UserError if the sizes do not multiply to their number."""
     devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp, config.tensor]
-    fixed = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
-    if len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
-        raise UserError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, "
-            f"there are {len(devices)}; "
-            "set --config.mesh.data, .fsdp and .tensor so that they multiply to it"
-        )
-    sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
+    sizes = axis_sizes(config, len(devices))
     from jax.experimental import mesh_utils
 
     grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES)
+
+
+def axis_sizes(config: MeshConfig, devices: int) -> list[int]:
+    """Devices along each axis. Raises UserError if they do not multiply to `devices`."""
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
+    if devices % fixed or (-1 not in sizes and fixed != devices):
+        raise UserError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, "
+            f"there are {devices}; "
+            "set --config.mesh.data, .fsdp and .tensor so that they multiply to it"
+        )
+    return [devices // fixed if size == -1 else size for size in sizes]
 
 
 def sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from sftmix_jax import command, report
 from sftmix_jax.errors import UserError
+from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.planning import costs
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.studies import hold, jobs, study, work
@@ -94,13 +95,8 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
 
 def _default_workers(chosen: Study) -> int:
     """One a core for models that a core holds easily on a machine without accelerators, else one."""
-    from importlib.util import find_spec
-
-    accelerated = (
-        any(find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin")) or Path("/dev/accel0").exists()
-    )
     small = all(costs.architecture(run.experiment).num_params <= _SMALL for run in chosen.runs[:1])
-    return len(os.sched_getaffinity(0)) if small and not accelerated else 1
+    return len(os.sched_getaffinity(0)) if small and not has_accelerator() else 1
 
 
 def _worker(chosen: Study, workdir: epath.Path, core: int) -> int:

@@ -14,7 +14,7 @@ PARTS = ("1/256", "1/64", "1/16", "1/4", "1")
 REPLAYS = ("0", *PARTS)
 _HOLDS, _FAILS = 0.8, 0.2
 RULE = (
-    "P is the share of draws (resampled seeds and questions) that agree: from 0.8 on a finding holds, up to 0.2 it does "
+    "P is the share of draws (resampled seeds and questions) that agree: from 0.8 on a finding holds, to 0.2 it does "
     "not, in between these numbers cannot tell. Parentheses hold 95 % intervals."
 )
 MARGIN = 0.03  # of the best possible score: a difference that nobody would mind

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.sharding import NamedSharding
 
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import attention
@@ -164,6 +165,7 @@ class Llama(nnx.Module):
 
     def __init__(self, config: LlamaConfig, compute: Compute, rngs: nnx.Rngs):
         self.config, self.compute = config, compute
+        self.activations: NamedSharding | None = None
         V, D, std = config.vocab_size, config.hidden_size, config.init_std
         self.embed = _param(rngs, std, (V, D), ("vocab", "embed"))
         self.layers = Layers(config, rngs)
@@ -184,6 +186,11 @@ class Llama(nnx.Module):
             logits = jnp.dot(rows, self.head_weight, preferred_element_type=jnp.float32)
             return logits.reshape(*hidden.shape[:-1], -1)
 
+    def _placed(self, x: Array) -> Array:
+        """Activations [B, T, D] stay split along the rows: else the compiler splits D as the weights do, and sums over
+        the mesh after every product instead of gathering the weights before it."""
+        return x if self.activations is None else jax.lax.with_sharding_constraint(x, self.activations)
+
     def _run(
         self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any, unroll: bool = False
     ) -> tuple[Array, Any]:
@@ -191,12 +198,13 @@ class Llama(nnx.Module):
         config = self.config
         frequencies = attention.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         rope = attention.rope_tables(positions, frequencies)
-        x = self.embed[...][tokens].astype(self.compute.dtype)
+        x = self._placed(self.embed[...][tokens].astype(self.compute.dtype))
         layer_definition, stacked = nnx.split(self.layers)
 
         def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
             params, entry = cut
-            return nnx.merge(layer_definition, params)(x, rope, mix(entry))
+            x, kept = nnx.merge(layer_definition, params)(self._placed(x), rope, mix(entry))
+            return self._placed(x), kept
 
         policy = REMAT[self.compute.remat]
         if policy is not None:
@@ -252,9 +260,11 @@ def init(config: LlamaConfig, compute: Compute, seed: int) -> Params:
     return nnx.to_pure_dict(nnx.state(Llama(config, compute, nnx.Rngs(seed))))
 
 
-def bind(definition: nnx.GraphDef, params: Params) -> Llama:
-    """The model with these parameters, inside or outside of jit."""
-    return nnx.merge(definition, nnx.State(params))
+def bind(definition: nnx.GraphDef, params: Params, activations: NamedSharding | None = None) -> Llama:
+    """The model with these parameters, inside or outside of jit; `activations` says where [B, T, D] live."""
+    model = nnx.merge(definition, nnx.State(params))
+    model.activations = activations
+    return model
 
 
 def preset(name: str) -> LlamaConfig:

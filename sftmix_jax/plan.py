@@ -1,0 +1,190 @@
+"""What each stage needs of a machine that is not here: does it compile, does it fit, what does it cost?
+
+python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16 [--num_slices 2] [--utilisation 0.4]
+
+The TPU compiler itself compiles the very step that training uses (pip install 'sftmix-jax[plan]'); nothing is
+allocated and no weights or data are needed. TPUs only so far.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before jax is imported: it must not look for the chips that it compiles for.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TPU_LOG_DIR", "disabled")
+os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sftmix_jax import command, experiment, identity, sharding
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.planning import aot, chips, costs, flops
+from sftmix_jax.planning.aot import Compiled, Topology
+from sftmix_jax.planning.chips import GIB
+from sftmix_jax.planning.costs import StageCost
+
+_SAID = ("topology", "num_slices", "utilisation", "json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One stage on one topology."""
+
+    topology: str
+    chips: int
+    stage: str
+    mesh: dict[str, int]
+    rows: int  # a step
+    accumulation: int  # parts that a step is worked through in
+    length: int
+    fits: bool
+    arguments: int  # bytes a device
+    temporaries: int
+    limit: int
+    collectives: dict[str, int]
+    flops_per_token: float
+    steps: int
+    tokens: int
+    expected: bool
+    hours: float  # at the stated utilisation
+    chip_hours: float
+    dollars: float
+    message: str
+
+
+def main() -> int:
+    config, options = experiment.parse(sys.argv[1:], _SAID)
+    if not options["topology"]:
+        raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
+    slices, utilisation = int(options["num_slices"] or 1), float(options["utilisation"] or 0.4)
+    planned = []
+    for name in options["topology"].split(","):
+        planned += plan(config, name, slices, utilisation)
+    if options["json"]:
+        print(json.dumps([identity.plain(each) for each in planned], indent=1))
+    else:
+        _print(config, planned, utilisation, Console())
+    return 0 if all(each.fits for each in planned) else 1
+
+
+def plan(config: Experiment, topology_name: str, slices: int, utilisation: float) -> list[Planned]:
+    """Every stage on one topology; stages that compile to the same step are compiled once."""
+    architecture = costs.architecture(config)
+    counted = costs.stage_costs(config)
+    domains = len({domain for stage in config.stages.values() for domain in stage.mixture})
+    topology = aot.find_topology(topology_name, slices)
+    mesh = aot.make_mesh(topology, config.mesh)
+    compute = config.model.compute.resolved(architecture, "tpu")
+    known: dict[str, tuple[int, Compiled]] = {}
+    planned = []
+    for cost, stage in zip(counted, config.stages.values(), strict=True):
+        length = stage.batch.length or min(architecture.max_length, 2048)
+        key = f"{stage.batch.rows} {stage.batch.accumulation} {length} {stage.optimizer.name}"
+        if key not in known:
+            print(f"{topology_name}: compiling {cost.name} …", file=sys.stderr)
+            known[key] = _largest_that_fits(architecture, compute, stage, mesh, topology, length, domains)
+        accumulation, compiled = known[key]
+        planned.append(_planned(topology, mesh, stage, cost, architecture, length, accumulation, compiled, utilisation))
+    return planned
+
+
+def _largest_that_fits(
+    architecture: LlamaConfig, compute: Compute, stage: Stage, mesh: Any, topology: Topology, length: int, domains: int
+) -> tuple[int, Compiled]:
+    """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
+    parts, rows = sharding.batch_parts(mesh), stage.batch.rows
+    if rows % parts:
+        raise UserError(
+            f"batch of {rows} rows cannot be divided among {parts} devices ({topology.name}); set batch.rows to a "
+            f"multiple of {parts}, or use tensor parallelism (--config.mesh.tensor)"
+        )
+    accumulation = stage.batch.accumulation
+    while True:
+        compiled = aot.compile_step(
+            architecture, compute, stage.optimizer, mesh, topology, rows=rows, length=length, domains=domains,
+            accumulation=accumulation,
+        )  # fmt: skip
+        smaller = accumulation * 2
+        if compiled.fits or rows % smaller or (rows // smaller) % parts:
+            return accumulation, compiled
+        accumulation = smaller
+
+
+def _planned(
+    topology: Topology, mesh: Any, stage: Stage, cost: StageCost, architecture: LlamaConfig, length: int,
+    accumulation: int, compiled: Compiled, utilisation: float,
+) -> Planned:  # fmt: skip
+    per_token = flops.training_per_token(architecture, length)
+    seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * utilisation)
+    chip_hours = topology.chips * seconds / 3600
+    return Planned(
+        topology.name + (f" × {topology.slices}" if topology.slices > 1 else ""), topology.chips, cost.name,
+        dict(mesh.shape), stage.batch.rows, accumulation, length, compiled.fits, compiled.arguments,
+        compiled.temporaries, compiled.limit, compiled.collectives, per_token, cost.steps, cost.tokens, cost.expected,
+        seconds / 3600, chip_hours, chip_hours * topology.chip.price, compiled.message,
+    )  # fmt: skip
+
+
+def _print(config: Experiment, planned: list[Planned], utilisation: float, console: Console) -> None:
+    for name in dict.fromkeys(each.topology for each in planned):
+        mine = [each for each in planned if each.topology == name]
+        first = mine[0]
+        shape = ", ".join(f"{axis} {size}" for axis, size in first.mesh.items() if size > 1) or "one device"
+        table = Table(
+            title=f"{config.name} ({config.model.init}) on {name}: {first.chips} chips, {shape}; "
+            f"{first.limit / GIB:.1f} GiB a device", box=box.SIMPLE, title_justify="left",
+        )  # fmt: skip
+        table.add_column("stage")
+        columns = (
+            "rows",
+            "parts",
+            "state GiB",
+            "other GiB",
+            "fits",
+            "sent GiB",
+            "steps",
+            "tokens",
+            "hours",
+            "chip-hours",
+            "$",
+        )
+        for column in columns:
+            table.add_column(column, justify="right")
+        for each in mine:
+            sent = sum(each.collectives.values()) / GIB
+            table.add_row(
+                each.stage, f"{each.rows} × {each.length}", str(each.accumulation), f"{each.arguments / GIB:.2f}",
+                f"{each.temporaries / GIB:.2f}", "yes" if each.fits else "NO", f"{sent:.1f}", f"{each.steps:,}",
+                f"{each.tokens / 1e6:,.0f}M", f"{each.hours:.2f}", f"{each.chip_hours:,.0f}", f"{each.dollars:,.0f}",
+            )  # fmt: skip
+        console.print(table)
+        for each in mine:
+            if not each.fits:
+                console.print(
+                    f"{each.stage} does not fit even in {each.accumulation} parts: {each.message or 'too large'}. Take "
+                    "more or larger chips, or tensor parallelism (--config.mesh.tensor)"
+                )
+        total = sum(each.dollars for each in mine)
+        kind = name.partition(":")[0]
+        console.print(
+            f"in all {sum(each.chip_hours for each in mine):,.0f} chip-hours, ${total:,.0f} at {utilisation:.0%} of "
+            f"the chips' peak and ${chips.find_chip(kind).price:.2f} a chip-hour"
+            + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
+        )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,94 @@
+"""What a compiled program sends between devices, read from its text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_BYTES = {
+    "f32": 4,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s64": 8,
+    "u64": 8,
+    "f8e4m3fn": 1,
+}
+_KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\([^\n]*\) -> |\{)", re.MULTILINE)
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_CALL = re.compile(r"(?:body|condition|calls|to_apply|called_computations=\{)=?%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+def bytes_sent(program: str) -> dict[str, int]:
+    """Bytes that a device receives in one run, by kind of collective; what stands in a loop counts as often as it runs.
+
+    `program` is the text of a compiled HLO module. An all-gather counts its result, a reduce-scatter and an all-reduce
+    their operand's size (the all-reduce twice), an all-to-all and a permute what arrives.
+    """
+    bodies = _computations(program)
+    totals: Counter[str] = Counter()
+
+    def visit(name: str, times: int) -> None:
+        for line in bodies.get(name, ()):
+            found = _COLLECTIVE.search(line)
+            if found:
+                totals[found[2]] += times * _size(found[1], found[2], bool(found[3]))
+            trips = _TRIPS.search(line)
+            if " while(" in line:
+                body = re.search(r"body=%?([\w.\-]+)", line)
+                if body:
+                    visit(body[1], times * (int(trips[1]) if trips else 1))
+            elif not found:
+                for called in _CALL.findall(line):
+                    visit(called, times)
+
+    entry = re.search(r"^ENTRY %?([\w.\-]+)", program, re.MULTILINE)
+    if entry:
+        visit(entry[1], 1)
+    return {kind: totals[kind] for kind in _KINDS if totals[kind]}
+
+
+def _computations(program: str) -> dict[str, list[str]]:
+    """The lines of each computation by its name."""
+    bodies: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in program.splitlines():
+        if current is None or not line.startswith(" "):
+            head = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
+            if head and not line.startswith((" ", "HloModule")):
+                current = bodies.setdefault(head[1], [])
+        else:
+            current.append(line)
+    return bodies
+
+
+def _size(shape: str, kind: str, is_start: bool) -> int:
+    """Bytes that arrive: of the largest array of an asynchronous start's tuple, else of the whole result."""
+    sizes = []
+    for dtype, dimensions in _SHAPE.findall(shape):
+        size = _BYTES.get(dtype, 0)
+        for dimension in filter(None, dimensions.split(",")):
+            size *= int(dimension)
+        sizes.append(size)
+    if not sizes:
+        return 0
+    if is_start and kind != "all-reduce":
+        return max(sizes)
+    return sum(sizes) * (2 if kind == "all-reduce" else 1)
+
+
+def needed_by_fsdp(parameters: int, layer_parameters: int, shards: int, gather_bytes: int, reduce_bytes: int) -> float:
+    """What fully sharded data parallelism has to move a step, in bytes that a device receives.
+
+    Parameters gathered for the forward pass, those of the layers again for the backward pass (under remat), and every
+    gradient reduced.
+    """
+    share = (shards - 1) / shards
+    return share * ((parameters + layer_parameters) * gather_bytes + parameters * reduce_bytes)

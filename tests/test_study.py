@@ -1,0 +1,187 @@
+"""Studies: axes, sharing, several workers, deaths and failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, run
+from etils import epath
+
+from sftmix_jax.data.sources import Message, Source, read_conversations
+from sftmix_jax.data.tagger import tags
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment
+from sftmix_jax.planning import costs
+from sftmix_jax.studies import study
+from sftmix_jax.studies.claims import Claims
+from sftmix_jax.studies.study import Run, Study
+
+# Two strategies and a replay on a handful of rows; three of five stages are shared.
+SMALL = """
+from sftmix_jax import paper, strategies
+from sftmix_jax.studies.study import Run, Study
+
+paper.TOY_ROWS.update(code=48, math=48, general=64)
+
+def get_config(argument="2"):
+    runs = []
+    for seed in range(int(argument)):
+        pattern, special = paper.pattern("tiny"), paper.shares("tiny", paper.SPECIALISED)
+        general = paper.shares("tiny", ("general",))
+        for k in (0.0, 0.25):
+            experiment = paper.experiment(f"k{k:g}-s{seed}", "tiny", strategies.dmt(pattern, special, general, k), seed)
+            experiment.evaluation.data = {"tiny_math": "tiny:6", "tiny_code": "tiny:6", "tiny_general": "tiny:6"}
+            strategy, part = ("dmt", "1/4") if k else ("mixed_sequential", "0")
+            labels = {"strategy": strategy, "k": part, "size": "tiny", "seed": seed}
+            runs.append(Run(experiment, labels))
+    return Study("small", "Does it run?", runs)
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    (tmp_path / "small.py").write_text(SMALL)
+    return str(tmp_path / "small.py")
+
+
+def hashes(workdir) -> dict[str, str]:
+    return {file.parent.name: json.loads(file.read_text())["params_sha256"]
+            for file in (workdir / "stages").glob("*/done.json")}  # fmt: skip
+
+
+def test_axes():
+    assert study.grid(a=(1, 2), b=("x",)) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+    assert study.zipped(a=(1, 2), b=(3, 4)) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+    with pytest.raises(UserError, match="different lengths: a 2, b 1"):
+        study.zipped(a=(1, 2), b=(3,))
+    with pytest.raises(UserError, match="SIZE or SIZE,SEEDS"):
+        study.arguments("tiny,many", 3)
+
+
+def test_studies_that_cannot_be_read_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has no experiments"):
+        Study("empty", "", []).check()
+    run_ = study.read("studies/rq4.py:tiny,1").runs[0]
+    with pytest.raises(UserError, match="two experiments are named 'multitask-tiny-s0'"):
+        Study("twice", "", [run_, Run(run_.experiment, {"seed": 1})]).check()
+    with pytest.raises(UserError, match="hold 'step'; did you mean 'steps'"):
+        Study("held", "", [run_], hold="step").check()
+    with pytest.raises(UserError, match=r"must return a Study.*sftmix_jax\.train"):
+        study.read("dmt.py:7b")
+    assert isinstance(run_.experiment, Experiment)
+
+
+def test_the_papers_study_shares_what_it_can():
+    """rq4 at 7b: 16 stages, of which DMT's six replays share the first."""
+    chains = [costs.stage_costs(run.experiment) for run in study.read("studies/rq4.py:7b").runs]
+    assert sum(map(len, chains)) == 16 and len(costs.distinct(chains)) == 11
+    multitask = chains[0][0]
+    assert multitask.expected and multitask.tokens == 3 * (110_142 * 250 + 20_022 * 150 + 86_060 * 1000)
+
+
+def test_one_claim_at_a_time(tmp_path):
+    first, second = Claims(epath.Path(tmp_path)), Claims(epath.Path(tmp_path))
+    with first.take("job") as mine, second.take("job") as theirs:
+        assert mine and not theirs
+        assert second.holder("job")["pid"] == os.getpid()
+    assert second.holder("job") is None
+    with second.take("job") as theirs:
+        assert theirs
+
+
+def test_a_dead_workers_claim_is_taken_over(tmp_path):
+    script = ("import sys, os; from etils import epath; from sftmix_jax.studies.claims import Claims\n"
+              f"with Claims(epath.Path({str(tmp_path)!r})).take('job'): os._exit(9)")  # fmt: skip
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    claims = Claims(epath.Path(tmp_path))
+    assert claims.holder("job") is not None
+    with claims.take("job") as mine:
+        assert mine
+
+
+def test_the_tagger_by_hand():
+    def said(*texts):
+        return [Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(texts)]
+
+    assert tags(said("Sort a list in Python", "```python\nxs.sort()\n```")) >= {"code"}
+    assert tags(said("Solve for x: x = 3 + 4 * 2 and calculate the sum of both", "x = 11")) == {"math"}
+    assert tags(said("Tell me about the history of Rome.", "Rome was founded on seven hills.")) == set()
+
+
+def test_rows_with_a_tag_are_left_out_and_counted(tmp_path):
+    rows = [{"question": "q", "answer": "a", "tags": t} for t in (["code"], [], ["math", "x"], ["x"])]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(str(tmp_path / "r.jsonl"), without="code,math", tagger="column:tags")
+    found = [str(messages) if isinstance(messages, Exception) else "kept" for _, messages in read_conversations(source)]
+    assert found == ["tagged code", "kept", "tagged math", "kept"]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
+    """One worker is killed on the way, then the other; the same command ends as an undisturbed run does."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run("sftmix_jax.study", "--config", small, "--workdir", str(whole), timeout=900).returncode == 0
+    arguments = [
+        sys.executable,
+        "-m",
+        "sftmix_jax.study",
+        "--config",
+        small,
+        "--workdir",
+        str(killed),
+        "--workers",
+        "2",
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    for deaths in (1, 2):
+        running = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        for _ in range(deaths):
+            before = len(hashes(killed)) if (killed / "stages").exists() else 0
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and running.poll() is None:
+                if (killed / "stages").exists() and len(hashes(killed)) > before:
+                    break
+                time.sleep(0.2)
+            worker = next((pid for pid in children(running.pid)), None)
+            if worker:
+                os.kill(worker, signal.SIGKILL)
+        if deaths == 2:
+            running.send_signal(signal.SIGTERM)
+        running.wait(timeout=600)
+    last = run("sftmix_jax.study", "--config", small, "--workdir", str(killed), timeout=900)
+    assert last.returncode == 0, last.stderr
+    assert hashes(killed) == hashes(whole) and len(hashes(whole)) == 6
+    logs = "".join(file.read_text() for file in (killed / "logs").glob("*.log"))
+    for name in hashes(whole):
+        identity = name.rpartition("-")[2]
+        assert logs.count(f"({identity}): ") >= 1  # each was begun, and none was trained to its end twice:
+        assert sum(f"({identity}) in " in line for line in logs.splitlines()) <= 2
+    tables = [(folder / "report" / "tables" / "main.csv").read_text() for folder in (whole, killed)]
+    assert tables[0] == tables[1]
+
+
+def children(pid: int) -> list[int]:
+    """Worker processes of a study."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+@pytest.mark.slow
+def test_a_failing_experiment_does_not_stop_the_others(small, tmp_path):
+    append = "            runs.append"
+    wrong = f"            if k:\n                experiment.stages['general'].optimizer.name = 'adamm'\n{append}"
+    broken = (tmp_path / "small.py").read_text().replace(append, wrong)
+    (tmp_path / "broken.py").write_text(broken)
+    found = run(
+        "sftmix_jax.study", "--config", f"{tmp_path}/broken.py:1", "--workdir", str(tmp_path / "w"), timeout=900
+    )
+    assert found.returncode == 1
+    assert "failed: general" in found.stderr and "k0.25-s0" in found.stderr and "Traceback" not in found.stderr
+    done = [json.loads(f.read_text())["steps"] for f in (tmp_path / "w" / "stages").glob("*/done.json")]
+    assert len(done) == 2  # the shared first stage, and the other experiment's second
+    page = (tmp_path / "w" / "report" / "index.html").read_text()
+    assert ("Not there yet" in page and "did you mean &#x27;adamw&#x27;" in page) or "adamm" in page
