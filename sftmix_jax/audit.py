@@ -18,7 +18,7 @@ from sftmix_jax import command, experiment
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.sources import Message, Source
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.stages import Resolved
@@ -101,8 +101,7 @@ def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], consol
     for name in tasks:
         task, _ = find_task(name)
         questions = runner.load_questions(task, config)
-        # what a row is about stands in the question, and in code benchmarks in their prompt
-        benchmarks[task.name] = [str(q.reference.get("prompt", q.turns[0])) for q in questions]
+        benchmarks[task.name] = [contamination.asked(question) for question in questions]
     found = overlap.find(
         ((name, conversations(resolved.experiment.domains[name])) for name in resolved.examples), benchmarks
     )

@@ -23,7 +23,7 @@ _DISK = {
 def run(command: Callable[[], int | None]) -> None:
     """Run a command; bad input ends it with one message on stderr and exit code 2."""
     host_memory.keep_freed()
-    compilation.keep_compiled()
+    compilation.set_up()
     try:
         code = command()
     except UserError as error:

@@ -1,11 +1,22 @@
-"""What XLA has compiled before is not compiled again."""
+"""How jax is set up in every command: which machines it looks for, and that nothing is compiled twice."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from sftmix_jax.host_memory import has_accelerator
+
 _SECONDS = 0.5  # what compiles faster is not worth a file
+
+
+def set_up() -> None:
+    """On a machine without an accelerator jax does not wake a TPU's driver that is only installed to plan with."""
+    import jax
+
+    if not has_accelerator() and not os.environ.get("JAX_PLATFORMS"):
+        jax.config.update("jax_platforms", "cpu")
+    keep_compiled()
 
 
 def keep_compiled() -> None:

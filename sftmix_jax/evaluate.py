@@ -22,7 +22,7 @@ from rich.console import Console
 from sftmix_jax import command
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import harness, runner
+from sftmix_jax.evaluation import contamination, harness, runner
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.judges import make_judge
@@ -61,6 +61,8 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
     records = []
     for folder in stage_folders(workdir, options.stage):
         records += _measure(open_stage(folder, opening), config, options, opening)
+    if options.contamination:
+        tables.print_contamination(contamination.measure(workdir, config))
     if options.json:
         print(json.dumps(records, indent=1))
     else:
@@ -200,6 +202,7 @@ def _parse() -> argparse.Namespace:
     add("--dtype", default="auto", help="float32 or bfloat16")
     add("--slots", type=int, default=32, help="prompts that are answered at the same time")
     add("--json", action="store_true", help="print score.json")
+    add("--contamination", action="store_true", help="also look for the questions in the workdir's training data")
     add("--picture", action="store_true", help="also draw abilities.png into the workdir")
     add("--allow_unsandboxed_code", action="store_true",
         help="run model-written code even where it cannot be contained")  # fmt: skip

@@ -81,10 +81,9 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
             stdout=subprocess.DEVNULL, stderr=(logs / f"{os.uname().nodename}-{number}.log").open("a"),
         ) for number in range(count)
     ]  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers hear of it too
     try:
         return _watch(chosen, todo, workdir, workers, begin)
-    except KeyboardInterrupt:
-        raise Stopped(130) from None
     finally:
         for worker in workers:
             if worker.poll() is None:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "sftmix_jax"
 MAY_IMPORT = {
     "errors": set(),
     "host_memory": set(),
-    "compilation": set(),
+    "compilation": {"host_memory"},
     "command": {"host_memory", "compilation"},
     "desk": set(),
     "sharding": set(),

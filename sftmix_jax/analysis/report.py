@@ -216,14 +216,15 @@ class Report:
         )
 
     def contamination(self) -> str:
-        """Questions that stand in the training data, as the scores report them."""
-        told = set()
-        for result in self.results:
-            file = epath.Path(result.folder) / "eval" / result.task / "score.json"
-            if found := json.loads(file.read_text()).get("contamination"):
-                told.add(f"{result.task}: {found['questions']} of {found['of']} questions share 13 words in a row with "
-                         f"{', '.join(found['sources'])}")  # fmt: skip
-        return "; ".join(sorted(told)) or "Not measured: score with --contamination to have it reported here."
+        """Questions that stand in the training data, as `evaluate --contamination` found them."""
+        file = self.workdir / "contamination.json"
+        if not file.exists():
+            return "Not measured: evaluate --contamination looks for the benchmarks' questions in the training data."
+        told = []
+        for task, record in json.loads(file.read_text()).items():
+            where = ", ".join(f"{len(ids)} in {domain}" for domain, ids in record["questions"].items())
+            told.append(f"{task}: of {record['of']} questions 13 words in a row stand {where}")
+        return "; ".join(told)
 
     def missing(self) -> list[str]:
         """What is not there yet, and what does not belong together."""

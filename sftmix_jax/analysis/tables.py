@@ -81,6 +81,14 @@ def _print_judgments(record: dict[str, Any], console: Console) -> None:
             console.print(f"{len(where)} answers flagged ({flag}): {', '.join(where[:5])}")
 
 
+def print_contamination(found: dict[str, Any]) -> None:
+    """Questions that stand in the training data, on stderr."""
+    console = Console(stderr=True)
+    for task, record in found.items():
+        told = ", ".join(f"{len(ids)} in {domain}" for domain, ids in record["questions"].items())
+        console.print(f"{task}: of {record['of']} questions 13 words in a row stand {told}", highlight=False)
+
+
 def print_differences(
     task: str, first: str, second: str, differences: Sequence[Any], console: Console | None = None
 ) -> None:

@@ -69,3 +69,17 @@ def find(
         out.duplicates[domain] = duplicates
         prompts[domain] = own
     return out
+
+
+def questions_seen(questions: dict[str, str], conversations: Iterable[list[Message]]) -> list[str]:
+    """Ids of the questions that share 13 words in a row with any of the conversations."""
+    askers: dict[bytes, list[str]] = {}
+    for name, text in questions.items():
+        for gram in grams(text):
+            askers.setdefault(gram, []).append(name)
+    seen = {
+        name
+        for messages in conversations for message in messages
+        for gram in grams(message.content) & askers.keys() for name in askers[gram]
+    }  # fmt: skip
+    return [name for name in questions if name in seen]
