@@ -21,6 +21,7 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
@@ -141,49 +142,46 @@ def _planned(
 def _print(config: Experiment, planned: list[Planned], utilisation: float, console: Console) -> None:
     for name in dict.fromkeys(each.topology for each in planned):
         mine = [each for each in planned if each.topology == name]
-        first = mine[0]
-        shape = ", ".join(f"{axis} {size}" for axis, size in first.mesh.items() if size > 1) or "one device"
-        table = Table(
-            title=f"{config.name} ({config.model.init}) on {name}: {first.chips} chips, {shape}; "
-            f"{first.limit / GIB:.1f} GiB a device", box=box.SIMPLE, title_justify="left",
-        )  # fmt: skip
-        table.add_column("stage")
-        columns = (
-            "rows",
-            "parts",
-            "state GiB",
-            "other GiB",
-            "fits",
-            "sent GiB",
-            "steps",
-            "tokens",
-            "hours",
-            "chip-hours",
-            "$",
-        )
-        for column in columns:
-            table.add_column(column, justify="right")
-        for each in mine:
-            sent = sum(each.collectives.values()) / GIB
-            table.add_row(
-                each.stage, f"{each.rows} × {each.length}", str(each.accumulation), f"{each.arguments / GIB:.2f}",
-                f"{each.temporaries / GIB:.2f}", "yes" if each.fits else "NO", f"{sent:.1f}", f"{each.steps:,}",
-                f"{each.tokens / 1e6:,.0f}M", f"{each.hours:.2f}", f"{each.chip_hours:,.0f}", f"{each.dollars:,.0f}",
-            )  # fmt: skip
-        console.print(table)
-        for each in mine:
-            if not each.fits:
-                console.print(
-                    f"{each.stage} does not fit even in {each.accumulation} parts: {each.message or 'too large'}. Take "
-                    "more or larger chips, or tensor parallelism (--config.mesh.tensor)"
-                )
-        total = sum(each.dollars for each in mine)
-        kind = name.partition(":")[0]
-        console.print(
-            f"in all {sum(each.chip_hours for each in mine):,.0f} chip-hours, ${total:,.0f} at {utilisation:.0%} of "
-            f"the chips' peak and ${chips.find_chip(kind).price:.2f} a chip-hour"
-            + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
-        )
+        _print_topology(config, name, mine, utilisation, console)
+
+
+def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisation: float, console: Console) -> None:
+    first = mine[0]
+    shape = ", ".join(f"{axis} {size}" for axis, size in first.mesh.items() if size > 1) or "one device"
+    table = Table(title=f"{config.name} ({config.model.init}) on {name}: {first.chips} chips, {shape}", box=box.SIMPLE,
+                  title_justify="left")  # fmt: skip
+    table.add_column("")
+    for each in mine:
+        table.add_column(each.stage, justify="right")
+
+    def line(title: str, show: Callable[[Planned], str]) -> None:
+        table.add_row(title, *map(show, mine))
+
+    line("rows a step, tokens a row", lambda p: f"{p.rows} × {p.length}")
+    line("in how many parts", lambda p: str(p.accumulation))
+    line("parameters, optimiser: GiB a device", lambda p: f"{p.arguments / GIB:.2f}")
+    line("gradients, activations, gathered weights", lambda p: f"{p.temporaries / GIB:.2f}")
+    line(f"fits into {first.limit / GIB:.1f} GiB", lambda p: "yes" if p.fits else "NO")
+    line("sent to a device each step, GiB", lambda p: f"{sum(p.collectives.values()) / GIB:.1f}")
+    line("GFLOPs a token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
+    line("steps", lambda p: f"{p.steps:,}")
+    line("tokens", lambda p: f"{p.tokens / 1e6:,.1f}M")
+    line("hours", lambda p: f"{p.hours:.2f}")
+    line("chip-hours", lambda p: f"{p.chip_hours:,.1f}")
+    line("dollars", lambda p: f"{p.dollars:,.0f}")
+    console.print(table)
+    for each in mine:
+        if not each.fits:
+            console.print(
+                f"{each.stage} does not fit even in {each.accumulation} parts: {each.message or 'too large'}. Take "
+                "more or larger chips, or tensor parallelism (--config.mesh.tensor)"
+            )
+    chip = chips.find_chip(name.partition(":")[0])
+    console.print(
+        f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "
+        f"at {utilisation:.0%} of the chips' peak and ${chip.price:.2f} a chip-hour"
+        + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
+    )
 
 
 if __name__ == "__main__":

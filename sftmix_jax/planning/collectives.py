@@ -19,11 +19,14 @@ _BYTES = {
     "f8e4m3fn": 1,
 }
 _KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\([^\n]*\) -> |\{)", re.MULTILINE)
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALL = re.compile(r"(?:body|condition|calls|to_apply|called_computations=\{)=?%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_BOUND = re.compile(r"constant\((\d+)\)")
+# The TPU compiler writes an asynchronous collective into the computations of its start, of what goes on meanwhile and
+# of its end; it is sent once.
+_LATER = re.compile(r'custom_call_target="AsyncCollective(?!Start)')
 
 
 def bytes_sent(program: str) -> dict[str, int]:
@@ -36,15 +39,16 @@ def bytes_sent(program: str) -> dict[str, int]:
     totals: Counter[str] = Counter()
 
     def visit(name: str, times: int) -> None:
-        for line in bodies.get(name, ()):
+        lines = bodies.get(name, ())
+        later = name.startswith("async_collective_fusion") or any(_LATER.search(line) for line in lines)
+        for line in lines:
             found = _COLLECTIVE.search(line)
-            if found:
+            if found and not later:
                 totals[found[2]] += times * _size(found[1], found[2], bool(found[3]))
-            trips = _TRIPS.search(line)
             if " while(" in line:
                 body = re.search(r"body=%?([\w.\-]+)", line)
                 if body:
-                    visit(body[1], times * (int(trips[1]) if trips else 1))
+                    visit(body[1], times * _trips(line, bodies))
             elif not found:
                 for called in _CALL.findall(line):
                     visit(called, times)
@@ -53,6 +57,25 @@ def bytes_sent(program: str) -> dict[str, int]:
     if entry:
         visit(entry[1], 1)
     return {kind: totals[kind] for kind in _KINDS if totals[kind]}
+
+
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """How often a while runs: as it says, or up to the bound that its condition compares a counter with."""
+    known = _TRIPS.search(line)
+    if known:
+        return int(known[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    text = "\n".join(bodies.get(condition[1], ())) if condition else ""
+    bounds = [int(bound) for bound in _BOUND.findall(text)]
+    if "direction=LT" not in text or not bounds:
+        return 1
+    body = re.search(r"body=%?([\w.\-]+)", line)
+    if body and "windowed_dot_general" in body[1]:
+        # A product that gathers or scatters its weight piece by piece, a piece each way at a time; unrolled, it
+        # counts up by more than one, and holds as many more permutes.
+        permutes = sum("collective-permute-start(" in each for each in bodies.get(body[1], ()))
+        return max(bounds) // max(permutes // 2, 1)
+    return max(bounds)
 
 
 def _computations(program: str) -> dict[str, list[str]]:

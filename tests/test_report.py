@@ -1,0 +1,101 @@
+"""The report in a real browser: it opens without errors, every section is there, a click sorts."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from etils import epath
+
+from sftmix_jax import report
+from sftmix_jax.analysis import results
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCORES = {"tiny_math": ("strict", 1.0), "tiny_code": ("pass@1", 1.0), "tiny_general": ("rating", 10.0)}
+
+
+def stage(workdir, name, id, parent, worth: float, tokens: int):
+    """A finished stage as a run leaves it."""
+    folder = workdir / "stages" / f"{name}-{id}"
+    for task, (metric, best) in SCORES.items():
+        out = folder / "eval" / task
+        out.mkdir(parents=True)
+        given = [best * ((i + 0.5) / 40 < worth) for i in range(40)]
+        common = {"turns": ["question <b>?"], "response": "answer", "reference": {}}
+        rows = [{"id": f"{task}/{i}", **common, "scores": {metric: v}}
+                for i, v in enumerate(given)]  # fmt: skip
+        (out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        value = sum(given) / 40
+        metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
+        record = {"task": task, "model": name, "metrics": metrics, "fixed_by": {"code_version": "0"}}
+        (out / "score.json").write_text(json.dumps(record))
+    if parent:
+        rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
+                "without an answer within the length": 0}  # fmt: skip
+        account = {"examples": 10, "tokens": tokens, "trained_tokens": tokens, "epochs": 1.0}
+        done = {"ledger": {"math": account}, "rows": {"math": rows}, "held_out_loss": {"math": 0.5}}
+        (folder / "done.json").write_text(json.dumps(done))
+        (folder / "metrics.jsonl").write_text(
+            '{"step": 1, "loss": 2, "loss/math": 2}\n{"step": 2, "loss": 1, "loss/math": 1}\n'
+        )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Two strategies over two seeds; one experiment is not finished."""
+    stage(tmp_path, "base", "b", None, 0.0, 0)
+    (tmp_path / "experiments").mkdir()
+    labels = {}
+    for seed in range(2):
+        stage(tmp_path, "specialised", f"s{seed}", "b", 0.6, 100)
+        for strategy, k, worth in (("mixed_sequential", "0", 0.1), ("dmt", "1/16", 0.5)):
+            id, name = f"{strategy}{seed}", f"{strategy}-s{seed}"
+            if (strategy, seed) != ("dmt", 1):
+                stage(tmp_path, "general", id, "s", worth + 0.05 * seed, 100)
+            record = {"experiment": {"name": name}, "base": "b", "stages": {"specialised": f"s{seed}", "general": id}}
+            (tmp_path / "experiments" / f"{name}.json").write_text(json.dumps(record))
+            labels[name] = {"strategy": strategy, "k": k, "size": "tiny", "seed": seed}
+    (tmp_path / "studies").mkdir()
+    study = {"name": "toy", "question": "Does <it> show?", "hold": "epochs", "experiments": labels}
+    (tmp_path / "studies" / "toy.json").write_text(json.dumps(study))
+    return epath.Path(tmp_path)
+
+
+def test_the_report_has_every_part_and_says_what_is_missing(workdir):
+    (page,) = report.write(workdir)
+    text = page.read_text()
+    for section in ("Verdicts", "Not there yet", "Scores", "Figures", "Stages", "Data", "Experiments"):
+        assert f"<h2>{section}</h2>" in text
+    assert "dmt-s1: its stage general is not trained" in text
+    assert "Does &lt;it&gt; show?" in text and "question &lt;b&gt;?" in text
+    for file in ("results.csv", "results.parquet", "tables/main.csv", "tables/verdicts.tex", "figures/replay.svg",
+                 "figures/replay.pdf", "figures/losses.svg"):  # fmt: skip
+        assert (page.parent / file).exists(), file
+    assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
+
+
+def test_the_table_is_tidy(workdir):
+    found = results.read_results(workdir, results.read_studies(workdir)["toy"])
+    last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math"]
+    assert [(r.stage, r.position, r.is_last, r.own_tokens) for r in last] == [
+        ("base", 0, False, 0), ("specialised", 1, False, 100), ("general", 2, True, 200)
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
+    (page,) = report.write(workdir)
+    click = "<script>document.querySelector('#table-main th:nth-child(3) button').click()</script></body>"
+    (page.parent / "clicked.html").write_text(page.read_text().replace("</body>", click))
+    found = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=6000",
+         f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{page.parent}/clicked.html"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
+    assert found.stdout.count("js-plotly-plot") >= 3 and 'aria-sort="ascending"' in found.stdout
+    main = found.stdout.split('id="table-main"')[1].split("</table>")[0]
+    first = r'<tr><td.*?</td><td.*?</td><td[^>]*data-key="([\d.]+)"'
+    keys = [float(key) for key in re.findall(first, main)]
+    assert len(keys) == 2 and keys == sorted(keys)
