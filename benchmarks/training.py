@@ -63,8 +63,8 @@ class Ours:
         tokens = 0
         for batch in itertools.islice(batches, STEPS):
             tokens += int((batch["segment_ids"] > 0).sum())
-            rows = len(batch["tokens"])
-            self.state, measured = self.trainer.train_step(self.state, self.put(self.mesh, batch, rows), np.float32(2e-5))
+            on_device = self.put(self.mesh, batch, len(batch["tokens"]))
+            self.state, measured = self.trainer.train_step(self.state, on_device, np.float32(2e-5))
         jax.block_until_ready(measured)
         return tokens
 

@@ -89,7 +89,8 @@ def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_pat
     click = "<script>document.querySelector('#table-main th:nth-child(3) button').click()</script></body>"
     (page.parent / "clicked.html").write_text(page.read_text().replace("</body>", click))
     found = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=6000",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=6000",
          f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{page.parent}/clicked.html"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
