@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ def worth(row: dict[str, Any]) -> float:
 
 def show(rows: list[dict[str, Any]], console: Console, title: str) -> None:
     """Page through them with the terminal's pager."""
+    os.environ.setdefault("LESS", "-R")  # else less shows colours as their codes
     with console.pager(styles=True, links=False):
         console.print(Text(f"{title}: {len(rows)} responses, worst first\n", style="bold"))
         for number, row in enumerate(rows, 1):
