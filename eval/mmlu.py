@@ -4,7 +4,7 @@ A row: {"question": "Find the degree for the given field extension Q(sqrt(2), sq
 "subject": "abstract_algebra", "choices": ["0", "4", "2", "6"], "answer": 1}
 
   accuracy  the letter with the highest log-likelihood as the answer in the chat template
-  stem, humanities, …: by the benchmark's own groups are not told here; lm-eval's mmlu has them (--lm_eval mmlu)
+lm-eval's own version asks without a template, with few-shot examples and by subject: --lm_eval mmlu
 """
 
 from sftmix_jax.data.sources import Source, read_rows

@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "training": {"models", "data", "sharding"},
     "sampling": {"models", "data", "sharding"},
     "evaluation": {"sampling", "data", "desk", "identity", "files"},
+    "probes": {"models", "data", "training", "sharding"},
     "analysis": set(),
     "strategies": {"data"},
 }
 VERBS = {
-    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan",
+    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe",
     "experiment", "stages", "opening", "paper", "studies", "planning",
 }  # fmt: skip
 

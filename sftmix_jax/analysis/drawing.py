@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import matplotlib
 
@@ -17,6 +18,7 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", "-", "--")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
 _COLUMNS = 3
+_TICK_LETTERS = 45  # that fit under a panel side by side
 
 
 def draw(figure: Figure, file: epath.Path) -> None:
@@ -44,7 +46,8 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     for line in panel.lines:
         _draw_line(axis, line, ticks)
     if ticks:
-        axis.set_xticks(range(len(ticks)), ticks)
+        slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if sum(map(len, ticks)) > _TICK_LETTERS else {}
+        axis.set_xticks(range(len(ticks)), ticks, **slant)
     if panel.log_x:
         axis.set_xscale("log", base=4)
         marked = next((line for line in panel.lines if line.labels), None)
@@ -66,7 +69,8 @@ def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:
         axis.plot(x, line.y, color=colour, linewidth=1, alpha=0.6, label=line.name)
         return
     mark = "" if line.bare else MARKS[style]
-    axis.plot(x, line.y, dash if line.joined else "", color=colour, marker=mark, label=line.name)
+    stroke = dash if line.joined else "None"
+    axis.plot(x, line.y, linestyle=stroke, color=colour, marker=mark, label=line.name)
     if line.low:
         y = np.array(line.y)
         errors = np.abs([y - np.array(line.low), np.array(line.high) - y])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -185,6 +186,33 @@ def front(cells: Cells, of: str) -> Figure | None:
     x, y = "mathematics and code, mean, %", "general, % of the best possible"
     panel = Panel("", [line, *([others] if others.y else [])], x, y)
     return Figure("front", f"RQ4: the trade-off ({of})", "Up and to the right is better in both.", [panel])
+
+
+def maps(probes: dict[str, dict[str, Any]]) -> Figure | None:
+    """Where each domain's queries lie, stage by stage."""
+    panels = []
+    for stage, probe in probes.items():
+        lines: list[Line] = []
+        for domain in dict.fromkeys(probe["domains"]):
+            chosen = [i for i, each in enumerate(probe["domains"]) if each == domain]
+            name = f"{domain}, silhouette {probe['silhouette'][domain]:.2f}"
+            x, y = ([probe[axis][i] for i in chosen] for axis in "xy")
+            lines.append(Line(name, x, y, joined=False, style=_STYLE.get(domain, len(lines))))
+        panels.append(Panel(f"{stage}, layer {probe['layer']}", lines))
+    caption = "t-SNE of hidden states at the last token of a query; a silhouette near 1 lies apart, near 0 overlaps."
+    return Figure("maps", "Where queries lie", caption, panels) if panels else None
+
+
+def conflicts(probes: dict[str, dict[str, Any]]) -> Figure | None:
+    """Cosines between the domains' gradients by group of parameters."""
+    panels = []
+    for stage, probe in probes.items():
+        lines = []
+        for style, (pair, groups) in enumerate(probe["cosines"].items()):
+            lines.append(Line(pair.replace(" again", ", other rows"), list(groups), list(groups.values()), style=style))
+        panels.append(Panel(stage, lines, "", "cosine of gradients"))
+    caption = "Below 0 two domains pull apart; a domain with itself on other rows is the most that can be reached."
+    return Figure("conflicts", "Gradient conflict", caption, panels) if panels else None
 
 
 def losses(curves: dict[str, list[tuple[str, list[int], dict[str, list[float]]]]]) -> Figure | None:

@@ -126,6 +126,9 @@ class Report:
                     if source is self.paper:
                         figure.name = f"{figure.name}_paper"
                     drawn.append(figure)
+        for shown in (figures.maps, figures.conflicts):
+            figure = shown(self._probes())
+            drawn += [figure] if figure else []
         loss = figures.losses(self._curves())
         return [*drawn, *([loss] if loss else [])]
 
@@ -140,6 +143,19 @@ class Report:
 
     def _folder(self, identity: str) -> epath.Path | None:
         return next(iter((self.workdir / "stages").glob(f"*-{identity}")), None)
+
+    def _probes(self) -> dict[str, Any]:
+        """probe.json of the first experiment's stages that were probed."""
+        for name in self._firsts():
+            record = self.experiments[name]
+            found = {}
+            for stage, identity in {"base": record["base"], **record["stages"]}.items():
+                folder = self._folder(identity)
+                if folder is not None and (folder / "probe.json").exists():
+                    found[stage] = json.loads((folder / "probe.json").read_text())
+            if len(found) > 1:
+                return found
+        return {}
 
     def _curves(self) -> dict[str, Any]:
         curves: dict[str, Any] = {}

@@ -1,0 +1,95 @@
+"""Look inside an experiment's stages: gradients between domains, and where queries lie. The report shows both.
+
+python -m sftmix_jax.probe --config dmt.py:7b --workdir DIR [--queries 100] [--layer N] [--batches 4]
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from sftmix_jax import command, experiment, sharding
+from sftmix_jax.data import loader, mixture
+from sftmix_jax.data.loader import LoaderConfig
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.errors import UserError
+from sftmix_jax.files import write_json
+from sftmix_jax.models.llama import Params
+from sftmix_jax.probes import gradients, hidden
+from sftmix_jax.stages import Resolved, stage_params
+
+
+def main() -> int:
+    config, options = experiment.parse(sys.argv[1:], ("queries", "layer", "batches"))
+    if not options["workdir"]:
+        raise UserError("name the workdir whose stages to probe: --workdir DIR")
+    workdir, resolved = epath.Path(options["workdir"]), Resolved(config)
+    layers = resolved.base.config.num_layers
+    layer = int(options["layer"] or (layers + 1) // 2)  # the paper's: 15 of 32
+    if not 1 <= layer <= layers:
+        raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
+    folders = {workdir / "stages" / f"base-{resolved.base.id}": resolved.base.params()}
+    for stage in resolved.chain():
+        if stage.is_done(workdir):
+            folders[stage.folder(workdir)] = stage_params(stage.folder(workdir), resolved.base.config)
+    for folder, params in folders.items():
+        record: dict[str, Any] = {
+            "experiment": config.name, "layer": layer,
+            "cosines": _cosines(resolved, params, int(options["batches"] or 4)),
+            **_map(resolved, params, layer, int(options["queries"] or 100)),
+        }  # fmt: skip
+        write_json(folder / "probe.json", record)
+        told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
+        print(f"{folder.name}: silhouettes after layer {layer}: {told}")
+    return 0
+
+
+def _cosines(resolved: Resolved, params: Params, batches: int) -> dict[str, dict[str, float]]:
+    """Between domains; and of each domain with itself, on other rows: the most that the others can reach."""
+    mesh = sharding.make_mesh(resolved.experiment.mesh)
+    sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, mesh)
+    batch = next(resolved.chain()).stage.batch
+    sketches = {}
+    for name, examples in resolved.examples.items():
+        plan, _ = loader.make_plan(
+            {name: examples}, {name: Share(fraction=1.0)}, batch, {}, epochs=1, budget=None, unit="tokens", steps=None,
+            seed=resolved.experiment.seed,
+        )  # fmt: skip
+        every = loader.batches(plan, LoaderConfig(), 0, min(2 * batches, plan.num_steps))
+        sketches[name] = sketcher(params, itertools.islice(every, batches))
+        again = sketcher(params, every)
+        if again:
+            sketches[f"{name} again"] = again
+    found = gradients.cosines(sketches)
+    return {pair: groups for pair, groups in found.items() if "again" not in pair or _is_itself(pair)}
+
+
+def _is_itself(pair: str) -> bool:
+    first, second = pair.split(" · ")
+    return second == f"{first} again"
+
+
+def _map(resolved: Resolved, params: Params, layer: int, count: int) -> dict[str, Any]:
+    """The first question of `count` rows of each domain, cut to a batch's length."""
+    length = next(resolved.chain()).stage.batch.length
+    queries: list[list[int]] = []
+    domains: list[str] = []
+    for name, examples in resolved.examples.items():
+        for index in mixture.shuffled(name, len(examples), resolved.experiment.seed)[-count:]:
+            tokens, mask = examples.example(int(index), length)
+            trained = np.flatnonzero(mask)
+            if len(trained) and trained[0] > 0:
+                queries.append(tokens[: trained[0]].tolist())
+                domains.append(name)
+    states = hidden.hidden_states(resolved.base.config, resolved.compute, jax.device_get(params), queries, layer)
+    placed, silhouette = hidden.separation(states, domains, resolved.experiment.seed)
+    return {"silhouette": silhouette, "domains": domains, "x": placed[:, 0].tolist(), "y": placed[:, 1].tolist()}
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""Looks inside a trained model: what its domains' gradients agree on, and where their queries lie."""
