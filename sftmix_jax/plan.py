@@ -1,6 +1,6 @@
 """What each stage needs of a machine that is not here: does it compile, does it fit, what does it cost?
 
-python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16 [--num_slices 2] [--utilisation 0.4]
+python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16 [--num_slices 2] [--utilisation 0.4] [--json]
 
 The TPU compiler itself compiles the very step that training uses (pip install 'sftmix-jax[plan]'); nothing is
 allocated and no weights or data are needed. TPUs only so far.
@@ -37,7 +37,7 @@ from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.costs import StageCost
 
-_SAID = ("topology", "num_slices", "utilisation", "json")
+_SAID = ("topology", "num_slices", "utilisation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +67,15 @@ class Planned:
 
 
 def main() -> int:
-    config, options = experiment.parse(sys.argv[1:], _SAID)
+    as_json = "--json" in sys.argv
+    config, options = experiment.parse([argument for argument in sys.argv[1:] if argument != "--json"], _SAID)
     if not options["topology"]:
         raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
     slices, utilisation = int(options["num_slices"] or 1), float(options["utilisation"] or 0.4)
     planned = []
     for name in options["topology"].split(","):
         planned += plan(config, name, slices, utilisation)
-    if options["json"]:
+    if as_json:
         print(json.dumps([identity.plain(each) for each in planned], indent=1))
     else:
         _print(config, planned, utilisation, Console())

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from sftmix_jax.analysis import cells, drawing, figures, findings, page, results
+from sftmix_jax.analysis import cells, drawing, figures, findings, page, results, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells
 from sftmix_jax.analysis.figures import Figure
 from sftmix_jax.analysis.page import Section, Table
@@ -110,6 +111,27 @@ class Report:
                     rows.append(row)
         columns = ["strategy", "k", "stage", *(f"{ability}, change" for ability in self.ours.abilities)]
         return Table("changes", columns, rows, "After the stage minus before it; a loss is forgetting.")
+
+    def retention(self) -> Table:
+        """What is left at the end of the best that an ability was after an earlier stage."""
+        rows = []
+        for setup in dict.fromkeys(r.setup for r in self.results if r.is_last and r.position > 1):
+            plain = {k: v for k, v in setup if k not in ("seed", "size") and v not in ("", None)}
+            earlier = dict.fromkeys(r.stage for r in self.results if r.setup == setup and not r.is_last)
+            row: list[Any] = [plain.get("strategy", ""), str(plain.get("k", ""))]
+            for ability in self.ours.abilities:
+                now = self.ours.at(ability, **plain)
+                before = [cell for stage in earlier if (cell := self.ours.at(ability, **plain, stage=stage))]
+                best = max(before, key=lambda cell: cell.value, default=None)
+                floor = 1.0 if BEST[ability] == 10 else 0.0  # the lowest rating is 1
+                if now is None or best is None or best.low <= floor + 0.05 * BEST[ability]:
+                    row.append("–")  # there was nothing to keep
+                    continue
+                kept = uncertain.combined(lambda n, b: n / np.maximum(b, 1e-9), now, best)
+                row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
+            rows.append(row)
+        columns = ["strategy", "k", *(f"{ability} kept" for ability in self.ours.abilities)]
+        return Table("retention", columns, rows, "The final score as a part of the best after an earlier stage.")
 
     def figures(self) -> list[Figure]:
         makers: list[Callable[[Cells, str], Figure | None]] = [
@@ -292,6 +314,7 @@ class Report:
     def sections(self) -> list[Section]:
         nodes, counted = self.graph()
         main, changes, accounts = self.main_table(), self.changes(), self.accounts()
+        scores = [page.table(made) for made in (main, changes, self.retention()) if made.rows]
         shown = [
             page.details(
                 name, self.responses(name)
@@ -301,7 +324,7 @@ class Report:
         missing = self.missing()
         out = [
             Section("Verdicts", [page.table(self.verdicts())]),
-            Section("Scores", [page.table(main), page.table(changes)]),
+            Section("Scores", scores),
             Section("Figures", [page.figure(figure) for figure in self.figures()]),
             Section("Stages", [page.tree(nodes)], counted),
             Section("Data", [page.table(accounts), page.text(f"Contamination. {self.contamination()}")]),
@@ -331,7 +354,7 @@ def write(workdir: epath.Path, study: dict[str, Any], folder: epath.Path) -> epa
     for figure in report.figures():
         for suffix in ("svg", "pdf"):
             drawing.draw(figure, folder / "figures" / f"{figure.name}.{suffix}")
-    for made in (report.verdicts(), report.main_table(), report.changes(), report.accounts()):
+    for made in (report.verdicts(), report.main_table(), report.changes(), report.retention(), report.accounts()):
         (folder / "tables" / f"{made.name}.csv").write_text(page.to_csv(made))
         (folder / "tables" / f"{made.name}.tex").write_text(page.to_latex(made))
     results.write_tables(report.results, folder)
