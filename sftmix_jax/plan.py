@@ -1,6 +1,7 @@
 """What each stage needs of a machine that is not here: does it compile, does it fit, what does it cost?
 
-python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16 [--num_slices 2] [--utilisation 0.4] [--json]
+python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16
+    [--num_slices 2] [--utilisation 0.4] [--json]
 
 The TPU compiler itself compiles the very step that training uses (pip install 'sftmix-jax[plan]'); nothing is
 allocated and no weights or data are needed. TPUs only so far.
