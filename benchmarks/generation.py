@@ -15,7 +15,7 @@ from pathlib import Path
 
 import timing
 
-from sftmix_jax import host_memory
+from sftmix_jax import compilation, host_memory
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.sources import Message
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ SLOTS = 32
 
 def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
     host_memory.keep_freed()
+    compilation.set_up()
     from sftmix_jax import sharding
     from sftmix_jax.models import huggingface
     from sftmix_jax.models.llama import Compute

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 import timing
 
-from sftmix_jax import host_memory
+from sftmix_jax import compilation, host_memory
 from sftmix_jax.data import cache, loader
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig, Plan
@@ -41,6 +41,7 @@ class Ours:
 
     def __init__(self, config: LlamaConfig, domains: int):
         host_memory.keep_freed()
+        compilation.set_up()
         import jax
 
         from sftmix_jax import sharding
