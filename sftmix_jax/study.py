@@ -74,10 +74,9 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
     logs = Path(options.logs or ".") if "://" in str(workdir) else Path(os.fspath(workdir)) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     count = options.workers or _default_workers(chosen)
-    own = [argument for argument in sys.argv[1:] if not argument.startswith("--workers")]
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "sftmix_jax.study", *own, "--worker", str(number if count > 1 else -1)],
+            [sys.executable, "-m", "sftmix_jax.study", *sys.argv[1:], "--worker", str(number if count > 1 else -1)],
             stdout=subprocess.DEVNULL, stderr=(logs / f"{os.uname().nodename}-{number}.log").open("a"),
         ) for number in range(count)
     ]  # fmt: skip

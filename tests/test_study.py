@@ -137,6 +137,7 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
         "2",
     ]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    killed_at_work = 0
     for deaths in (1, 2):
         running = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
         for _ in range(deaths):
@@ -149,9 +150,11 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
             worker = next((pid for pid in children(running.pid)), None)
             if worker:
                 os.kill(worker, signal.SIGKILL)
+                killed_at_work += 1
         if deaths == 2:
             running.send_signal(signal.SIGTERM)
         running.wait(timeout=600)
+    assert killed_at_work >= 2 and len(hashes(killed)) > 0
     last = run("sftmix_jax.study", "--config", small, "--workdir", str(killed), timeout=900)
     assert last.returncode == 0, last.stderr
     assert hashes(killed) == hashes(whole) and len(hashes(whole)) == 6

@@ -70,9 +70,12 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
         base.experiments.append(name)
         for stage in chain:
             jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [])).experiments.append(name)
-    record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": registered}
     file = workdir / "studies" / f"{study.name}.json"
-    if not file.exists() or json.loads(file.read_text()) != identity.plain(record):
+    known = json.loads(file.read_text()) if file.exists() else {}
+    # A part of a study (--only) adds to what is known of it, and takes nothing away.
+    experiments = known.get("experiments", {}) | registered
+    record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": experiments}
+    if known != identity.plain(record):
         write_json(file, identity.plain(record))
     return list(jobs.values())
 
