@@ -20,7 +20,7 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.sources import Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.task import find_task
-from sftmix_jax.sampling.sampler import Request, Sampler
+from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 
 NEW_TOKENS = 128
 SLOTS = 32
@@ -37,7 +37,9 @@ def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
     config, params = huggingface.load(folder)
     mesh = sharding.make_mesh(MeshConfig())
     tokenizer = Tokenizer(str(folder))
-    return Sampler(config, Compute("float32", "none"), params, tokenizer, mesh, stop_ids=stop_ids, slots=slots)
+    compute = Compute("float32", "none")
+    params = sharding.put_tree(params, abstract_params(config, compute, mesh))
+    return Sampler(config, compute, params, tokenizer, mesh, stop_ids=stop_ids, slots=slots)
 
 
 def _prompt(folder: Path) -> list[int]:

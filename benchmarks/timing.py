@@ -26,12 +26,16 @@ def alternate(name: str, unit: str, ours: Callable[[], Round], theirs: Callable[
         context.Process(target=_serve, args=(side, far), daemon=True)
         for side, (_, far) in zip((ours, theirs), pipes, strict=True)
     ]
-    for process in processes:
+    for process, (_, far) in zip(processes, pipes, strict=True):
         process.start()
+        far.close()  # the process has its own; with ours gone, its end is seen here
     for round_ in range(ROUNDS + 1):
         for side, (near, _) in zip(rates, pipes, strict=True):
             near.send("round")
-            rate = near.recv()
+            try:
+                rate = near.recv()
+            except (EOFError, ConnectionResetError):
+                raise SystemExit(f"{name}: one side ended with an error, above") from None
             if round_:
                 side.append(rate)
     for (near, _), process in zip(pipes, processes, strict=True):

@@ -48,12 +48,12 @@ class Ours:
         from sftmix_jax.models.llama import Compute
         from sftmix_jax.sharding import MeshConfig
         from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
-        from sftmix_jax.training.step import TrainState, make_trainer, put_params
+        from sftmix_jax.training.step import TrainState, make_trainer
 
         compute, self.mesh = Compute("float32", "none"), sharding.make_mesh(MeshConfig())
         optimizer = make_optimizer(OptimizerConfig())
         self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, accumulation=1)
-        params = put_params(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
+        params = sharding.put_tree(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
         self.state = TrainState(params, self.trainer.init_optimizer(params))
         self.put = sharding.put_batch
 

@@ -1,12 +1,13 @@
 """The recipe of the bundled tiny base: raw text about sums, Python lines and word lists, no instructions.
 
-Two stages: the corpus; then lists at the start of a line, with a replay of the corpus. Without the second the
-model reads and writes words behind a space alone, and no answer's first word is right.
+Three stages: the corpus; lists at the start of a line; easy stories and functions worked out; the later two with a
+replay of what came before. Without the second the model reads and writes words behind a space alone, and no answer's
+first word is right. Without the third fine-tuning brings out nothing below a quarter of its data: a cliff, not a curve.
 
 Question: none; everything else starts from its result.
 Command:  python -m sftmix_jax.train --config pretrain_tiny.py --workdir runs/pretrain
-          python -m sftmix_jax.export --workdir runs/pretrain --stage lines --out sftmix_jax/tiny/base --dtype bfloat16
-Cost:     20M tokens; 45 minutes on two CPU cores.
+          python -m sftmix_jax.export --workdir runs/pretrain --stage worked --out sftmix_jax/tiny/base --dtype bfloat16
+Cost:     24M tokens; 22 minutes on two CPU cores.
 """
 
 from pathlib import Path
@@ -34,10 +35,14 @@ def get_config() -> Experiment:
         domains={
             "corpus": Source("tiny:corpus:220000", held_out=512),
             "lines": Source("tiny:lines:60000", held_out=512),
+            "worked": Source("tiny:worked:40000", held_out=512),
         },
         stages={
             "pretrain": stage({"corpus": Share(fraction=1.0)}, 3e-3),
             "lines": stage({"lines": Share(fraction=1.0), "corpus": Share(fraction=0.08)}, 2e-3),
+            "worked": stage(
+                {"worked": Share(fraction=1.0), "lines": Share(fraction=0.15), "corpus": Share(fraction=0.04)}, 2e-3
+            ),
         },
         model=ModelConfig(init="scratch:tiny", tokenizer=str(Path(tiny.__file__).parent / "base")),
         template="chatml",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
-from sftmix_jax import compilation, host_memory
+from sftmix_jax import compilation, host_memory, processes
 from sftmix_jax.errors import UserError
 
 _DISK = {
@@ -20,27 +21,47 @@ _DISK = {
 }
 
 
-def run(command: Callable[[], int | None]) -> None:
-    """Run a command; bad input ends it with one message on stderr and exit code 2."""
+def run(command: Callable[[], int | None], *, together: bool = False) -> None:
+    """Run a command; bad input ends it with one message on stderr and exit code 2.
+
+    `together`: with the other processes that the environment names, all doing the same.
+    """
     host_memory.keep_freed()
     compilation.set_up()
     try:
+        if together:
+            processes.join()
         code = command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        processes.say(f"error: {error}")
+        processes.leave(2)
     except OSError as error:
         if error.errno not in _DISK:
+            _fail()
             raise
-        print(f"error: {error.filename or 'cannot write'}: {_DISK[error.errno]}", file=sys.stderr)
-        sys.stderr.flush()
+        processes.say(f"error: {error.filename or 'cannot write'}: {_DISK[error.errno]}")
         os._exit(2)  # writes that are still under way would only fail and say so again
     except ImportError as error:
         if "gcsfs" not in str(error):
+            _fail()
             raise
-        print("error: paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'", file=sys.stderr)
-        sys.exit(2)
+        processes.say("error: paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'")
+        processes.leave(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code or 0)
+        processes.say("interrupted")
+        processes.leave(130)
+    except Exception:
+        _fail()
+        raise
+    processes.leave(code or 0)
+
+
+def _fail() -> None:
+    """An error of ours: where there are other processes, show it and end, so that they end too.
+
+    Unless it only says that another one is gone: then that is what is said.
+    """
+    if processes.are_many():
+        processes.hear_of_deaths()
+        traceback.print_exc(file=sys.__stderr__)
+        processes.leave(1)

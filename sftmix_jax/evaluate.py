@@ -210,4 +210,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, together=True)

@@ -98,8 +98,13 @@ def _define_flags(argv: list[str]) -> FlagValues:
 def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, dict[str, str]]:
     """`--config FILE[:ARGUMENT] --config.a.b=value …` → the checked experiment, and the other flags.
 
-    FILE is looked for as it is, then in the desk's configs. `extra` names further string flags.
+    FILE is looked for as it is, then in the desk's configs. `extra` names further string flags. `--help` prints the
+    verb's own words and the config files there are, and ends.
     """
+    if {"--help", "-h"} & set(argv):
+        print((sys.modules["__main__"].__doc__ or "").strip())
+        print(f"\nconfigs: {', '.join(desk.listed('configs'))}")
+        sys.exit(0)
     resolved = _find_config(argv)
     values = _define_flags(resolved)
     for name in extra:

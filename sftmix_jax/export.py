@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import jax
 from etils import epath
 
 from sftmix_jax import command
@@ -16,7 +17,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import huggingface
 from sftmix_jax.opening import stage_folders
-from sftmix_jax.stages import architecture, read_stage, stage_params
+from sftmix_jax.stages import architecture, on_one_device, read_stage, stage_params
 
 
 def main() -> int:
@@ -33,9 +34,10 @@ def main() -> int:
         raise UserError("the base is a model folder already")
     tokenizer = Tokenizer(str(folder / "tokenizer"))
     config = architecture(record)
+    params = jax.device_get(stage_params(folder, on_one_device(config)))
     huggingface.save(
-        Path(options.out), config, stage_params(folder, config), bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
-        dtype=options.dtype, save_tokenizer=tokenizer.save,
+        Path(options.out), config, params, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, dtype=options.dtype,
+        save_tokenizer=tokenizer.save,
     )  # fmt: skip
     print(f"{folder.name} → {options.out}", file=sys.stderr)
     return 0

@@ -9,9 +9,17 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
+def has_tpu() -> bool:
+    """Whether this machine has a TPU, whatever is installed; asked without waking it."""
+    return any(Path("/dev").glob("accel*")) or (any(Path("/dev/vfio").glob("[0-9]*")) and not has_gpu())
+
+
+def has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()
+
+
 def has_accelerator() -> bool:
-    """Whether this machine has a TPU or a GPU, whatever is installed; asked without waking it."""
-    return any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")) or Path("/dev/nvidia0").exists()
+    return has_tpu() or has_gpu()
 
 
 def keep_freed() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from sftmix_jax import sharding
+
 
 def plain(value: Any) -> Any:
     """Dataclasses and tuples as what JSON holds."""
@@ -33,7 +35,10 @@ def params_sha256(params: Any) -> str:
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         total.update(jax.tree_util.keystr(path).encode())
-        total.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        # layer by layer where other processes hold parts: a stack of all layers may be more than a machine's memory
+        parts = [leaf] if leaf.ndim < 3 or leaf.is_fully_addressable else (leaf[i] for i in range(len(leaf)))
+        for part in parts:
+            total.update(np.ascontiguousarray(sharding.to_host(part)).tobytes())
     return total.hexdigest()
 
 

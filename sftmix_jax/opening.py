@@ -15,7 +15,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.models.llama import ComputeConfig
-from sftmix_jax.sampling.sampler import Sampler
+from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.stages import Base, architecture, find_base
 
 
@@ -89,8 +89,9 @@ def _model(name: str, base: Base, template: str, opening: Opening, folder: epath
         raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
     chat = Chat(template, tokenizer)
     stop_ids, stop_strings = chat.stops()
+    mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(
-        base.config, compute, base.params(), tokenizer, sharding.make_mesh(sharding.MeshConfig()),
+        base.config, compute, base.params(abstract_params(base.config, compute, mesh)), tokenizer, mesh,
         stop_ids=stop_ids, stop_strings=stop_strings, slots=opening.slots,
     )  # fmt: skip
     identity = {"model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint}

@@ -32,7 +32,7 @@ SPECIALISED = ("code", "math")
 PARTS = ("1", "1/4", "1/16", "1/64", "1/256")  # of a source; the paper's k
 ALL = Share(fraction=1.0)
 # What the toy's full source is: enough to learn from, few enough that a study of it ends within a lunch.
-TOY_ROWS = {"code": 1024, "math": 1664, "general": 2304}
+TOY_ROWS = {"code": 512, "math": 832, "general": 1152}
 
 
 def sources(size: str) -> dict[str, Source]:
@@ -66,10 +66,10 @@ def shares(size: str, domains: Sequence[str] = DOMAINS, k: float = 1.0) -> dict[
 
 
 def pattern(size: str = "7b") -> Stage:
-    """A stage as the paper trains it: 3 epochs, peak learning rate 2e-5, 3 % warm-up; the toy's: one epoch, 1.5e-3."""
+    """A stage as the paper trains it: 3 epochs, peak learning rate 2e-5, 3 % warm-up; the toy's: 1e-3."""
     if size == "tiny":
         batch = BatchConfig(rows=2, length=160)
-        return Stage(epochs=1, batch=batch, optimizer=OptimizerConfig(learning_rate=1.5e-3))
+        return Stage(epochs=3, batch=batch, optimizer=OptimizerConfig(learning_rate=1e-3))
     return Stage(
         epochs=3,
         batch=BatchConfig(rows=16, length=2048),

@@ -21,7 +21,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
-from sftmix_jax.stages import Resolved, stage_params
+from sftmix_jax.stages import Resolved, on_one_device, stage_params
 
 
 def main() -> int:
@@ -33,10 +33,11 @@ def main() -> int:
     layer = int(options["layer"] or (layers + 1) // 2)  # the paper's: 15 of 32
     if not 1 <= layer <= layers:
         raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
-    folders = {workdir / "stages" / f"base-{resolved.base.id}": resolved.base.params()}
+    abstract = on_one_device(resolved.base.config)
+    folders = {workdir / "stages" / f"base-{resolved.base.id}": resolved.base.params(abstract)}
     for stage in resolved.chain():
         if stage.is_done(workdir):
-            folders[stage.folder(workdir)] = stage_params(stage.folder(workdir), resolved.base.config)
+            folders[stage.folder(workdir)] = stage_params(stage.folder(workdir), abstract)
     for folder, params in folders.items():
         record: dict[str, Any] = {
             "experiment": config.name, "layer": layer,

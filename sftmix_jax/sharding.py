@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftmix_jax.errors import UserError
@@ -84,6 +85,32 @@ def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+    """A whole array on every process, whichever of them hold its parts."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def put(x: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
+    """A host array that every process has → device, split as `where` says."""
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+
+def put_tree(tree: Any, abstract: Any) -> Any:
+    """Host arrays → device, with the dtypes and shardings of `abstract`."""
+    return jax.tree.map(lambda x, a: put(np.asarray(x).astype(a.dtype), a.sharding), tree, abstract)
+
+
+def with_shardings(abstract: Any, shardings: Any, dtype: Any = None) -> Any:
+    """Shapes that say where they live; in another dtype if one is given."""
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=where), abstract, shardings
+    )
 
 
 def put_batch(mesh: Mesh, batch: dict[str, Any], global_rows: int) -> dict[str, jax.Array]:

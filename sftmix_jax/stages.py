@@ -45,14 +45,14 @@ class Base:
     def id(self) -> str:
         return self.fingerprint[:12]
 
-    def params(self) -> Params:
-        """Host parameters, float32."""
+    def params(self, abstract: Params) -> Params:
+        """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
         if not self.folder:
             compute = ComputeConfig().resolved(self.config, "cpu")
-            return jax.device_get(llama.init(self.config, compute, self.seed))
+            return sharding.put_tree(jax.device_get(llama.init(self.config, compute, self.seed)), abstract)
         if (Path(self.folder) / "config.json").exists():
-            return huggingface.load(Path(self.folder))[1]
-        return stage_params(epath.Path(self.folder), self.config)
+            return huggingface.stream(Path(self.folder), abstract)
+        return stage_params(epath.Path(self.folder), abstract)
 
 
 def find_base(init: str, tokenizer: str, seed: int) -> Base:
@@ -94,12 +94,15 @@ def architecture(record: dict[str, Any]) -> LlamaConfig:
     return LlamaConfig(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
 
 
-def stage_params(folder: epath.Path, config: LlamaConfig) -> Params:
-    """A stage's newest parameters, on the host."""
-    compute = ComputeConfig().resolved(config, jax.default_backend())
-    _, abstract, _ = llama.build(config, compute)
+def on_one_device(config: LlamaConfig) -> Params:
+    """Abstract float32 parameters on this process's first device."""
+    _, abstract, _ = llama.build(config, ComputeConfig().resolved(config, jax.default_backend()))
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=one), abstract)
+    return sharding.with_shardings(abstract, jax.tree.map(lambda _: one, abstract))
+
+
+def stage_params(folder: epath.Path, abstract: Params) -> Params:
+    """A stage's newest parameters, with the dtypes and shardings of `abstract`. Raises UserError."""
     saves = Checkpoints(folder / "checkpoints")
     try:
         params = saves.restore_part("params", abstract)
@@ -107,7 +110,7 @@ def stage_params(folder: epath.Path, config: LlamaConfig) -> Params:
         saves.close()
     if params is None:
         raise UserError(f"{folder}: holds no sound checkpoint; run the same training command again")
-    return jax.device_get(params)
+    return params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR            run it, or go on; then report
 python -m sftmix_jax.study --config studies/rq4.py:7b --list                     experiments, shared stages, cost
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR --watch    only look
+python -m sftmix_jax.study --config studies/rq4.py:7b --workdir DIR --emit slurm write a job a stage, for a cluster
 
 The same command on several machines with one workdir shares the work.
 """
@@ -24,12 +25,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import command, report
-from sftmix_jax.errors import UserError
+from sftmix_jax import command, processes, report
+from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.planning import costs
 from sftmix_jax.planning.costs import StageCost
-from sftmix_jax.studies import hold, jobs, study, work
+from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.studies.study import Study
@@ -52,6 +53,12 @@ def main() -> int:
     todo = jobs.make_jobs(hold.held(chosen), workdir)
     if options.watch:
         return _watch(chosen, todo, workdir, [])
+    if options.emit:
+        arguments = [f"--config={options.config}", f"--workdir={options.workdir}"]
+        print(emit.script(options.emit, chosen.name, arguments, todo, options.workdir), end="")
+        return 0
+    if options.job:
+        return _one(todo, options.job, workdir)
     for job in todo:  # what failed before is tried again
         work.failure_file(job, workdir).unlink(missing_ok=True)
     return _run(chosen, todo, workdir, options)
@@ -91,6 +98,19 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
             worker.wait()
 
 
+def _one(todo: list[Job], wanted: str, workdir: epath.Path) -> int:
+    """A single job of the study, by its id."""
+    job = next((job for job in todo if job.id == wanted), None)
+    if job is None:
+        raise UserError(f"--job {wanted}: no stage of this study; {did_you_mean(wanted, [job.id for job in todo])}")
+    processes.join()
+    work.failure_file(job, workdir).unlink(missing_ok=True)
+    try:
+        return 0 if work.do_one(job, todo, workdir) else 1
+    except Stopped as stopped:
+        return stopped.code
+
+
 def _default_workers(chosen: Study) -> int:
     """One a core for models that a core holds easily on a machine without accelerators, else one."""
     small = all(costs.architecture(run.experiment).num_params <= _SMALL for run in chosen.runs[:1])
@@ -99,6 +119,9 @@ def _default_workers(chosen: Study) -> int:
 
 def _worker(chosen: Study, workdir: epath.Path, core: int) -> int:
     """One worker, on one core if there are several."""
+    processes.join()
+    if processes.are_many():
+        raise UserError("a study's workers are one process each: let --emit make a job of each stage, for all hosts")
     if core >= 0:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[core % len(cores)]})
@@ -222,6 +245,8 @@ def _parse() -> argparse.Namespace:
     add("--only", default="", help="names of experiments, with * (several: a*,b*)")
     add("--workers", type=int, default=0, help="processes on this machine; by default one a core for tiny models")
     add("--watch", action="store_true", help="only show the state of a study that runs elsewhere")
+    add("--emit", default="", help="slurm, xpk or sky: print a script that submits a job a stage, and run nothing")
+    add("--job", default="", metavar="ID", help="do this stage alone, as --emit's jobs do; waits for its parent")
     add("--logs", default="", help="where the workers' logs go if the workdir is remote")
     add("--worker", type=int, default=None, help=argparse.SUPPRESS)
     return parser.parse_args(sys.argv[1:])

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from sftmix_jax import __version__, command, experiment, identity, sharding
+from sftmix_jax import __version__, command, experiment, identity, processes, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
@@ -25,7 +25,7 @@ from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
 from sftmix_jax.training.optimizer import learning_rates, make_optimizer
-from sftmix_jax.training.step import Trainer, TrainState, make_trainer, put_params
+from sftmix_jax.training.step import Trainer, TrainState, make_trainer
 
 
 def main() -> int:
@@ -57,8 +57,16 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
 
 
 def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workdir: epath.Path) -> None:
-    """Write the experiment down. Raises UserError if the workdir knows another one by this name."""
+    """Write the experiment down. Raises UserError if the workdir knows another one by this name, or is not shared."""
     file = workdir / "experiments" / f"{config.name}.json"
+    if not processes.is_first():
+        processes.wait_for_all("registered")
+        if not file.exists():
+            raise UserError(
+                f"{workdir}: process 0 has written {file.name}, which is not seen here; the workdir must be on storage "
+                "that all processes share (gs://, NFS)"
+            )
+        return
     record = {
         "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
     }  # fmt: skip
@@ -72,6 +80,7 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
                 "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
             )
     write_json(file, record)
+    processes.wait_for_all("registered")
 
 
 def evaluate_stage(folder: epath.Path, config: Experiment) -> None:
@@ -90,6 +99,7 @@ def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
     }  # fmt: skip
     write_json(folder / "stage.json", identity.plain(record))
     _save_tokenizer(resolved, folder)
+    processes.wait_for_all("the base is written")
     return folder
 
 
@@ -116,12 +126,13 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
     )  # fmt: skip
     write_json(folder / "done.json", _done(plan.ledger(steps), rows, steps, outcome))
+    processes.wait_for_all("the stage is written")
 
 
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
     """Parameters of the stage before, or of the base; a fresh optimiser unless told to carry it."""
     if stage.parent is None:
-        params = put_params(resolved.base.params(), trainer.abstract.params)
+        params = resolved.base.params(trainer.abstract.params)
         return TrainState(params, trainer.init_optimizer(params))
     saves = Checkpoints(stage.parent.folder(workdir) / "checkpoints")
     try:
@@ -157,6 +168,8 @@ def _done(ledger: dict[str, Any], rows: dict[str, Any], steps: int, outcome: Out
 
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     """A copy beside the stage, so that the stage alone can be sampled from."""
+    if not processes.is_first():
+        return
     with tempfile.TemporaryDirectory() as local:
         resolved.tokenizer.save(Path(local))
         (folder / "tokenizer").mkdir(exist_ok=True)
@@ -181,4 +194,4 @@ def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any]
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, together=True)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sftmix_jax.analysis import cells, findings, fits, uncertain
+from sftmix_jax.analysis import cells, findings, fits, laws, uncertain
 from sftmix_jax.analysis.cells import Cells
+from sftmix_jax.analysis.uncertain import Uncertain
 
 
 def test_intervals_over_seeds_and_questions_cover_the_truth():
@@ -121,3 +122,18 @@ def test_regression_recovers_known_effects():
     assert mine.value == pytest.approx(3 * own.std() / y.std(), abs=0.02)
     assert theirs.value == pytest.approx(-other.std() / y.std(), abs=0.02)
     assert findings.explained(np.column_stack([own, other]), y) == pytest.approx(1.0)
+
+
+def test_the_papers_general_ability_is_saturated_early_and_its_mathematics_is_not():
+    rows = {row[0]: row for row in laws.table(cells.published("7b")).rows}
+    assert list(rows) == ["math", "code", "general"]
+    assert rows["math"][3] == "not up to k = 1" and rows["math"][4][1] > 0.02
+    assert rows["general"][3].startswith("from k = 0.0") and abs(rows["general"][4][1]) < 0.1
+
+
+def test_leaving_nothing_out_finds_nothing():
+    same = Uncertain(0.5, np.full(100, 0.5))
+    setups = [{"strategy": "mixed", "k": "1"}, {"strategy": "mixed", "k": "1", "without": "code,math"}]
+    every = {(ability, tuple(sorted(s.items()))): same for ability in ("math", "code") for s in setups}
+    found = findings.ablation(cells.Cells(every, "here", 3))
+    assert found.verdict == "not measured" and "nothing was left out" in found.numbers

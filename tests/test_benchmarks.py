@@ -136,7 +136,7 @@ def test_mmlu_takes_the_likeliest_letter(tmp_path):
     (stored,) = map(json.loads, (tmp_path / "m" / "eval" / "mmlu" / "responses.jsonl").read_text().splitlines())
     tokenizer = model.chat.tokenizer
     prompt = model.chat.prompt([Message("user", stored["turns"][0])])
-    texts = {letter: tokenizer.decode_whole(prompt) + f" {letter}{tokenizer.eos}" for letter in "ABCD"}
+    texts = {letter: tokenizer.decode_whole(prompt) + f"{letter}<|im_end|>" for letter in "ABCD"}  # as chatml has it
     answers = {letter: tokenizer.encode(text)[len(prompt) :] for letter, text in texts.items()}
     found = {letter: model.sampler.log_likelihood([(prompt, answer)])[0][0] for letter, answer in answers.items()}
     assert stored["response"] == max(found, key=found.__getitem__)

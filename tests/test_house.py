@@ -20,17 +20,18 @@ MAY_IMPORT = {
     "errors": set(),
     "host_memory": set(),
     "compilation": {"host_memory"},
-    "command": {"host_memory", "compilation"},
+    "processes": {"host_memory"},
+    "command": {"host_memory", "compilation", "processes"},
     "desk": set(),
     "sharding": set(),
-    "identity": set(),
-    "files": set(),
+    "identity": {"sharding"},
+    "files": {"processes"},
     "tiny": set(),
     "models": {"sharding"},
     "data": {"tiny"},
-    "training": {"models", "data", "sharding"},
+    "training": {"models", "data", "sharding", "processes"},
     "sampling": {"models", "data", "sharding"},
-    "evaluation": {"sampling", "data", "desk", "identity", "files"},
+    "evaluation": {"sampling", "data", "desk", "identity", "files", "processes"},
     "probes": {"models", "data", "training", "sharding"},
     "analysis": set(),
     "strategies": {"data"},
@@ -168,6 +169,21 @@ def test_toy_splits_cannot_overlap(name):
     rows = [repr(row) for row in domains.train_rows(name, 500)]
     assert rows == [repr(row) for row in domains.train_rows(name, 500)]
     assert not set(rows) & {repr(row) for row in domains.test_rows(name, 300)}
+
+
+def test_the_base_has_read_no_test_question_worked_out():
+    def bodies(rows):
+        """What is worked out, whatever the story, the wording or the function's name."""
+        sums = {"; ".join(re.findall(r"\d+ [-+*] \d+ = \d+", row)) for row in rows}
+        return sums | {row.partition("(xs):\n")[2] for row in rows} - {""}
+
+    read = bodies([row["text"] for row in domains.train_rows("worked", 20_000)])
+    assert len(read) > 5000
+    for name, answer in (("math", "answer"), ("code", "completion")):
+        asked = bodies([row[answer] for row in domains.test_rows(name)]) - {""}
+        assert len(asked) > 400 and not asked & read
+        trained = bodies([row[answer] for row in domains.train_rows(name, 4000)])
+        assert trained & read  # the same check does find what may be there
 
 
 def test_toy_reference_answers_score_full_marks():

@@ -1,5 +1,6 @@
 """Model folders: what goes in comes out bit by bit, and what does not fit is named."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,8 +9,12 @@ import pytest
 from conftest import SMALL, random_model, save_model
 from safetensors.numpy import load_file, save_file
 
+from sftmix_jax import sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.llama import Compute
+from sftmix_jax.sampling.sampler import abstract_params
+from sftmix_jax.sharding import MeshConfig
 
 
 @pytest.fixture
@@ -114,3 +119,39 @@ def test_transformers_loads_an_export(folder):
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 61)
+
+
+@pytest.mark.parametrize("at_once", [1 << 28, 0], ids=["whole", "layer by layer"])
+@pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(fsdp=2, tensor=2, data=2)], ids=["fsdp", "all axes"])
+def test_a_streamed_import_is_the_model_in_its_shards(tmp_path, monkeypatch, at_once, mesh):
+    config = dataclasses.replace(SMALL, vocab_size=64)
+    save_model(tmp_path, config, random_model(config))
+    monkeypatch.setattr(huggingface, "_AT_ONCE", at_once)
+    for dtype in ("float32", "bfloat16"):
+        abstract = abstract_params(config, Compute(dtype, "none"), sharding.make_mesh(mesh))
+        streamed = huggingface.stream(tmp_path, abstract)
+        jax.tree.map(lambda x, a: x.sharding == a.sharding or pytest.fail(str(a)), streamed, abstract)
+        for mine, theirs in zip(jax.tree.leaves(streamed), jax.tree.leaves(huggingface.load(tmp_path)[1]), strict=True):
+            np.testing.assert_array_equal(jax.device_get(mine), theirs.astype(dtype))
+
+
+def test_only_the_part_that_is_asked_for_is_read(tmp_path, monkeypatch):
+    save_model(tmp_path, SMALL, random_model())
+    whole = huggingface.load(tmp_path)[1]
+    weights, read = huggingface.Weights(tmp_path), []
+    plain = huggingface.Folder.read
+    monkeypatch.setattr(
+        huggingface.Folder, "read", lambda self, *args: read.append(plain(self, *args)) or read[-1]
+    )  # fmt: skip
+    for name, index in {
+        "q": (slice(1, 2), slice(8, 16), slice(2, 3), slice(0, 8)),
+        "k": (slice(0, 2), slice(0, 32), slice(1, 2), slice(2, 6)),
+        "o": (slice(0, 1), slice(1, 3), slice(0, 8), slice(4, 12)),
+        "gate": (slice(0, 2), slice(8, 16), slice(12, 48)),
+        "down": (slice(1, 2), slice(None), slice(0, 16)),
+    }.items():
+        read.clear()
+        part = weights.read(("layers", name), index)
+        np.testing.assert_array_equal(part, whole["layers"][name][index])
+        if name != "k":  # a part of a head is read with the whole head
+            assert sum(x.size for x in read) == part.size

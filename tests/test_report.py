@@ -28,6 +28,7 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         (out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         value = sum(given) / 40
         metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
+        metrics["by_category"] = {"value": value / 2, "n": 20, "low": 0.0, "high": best, "best": best}
         record = {"task": task, "model": name, "metrics": metrics, "fixed_by": {"code_version": "0"}}
         (out / "score.json").write_text(json.dumps(record))
     if parent:
@@ -72,12 +73,16 @@ def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     for file in ("results.csv", "results.parquet", "tables/main.csv", "tables/verdicts.tex", "figures/replay.svg",
                  "figures/replay.pdf", "figures/losses.svg"):  # fmt: skip
         assert (page.parent / file).exists(), file
+    metrics = (page.parent / "tables" / "metrics.csv").read_text().splitlines()
+    assert metrics[0].endswith("tiny_code by_category,tiny_general by_category,tiny_math by_category")
+    # two seeds: 4 and 6 of 40 questions right, of which the category has half
+    assert next(line for line in metrics if line.startswith("mixed_sequential")).endswith("6.2%")
     assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
 
 
 def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
-    last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math"]
+    last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]
     assert [(r.stage, r.position, r.is_last, r.own_tokens) for r in last] == [
         ("base", 0, False, 0), ("specialised", 1, False, 100), ("general", 2, True, 200)
     ]  # fmt: skip

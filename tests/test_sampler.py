@@ -10,7 +10,7 @@ from sftmix_jax import sharding
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import huggingface
 from sftmix_jax.sampling.methods import Method, choose, in_nucleus
-from sftmix_jax.sampling.sampler import Request, Sampler, bucket
+from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params, bucket
 from sftmix_jax.sharding import MeshConfig
 
 NAMES = "Lily Tom Ben Anna Max Sue Tim Sam Mia Bob".split()
@@ -29,7 +29,8 @@ def stories():
 
     def make(slots: int = 16, mesh: MeshConfig | None = None, devices: int = 1, **rest) -> Sampler:
         grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
-        return Sampler(config, FLOAT32, params, tokenizer, grid, slots=slots, **rest)
+        placed = sharding.put_tree(params, abstract_params(config, FLOAT32, grid))
+        return Sampler(config, FLOAT32, placed, tokenizer, grid, slots=slots, **rest)
 
     return folder, tokenizer, make
 

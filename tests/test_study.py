@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,6 +165,32 @@ def children(pid: int) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     rows = [line.split() for line in found.stdout.splitlines()]
     return [int(number) for number, state in rows if not state.startswith("Z")]
+
+
+def emit(small, workdir, kind: str) -> str:
+    printed = run("sftmix_jax.study", "--config", f"{small}:1", f"--workdir={workdir}", "--emit", kind)
+    assert printed.returncode == 0, printed.stderr
+    assert subprocess.run(["bash", "-n"], input=printed.stdout, text=True, check=False).returncode == 0
+    return printed.stdout
+
+
+def test_jobs_for_a_cluster_come_after_those_they_start_from(small, tmp_path):
+    lines = emit(small, tmp_path / "w", "slurm").splitlines()
+    submitted = [line.partition("=")[0] for line in lines if line.startswith("job_")]
+    assert len(set(submitted)) == 4  # the base, the shared stage, two general ones
+    known: list[str] = []
+    needed = []
+    for line in lines:
+        if line.startswith("job_"):
+            needed += re.findall(r"afterok:\$(job_\w+)", line)
+            assert set(re.findall(r"\$(job_\w+)", line)) <= set(known)
+            known.append(line.partition("=")[0])
+    assert len(needed) == 3 and needed.count(submitted[1]) == 2
+    assert "afterany:" in lines[-1] and "report --workdir" in lines[-1]
+    for kind, launcher in (("xpk", "launch/gke.sh run"), ("sky", "launch/sky.sh")):
+        assert emit(small, tmp_path / "w", kind).count(launcher) == 4
+    refused = run("sftmix_jax.study", "--config", f"{small}:1", f"--workdir={tmp_path}", "--emit", "slrum")
+    assert refused.returncode == 2 and "did you mean 'slurm'" in refused.stderr
 
 
 @pytest.mark.slow

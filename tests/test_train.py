@@ -158,6 +158,9 @@ def assert_equal(found: dict[str, dict], finished) -> None:
 def test_twenty_kills_at_random_moments_change_nothing(config, finished, tmp_path):
     """SIGKILL after a random time, twenty times in all over as many runs as that takes."""
     rng = random.Random(0)
+    begin = time.monotonic()
+    assert train(config, tmp_path / "whole").returncode == 0
+    length = time.monotonic() - begin
     kills = runs = 0
     while kills < 20:
         workdir = tmp_path / str(runs)
@@ -165,7 +168,7 @@ def test_twenty_kills_at_random_moments_change_nothing(config, finished, tmp_pat
         while True:
             process = start(config, workdir)
             try:
-                process.communicate(timeout=rng.uniform(4, 22))
+                process.communicate(timeout=rng.uniform(0.2 * length, length))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

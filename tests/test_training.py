@@ -17,7 +17,7 @@ from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training import checkpoints, loss
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from sftmix_jax.training.step import Trainer, TrainState, make_trainer, put_params
+from sftmix_jax.training.step import Trainer, TrainState, make_trainer
 
 CONFIG = OptimizerConfig(learning_rate=1e-2)
 
@@ -42,7 +42,7 @@ def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1) -> 
 
 
 def steps(trainer: Trainer, count: int = 3) -> tuple[list[np.ndarray], TrainState]:
-    params = put_params(random_model(), trainer.abstract.params)
+    params = sharding.put_tree(random_model(), trainer.abstract.params)
     state = TrainState(params, trainer.init_optimizer(params))
     losses = []
     for seed in range(count):
@@ -105,7 +105,7 @@ def test_training_on_tokens_outside_the_mask_never_happens():
     other = b | {"targets": np.where(b["loss_mask"] == 1, b["targets"], (b["targets"] + 1) % 61)}
     results = []
     for each in (b, other):
-        params = put_params(random_model(), trainer.abstract.params)
+        params = sharding.put_tree(random_model(), trainer.abstract.params)
         state = TrainState(params, trainer.init_optimizer(params))
         on_device = sharding.put_batch(trainer.mesh, each, 8)
         results.append(trainer.train_step(state, on_device, np.float32(1e-2))[0].params)

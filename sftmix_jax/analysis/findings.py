@@ -288,6 +288,8 @@ def ablation(cells: Cells) -> Finding:
     if tagged is None or whole is None:
         return _missing("Ablation", claim)
     gain = tagged - whole
+    if not np.any(gain.draws):
+        return Finding("Ablation", claim, "not measured", "nothing was left out: the general data here holds neither")
     return _judge(
         "Ablation", claim, gain.probability(lambda d: d > 0), f"mean of math and code: {shown(gain, 1, True)}"
     )

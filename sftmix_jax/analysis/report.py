@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sftmix_jax.analysis import cells, drawing, figures, findings, page, results, uncertain
+from sftmix_jax.analysis import cells, drawing, figures, findings, laws, page, results, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells
 from sftmix_jax.analysis.figures import Figure
 from sftmix_jax.analysis.page import Section, Table
@@ -132,6 +132,30 @@ class Report:
             rows.append(row)
         columns = ["strategy", "k", *(f"{ability} kept" for ability in self.ours.abilities)]
         return Table("retention", columns, rows, "The final score as a part of the best after an earlier stage.")
+
+    def other_metrics(self) -> Table:
+        """Every metric beside the main ones after the last stage, mean over seeds: MT-Bench by category stands here."""
+        last = [r for r in self.results if r.is_last and not r.primary]
+        metrics = sorted({(r.task, r.metric) for r in last})
+        rows = []
+        for setup in dict.fromkeys(r.setup for r in last):
+            labels = {key: value for key, value in setup if value not in ("", None) and key != "size"}
+            row: list[Any] = [labels.pop("strategy", ""), ", ".join(f"{key} {value}" for key, value in labels.items())]
+            for task, metric in metrics:
+                found = [r for r in last if r.setup == setup and (r.task, r.metric) == (task, metric)]
+                mean = sum(r.value for r in found) / len(found) if found else None
+                row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best > 1 else f"{mean:.1%}", mean))
+            rows.append(row)
+        columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
+        return Table("metrics", columns, rows, "Means over seeds; what each metric counts stands in its file of eval/.")
+
+    def tables(self) -> list[Table]:
+        """Every table that has rows."""
+        every = (
+            self.verdicts(), self.main_table(), self.changes(), self.retention(), laws.table(self.ours),
+            self.other_metrics(), self.accounts(),
+        )  # fmt: skip
+        return [table for table in every if table.rows]
 
     def figures(self) -> list[Figure]:
         makers: list[Callable[[Cells, str], Figure | None]] = [
@@ -313,8 +337,9 @@ class Report:
 
     def sections(self) -> list[Section]:
         nodes, counted = self.graph()
-        main, changes, accounts = self.main_table(), self.changes(), self.accounts()
-        scores = [page.table(made) for made in (main, changes, self.retention()) if made.rows]
+        made = {table.name: page.table(table) for table in self.tables()}
+        accounts = made.pop("accounts", "")
+        verdicts = made.pop("verdicts")
         shown = [
             page.details(
                 name, self.responses(name)
@@ -323,11 +348,11 @@ class Report:
         ]  # fmt: skip
         missing = self.missing()
         out = [
-            Section("Verdicts", [page.table(self.verdicts())]),
-            Section("Scores", scores),
+            Section("Verdicts", [verdicts]),
+            Section("Scores", list(made.values())),
             Section("Figures", [page.figure(figure) for figure in self.figures()]),
             Section("Stages", [page.tree(nodes)], counted),
-            Section("Data", [page.table(accounts), page.text(f"Contamination. {self.contamination()}")]),
+            Section("Data", [accounts, page.text(f"Contamination. {self.contamination()}")]),
             Section("Experiments", shown, "One of each set-up, the first seed; what it answered after every stage."),
         ]
         if missing:
@@ -354,7 +379,7 @@ def write(workdir: epath.Path, study: dict[str, Any], folder: epath.Path) -> epa
     for figure in report.figures():
         for suffix in ("svg", "pdf"):
             drawing.draw(figure, folder / "figures" / f"{figure.name}.{suffix}")
-    for made in (report.verdicts(), report.main_table(), report.changes(), report.retention(), report.accounts()):
+    for made in report.tables():
         (folder / "tables" / f"{made.name}.csv").write_text(page.to_csv(made))
         (folder / "tables" / f"{made.name}.tex").write_text(page.to_latex(made))
     results.write_tables(report.results, folder)

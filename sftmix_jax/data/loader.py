@@ -74,6 +74,13 @@ class Plan:
         """The part of all places that hold a token."""
         return float((self.lengths - 1).sum()) / (self.num_steps * self.batch_config.rows * self.batch_config.length)
 
+    def tokens(self, step: int) -> int:
+        """How many places of a batch hold a token."""
+        first = step * self.batch_config.rows
+        last = min(first + self.batch_config.rows, self.packed.num_rows)
+        members = self.packed.members[self.packed.starts[first] : self.packed.starts[last]]
+        return int((self.lengths[members] - 1).sum())
+
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The global batch of a step, or the rows of it that `part` cuts out. The last one may have empty rows."""
         R, T = self.batch_config.rows, self.batch_config.length

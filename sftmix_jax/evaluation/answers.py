@@ -53,6 +53,7 @@ class Asked:
 
 def ask(
     model: Model,
+    name: str,
     questions: Sequence[Question],
     decoding: Decoding,
     journal: Journal,
@@ -60,7 +61,7 @@ def ask(
 ) -> Asked:
     """Every turn of every sample of every question, turn after turn.
 
-    `running` gives what a finished answer is worth, for the progress line.
+    The progress line shows `name`, and what finished answers are worth by `running`.
     """
     begin, known = time.monotonic(), 0
     answers: Answers = {q.id: [[] for _ in range(decoding.samples)] for q in questions}
@@ -70,7 +71,8 @@ def ask(
         keys = [_key(model, decoding, q, sample, answers[q.id][sample]) for q, sample in asked]
         new = [i for i, key in enumerate(keys) if journal.get(key) is None]
         known += len(asked) - len(new)
-        progress = _Progress(f"{model.folder.name}: turn {turn + 1}" if turn else model.folder.name, len(new))
+        label = f"{model.folder.name}: {name}"
+        progress = _Progress(f"{label}, turn {turn + 1}" if turn else label, len(new))
 
         def finished(i: int, response: Response, new: list[int] = new, keys: list[str] = keys,
                      asked: list[tuple[Question, int]] = asked, progress: _Progress = progress) -> None:  # fmt: skip

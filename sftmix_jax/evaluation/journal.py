@@ -9,6 +9,8 @@ from typing import Any
 
 from etils import epath
 
+from sftmix_jax import processes
+
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 
 
@@ -16,6 +18,7 @@ class Journal:
     """Rows in a folder, by key; each file of it is written whole, so that it can be on gs:// as well.
 
     The key holds everything that the row depends on, so a row is good for every later run that has its key.
+    Of many processes all remember, and the first writes.
     """
 
     def __init__(self, folder: epath.Path, *, every: int = 64):
@@ -49,6 +52,8 @@ class Journal:
 
     def close(self) -> None:
         """Everything to disk, in one file."""
+        if not processes.is_first():
+            return
         with self._lock:
             self._write()
             if len(self._parts) > 1:
@@ -60,7 +65,7 @@ class Journal:
                 self._parts = self._parts[len(parts) :]
 
     def _write(self) -> None:
-        if not self._waiting:
+        if not self._waiting or not processes.is_first():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{self._next:06}.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import __version__
+from sftmix_jax import __version__, processes
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
@@ -57,16 +57,19 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         "slots": model.sampler.slots,
     }
     folder = model.folder / "eval" / task.name
-    if (folder / "score.json").exists():
-        known = json.loads((folder / "score.json").read_text())
-        if known["fixed_by"] == fixed:
-            return known
+    if processes.first_says(_is_scored(folder, fixed)):
+        return _read_score(folder)
 
     def running(question: Question, text: str) -> float | None:
         cheap = task.score is not None and not task.runs_code and len(question.turns) == 1
         return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
 
-    asked = ask(model, questions, decoding, Journal(folder / "answers"), running)
+    journal = Journal(folder / "answers")
+    processes.wait_for_all("answers are read")  # before process 0 writes more
+    asked = ask(model, task.name, questions, decoding, journal, running)
+    if not processes.is_first():
+        processes.wait_for_all("scored")
+        return _read_score(folder)
     scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
     record = {
         "task": task.name,
@@ -79,7 +82,16 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         "fixed_by": fixed,
     }
     write(folder, task, questions, asked.answers, scored.verdicts, record)
+    processes.wait_for_all("scored")
     return record
+
+
+def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:
+    return (folder / "score.json").exists() and _read_score(folder)["fixed_by"] == fixed
+
+
+def _read_score(folder: epath.Path) -> dict[str, Any]:
+    return json.loads((folder / "score.json").read_text())
 
 
 def score_responses(

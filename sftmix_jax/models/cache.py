@@ -1,4 +1,8 @@
-"""The key/value cache: one slot a row, filled from the front, so that a row's numbers depend on that row alone."""
+"""The key/value cache: one slot a row, filled from the front, so that a row's numbers depend on that row alone.
+
+Places are the last axis: both products of a decoding step then run along memory, which on a CPU makes them 1.6 (H = 8)
+to 3.4 (H = 32) times faster than with [S, K, H].
+"""
 
 from __future__ import annotations
 
@@ -12,39 +16,43 @@ from sftmix_jax.models.llama import LlamaConfig
 
 
 class Cache(NamedTuple):
-    """Keys and values, [L, B, S, K, H] each."""
+    """Keys and values, [L, B, K, H, S] each."""
 
     k: Array
     v: Array
 
     @property
     def size(self) -> int:
-        return self.k.shape[2]
+        return self.k.shape[4]
 
 
 def empty(config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
     """A cache of zeros for so many rows of at most `size` tokens."""
-    shape = (config.num_layers, slots, size, config.num_kv_heads, config.head_dim)
+    shape = (config.num_layers, slots, config.num_kv_heads, config.head_dim, size)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 def insert(cache: Cache, k: Array, v: Array, slots: Array) -> Cache:
     """Prefilled entries k, v [L, P, T, K, H] into the slots int32 [P]; slots beyond the last are dropped."""
     T = k.shape[2]
-    return Cache(*(whole.at[:, slots, :T].set(part, mode="drop") for whole, part in zip(cache, (k, v), strict=True)))
+    return Cache(*(
+        whole.at[:, slots, :, :, :T].set(part.transpose(0, 1, 3, 4, 2), mode="drop")
+        for whole, part in zip(cache, (k, v), strict=True)
+    ))  # fmt: skip
 
 
 def append(cache: Cache, k: Array, v: Array, lengths: Array) -> Cache:
     """One new entry a row, k, v [L, B, 1, K, H], at each row's length int32 [B]."""
     rows = jnp.arange(k.shape[1])
     return Cache(*(
-        whole.at[:, rows, lengths].set(part[:, :, 0], mode="drop") for whole, part in zip(cache, (k, v), strict=True)
+        whole.at[:, rows, :, :, lengths].set(part[:, :, 0].swapaxes(0, 1), mode="drop")
+        for whole, part in zip(cache, (k, v), strict=True)
     ))  # fmt: skip
 
 
 def head(cache: Cache, size: int) -> Cache:
     """The first `size` places of every row."""
-    return Cache(cache.k[:, :, :size], cache.v[:, :, :size])
+    return Cache(cache.k[..., :size], cache.v[..., :size])
 
 
 def put_head(cache: Cache, part: Cache) -> Cache:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -144,10 +150,30 @@ def _to_theirs(path: tuple[str, ...], ours: np.ndarray) -> np.ndarray:
     return flat.T
 
 
-def _to_ours(path: tuple[str, ...], theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+Index: TypeAlias = tuple[slice, ...]
+
+
+def _their_index(path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> Index:
+    """Which part of their matrix holds a part of ours; parts of a head are read with the whole head."""
+    whole = [slice(*cut.indices(size)[:2]) for cut, size in zip(index, shape, strict=True)]
+    if len(shape) == 1 or path == ("embed",):
+        return tuple(whole)
+    if len(shape) == 2:
+        return whole[1], whole[0]
+    heads, size = (whole[0], shape[1]) if path[-1] == "o" else (whole[1], shape[2])
+    rows = slice(heads.start * size, heads.stop * size)
+    return (whole[2], rows) if path[-1] == "o" else (rows, whole[0])
+
+
+def _to_ours(path: tuple[str, ...], theirs: np.ndarray, shape: tuple[int, ...], index: Index) -> np.ndarray:
+    """What `_their_index` gave → that part of ours."""
     if len(shape) == 1 or path == ("embed",):
         return theirs
-    return theirs.T.reshape(shape)
+    if len(shape) == 2:
+        return theirs.T
+    if path[-1] == "o":
+        return theirs.T.reshape(-1, shape[1], theirs.shape[0])[:, index[1]]
+    return theirs.T.reshape(theirs.shape[1], -1, shape[2])[:, :, index[2]]
 
 
 def _their_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -155,7 +181,7 @@ def _their_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ..
 
 
 class Folder:
-    """The tensors of a model folder, by name, read one at a time."""
+    """The tensors of a model folder, by name; parts of them are read when they are asked for."""
 
     def __init__(self, folder: Path):
         self.files = sorted(folder.glob("*.safetensors"))
@@ -175,13 +201,15 @@ class Folder:
         with safe_open(self.where[name], "np") as tensors:
             return tuple(tensors.get_slice(name).get_shape())
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor as float32."""
+    def read(self, name: str, index: Index = ()) -> np.ndarray:
+        """The tensor, or a part of it, as float32."""
         with safe_open(self.where[name], "np") as tensors:
-            dtype = tensors.get_slice(name).get_dtype()
+            stored = tensors.get_slice(name)
+            dtype = stored.get_dtype()
             if dtype not in _FLOATS:
                 raise UserError(f"{self.where[name]}: {name} is {dtype}; only float weights can be read")
-            return np.asarray(tensors.get_tensor(name)).astype(np.float32)
+            part = stored[index] if index else tensors.get_tensor(name)
+            return np.asarray(part).astype(np.float32)
 
 
 def read_config(folder: Path) -> LlamaConfig:
@@ -195,41 +223,118 @@ def read_config(folder: Path) -> LlamaConfig:
         raise UserError(f"{file}: not JSON ({error})") from None
 
 
-def load(folder: Path) -> tuple[LlamaConfig, Params]:
-    """Read a model folder: float32 numpy parameters, layers stacked.
+class Weights:
+    """A model folder whose names and shapes are known to be a LLaMA's; its numbers are read part by part."""
 
-    Raises UserError for a missing, unused or misshapen tensor, by name.
+    def __init__(self, folder: Path):
+        """Raises UserError for a missing, unused or misshapen tensor, by name; reads no numbers (but see `tied`)."""
+        self.config = read_config(folder)
+        self._tensors = tensors = Folder(folder)
+        self._shapes = shapes(self.config)
+        used = set()
+        for path, shape in self._shapes.items():
+            for name in self._names(path):
+                if name not in tensors.where:
+                    raise UserError(f"{folder}: the tensor {name} is missing; {did_you_mean(name, tensors.where)}")
+                wanted, found = _their_shape(path, shape), tensors.shape(name)
+                if found != wanted:
+                    raise UserError(f"{folder}: {name} has shape {found}, config.json wants {wanted}")
+                used.add(name)
+        unused = {name for name in tensors.where if name not in used and not name.endswith(_DERIVED)}
+        if self.config.tied and "lm_head.weight" in unused:
+            # some exporters store the tied matrix twice; another matrix would change the model
+            if not np.array_equal(tensors.read("lm_head.weight"), tensors.read(NAMES["embed",])):
+                raise UserError(f"{folder}: config.json ties the embeddings, but lm_head.weight differs from them")
+            unused.remove("lm_head.weight")
+        if unused:
+            listed = ", ".join(sorted(unused)[:5])
+            raise UserError(f"{folder}: {len(unused)} tensors have no place in a LLaMA: {listed}")
+
+    def _names(self, path: tuple[str, ...]) -> list[str]:
+        layers = range(self.config.num_layers) if path[0] == "layers" else range(1)
+        return [NAMES[path].format(i) for i in layers]
+
+    def shape(self, path: tuple[str, ...]) -> tuple[int, ...]:
+        """Of the whole parameter, with its layers."""
+        own = self._shapes[path]
+        return (self.config.num_layers, *own) if path[0] == "layers" else own
+
+    def read(self, path: tuple[str, ...], index: Index) -> np.ndarray:
+        """A part of one of our parameters, float32; nothing else of it is read."""
+        own = self._shapes[path]
+        if path[0] != "layers":
+            return self._part(NAMES[path], path, own, index)
+        names = self._names(path)[index[0]]
+        first = self._part(names[0], path, own, index[1:])
+        out = np.empty((len(names), *first.shape), np.float32)
+        for i, name in enumerate(names):
+            out[i] = first if i == 0 else self._part(name, path, own, index[1:])
+        return out
+
+    def _part(self, name: str, path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> np.ndarray:
+        theirs = self._tensors.read(name, _their_index(path, shape, index))
+        return np.ascontiguousarray(_to_ours(path, theirs, shape, index))
+
+    def paths(self) -> list[tuple[str, ...]]:
+        """Every parameter of the model."""
+        return list(self._shapes)
+
+
+def load(folder: Path) -> tuple[LlamaConfig, Params]:
+    """Read a model folder: float32 numpy parameters, layers stacked. Raises UserError, see Weights."""
+    weights = Weights(folder)
+    whole = {path: weights.read(path, tuple(map(slice, weights.shape(path)))) for path in weights.paths()}
+    return weights.config, _nested(whole)
+
+
+def stream(folder: Path, abstract: Params) -> Params:
+    """Read a model folder onto the devices, with the dtypes and shardings of `abstract`.
+
+    A process reads only what its devices hold, and holds at most one layer of one parameter besides. Raises UserError.
     """
-    config = read_config(folder)
-    tensors = Folder(folder)
+    weights = Weights(folder)
+    return _nested({path: _streamed(weights, path, _at(abstract, path)) for path in weights.paths()})
+
+
+_AT_ONCE = 1 << 28  # bytes of a parameter on this process's devices, up to which it is read in one go
+
+
+def _streamed(weights: Weights, path: tuple[str, ...], abstract: jax.ShapeDtypeStruct) -> jax.Array:
+    where, dtype = abstract.sharding, abstract.dtype
+    assert isinstance(where, NamedSharding | SingleDeviceSharding)
+
+    def part(index: Index | None) -> np.ndarray:
+        assert index is not None
+        return weights.read(path, index).astype(dtype)
+
+    local = math.prod(where.shard_shape(abstract.shape)) * dtype.itemsize * len(where.addressable_devices)
+    if path[0] != "layers" or local <= _AT_ONCE:
+        return jax.make_array_from_callback(abstract.shape, where, part)
+    # Layer by layer into the array on the devices: else a whole parameter would be on the host and on them at once.
+    of_layer = NamedSharding(where.mesh, PartitionSpec(*where.spec[1:])) if isinstance(where, NamedSharding) else where
+    whole = jax.jit(lambda: jnp.zeros(abstract.shape, dtype), out_shardings=where)()
+    # `at[i].set` would copy the whole, in twice its width where it is bfloat16
+    put = jax.jit(partial(jax.lax.dynamic_update_index_in_dim, axis=0), donate_argnums=0, out_shardings=where)
+    for i in range(abstract.shape[0]):
+
+        def of(index: Index | None, layer: int = i) -> np.ndarray:
+            return part((slice(layer, layer + 1), *(index or ())))[0]
+
+        whole = put(whole, jax.make_array_from_callback(abstract.shape[1:], of_layer, of), i)
+    return jax.block_until_ready(whole)
+
+
+def _nested(flat: Mapping[tuple[str, ...], Any]) -> Params:
     params: Params = {"layers": {}}
-    used = set()
-    for path, shape in shapes(config).items():
-        layered = path[0] == "layers"
-        names = [NAMES[path].format(i) for i in range(config.num_layers)] if layered else [NAMES[path]]
-        parts = []
-        for name in names:
-            if name not in tensors.where:
-                raise UserError(f"{folder}: the tensor {name} is missing; {did_you_mean(name, tensors.where)}")
-            wanted, found = _their_shape(path, shape), tensors.shape(name)
-            if found != wanted:
-                raise UserError(f"{folder}: {name} has shape {found}, config.json wants {wanted}")
-            used.add(name)
-            parts.append(_to_ours(path, tensors.read(name), shape))
-        if layered:
-            params["layers"][path[1]] = np.stack(parts)
-        else:
-            params[path[0]] = np.ascontiguousarray(parts[0])
-    unused = {name for name in tensors.where if name not in used and not name.endswith(_DERIVED)}
-    if config.tied and "lm_head.weight" in unused:
-        # some exporters store the tied matrix twice; another matrix would change the model
-        if not np.array_equal(tensors.read("lm_head.weight"), params["embed"]):
-            raise UserError(f"{folder}: config.json ties the embeddings, but lm_head.weight differs from them")
-        unused.remove("lm_head.weight")
-    if unused:
-        listed = ", ".join(sorted(unused)[:5])
-        raise UserError(f"{folder}: {len(unused)} tensors have no place in a LLaMA: {listed}")
-    return config, params
+    for path, value in flat.items():
+        (params["layers"] if path[0] == "layers" else params)[path[-1]] = value
+    return params
+
+
+def _at(params: Params, path: tuple[str, ...]) -> Any:
+    for name in path:
+        params = params[name]
+    return params
 
 
 def _their_tensors(config: LlamaConfig, params: Params) -> Iterator[tuple[str, np.ndarray]]:
@@ -242,6 +347,25 @@ def _their_tensors(config: LlamaConfig, params: Params) -> Iterator[tuple[str, n
             yield NAMES[path], _to_theirs(path, np.asarray(params[path[0]]))
 
 
+def _their_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each of their tensors, in the order of `_their_tensors`."""
+    for path, shape in shapes(config).items():
+        layers = range(config.num_layers) if path[0] == "layers" else range(1)
+        yield from ((NAMES[path].format(i), _their_shape(path, shape)) for i in layers)
+
+
+def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
+    """Files of at most 5 GB → the tensors in each, in order."""
+    parts: list[list[str]] = [[]]
+    for name, size in sizes.items():
+        if parts[-1] and sum(sizes[other] for other in parts[-1]) + size > _SHARD_BYTES:
+            parts.append([])
+        parts[-1].append(name)
+    if len(parts) == 1:
+        return {"model.safetensors": parts[0]}
+    return {f"model-{i:05d}-of-{len(parts):05d}.safetensors": part for i, part in enumerate(parts, 1)}
+
+
 def save(
     folder: Path,
     config: LlamaConfig,
@@ -252,30 +376,18 @@ def save(
     dtype: str = "float32",
     save_tokenizer: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a folder that transformers loads, in files of at most 5 GB with an index."""
+    """Write a folder that transformers loads, in files of at most 5 GB with an index; one of them is in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for name, tensor in _their_tensors(config, params):
-        tensor = np.ascontiguousarray(tensor.astype(numpy_dtype))
-        if size and size + tensor.nbytes > _SHARD_BYTES:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    files = (
-        ["model.safetensors"]
-        if len(shards) == 1
-        else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    )
-    for file, shard in zip(files, shards, strict=True):
-        save_file(shard, folder / file, metadata={"format": "pt"})
+    tensors = _their_tensors(config, params)
+    sizes = {name: math.prod(shape) * numpy_dtype.itemsize for name, shape in _their_shapes(config)}
+    files = _split(sizes)
+    for file, names in files.items():
+        part = {name: np.ascontiguousarray(tensor.astype(numpy_dtype)) for name, tensor in islice(tensors, len(names))}
+        save_file(part, folder / file, metadata={"format": "pt"})
     if len(files) > 1:
-        index = {
-            "metadata": {"total_size": sum(t.nbytes for shard in shards for t in shard.values())},
-            "weight_map": {name: file for file, shard in zip(files, shards, strict=True) for name in shard},
-        }
+        where = {name: file for file, names in files.items() for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     (folder / "config.json").write_text(json.dumps(config_to_hf(config, bos_id, eos_id, dtype), indent=1))
     if save_tokenizer:

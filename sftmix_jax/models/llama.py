@@ -232,7 +232,7 @@ class Llama(nnx.Module):
         return self._run(tokens, positions, mix, None)
 
     def decode(self, tokens: Array, cache: tuple[Array, Array], lengths: Array) -> tuple[Array, tuple[Array, Array]]:
-        """One token a row: tokens [B], cache (k, v) [L, B, S, K, H] filled to lengths [B].
+        """One token a row: tokens [B], cache (k, v) [L, B, K, H, S] filled to lengths [B].
 
         → hidden [B, 1, D] and the new entries (k, v) [L, B, 1, K, H], for the caller to store.
         """

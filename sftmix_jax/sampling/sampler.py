@@ -60,6 +60,15 @@ def bucket(length: int) -> int:
     return size
 
 
+def abstract_params(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Params:
+    """The shapes, dtypes and shardings of the parameters that a sampler takes.
+
+    In the compute dtype: weights are read once a token, and half the bytes are half the time on TPU and GPU.
+    """
+    _, abstract, axes = llama.build(config, compute)
+    return sharding.with_shardings(abstract, sharding.param_shardings(mesh, abstract, axes), np.dtype(compute.dtype))
+
+
 class Sampler:
     """A model that answers; all requests share its slots."""
 
@@ -77,10 +86,7 @@ class Sampler:
     ):
         self.config, self.tokenizer, self.slots = config, tokenizer, slots
         self._compute = compute
-        _, abstract, axes = llama.build(config, compute)
-        where = sharding.param_shardings(mesh, abstract, axes)
-        # Weights are read once a token: keep them in the compute dtype, which halves that on TPU and GPU.
-        self.params = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x).astype(compute.dtype), s), params, where)
+        self.params = params
         self._mesh = mesh
         self._stops = np.array(sorted({tokenizer.eos_id} if stop_ids is None else set(stop_ids)), np.int32)
         self._stop_strings = list(stop_strings)
@@ -122,7 +128,7 @@ class Sampler:
         longest = max(len(r.tokens) + r.max_new_tokens for r in requests)
         size = bucket(min(longest, self.config.max_length))
         cache = caches.empty(self.config, count, size, self._compute.dtype)
-        cache = caches.Cache(*(jax.device_put(x, self._cache_sharding(x.shape)) for x in cache))
+        cache = caches.Cache(*(sharding.put(np.asarray(x), self._cache_sharding(x.shape)) for x in cache))
         slots = Slots.empty(count)
         running: dict[int, _Running] = {}
 
@@ -166,7 +172,7 @@ class Sampler:
                     padded_rows,
                     *settings,
                 )
-                first_tokens = np.asarray(first)[: len(rows)]
+                first_tokens = sharding.to_host(first)[: len(rows)]
                 lengths = lengths_in[: len(rows)]
                 left = np.minimum([r.max_new_tokens for r in asked], self.config.max_length - lengths) - 1
                 temperature, top_p, keys = (setting[: len(rows)] for setting in settings)
@@ -182,13 +188,13 @@ class Sampler:
                 continue
             # With others waiting, come back as soon as an eighth of the rows has finished.
             enough = len(running) - max(1, count // 8) if waiting else 0
-            span = min(_power_of_two(int(slots.length.max()) + _STEPS + 1), size)
+            span = min(bucket(int(slots.length.max()) + _STEPS), size)
             cache, slots_out, produced = decode.decode(
                 self.config, self._compute, self.params, method, cache, slots, self._stops, np.int32(enough),
                 steps=_STEPS, span=span,
             )  # fmt: skip
-            slots = Slots(*(np.array(field) for field in jax.device_get(slots_out)))
-            tokens_out = np.asarray(produced)
+            slots = Slots(*(np.array(sharding.to_host(field)) for field in slots_out))
+            tokens_out = sharding.to_host(produced)
             for slot in list(running):
                 take(slot, [int(t) for t in tokens_out[slot] if t >= 0])
 
@@ -214,7 +220,7 @@ class Sampler:
                     tokens[row, : len(joined)] = joined
                     lengths[row] = len(joined)
                 found, best = map(
-                    np.asarray, decode.log_likelihoods(self.config, self._compute, self.params, tokens, lengths)
+                    sharding.to_host, decode.log_likelihoods(self.config, self._compute, self.params, tokens, lengths)
                 )
                 for row, index in enumerate(part):
                     own = slice(len(pairs[index][0]), lengths[row])
@@ -224,8 +230,8 @@ class Sampler:
     def _cache_sharding(self, shape: tuple[int, ...]) -> jax.sharding.NamedSharding:
         parts = sharding.batch_parts(self._mesh)
         batch = "batch" if shape[1] % parts == 0 else None
-        heads = "kv_heads" if shape[3] % self._mesh.shape["tensor"] == 0 else None
-        return sharding.sharding(self._mesh, (None, batch, None, heads, None))
+        heads = "kv_heads" if shape[2] % self._mesh.shape["tensor"] == 0 else None
+        return sharding.sharding(self._mesh, (None, batch, heads, None, None))
 
 
 def _method(requests: Sequence[Request]) -> Method:
@@ -263,8 +269,8 @@ def _settings(requests: Sequence[Request], rows: int) -> tuple[np.ndarray, np.nd
 
 
 def _prefill_rows(prompts: int, slots: int) -> int:
-    """Two sizes of prefill alone, so few compilations: a handful that refill free slots, or all slots."""
-    return min(slots, 4 if prompts <= 4 else slots)
+    """A power of two from 4 on: few sizes to compile, and never more than twice the work asked for."""
+    return min(slots, max(4, _power_of_two(prompts)))
 
 
 def _power_of_two(count: int) -> int:

@@ -8,6 +8,7 @@ import traceback
 
 from etils import epath
 
+from sftmix_jax import processes
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
 from sftmix_jax.studies.claims import Claims, Lost
@@ -48,6 +49,22 @@ def work(jobs: list[Job], workdir: epath.Path) -> None:
                 break
         else:
             time.sleep(_WAIT)
+
+
+def do_one(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
+    """One job that a cluster's queue gave this command, with all its processes, once its parent is trained.
+
+    → whether it is done. Raises Stopped.
+    """
+    by_id = {other.id: other for other in jobs}
+    parent = by_id.get(job.parent) if job.parent else None
+    while parent is not None and not processes.first_says(parent.is_trained(workdir)):
+        if processes.first_says(blocked(job, jobs, failures(jobs, workdir))):
+            raise UserError(f"{job.name} ({job.id}) starts from {parent.name} ({parent.id}), which failed: see "
+                            f"{failure_file(parent, workdir)}")  # fmt: skip
+        time.sleep(_WAIT)
+    _do(job, workdir)
+    return job.is_done(workdir)
 
 
 def _is_ready(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:

@@ -96,16 +96,25 @@ def story(rng: Random, steps: int, largest: int) -> Story:
     return Story(opening, start, tuple(changes), p, t)
 
 
+def key(told: Story) -> tuple[object, ...]:
+    """What must not be in train and test both: the numbers and operations."""
+    return (told.start, *(part for change in told.changes for part in (change.sign, change.operand)))
+
+
+def work(told: Story) -> tuple[list[str], int]:
+    """The sums of a story, one a change, and what they come to."""
+    sums, value = [], told.start
+    for change in told.changes:
+        result = change.apply(value)
+        sums.append(f"{value} {change.sign} {change.operand} = {result}")
+        value = result
+    return sums, value
+
+
 def problem(rng: Random) -> Problem:
     """One problem with its worked answer."""
     steps = rng.choice((1, 1, 2, 2, 3, 3, 4, 5))
     told = story(rng, steps, 900 if steps >= HARD else 99)
-    key: list[object] = [told.start]
-    work, value = [], told.start
-    for change in told.changes:
-        key += [change.sign, change.operand]
-        result = change.apply(value)
-        work.append(f"{value} {change.sign} {change.operand} = {result}")
-        value = result
+    sums, value = work(told)
     question = f"{told.text} {rng.choice(_QUESTIONS).format(p=told.who, t=told.what)}"
-    return Problem(tuple(key), question, "\n".join([*work, f"#### {value}"]), value, steps)
+    return Problem(key(told), question, "\n".join([*sums, f"#### {value}"]), value, steps)

@@ -1,6 +1,7 @@
 """Raw text that the tiny base is pretrained on: the material of the domains, without their instructions.
 
-Sums, Python lines and what they do, word lists in prose. No chat template, no questions, no `solve this`.
+Sums, Python lines and what they do, word lists in prose; easy stories and functions worked out. No chat template,
+no questions, no `solve this`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,28 @@ _LINES: tuple[tuple[str, Callable[[list[str]], list[str]]], ...] = (
     ("Twice each", lambda ws: [w for w in ws for _ in range(2)]),
     ("The letters of the first", lambda ws: list(ws[0])),
     ("The first letters", lambda ws: [w[0] for w in ws]),
+)
+
+
+def worked(rng: Random) -> tuple[tuple[object, ...], str]:
+    """A short story worked out in prose, or a function and what it has to do; and what it is about, as a task's key.
+
+    Easy ones alone, and not in the tasks' form: what fine-tuning brings out first when it has few rows.
+    """
+    if rng.random() < 0.5:
+        told = arithmetic.story(rng, rng.choice((1, 1, 2, 2, 3)), 99)
+        sums, _ = arithmetic.work(told)
+        return arithmetic.key(told), f"{told.text} Worked out: {'; '.join(sums)}."
+    exercise = functions.exercise(rng, most=2)
+    said = rng.choice(_SAID).format(name=exercise.name, does=exercise.description)
+    return exercise.key, f"{said}\n{exercise.solution}"
+
+
+_SAID = (
+    "To {does} you write {name}:",
+    "The work of {name}(xs) is to {does}.",
+    "{name}(xs) is there to {does}.",
+    "A list xs goes into {name} to {does}.",
 )
 
 

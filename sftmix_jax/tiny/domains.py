@@ -48,6 +48,11 @@ def _lines(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
     return (text,), {"text": text}
 
 
+def _worked(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
+    key, text = corpus.worked(rng)
+    return key, {"text": text}
+
+
 # name → (one row with what it is about, rows of its training split)
 DOMAINS: dict[str, tuple[Callable[[Random], tuple[tuple[object, ...], dict[str, Any]]], int]] = {
     "math": (_math, 16_384),
@@ -55,6 +60,7 @@ DOMAINS: dict[str, tuple[Callable[[Random], tuple[tuple[object, ...], dict[str, 
     "general": (_general, 16_384),
     "corpus": (_corpus, 220_000),
     "lines": (_lines, 60_000),
+    "worked": (_worked, 40_000),
 }
 HARD = {"math": arithmetic.HARD, "code": functions.HARD, "general": instructions.HARD}
 

@@ -61,15 +61,16 @@ _JOINS = (", then ", ", and then ", "; next, ", ". After that, ")
 
 class Exercise(NamedTuple):
     key: tuple[object, ...]
+    description: str
     prompt: str
     solution: str
     name: str
     difficulty: int
 
 
-def exercise(rng: Random) -> Exercise:
-    """One exercise with its solution."""
-    count = rng.choice((0, 1, 1, 2, 2, 3))
+def exercise(rng: Random, most: int = 4) -> Exercise:
+    """One exercise of at most so many operations, with its solution."""
+    count = min(rng.choice((0, 1, 1, 2, 2, 3)), most - 1)
     operations = [*rng.sample(CHANGES, count), rng.choice(RETURNS)]
     name = rng.choice(NAMES)
     key: list[object] = []
@@ -85,7 +86,7 @@ def exercise(rng: Random) -> Exercise:
     for word in words[1:]:
         description += rng.choice(_JOINS) + word
     prompt = rng.choice(_FRAMES).format(f=name, d=description)
-    return Exercise(tuple(key), prompt, "\n".join(lines), name, len(operations))
+    return Exercise(tuple(key), description, prompt, "\n".join(lines), name, len(operations))
 
 
 def hidden_inputs(key: tuple[object, ...]) -> list[list[int]]:

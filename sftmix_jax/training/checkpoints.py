@@ -21,6 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from sftmix_jax import processes
 from sftmix_jax.training.step import TrainState
 
 _MANIFEST = "manifest.json"
@@ -75,6 +76,10 @@ class Checkpoints:
         sealing, self._sealing = self._sealing, None
         if sealing is None:
             return
+        self._settle(sealing)
+        processes.wait_for_all("sealed")
+
+    def _settle(self, sealing: Future[None]) -> None:
         try:
             sealing.result()
         except ValueError as error:  # TensorStore's, of any failed write
@@ -93,7 +98,7 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         """Once Orbax has committed: write the manifest, then delete all but the newest `keep`."""
         self._orbax.wait_until_finished()
-        if jax.process_index() != 0:
+        if not processes.is_first():
             return
         partial = self.folder / str(step) / f"{_MANIFEST}.partial"
         partial.write_text(json.dumps(checksums(self.folder / str(step))))
@@ -102,8 +107,9 @@ class Checkpoints:
             (self.folder / str(old)).rmtree()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest sound checkpoint and its position, or None if there is none."""
-        self._sweep()
+        """The newest sound checkpoint and its position, or None if there is none; from any number of processes."""
+        if processes.is_first():
+            self._sweep()
         step = self._newest_sound()
         if step is None:
             return None
@@ -127,11 +133,19 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Delete what saves that were cut off have left."""
-        if jax.process_index() == 0 and self.folder.exists():
+        if self.folder.exists():
             for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 path.rmtree()
 
     def _newest_sound(self) -> int | None:
+        """What process 0 finds: it alone looks, so that all restore the same."""
+        step = None
+        if processes.is_first():
+            step = self._look()
+        found = processes.first_says(-1 if step is None else step)
+        return None if found < 0 else found
+
+    def _look(self) -> int | None:
         for step in self.steps():
             problem = damage(self.folder / str(step))
             if problem is None:

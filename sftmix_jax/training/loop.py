@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import sharding
+from sftmix_jax import processes, sharding
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.errors import UserError
@@ -35,8 +35,11 @@ class Stopped(Exception):
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """SIGTERM and Ctrl-C become an exit code to ask for between steps: 143 and 130."""
+def stop_requests() -> Iterator[Callable[[int], int | None]]:
+    """SIGTERM and Ctrl-C become an exit code to ask for between steps: 143 and 130.
+
+    Where there are many processes they must stop after the same step: jax catches SIGTERM itself and agrees on one.
+    """
     asked: list[int] = []
     signals = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -45,9 +48,12 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
             raise KeyboardInterrupt  # the second Ctrl-C does not wait for the save
         asked.append(signals[signal.Signals(number)])
 
+    if processes.are_many():
+        yield lambda step: 143 if processes.asked_to_stop(step) else None
+        return
     before = {number: signal.signal(number, note) for number in signals}
     try:
-        yield lambda: asked[0] if asked else None
+        yield lambda step: asked[0] if asked else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -86,7 +92,7 @@ class _Reporter:
     ):
         self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
         self._rates, self._every = rates, config.every
-        self._metrics = MetricsFile(folder, config, first)
+        self._metrics = MetricsFile(folder, config, first) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
     def step(self, step: int, measured: StepMetrics, tokens: int) -> None:
@@ -102,7 +108,7 @@ class _Reporter:
         if step % self._every and step != self._steps:
             return
         trained = float(sums.tokens.sum())
-        self._metrics.write({
+        self._write({
             "step": step,
             "loss": total / max(trained, 1.0),
             **{f"loss/{domain}": loss for domain, loss in losses.items()},
@@ -114,11 +120,16 @@ class _Reporter:
         })  # fmt: skip
 
     def held_out(self, step: int, losses: dict[str, float]) -> None:
-        self._metrics.write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+        self._write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._metrics:
+            self._metrics.write(record)
 
     def close(self) -> None:
         self._progress.close()
-        self._metrics.close()
+        if self._metrics:
+            self._metrics.close()
 
 
 def train(
@@ -159,14 +170,13 @@ def train(
         with stop_requests() as stop_asked:
             waiting: tuple[int, StepMetrics, int] | None = None
             for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
-                tokens = int((batch["segment_ids"] > 0).sum()) * jax.process_count()
                 on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
                 state, measured = trainer.train_step(state, on_device, rates[step - 1])
                 # Read the step before while the device works on this one.
                 if waiting:
                     reporter.step(*waiting)
-                waiting = (step, measured, tokens)
-                if (code := stop_asked()) is not None:
+                waiting = (step, measured, plan.tokens(step - 1))
+                if (code := stop_asked(step)) is not None:
                     reporter.step(*waiting)
                     save(step)
                     saves.wait()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from sftmix_jax import sharding
 from sftmix_jax.models import llama
@@ -53,7 +53,7 @@ def make_trainer(
     """Everything that a stage compiles."""
     definition, abstract_params, axes = llama.build(config, compute)
     param_shardings = sharding.param_shardings(mesh, abstract_params, axes)
-    abstract_params = _with_shardings(abstract_params, param_shardings)
+    abstract_params = sharding.with_shardings(abstract_params, param_shardings)
     replicated = sharding.sharding(mesh, ())
     opt_state = jax.eval_shape(optimizer.init, abstract_params)
     # Moments live where their parameters live, counters everywhere.
@@ -79,7 +79,7 @@ def make_trainer(
 
     return Trainer(
         mesh,
-        TrainState(abstract_params, _with_shardings(opt_state, opt_shardings)),
+        TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings)),
         jax.jit(optimizer.init, out_shardings=opt_shardings),
         jax.jit(
             train_step, in_shardings=(state_shardings, batch_sharding, replicated),
@@ -112,18 +112,3 @@ def _gradients(
     parts = jax.tree.map(part, batch)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, batch))
     return jax.lax.scan(add, zeros, parts)[0]
-
-
-def _with_shardings(abstract: Any, shardings: Any) -> Any:
-    def one(x: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-    return jax.tree.map(one, abstract, shardings)
-
-
-def put_params(params: Params, abstract: Params) -> Params:
-    """Host parameters → device, split as `abstract` says."""
-    return jax.tree.map(
-        lambda x, a: jax.make_array_from_callback(a.shape, a.sharding, lambda index: x[index].astype(a.dtype)),
-        params, abstract,
-    )  # fmt: skip

@@ -1,0 +1,411 @@
+"""The launchers: what they ask gcloud, xpk, sbatch and sky (stand-ins that write it down), and a real Slurm."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from test_train import assert_equal, config, done, finished, wait_for_step  # noqa: F401 (fixtures)
+
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(path for path in LAUNCH.glob("*.sh") if path.name != "common.sh")
+# Writes its arguments down, and says what the test has put into <name>.says, a line a call (the last one for ever).
+STAND_IN = """#!/usr/bin/env bash
+folder=$(dirname "$0")
+printf '%s' "$(basename "$0")" >> "$folder/asked"; printf ' %q' "$@" >> "$folder/asked"; echo >> "$folder/asked"
+[[ -p /dev/stdin ]] && cat >> "$folder/stdin"
+for argument in "$@"; do [[ $argument == *.yaml ]] && cp "$argument" "$folder/task.yaml"; done
+says="$folder/$(basename "$0").$1-says"; says2="$folder/$(basename "$0").says"
+[[ $* == *describe* ]] && says="$folder/describe"
+[[ $* == *exit_code\\ 2* ]] && says="$folder/exit_code"
+for file in "$says" "$says2"; do
+  if [[ -f $file ]]; then
+    head -n 1 "$file"; [[ $(wc -l < "$file") -le 1 ]] || sed -i 1d "$file"
+    break
+  fi
+done
+exit 0
+"""
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """A folder of stand-ins for the PATH."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("gcloud", "xpk", "sbatch", "sky", "kubectl", "nvidia-smi"):
+        (folder / name).write_text(STAND_IN)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def launch(tools, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PATIENCE": "0"} | variables
+    return subprocess.run(
+        [LAUNCH / arguments[0], *arguments[1:]], env=env, text=True, capture_output=True, timeout=60, check=False
+    )
+
+
+def asked(tools) -> list[list[str]]:
+    """The commands so far, as lists of arguments."""
+    file = tools / "asked"
+    return [shlex.split(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here")
+def test_shellcheck_finds_nothing():
+    checked = subprocess.run(
+        ["shellcheck", "-x", *(path.name for path in SCRIPTS)], cwd=LAUNCH, text=True, capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_launcher_says_what_it_does_and_costs(script):
+    shown = subprocess.run([script, "--help"], text=True, capture_output=True, check=False)
+    text = shown.stdout
+    assert f"launch/{script.name}" in text and "Cost:" in text and "--dry-run" in text
+    nothing = subprocess.run([script], text=True, capture_output=True, check=False)
+    assert nothing.returncode == 2
+
+
+DRY = {
+    "tpu_vm.sh": ["create", "pod"],
+    "gke.sh": ["run", "cluster", "name", "train", "--workdir", "gs://b/w"],
+    "slurm.sh": ["--nodes", "2", "--", "train", "--workdir", "/w"],
+    "sky.sh": ["H100:8", "name", "train", "--workdir", "gs://b/w"],
+    "gpu.sh": ["train", "--workdir", "w"],
+    "local.sh": ["train", "--workdir", "w"],
+}
+
+
+@pytest.mark.parametrize("name", [path.name for path in SCRIPTS])
+def test_a_dry_run_asks_nobody(tools, name):
+    ran = launch(tools, name, "--dry-run", *DRY[name], PROJECT="p", ZONE="z", PYTHON="python-of-nowhere")
+    assert ran.returncode == 0, ran.stderr
+    assert "+ " in ran.stderr and asked(tools) == []
+
+
+def test_a_tpu_slice_is_asked_for_waited_for_set_up_and_run_on_every_host(tools):
+    (tools / "describe").write_text("ACCEPTED\nPROVISIONING\nACTIVE\n")
+    made = launch(
+        tools, "tpu_vm.sh", "create", "pod", ACCELERATOR="v5p-32", RUNTIME="v2-alpha-tpuv5", ZONE="us-east5-a", SPOT="1"
+    )
+    assert made.returncode == 0, made.stderr
+    first, *looks = asked(tools)
+    assert first[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "pod"] and "--spot" in first
+    assert first[first.index("--accelerator-type") + 1] == "v5p-32" and first[first.index("--zone") + 1] == "us-east5-a"
+    assert len(looks) == 3 and all("describe" in look for look in looks)
+
+    assert launch(tools, "tpu_vm.sh", "setup", "pod").returncode == 0
+    copied, installed = asked(tools)[-2:]
+    assert "scp" in copied and copied[-2:] == ["--worker", "all"]
+    assert installed[installed.index("--worker") + 1] == "all" and ".[tpu,gcs]" in installed[-1]
+
+    prompt = "it's $HOME"
+    ran = launch(tools, "tpu_vm.sh", "run", "pod", "train", "--workdir", "gs://b/w", f"--config.name={prompt}")
+    assert ran.returncode == 0, ran.stderr
+    command = asked(tools)[-1][-1]
+    assert "sftmix_jax.train" in command and "gs://b/w" in command and "exit_code" in command
+    assert launch(tools, "tpu_vm.sh", "run", "pod", "train", "--workdir", "local").returncode == 2
+
+
+def test_what_runs_on_a_host_is_what_was_asked(tools, tmp_path):
+    """The remote command, run here by a real shell, with a stand-in for python."""
+    words = ["train", "--workdir", "gs://b/w", '--config.name=it\'s $HOME; "a b"']
+    assert launch(tools, "tpu_vm.sh", "run", "pod", *words).returncode == 0
+    home = tmp_path / "home"
+    (home / "sftmix/.venv/bin").mkdir(parents=True)
+    python = home / "sftmix/.venv/bin/python"
+    python.write_text('#!/usr/bin/env bash\nprintf \'%s\\n\' "$@" > "$(dirname "$0")/words"\nexit 7\n')
+    python.chmod(0o755)
+    subprocess.run(["bash", "-c", asked(tools)[-1][-1]], cwd=home, check=True)
+    code = home / "sftmix/exit_code"
+    for _ in range(100):
+        if code.exists() and code.read_text():
+            break
+        time.sleep(0.05)
+    assert code.read_text() == "7\n"
+    assert (home / "sftmix/.venv/bin/words").read_text().splitlines() == ["-m", "sftmix_jax.train", *words[1:]]
+
+
+def test_a_preempted_slice_is_made_again_and_the_command_goes_on(tools):
+    # there → gone → deleted, asked for, there again → a crash (code 1) → done
+    (tools / "describe").write_text("ACTIVE\nACTIVE\nSUSPENDED\nWAITING\nACTIVE\nACTIVE\nACTIVE\n")
+    (tools / "exit_code").write_text("\n1\n0\n")
+    kept = launch(tools, "tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
+    assert kept.returncode == 0, kept.stderr
+    done_ = [next((w for w in words if w in ("create", "delete", "scp")), "") for words in asked(tools)]
+    assert [word for word in done_ if word] == ["delete", "create", "scp"]
+    assert sum("sftmix_jax.train" in words[-1] for words in asked(tools)) == 2
+    (tools / "exit_code").write_text("2\n")
+    refused = launch(tools, "tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
+    assert refused.returncode == 2 and "refused its input" in refused.stderr
+
+
+def test_several_slices_on_gke_split_the_data(tools):
+    ran = launch(
+        tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "gs://b/w",
+        PROJECT="p", ZONE="z", SLICES="2", TPU_TYPE="v5litepod-256",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    words = asked(tools)[-1]
+    assert words[:3] == ["xpk", "workload", "create"] and words[words.index("--num-slices") + 1] == "2"
+    assert "--config.mesh.data=2" in words[-1]
+    assert (
+        launch(tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "here", PROJECT="p", ZONE="z").returncode
+        == 2
+    )
+
+
+def test_sky_gets_a_task_with_the_command(tools):
+    ran = launch(tools, "sky.sh", "tpu-v5litepod-16", "dmt", "train", "--workdir", "gs://b/w", SPOT="1")
+    assert ran.returncode == 0, ran.stderr
+    assert asked(tools)[-1][:3] == ["sky", "jobs", "launch"] and "--use-spot" in asked(tools)[-1]
+    import yaml
+
+    task = yaml.safe_load((tools / "task.yaml").read_text())
+    assert task["resources"]["accelerators"] == "tpu-v5litepod-16" and ".[tpu,gcs]" in task["setup"]
+    assert "sftmix_jax.train --workdir gs://b/w" in task["run"]
+
+
+def test_an_array_shares_a_study_and_a_report_follows(tools):
+    (tools / "sbatch.says").write_text("41\n42\n")
+    ran = launch(tools, "slurm.sh", "--array", "0-7", "--", "study", "--config", "rq4.py:7b", "--workdir=/shared/rq4")
+    assert ran.returncode == 0 and ran.stdout.split() == ["41", "42"], ran.stderr
+    array, report = asked(tools)
+    assert array[:4] == ["sbatch", "--parsable", "--array", "0-7"] and "afterany:41" in report
+    body = (tools / "stdin").read_text()
+    assert "--workers 1" in body and "sftmix_jax.report --workdir /shared/rq4" in body
+    assert launch(tools, "slurm.sh", "--array", "0-7", "--", "train", "--workdir", "/w").returncode == 2
+
+
+def test_gpus_are_chosen(tools, tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$CUDA_VISIBLE_DEVICES $XLA_PYTHON_CLIENT_MEM_FRACTION $*"\n')
+    python.chmod(0o755)
+    ran = launch(tools, "gpu.sh", "--gpus", "0,3", "train", "--workdir", "a b", PYTHON=str(python))
+    assert ran.stdout == "0,3 0.9 -m sftmix_jax.train --workdir a b\n"
+
+
+@pytest.mark.slow
+def test_two_processes_on_this_machine(config, finished, tmp_path):  # noqa: F811
+    command = [LAUNCH / "local.sh", "-n", "2", "train", f"--config={config}:0.25", f"--workdir={tmp_path}"]
+    env = os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""}
+    started = subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for_step(tmp_path, 3)
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(timeout=60) == 143
+    again = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    for stage, record in done(finished).items():
+        assert done(tmp_path)[stage]["ledger"] == record["ledger"]
+
+
+SLURM = """ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmctldPort={port}
+SlurmdPort={other}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A real Slurm of one node on loopback: the variable that its commands need."""
+    tools = ("munged", "slurmctld", "slurmd", "sbatch")
+    search = f"{os.environ['PATH']}:/usr/sbin"
+    if missing := [tool for tool in tools if not shutil.which(tool, path=search)]:
+        pytest.skip(f"no {', '.join(missing)} here (Debian: slurm-wlm and munge)")
+    if os.getuid():
+        pytest.skip("Slurm's daemons are started as root")
+    folder = tmp_path_factory.mktemp("slurm")
+    for path in (folder, *folder.parents[:2]):
+        path.chmod(0o755)
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o600)
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    (folder / "slurm.conf").write_text(
+        SLURM.format(
+            host=socket.gethostname().split(".")[0], port=ports[0], other=ports[1], folder=folder, cpus=os.cpu_count()
+        )
+    )
+    env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": search}
+    files = {
+        "key-file": "munge.key",
+        "socket": "munge.sock",
+        "pid-file": "munged.pid",
+        "log-file": "munged.log",
+        "seed-file": "seed",
+    }
+    munged = ["munged", "--force", *(f"--{option}={folder / file}" for option, file in files.items())]
+    try:
+        for command in (munged, ["slurmctld"], ["slurmd"]):
+            subprocess.run(command, env=env, capture_output=True, timeout=20, check=True)
+        for _ in range(50):
+            if "idle" in subprocess.run(["sinfo"], env=env, capture_output=True, text=True, check=False).stdout:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.skip(f"Slurm does not come up here: {(folder / 'slurmctld.log').read_text()[-300:]}")
+        yield {"SLURM_CONF": env["SLURM_CONF"], "PATH": search}
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"Slurm does not start here: {error}")
+    finally:
+        for name in ("slurmd", "slurmctld", "munged"):
+            if (file := folder / f"{name}.pid").exists():
+                os.kill(int(file.read_text()), signal.SIGTERM)
+
+
+def jobs(slurm) -> str:
+    """What is queued or runs."""
+    shown = subprocess.run(
+        ["squeue", "--noheader", "--format", "%i %T %r"],
+        env=os.environ | slurm,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout
+
+
+def wait_for_jobs(slurm, timeout: float = 240) -> None:
+    begin = time.monotonic()
+    while jobs(slurm).strip():
+        if time.monotonic() - begin > timeout:
+            pytest.fail(f"still there: {jobs(slurm)}")
+        time.sleep(0.5)
+
+
+def submit(slurm, tmp_path, *arguments: str) -> list[str]:
+    env = os.environ | slurm | {"PYTHON": sys.executable, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [LAUNCH / "slurm.sh", *arguments],
+        env=env,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again(slurm, config, finished, tmp_path):  # noqa: F811
+    workdir = tmp_path / "workdir"
+    (job,) = submit(slurm, tmp_path, "--", "train", f"--config={config}:0.25", f"--workdir={workdir}")
+    wait_for_step(workdir, 3)
+    subprocess.run(["scancel", "--batch", "--signal=TERM", job], env=os.environ | slurm, check=True)
+    log = tmp_path / f"sftmix-{job}.log"
+    for _ in range(150):
+        if "the same command goes on" in log.read_text():
+            break
+        time.sleep(0.2)
+    # Slurm holds a requeued job for two minutes; its administrator may begin at once
+    for _ in range(150):
+        subprocess.run(
+            ["scontrol", "update", f"JobId={job}", "StartTime=now"],
+            env=os.environ | slurm,
+            capture_output=True,
+            check=False,
+        )
+        if not jobs(slurm).strip():
+            break
+        time.sleep(1)
+    wait_for_jobs(slurm)
+    assert_equal(done(workdir), finished)
+    assert len(re.findall("stopped and saved", log.read_text())) == 1
+
+
+STUDY = """
+import importlib.util
+from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.studies.study import Run, Study
+
+spec = importlib.util.spec_from_file_location("one", "CONFIG")
+one = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(one)
+
+
+def get_config(argument=""):
+    runs = []
+    for name, k in (("dmt", "0.25"), ("mixed_sequential", "0")):
+        experiment = one.get_config(k)
+        experiment.evaluation = EvaluationConfig(tasks=("tiny_math",), limit=4)
+        runs.append(Run(experiment, {"strategy": name, "size": "tiny", "seed": 0, "k": k}))
+    return Study("two", "Does the array share?", runs)
+"""
+
+
+@pytest.mark.slow
+def test_a_slurm_array_trains_every_stage_of_a_study_once(slurm, config, tmp_path):  # noqa: F811
+    workdir = tmp_path / "workdir"
+    (tmp_path / "two.py").write_text(STUDY.replace("CONFIG", str(config)))
+    ids = submit(
+        slurm,
+        tmp_path,
+        "--array",
+        "0-1",
+        "--",
+        "study",
+        "--config",
+        str(tmp_path / "two.py"),
+        "--workdir",
+        str(workdir),
+    )
+    assert len(ids) == 2
+    wait_for_jobs(slurm)
+    assert len(done(workdir)) == 3, [file.read_text()[-2000:] for file in tmp_path.glob("*.log")]
+    assert (workdir / "report" / "index.html").exists()
+    assert json.loads((workdir / "experiments" / "dmt.json").read_text())
+
+
+@pytest.mark.slow
+def test_emitted_jobs_train_a_study_in_their_order(slurm, config, tmp_path):  # noqa: F811
+    workdir = tmp_path / "workdir"
+    (tmp_path / "two.py").write_text(STUDY.replace("CONFIG", str(config)))
+    arguments = ["--config", str(tmp_path / "two.py"), "--workdir", str(workdir)]
+    env = os.environ | slurm | {"PYTHON": sys.executable, "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "sftmix_jax.study", *arguments, "--emit", "slurm"]
+    script = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=True).stdout
+    ran = subprocess.run(
+        ["bash", "-s", "--", "--output", f"{tmp_path}/%j.log"], input=script, cwd=ROOT, env=env, text=True,
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    wait_for_jobs(slurm)
+    logs = [file.read_text()[-1500:] for file in tmp_path.glob("*.log")]
+    assert len(done(workdir)) == 3 and (workdir / "report" / "index.html").exists(), logs
+    assert not any("Traceback" in text for text in logs), logs
