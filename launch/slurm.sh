@@ -56,7 +56,9 @@ step=\$!
 trap 'scancel --signal TERM \$SLURM_JOB_ID' TERM
 wait \$step; code=\$?
 while kill -0 \$step 2>/dev/null; do wait \$step; code=\$?; done
-[ \$code -ne 143 ] || scontrol requeue \$SLURM_JOB_ID
+if [ \$code -eq 143 ]; then # a controller that is busy is asked again
+  for _ in 1 2 3 4 5; do scontrol requeue \$SLURM_JOB_ID && break; sleep 2; done
+fi
 exit \$code
 JOB
 )
