@@ -63,20 +63,25 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         records += _measure(open_stage(folder, opening), config, options, opening)
     if options.contamination:
         tables.print_contamination(contamination.measure(workdir, config))
+    found = _results(workdir)
     if options.json:
         print(json.dumps(records, indent=1))
     else:
-        tables.print_abilities(_results(workdir))
+        tables.print_abilities(found)
     if options.picture:
         from sftmix_jax.analysis import drawing, figures
 
-        drawing.draw(figures.abilities_over_stages(_results(workdir)), workdir / "abilities.png")
+        drawing.draw(figures.abilities_over_stages(found), workdir / "abilities.png")
         print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
     return 0
 
 
 def _results(workdir: epath.Path) -> list[results.Result]:
-    return results.read_results(workdir, results.every_experiment(workdir))
+    """What may stand side by side; what may not is named on stderr."""
+    found, set_aside = results.comparable(results.read_results(workdir, results.every_experiment(workdir)))
+    for told in set_aside:
+        print(told, file=sys.stderr)
+    return found
 
 
 def _measure(

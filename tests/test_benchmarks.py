@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from itertools import combinations
 
 import pytest
@@ -107,7 +108,8 @@ def test_ifeval_by_hand(shared):
     assert found == {
         "instructions": 2, "prompt strict": 0, "instruction strict": 0.5, "prompt loose": 1, "instruction loose": 1
     }  # fmt: skip
-    metrics = runner.summarise(task, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
+    asked = [Question("ifeval/1", ("p",), reference)] * 2
+    metrics = runner.summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
 
 
@@ -140,6 +142,34 @@ def test_mmlu_takes_the_likeliest_letter(tmp_path):
     answers = {letter: tokenizer.encode(text)[len(prompt) :] for letter, text in texts.items()}
     found = {letter: model.sampler.log_likelihood([(prompt, answer)])[0][0] for letter, answer in answers.items()}
     assert stored["response"] == max(found, key=found.__getitem__)
+
+
+def test_perplexity_by_domain_is_that_of_transformers(tmp_path, shared):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    source = str(shared / "models" / "stories260k")
+    told = {"math": ("two and two?", "it was four"), "code": ("write it", "Once upon a time there was a dog.")}
+    for domain, (prompt, completion) in told.items():
+        write(tmp_path / f"{domain}.jsonl", [{"prompt": prompt, "completion": completion}] * 2)
+    model = open_model(source, Opening(template="chatml"), epath.Path(tmp_path / "m"))
+    config = EvaluationConfig(data={"perplexity": str(tmp_path / "*.jsonl")})
+    metrics = runner.run_task(model, "perplexity", config)["metrics"]
+
+    reference, tokenizer = AutoModelForCausalLM.from_pretrained(source), model.chat.tokenizer
+    sums = {}
+    for domain, (prompt, completion) in told.items():
+        head = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        before, whole = (tokenizer.encode(text) for text in (head, f"{head}{completion}<|im_end|>"))
+        assert whole[: len(before)] == before
+        with torch.no_grad():
+            loss = reference(torch.tensor([whole])).logits[0, :-1].log_softmax(-1)
+        mine = [-loss[i - 1, whole[i]].item() for i in range(len(before), len(whole))]
+        sums[domain] = (sum(mine), len(mine))
+        assert metrics[f"perplexity, {domain}"]["value"] == pytest.approx(math.exp(sum(mine) / len(mine)), rel=1e-4)
+        assert metrics[f"perplexity, {domain}"]["n"] == 2
+    total, tokens = (sum(values) for values in zip(*sums.values(), strict=True))
+    assert metrics["perplexity"]["value"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
 
 
 def test_a_journal_keeps_what_it_was_given(tmp_path):

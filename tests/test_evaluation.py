@@ -84,8 +84,8 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     questions = task.load(str(path))
     good = {q.id: [[rows[q.id]["canonical_solution"]]] for q in questions}
     broken = {q.id: [["    return 'broken'\n"]] for q in questions}
-    assert runner.summarise(task, runner.score(task, questions, good).verdicts)["pass@1"]["value"] == 1.0
-    assert runner.summarise(task, runner.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
+    assert runner.summarise(task, questions, runner.score(task, questions, good).verdicts)["pass@1"]["value"] == 1.0
+    assert runner.summarise(task, questions, runner.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
 
 
 def test_wilson_against_published_values():

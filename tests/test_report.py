@@ -88,6 +88,23 @@ def test_the_table_is_tidy(workdir):
     ]  # fmt: skip
 
 
+def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir):
+    (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/score.json")
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "fixed_by": {**record["fixed_by"], "data": "other"}}))
+    found = results.read_results(workdir, results.read_studies(workdir)["toy"])
+    stands, told = results.comparable(found)
+    assert {(r.experiment, r.stage, r.task) for r in found} - {(r.experiment, r.stage, r.task) for r in stands} == {
+        ("dmt-s0", "general", "tiny_math")
+    }
+    assert told == [
+        "dmt-s0, after general: tiny_math was scored in another way than the others (data: other, not None) and is "
+        "left out; score it again like them"
+    ]
+    (page,) = report.write(workdir)
+    assert told[0] in page.read_text()
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
     (page,) = report.write(workdir)

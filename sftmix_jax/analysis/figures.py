@@ -61,7 +61,7 @@ def abilities_over_stages(scores: Sequence[Result]) -> Figure:
                 (s for s in scores if s.experiment == experiment and s.task == task and s.primary),
                 key=lambda s: s.position,
             )
-            if points:
+            if points and points[0].best:  # a perplexity is no part of a best
                 scale = 100 / points[0].best
                 lines.append(Line(
                     f"{task}, {points[0].metric}", [s.stage for s in points], [scale * s.value for s in points],

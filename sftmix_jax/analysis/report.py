@@ -25,7 +25,7 @@ class Report:
     def __init__(self, workdir: epath.Path, study: dict[str, Any]):
         self.workdir, self.study = workdir, study
         self.experiments = results.read_experiments(workdir)
-        self.results = results.read_results(workdir, study)
+        self.results, self.set_aside = results.comparable(results.read_results(workdir, study))
         sizes = sorted({str(labels.get("size", "")) for labels in study["experiments"].values()})
         self.size = sizes[0]
         self.ours = cells.measured(self.results, self.size)
@@ -144,7 +144,7 @@ class Report:
             for task, metric in metrics:
                 found = [r for r in last if r.setup == setup and (r.task, r.metric) == (task, metric)]
                 mean = sum(r.value for r in found) / len(found) if found else None
-                row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best > 1 else f"{mean:.1%}", mean))
+                row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
             rows.append(row)
         columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
         return Table("metrics", columns, rows, "Means over seeds; what each metric counts stands in its file of eval/.")
@@ -304,9 +304,7 @@ class Report:
                 lost = [task for task in wanted if not (folder / "eval" / task / "score.json").exists()]
                 if lost:
                     told.append(f"{name}: its stage {stage} has no score on {', '.join(lost)}")
-        versions = sorted({r.code_version for r in self.results if r.code_version})
-        if len(versions) > 1:
-            told.append(f"scores come from code versions {', '.join(versions)}: score them again before comparing")
+        told += self.set_aside
         for file in sorted((self.workdir / "failures").glob("*.json")) if (self.workdir / "failures").exists() else []:
             record = json.loads(file.read_text())
             last = record["error"].strip().splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Result:
     other_tokens: int  # and of the others'
     held_out_loss: float | None  # of the ability's own domain
     code_version: str
+    fixed_by: str  # all that fixed the score but for the model, as JSON
     folder: str
 
     @property
@@ -101,9 +103,38 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                             name, labels, stage, identity, position, position == len(chain) - 1, record["task"],
                             ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
                             own, sum(tokens.values()) - own, done.get("held_out_loss", {}).get(ability),
-                            record["fixed_by"].get("code_version", ""), str(folder),
+                            record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
                         ))  # fmt: skip
     return out
+
+
+def _fixing(fixed_by: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in fixed_by.items() if key != "model"}, sort_keys=True)
+
+
+def comparable(found: Sequence[Result]) -> tuple[list[Result], list[str]]:
+    """The results that may stand side by side; and, in words, those that may not.
+
+    A task's scores may if all that fixed them, but for the model, is the same. Of several fixings the one that most
+    results have stands.
+    """
+    fixings: dict[str, Counter[str]] = {}
+    for result in found:
+        fixings.setdefault(result.task, Counter())[result.fixed_by] += 1
+    stands = {task: counted.most_common(1)[0][0] for task, counted in fixings.items()}
+    told: dict[str, None] = {}
+    for result in found:
+        if result.fixed_by != stands[result.task]:
+            own, usual = json.loads(result.fixed_by), json.loads(stands[result.task])
+            differing = "; ".join(
+                f"{key}: {own.get(key)}, not {usual.get(key)}"
+                for key in sorted(own.keys() | usual.keys()) if own.get(key) != usual.get(key)
+            )  # fmt: skip
+            told[
+                f"{result.experiment}, after {result.stage}: {result.task} was scored in another way than the others "
+                f"({differing}) and is left out; score it again like them"
+            ] = None
+    return [result for result in found if result.fixed_by == stands[result.task]], list(told)
 
 
 def _read(file: epath.Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     if kind in _READERS:
         yield from _READERS[kind](rest)
         return
-    for file in _files(source.path):
+    for file in files(source.path):
         suffixes = file.suffixes[:-1] if file.suffix == ".gz" else file.suffixes
         match suffixes[-1] if suffixes else "":
             case ".jsonl" | ".ndjson":
@@ -78,19 +78,20 @@ def read_rows(source: Source) -> Iterator[Row]:
                 raise UserError(f"{file}: cannot read '{other}'; use .jsonl, .json, .parquet or .array_record")
 
 
-def _files(pattern: str) -> list[epath.Path]:
+def files(pattern: str) -> list[epath.Path]:
+    """The files of a path or glob, sorted. Raises UserError where there are none."""
     if glob.has_magic(pattern):
         root = epath.Path(pattern)
         fixed = epath.Path(root.parts[0])
         parts = list(root.parts[1:])
         while parts and not glob.has_magic(parts[0]):
             fixed /= parts.pop(0)
-        files = sorted(fixed.glob("/".join(parts)))
+        found = sorted(fixed.glob("/".join(parts)))
     else:
-        files = [epath.Path(pattern)] if epath.Path(pattern).is_file() else []
-    if not files:
+        found = [epath.Path(pattern)] if epath.Path(pattern).is_file() else []
+    if not found:
         raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
-    return files
+    return found
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -247,7 +248,7 @@ def fingerprint(source: Source) -> str:
         for row in read_rows(source):  # content, since a hub dataset can change under its name
             digest.update(json.dumps(row.value, sort_keys=True, default=str).encode())
     else:
-        for file in _files(source.path):
+        for file in files(source.path):
             with file.open("rb") as stream:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)

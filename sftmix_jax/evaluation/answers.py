@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import time
 from collections import Counter
@@ -96,10 +97,13 @@ def _answer(
     asked: Sequence[tuple[Question, int, Sequence[str]]],
     finished: Callable[[int, Response], None],
 ) -> None:
-    chosen = [i for i, (question, _, _) in enumerate(asked) if question.choices]
-    for i in chosen:
-        finished(i, _likeliest(model, asked[i][0]))
-    free = [i for i, (question, _, _) in enumerate(asked) if not question.choices]
+    free = []
+    for i, (question, _, _) in enumerate(asked):
+        if question.choices:
+            finished(i, _likeliest(model, question))
+        elif not question.measured:
+            free.append(i)
+    _measure(model, [(i, question) for i, (question, _, _) in enumerate(asked) if question.measured], finished)
     requests = [
         Request(
             tuple(_prompt(model.chat, question, said)), decoding.max_new_tokens,
@@ -130,12 +134,40 @@ def _likeliest(model: Model, question: Question) -> Response:
     return Response(question.choices[found.index(max(found))], (), "likeliest")
 
 
+_TOGETHER = 256  # conversations measured before they are told of
+
+
+def _measure(model: Model, asked: Sequence[tuple[int, Question]], finished: Callable[[int, Response], None]) -> None:
+    """The log-likelihood of a conversation's own answers, of what of them the model has room for.
+
+    Their tokens are those that training would train on.
+    """
+    room = model.sampler.config.max_length + 1
+    for start in range(0, len(asked), _TOGETHER):
+        pairs, owners = [], []
+        for i, question in asked[start : start + _TOGETHER]:
+            messages = [Message(*message) for message in question.measured]
+            for turn, message in enumerate(messages):
+                if message.role == "assistant":
+                    prompt = model.chat.prompt(messages[:turn])
+                    answer = model.chat.answer(messages[:turn], message.content)[: max(room - len(prompt), 0)]
+                    if answer:
+                        pairs.append((prompt, answer))
+                        owners.append(i)
+        found = model.sampler.log_likelihood(pairs)
+        for i, _ in asked[start : start + _TOGETHER]:
+            mine = [p for p, owner in enumerate(owners) if owner == i]
+            measured = {"log_likelihood": sum(found[p][0] for p in mine), "tokens": sum(len(pairs[p][1]) for p in mine)}
+            finished(i, Response(json.dumps(measured), (), "measured"))
+
+
 def _key(model: Model, decoding: Decoding, question: Question, sample: int, said: Sequence[str]) -> str:
     """All that this answer depends on."""
     return identity.digest({
         "model": model.identity, "template": model.chat.fingerprint, "turns": question.turns[: len(said) + 1],
-        "said": said, "choices": question.choices, "temperature": _temperature(decoding, question),
-        "max_new_tokens": decoding.max_new_tokens, "seed": decoding.seed, "sample": sample,
+        "said": said, "choices": question.choices, "measured": question.measured,
+        "temperature": _temperature(decoding, question), "max_new_tokens": decoding.max_new_tokens,
+        "seed": decoding.seed, "sample": sample,
     })  # fmt: skip
 
 

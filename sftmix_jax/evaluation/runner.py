@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
-from sftmix_jax.evaluation.task import Question, Task, Verdict, find_task, questions_hash
+from sftmix_jax.evaluation.task import Metric, Question, Task, Verdict, find_task, questions_hash
 from sftmix_jax.files import write_json
 
 
@@ -74,7 +75,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
     record = {
         "task": task.name,
         "model": model.name,
-        "metrics": summarise(task, scored.verdicts, decoding.samples),
+        "metrics": summarise(task, questions, scored.verdicts, decoding.samples),
         "questions": len(questions),
         "finish_reasons": dict(asked.finish_reasons),
         **scored.judgment,
@@ -108,7 +109,7 @@ def score_responses(
     record = {
         "task": task.name,
         "model": str(file),
-        "metrics": summarise(task, scored.verdicts, samples),
+        "metrics": summarise(task, questions, scored.verdicts, samples),
         "questions": len(questions),
         "missing": [q.id for q in questions if q.id not in answers],
         **scored.judgment,
@@ -249,24 +250,36 @@ def _judge(
     })  # fmt: skip
 
 
-def summarise(task: Task, verdicts: Sequence[Verdict], samples: int = 1) -> dict[str, dict[str, Any]]:
-    """Each metric's value, n and 95 % interval: Wilson's for rates, bootstrap over questions for means."""
-    metrics: dict[str, dict[str, Any]] = {}
-    for metric in task.metrics:
-        if metric.samples > samples:
-            continue
-        told = [verdict for verdict in verdicts if verdict[metric.name] is not None]
-        values = [float(verdict[metric.name] or 0) for verdict in told]
-        weights = [float(verdict[metric.weight] or 0) if metric.weight else 1.0 for verdict in told]
-        n = len(values)
-        if n == 0:  # no question is about it: no number either
-            metrics[metric.name] = {"value": None, "n": 0, "low": None, "high": None, "best": metric.best}
-            continue
-        value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
-        binary = metric.is_rate and not metric.weight and all(v in (0, 1) for v in values)
-        low, high = wilson(sum(values), n) if binary else bootstrap_mean(values, weights)
-        metrics[metric.name] = {"value": value, "n": n, "low": low, "high": high, "best": metric.best}
-    return metrics
+def summarise(
+    task: Task, questions: Sequence[Question], verdicts: Sequence[Verdict], samples: int = 1
+) -> dict[str, dict[str, Any]]:
+    """Each metric's value, n and 95 % interval, over all questions and by group."""
+    metrics = [metric for metric in task.metrics if metric.samples <= samples]
+    groups = list(dict.fromkeys(question.group for question in questions if question.group))
+    found = {metric.name: _summary(metric, verdicts) for metric in metrics}
+    for metric in metrics:
+        for group in groups:
+            mine = [verdict for question, verdict in zip(questions, verdicts, strict=True) if question.group == group]
+            found[f"{metric.name}, {group}"] = _summary(metric, mine)
+    return found
+
+
+def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Wilson's interval for rates, bootstrap over questions for means."""
+    told = [verdict for verdict in verdicts if verdict[metric.name] is not None]
+    values = [float(verdict[metric.name] or 0) for verdict in told]
+    weights = [float(verdict[metric.weight] or 0) if metric.weight else 1.0 for verdict in told]
+    n = len(values)
+    if n == 0:  # no question is about it: no number either
+        return {"value": None, "n": 0, "low": None, "high": None, "best": metric.best}
+    if metric.geometric:
+        values = [math.log(value) for value in values]
+    value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    binary = metric.is_rate and not metric.weight and all(v in (0, 1) for v in values)
+    low, high = wilson(sum(values), n) if binary else bootstrap_mean(values, weights)
+    if metric.geometric:
+        value, low, high = math.exp(value), math.exp(low), math.exp(high)
+    return {"value": value, "n": n, "low": low, "high": high, "best": metric.best}
 
 
 def write(

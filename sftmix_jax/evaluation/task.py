@@ -24,16 +24,19 @@ class Question:
     reference: Mapping[str, Any]  # all that the scoring needs
     temperature: float | None = None  # where it is not the task's
     choices: tuple[str, ...] = ()  # the answer is the likeliest of these, nothing is generated
+    measured: tuple[tuple[str, str], ...] = ()  # (role, content): what the likelihood of its answers is asked of
+    group: str = ""  # metrics are also told for each group of questions
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
     name: str
     is_rate: bool = True  # each question gives 0 or 1, or (False) a number up to `best`
-    best: float = 1.0
+    best: float = 1.0  # 0: without a best, smaller is better
     about: str = ""
     samples: int = 1  # how many samples a question it takes, at least
     weight: str = ""  # the verdict's entry that weights the question in the mean; by default all weigh the same
+    geometric: bool = False  # the mean is taken over logarithms, as of perplexities
 
 
 def mean_over_samples(question: Question, samples: Sequence[Turns], verdicts: Sequence[Verdict]) -> Verdict:
@@ -81,5 +84,5 @@ def find_task(name: str) -> tuple[Task, str]:
 
 def questions_hash(questions: Sequence[Question]) -> str:
     """A hash of what is asked and of the references."""
-    text = repr([(q.id, q.turns, sorted(q.reference.items()), q.temperature, q.choices) for q in questions])
+    text = repr([(q.id, q.turns, sorted(q.reference.items()), q.temperature, q.choices, q.measured) for q in questions])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
