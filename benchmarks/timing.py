@@ -53,5 +53,5 @@ def _serve(side: Callable[[], Round], pipe: Connection) -> None:
         pipe.send(work / (time.perf_counter() - begin))
 
 
-def heading() -> None:
-    print(f"{'':40} {'sftmix_jax':>10} {'torch':>10} {'':16} {'ratio':>7}")
+def heading(other: str = "torch") -> None:
+    print(f"{'':40} {'sftmix_jax':>10} {other:>11} {'':15} {'ratio':>7}", flush=True)
