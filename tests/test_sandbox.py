@@ -36,22 +36,24 @@ def surroundings(tmp_path_factory):
     unix.close()
 
 
-def contained(verdicts, surroundings, **checkout):
+def contained(verdicts, surroundings, stay=frozenset(), **checkout):
+    """Nothing passed, nothing was left behind, and no process but those of `stay`."""
     assert [name for name, (passed, _) in verdicts.items() if passed] == []
     assert not attacks.LEFT_BEHIND.exists() and Path(surroundings["file"]).read_text() == "private"
     deadline = time.monotonic() + 5  # killed, some may still be on their way out
-    while attacks.processes(**checkout) and time.monotonic() < deadline:
+    while attacks.processes(**checkout) - stay and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert attacks.processes(**checkout) == set()
+    assert attacks.processes(**checkout) - stay == set()
 
 
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_no_attack_works(name, surroundings):
     if not sandbox.is_safe():
         pytest.skip(f"this kernel gives only {sandbox.walls()}")
+    waiting = attacks.processes()  # the servers that wait for the next run
     verdict = attacks.attempt(name, **surroundings)
     assert verdict.reason
-    contained({name: (verdict.passed, verdict.reason)}, surroundings)
+    contained({name: (verdict.passed, verdict.reason)}, surroundings, waiting)
 
 
 TAKES = (
@@ -141,3 +143,23 @@ def test_wrong_code_is_told_why(program, reason):
 def test_time_runs_out():
     verdict = sandbox.run("import time\ndef f(): time.sleep(60)", "f", "f()", seconds=1)
     assert not verdict.passed and verdict.reason == "timed out"
+
+
+def test_a_server_ends_with_the_process_that_asked_it():
+    script = (
+        "from sftmix_jax.evaluation import sandbox; sandbox.walls(); "
+        "print(sandbox._idle[0]._process.pid, flush=True); import os; os._exit(1)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    folder, deadline = Path("/proc") / ran.stdout.strip(), time.monotonic() + 5
+    assert ran.stdout.strip().isdigit(), ran.stderr
+    while folder.exists() and "zombie" not in (folder / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not folder.exists() or "zombie" in (folder / "status").read_text()
+
+
+def test_a_run_leaves_nothing_for_the_next():
+    marked = "import builtins\nbuiltins.left = 1\nimport json\njson.left = 1\ndef f():\n    return 1"
+    assert sandbox.run(marked, "f", "assert f() == 1").passed
+    looks = "import builtins, json\ndef f():\n    return hasattr(builtins, 'left') or hasattr(json, 'left')"
+    assert sandbox.run(looks, "f", "assert f() is False").passed

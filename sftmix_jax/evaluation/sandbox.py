@@ -15,6 +15,8 @@ import os
 import secrets
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -48,33 +50,66 @@ def run(program: str, name: str, tests: str, *, prelude: str = "", seconds: int 
     """
     nonce = secrets.token_hex(16)
     job = {"program": program, "name": name, "tests": tests, "prelude": prelude, "nonce": nonce}
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _START, str(writer), str(memory), str(seconds)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, pass_fds=[writer],
-        start_new_session=True,
-    )  # fmt: skip
-    os.close(writer)
-    try:
-        assert process.stdin
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(job).encode())
-            process.stdin.close()
-        if not select.select([reader], [], [], seconds + 1)[0]:
-            return Verdict(False, "timed out")
-        return _verdict(os.read(reader, 1 << 16), nonce, process)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # nothing outlives its run
-        process.wait()
-        os.close(reader)
+    server = _take()
+    message, status = server.run(json.dumps(job).encode(), memory, seconds)
+    _idle.append(server)  # one that failed raised, and is not asked again
+    return Verdict(False, "timed out") if message is None else _verdict(message, nonce, status)
 
 
-def _verdict(message: bytes, nonce: str, process: subprocess.Popen[bytes]) -> Verdict:
+def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
     if not message:
-        code = process.wait()
+        code = os.waitstatus_to_exitcode(status)
         return Verdict(False, f"killed by {signal.Signals(-code).name}" if code < 0 else "ended without a verdict")
     report = json.loads(message)
     if report.get("passed") == nonce:
         return Verdict(True, "passed", tuple(report["walls"]))
     return Verdict(False, str(report.get("error", "a forged verdict")), tuple(report.get("walls", ())))
+
+
+class _Server:
+    """An interpreter without environment that forks a judge for each run (contained/judge.py), one at a time."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno())], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+
+    def run(self, job: bytes, memory: int, seconds: int) -> tuple[bytes | None, int]:
+        """What the judge wrote (None: nothing in time) and how it ended. Raises OSError if the server is gone."""
+        (job_reader, job_writer), (verdict_reader, verdict_writer) = os.pipe(), os.pipe()
+        with os.fdopen(verdict_reader, "rb") as verdict:
+            try:
+                socket.send_fds(self._control, [_ASK.pack(memory, seconds)], [job_reader, verdict_writer])
+            finally:
+                os.close(job_reader)
+                os.close(verdict_writer)
+            with contextlib.suppress(BrokenPipeError), os.fdopen(job_writer, "wb") as stream:
+                stream.write(job)
+            pid = self._receive()
+            ready = select.select([verdict], [], [], seconds + 1)[0]
+            message = os.read(verdict_reader, 1 << 16) if ready else None
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # nothing outlives its run
+            self._control.sendall(b".")
+            return message, self._receive()
+
+    def _receive(self) -> int:
+        answer = self._control.recv(_ANSWER.size, socket.MSG_WAITALL)
+        if len(answer) < _ANSWER.size:
+            raise OSError(f"the sandbox's server ended with code {self._process.wait()}")
+        return _ANSWER.unpack(answer)[0]
+
+
+_ASK, _ANSWER = struct.Struct("QQ"), struct.Struct("q")  # as in contained/judge.py
+_idle: list[_Server] = []  # kept for the next run; they end when this process does, as their socket closes
+
+
+def _take() -> _Server:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _Server()

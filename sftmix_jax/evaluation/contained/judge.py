@@ -9,12 +9,17 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import signal
+import socket
+import struct
 import sys
 from typing import Any, BinaryIO
 
 import walls  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
 import wire  # type: ignore[import-not-found]
 
+ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to read, the verdict to write
+ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _LONGEST = 1 << 24  # bytes of one answer
 
 
@@ -23,16 +28,39 @@ class Silent(Exception):
 
 
 def main() -> None:
-    verdict, memory, seconds = map(int, sys.argv[1:])
+    """Fork a judge for each run that is asked for, until nobody asks any more.
+
+    To start an interpreter and import all this takes longer than most runs. This process reads no job and runs no
+    code, so each judge starts from the same memory.
+    """
+    control = socket.socket(fileno=int(sys.argv[1]))
+    while True:
+        asked, fds, _, _ = socket.recv_fds(control, ASK.size, 2)
+        if not asked:
+            return
+        memory, seconds = ASK.unpack(asked)
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()  # one signal reaches all of the run
+            control.close()
+            _run(fds[0], fds[1], memory, seconds)
+        for fd in fds:
+            os.close(fd)
+        control.sendall(ANSWER.pack(pid))
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        # It is not let go before its group has been killed: until then nobody else can have its number.
+        if not control.recv(1):
+            return
+        control.sendall(ANSWER.pack(os.waitpid(pid, 0)[1]))
+
+
+def _run(job: int, verdict: int, memory: int, seconds: int) -> None:
+    signal.alarm(seconds + 2)  # should nobody be left who ends it
     ask_reader, ask_writer = os.pipe()
     answer_reader, answer_writer = os.pipe()
     standing = walls.separate()
     if os.fork() == 0:
-        # The job waits on standard input: it must be gone before anything else.
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        for fd in (verdict, ask_writer, answer_reader, null):
+        for fd in (job, verdict, ask_writer, answer_reader):  # the job must be gone before anything else
             os.close(fd)
         with os.fdopen(ask_reader, "rb") as asked, os.fdopen(answer_writer, "wb") as answers:
             _answer(asked, answers, walls.enclose(memory, seconds))
@@ -40,15 +68,14 @@ def main() -> None:
     os.close(ask_reader)
     os.close(answer_writer)
     walls.limit(2 * memory, seconds)
-    os.write(
-        verdict, json.dumps(_judge(os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), standing)).encode()
-    )
+    with os.fdopen(job, "rb") as stream:
+        asked_for = json.loads(stream.read())
+    found = _judge(asked_for, os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), standing)
+    os.write(verdict, json.dumps(found).encode())
     os._exit(0)
 
 
-def _judge(to: BinaryIO, back: BinaryIO, standing: list[str]) -> dict[str, Any]:
-    job = json.loads(sys.stdin.buffer.read())
-
+def _judge(job: dict[str, Any], to: BinaryIO, back: BinaryIO, standing: list[str]) -> dict[str, Any]:
     def ask(message: str) -> Any:
         try:
             to.write(message.encode() + b"\n")
