@@ -95,7 +95,7 @@ def plan(config: Experiment, topology_name: str, slices: int, utilisation: float
     planned = []
     for cost, stage in zip(counted, config.stages.values(), strict=True):
         length = stage.batch.length or min(architecture.max_length, 2048)
-        key = f"{stage.batch.rows} {stage.batch.accumulation} {length} {stage.optimizer.name}"
+        key = f"{stage.batch.rows} {stage.batch.accumulation} {length} {stage.optimizer.name} {stage.optimizer.state}"
         if key not in known:
             print(f"{topology_name}: compiling {cost.name} …", file=sys.stderr)
             known[key] = _largest_that_fits(architecture, compute, stage, mesh, topology, length, domains)

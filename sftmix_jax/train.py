@@ -22,6 +22,7 @@ from sftmix_jax.experiment import Experiment
 from sftmix_jax.files import write_json
 from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
+from sftmix_jax.training import precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
 from sftmix_jax.training.optimizer import learning_rates, make_optimizer
@@ -113,6 +114,7 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
     trainer = make_trainer(
         resolved.base.config, resolved.compute, optimizer, mesh,
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
+        kept=precision.find(stage.stage.optimizer.state),
     )  # fmt: skip
     write_json(folder / "stage.json", {"name": stage.name, "id": stage.id, **stage.record})
     _save_tokenizer(resolved, folder)

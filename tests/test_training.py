@@ -14,7 +14,7 @@ from sftmix_jax import sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.sharding import MeshConfig
-from sftmix_jax.training import checkpoints, loss
+from sftmix_jax.training import checkpoints, loss, precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
@@ -36,17 +36,19 @@ def batch(rows: int = 8, length: int = 48, seed: int = 0) -> dict[str, np.ndarra
     return {key: value.astype(np.int32) for key, value in out.items()}
 
 
-def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1) -> Trainer:
+def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1, kept: str = "float32") -> Trainer:
     mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
-    return make_trainer(SMALL, FLOAT32, make_optimizer(CONFIG), mesh, domains=2, accumulation=accumulation)
+    return make_trainer(
+        SMALL, FLOAT32, make_optimizer(CONFIG), mesh, domains=2, accumulation=accumulation, kept=precision.find(kept)
+    )
 
 
-def steps(trainer: Trainer, count: int = 3) -> tuple[list[np.ndarray], TrainState]:
+def steps(trainer: Trainer, count: int = 3, batches: int = 99) -> tuple[list[np.ndarray], TrainState]:
     params = sharding.put_tree(random_model(), trainer.abstract.params)
     state = TrainState(params, trainer.init_optimizer(params))
     losses = []
     for seed in range(count):
-        on_device = sharding.put_batch(trainer.mesh, batch(seed=seed), 8)
+        on_device = sharding.put_batch(trainer.mesh, batch(seed=seed % batches), 8)
         state, measured = trainer.train_step(state, on_device, np.float32(1e-2))
         losses.append(np.stack(jax.device_get(measured.sums)))
     return losses, state
@@ -250,3 +252,57 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
     saves.close()
     found, _ = restore(trainer, epath.Path("run/checkpoints"), [])
     jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+def test_rounding_at_random_has_the_right_mean_and_takes_only_the_two_nearest():
+    x = jnp.float32(1.0 + 0.3 * 2**-7)  # bfloat16 has 1 and 1 + 2⁻⁷ around it
+    drawn = np.asarray(precision.round_at_random(jnp.full(20_000, x), jax.random.key(1)), np.float64)
+    assert set(np.unique(drawn)) == {1.0, 1.0 + 2**-7}
+    assert drawn.mean() == pytest.approx(float(x), abs=4 * 2**-7 * (0.3 * 0.7 / 20_000) ** 0.5)
+    exact = jnp.asarray([0.0, -0.0, 1.5, -3.0, jnp.inf, -jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(precision.round_at_random(exact, jax.random.key(2)).astype(jnp.float32), exact)
+
+
+def test_a_second_moment_in_bfloat16_follows_its_gradients():
+    """b2 = 0.999 for 1,000 steps from 0 to squares of 1: 1 − 0.999¹⁰⁰⁰ on average; rounded to the nearest it stops."""
+
+    def run(narrow):
+        def step(i, v):
+            return narrow(0.999 * v.astype(jnp.float32) + 0.001, jax.random.fold_in(jax.random.key(0), i))
+
+        start = jnp.zeros(4096, jnp.bfloat16)
+        return float(jax.lax.fori_loop(0, 1000, step, start).astype(jnp.float32).mean())
+
+    assert run(precision.round_at_random) == pytest.approx(1 - 0.999**1000, rel=0.01)
+    assert run(lambda x, key: x.astype(jnp.bfloat16)) < 0.5
+
+
+@pytest.mark.parametrize(("kept", "devices"), [("bfloat16_moments", 1), ("bfloat16", 2)])
+def test_a_narrow_state_learns_as_float32_does(kept, devices):
+    trainer = trainer_on(MeshConfig(fsdp=devices), devices, kept=kept)
+    losses, state = steps(trainer, 12, batches=1)
+    wide, _ = steps(trainer_on(MeshConfig(fsdp=devices), devices), 12, batches=1)
+    assert {str(x.dtype) for x in jax.tree.leaves(state.params)} == {precision.find(kept).params}
+    first, last, wanted = (each[0].sum() / each[1].sum() for each in (losses[0], losses[-1], wide[-1]))
+    assert last < 0.8 * first and last == pytest.approx(wanted, rel=0.1)
+    # the state stays as it was declared, or a restored one would be another
+    for mine, declared in zip(jax.tree.leaves(state), jax.tree.leaves(trainer.abstract), strict=True):
+        assert (mine.shape, mine.dtype) == (declared.shape, declared.dtype)
+
+
+def test_a_narrow_state_is_resumed_bit_for_bit(tmp_path):
+    trainer = trainer_on(MeshConfig(fsdp=2), 2, kept="bfloat16")
+    _, half = steps(trainer, 2)
+    saves = Checkpoints(epath.Path(tmp_path))
+    saves.save(2, half, {})
+    saves.close()
+    restored = Checkpoints(epath.Path(tmp_path)).restore(trainer.abstract)[0]
+    on_device = sharding.put_batch(trainer.mesh, batch(seed=2), 8)
+    resumed, _ = trainer.train_step(restored, on_device, np.float32(1e-2))
+    for mine, whole in zip(jax.tree.leaves(resumed), jax.tree.leaves(steps(trainer, 3)[1]), strict=True):
+        np.testing.assert_array_equal(mine, whole)
+
+
+def test_unknown_state_dtypes_name_the_nearest():
+    with pytest.raises(UserError, match="optimizer.state: 'bfloat61'; did you mean 'bfloat16'"):
+        precision.find("bfloat61")

@@ -19,6 +19,7 @@ from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.planning import chips, collectives
 from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import make_trainer
 
@@ -104,7 +105,10 @@ def compile_step(
     rows: int, length: int, domains: int, accumulation: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
-    trainer = make_trainer(config, compute, make_optimizer(optimizer), mesh, domains=domains, accumulation=accumulation)
+    trainer = make_trainer(
+        config, compute, make_optimizer(optimizer), mesh, domains=domains, accumulation=accumulation,
+        kept=precision.find(optimizer.state),
+    )  # fmt: skip
     where = sharding.sharding(mesh, ("batch", None))
     batch = {key: jax.ShapeDtypeStruct((rows, length), np.int32, sharding=where) for key in _KEYS}
     begin, limit = time.monotonic(), int(chips.usable(topology.chip))

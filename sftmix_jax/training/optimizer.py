@@ -20,6 +20,7 @@ class OptimizerConfig:
     warmup: float = 0.03  # part of the steps, or from 1 on their number
     weight_decay: float = 0.0
     clip_norm: float = 1.0  # of the global gradient; 0: no clipping
+    state: str = "float32"  # how parameters and moments are kept: float32, bfloat16_moments or bfloat16
     options: dict[str, float] = dataclasses.field(default_factory=dict)  # further arguments, e.g. {"b2": 0.95}
 
 

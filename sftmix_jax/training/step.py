@@ -15,7 +15,9 @@ from jax.sharding import Mesh
 from sftmix_jax import sharding
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.training import precision
 from sftmix_jax.training.loss import LossSums, loss_sums
+from sftmix_jax.training.precision import Precision
 
 Batch: TypeAlias = dict[str, Array]
 
@@ -49,13 +51,20 @@ def make_trainer(
     *,
     domains: int,
     accumulation: int,
+    kept: Precision = precision.PRECISIONS["float32"],
 ) -> Trainer:
-    """Everything that a stage compiles."""
+    """Everything that a stage compiles; `kept` says in which dtypes its state lives between steps."""
     definition, abstract_params, axes = llama.build(config, compute)
+    abstract_params = kept.abstract(abstract_params)
     param_shardings = sharding.param_shardings(mesh, abstract_params, axes)
     abstract_params = sharding.with_shardings(abstract_params, param_shardings)
     replicated = sharding.sharding(mesh, ())
-    opt_state = jax.eval_shape(optimizer.init, abstract_params)
+
+    def init_optimizer(params: Params) -> optax.OptState:
+        # Optax takes the dtype of its own numbers (b2, eps) from the parameters: they stay float32.
+        return precision.cast_moments(optimizer, optimizer.init(precision.cast(params, "float32")), kept.moments)
+
+    opt_state = jax.eval_shape(init_optimizer, abstract_params)
     # Moments live where their parameters live, counters everywhere.
     opt_shardings = optax.tree_map_params(
         optimizer, lambda _, where: where, opt_state, param_shardings, transform_non_params=lambda _: replicated
@@ -70,17 +79,22 @@ def make_trainer(
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
-        grads, measured = _gradients(sums, state.params, batch, accumulation)
-        grads = jax.tree.map(lambda g: g / total, grads)
-        opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=learning_rate)
-        updates, opt_state = optimizer.update(grads, opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        grads, measured = _gradients(sums, precision.cast(state.params, kept.gradients), batch, accumulation)
+        # From here on all is float32, and narrowed again at the end.
+        params = precision.cast(state.params, "float32")
+        grads = jax.tree.map(lambda g: g / total, precision.cast(grads, "float32"))
+        opt_state = precision.cast_moments(optimizer, state.opt_state, "float32")
+        opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=learning_rate)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        for_params, for_moments = jax.random.split(precision.step_key(opt_state))
+        params = precision.narrow(optax.apply_updates(params, updates), kept.params, for_params)
+        opt_state = precision.narrow_moments(optimizer, opt_state, kept.moments, for_moments)
         return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
 
     return Trainer(
         mesh,
         TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings)),
-        jax.jit(optimizer.init, out_shardings=opt_shardings),
+        jax.jit(init_optimizer, out_shardings=opt_shardings),
         jax.jit(
             train_step, in_shardings=(state_shardings, batch_sharding, replicated),
             out_shardings=(state_shardings, replicated), donate_argnums=0,
