@@ -3,9 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -80,6 +82,37 @@ def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
         return sharding(mesh, axes)
 
     return jax.tree_util.tree_map_with_path(one, params, axes)
+
+
+def gather(mesh: Mesh, weight: jax.Array, axes: Sequence[str], dtype: Any) -> jax.Array:
+    """A weight in the compute dtype, whole along fsdp, as a layer multiplies with it; its gradient comes back split.
+
+    Left to itself the compiler gathers a weight for every product that it stands in: two in a layer's backward pass.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return weight.astype(dtype)
+    split, whole = sharding(mesh, axes), sharding(mesh, [None if axis == "embed" else axis for axis in axes])
+    return _gather(weight, jnp.dtype(dtype), split, whole)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(weight: jax.Array, dtype: Any, split: NamedSharding, whole: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(weight.astype(dtype), whole)
+
+
+def _gather_forward(
+    weight: jax.Array, dtype: Any, split: NamedSharding, whole: NamedSharding
+) -> tuple[jax.Array, jax.Array]:
+    return _gather(weight, dtype, split, whole), jnp.zeros((), weight.dtype)
+
+
+def _gather_backward(
+    dtype: Any, split: NamedSharding, whole: NamedSharding, kept: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, split).astype(kept.dtype),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def batch_parts(mesh: Mesh) -> int:

@@ -5,6 +5,7 @@ python -m sftmix_jax.train --config dmt.py[:SIZE] --workdir DIR [--config.field=
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,12 +15,15 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 
 from sftmix_jax import __version__, command, experiment, identity, processes, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.files import write_json
+from sftmix_jax.models import kernels
+from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training import precision
@@ -112,7 +116,7 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
     steps = stage.stage.steps or plan.num_steps
     optimizer = make_optimizer(stage.stage.optimizer)
     trainer = make_trainer(
-        resolved.base.config, resolved.compute, optimizer, mesh,
+        resolved.base.config, _checked(resolved, mesh), optimizer, mesh,
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
         kept=precision.find(stage.stage.optimizer.state),
     )  # fmt: skip
@@ -129,6 +133,18 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
     )  # fmt: skip
     write_json(folder / "done.json", _done(plan.ledger(steps), rows, steps, outcome))
     processes.wait_for_all("the stage is written")
+
+
+def _checked(resolved: Resolved, mesh: Mesh) -> Compute:
+    """The choices made, but for an attention kernel that does not do here what the plain path does."""
+    compute, config = resolved.compute, resolved.base.config
+    sizes = (config.num_heads, config.num_kv_heads, config.head_dim)
+    wrong = kernels.probe(compute.attention, mesh, compute.dtype, *sizes)
+    if not wrong:
+        return compute
+    if processes.is_first():
+        print(f"warning: attention kernel '{compute.attention}' {wrong}; using the plain path", file=sys.stderr)
+    return dataclasses.replace(compute, attention="plain")
 
 
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:

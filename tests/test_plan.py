@@ -74,7 +74,7 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     assert specialised["fits"] and specialised["arguments"] == pytest.approx(state, rel=0.01)
     assert general["rows"] == 64 and general["temporaries"] > specialised["temporaries"]
     needed = collectives.needed_by_fsdp(llama.preset("7b").num_params, 6.48e9, 16, 2, 2)
-    assert needed < sum(specialised["collectives"].values()) < 1.5 * needed
+    assert needed < sum(specialised["collectives"].values()) < 1.1 * needed
 
 
 @pytest.mark.slow

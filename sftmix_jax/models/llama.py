@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 
+from sftmix_jax import sharding
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.models import attention
+from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
@@ -70,6 +71,7 @@ class Compute:
 
     dtype: str
     remat: str
+    attention: str = "plain"
 
 
 @dataclasses.dataclass
@@ -78,6 +80,7 @@ class ComputeConfig:
 
     dtype: str = "auto"  # bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
     remat: str = "auto"  # none, dots or full; auto: full from a billion parameters on, else none
+    attention: str = "auto"  # in training: plain, or splash (TPU); auto: splash on TPU where it agrees with plain
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
         """The same with every `auto` decided: the one place where that happens."""
@@ -85,9 +88,14 @@ class ComputeConfig:
             raise UserError(f"model.compute.dtype: '{self.dtype}'; {did_you_mean(self.dtype, ['float32', 'bfloat16'])}")
         if self.remat not in ("auto", *REMAT):
             raise UserError(f"model.compute.remat: '{self.remat}'; {did_you_mean(self.remat, REMAT)}")
+        if self.attention not in ("auto", *kernels.NAMES):
+            raise UserError(
+                f"model.compute.attention: '{self.attention}'; {did_you_mean(self.attention, kernels.NAMES)}"
+            )
         dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
         remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
-        return Compute(dtype, remat)
+        kernel = self.attention if self.attention != "auto" else "splash" if backend == "tpu" else "plain"
+        return Compute(dtype, remat, kernel)
 
 
 def _param(rngs: nnx.Rngs, std: float, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
@@ -138,12 +146,14 @@ class Layers(nnx.Module):
         self.up = _param(rngs, std, (L, D, F), ("layers", "embed", "feed_forward"))
         self.down = _param(rngs, std, (L, F, D), ("layers", "feed_forward", "embed"))
 
-    def __call__(self, x: Array, rope: tuple[Array, Array], mix: Mix) -> tuple[Array, Any]:
+    def __call__(self, x: Array, rope: tuple[Array, Array], mix: Mix, mesh: Mesh | None) -> tuple[Array, Any]:
         """One layer (parameters already cut) on x [B, T, D]."""
 
         # Cast here, layer by layer, so that gradients reach the float32 parameters in float32.
         def weight(param: nnx.Param) -> Array:
-            return param[...].astype(x.dtype)
+            if mesh is None:
+                return param[...].astype(x.dtype)
+            return sharding.gather(mesh, param[...], param.get_metadata()["axes"][1:], x.dtype)
 
         with jax.named_scope("attention"):
             h = rms_norm(x, self.attention_norm[...], self.norm_eps)
@@ -165,7 +175,7 @@ class Llama(nnx.Module):
 
     def __init__(self, config: LlamaConfig, compute: Compute, rngs: nnx.Rngs):
         self.config, self.compute = config, compute
-        self.activations: NamedSharding | None = None
+        self.mesh: Mesh | None = None
         V, D, std = config.vocab_size, config.hidden_size, config.init_std
         self.embed = _param(rngs, std, (V, D), ("vocab", "embed"))
         self.layers = Layers(config, rngs)
@@ -189,7 +199,9 @@ class Llama(nnx.Module):
     def _placed(self, x: Array) -> Array:
         """Activations [B, T, D] stay split along the rows: else the compiler splits D as the weights do, and sums over
         the mesh after every product instead of gathering the weights before it."""
-        return x if self.activations is None else jax.lax.with_sharding_constraint(x, self.activations)
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, sharding.sharding(self.mesh, ("batch", None, None)))
 
     def _run(
         self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any, unroll: bool = False
@@ -203,7 +215,7 @@ class Llama(nnx.Module):
 
         def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
             params, entry = cut
-            x, kept = nnx.merge(layer_definition, params)(self._placed(x), rope, mix(entry))
+            x, kept = nnx.merge(layer_definition, params)(self._placed(x), rope, mix(entry), self.mesh)
             return self._placed(x), kept
 
         policy = REMAT[self.compute.remat]
@@ -216,7 +228,12 @@ class Llama(nnx.Module):
         """int32 [B, T] each → hidden states [B, T, D]; attention stays within a segment."""
 
         def mix(_: None) -> Mix:
-            return lambda q, k, v: (attention.attend(q, k, v, segment_ids), None)
+            return attend
+
+        def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
+            if self.mesh is None:
+                return attention.attend(q, k, v, segment_ids), None
+            return kernels.attend(self.compute.attention, self.mesh, q, k, v, segment_ids), None
 
         return self._run(tokens, positions, mix, None, unroll=self.config.num_layers <= UNROLLED_LAYERS)[0]
 
@@ -260,10 +277,11 @@ def init(config: LlamaConfig, compute: Compute, seed: int) -> Params:
     return nnx.to_pure_dict(nnx.state(Llama(config, compute, nnx.Rngs(seed))))
 
 
-def bind(definition: nnx.GraphDef, params: Params, activations: NamedSharding | None = None) -> Llama:
-    """The model with these parameters, inside or outside of jit; `activations` says where [B, T, D] live."""
+def bind(definition: nnx.GraphDef, params: Params, mesh: Mesh | None = None) -> Llama:
+    """The model with these parameters, inside or outside of jit; over a mesh, rows stay where they are and attention is
+    the kernel that was chosen."""
     model = nnx.merge(definition, nnx.State(params))
-    model.activations = activations
+    model.mesh = mesh
     return model
 
 

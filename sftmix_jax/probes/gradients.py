@@ -30,11 +30,10 @@ def make_sketcher(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Callable
     """
     definition, abstract, axes = llama.build(config, compute)
     where = sharding.param_shardings(mesh, abstract, axes)
-    activations = sharding.sharding(mesh, ("batch", None, None))
     parts = sharding.batch_parts(mesh)
 
     def total(params: Params, batch: dict[str, Array]) -> Array:
-        return loss_sums(llama.bind(definition, params, activations), batch, 1, parts).loss.sum()
+        return loss_sums(llama.bind(definition, params, mesh), batch, 1, parts).loss.sum()
 
     @jax.jit
     def sketch(params: Params, batch: dict[str, Array]) -> dict[str, Array]:

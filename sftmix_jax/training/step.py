@@ -71,11 +71,10 @@ def make_trainer(
     )
     state_shardings = TrainState(param_shardings, opt_shardings)
     batch_sharding = sharding.sharding(mesh, ("batch", None))
-    activations = sharding.sharding(mesh, ("batch", None, None))
     parts = sharding.batch_parts(mesh)
 
     def sums(params: Params, batch: Batch) -> LossSums:
-        return loss_sums(llama.bind(definition, params, activations), batch, domains, parts)
+        return loss_sums(llama.bind(definition, params, mesh), batch, domains, parts)
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)

@@ -1,0 +1,108 @@
+"""Attention by a backend's own kernel, over a mesh, and the probe that compares it with the plain path.
+
+Letters: B batch, T tokens, N query heads, K key/value heads, H head size.
+"""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from sftmix_jax import sharding
+from sftmix_jax.models import attention
+
+NAMES = ("plain", "splash")
+_LANES = 128  # of a TPU's vector unit: what head sizes and blocks are multiples of
+_BLOCKS = (512, 256, 128)  # queries and keys at a time
+_TOLERANCE = 0.03  # relative, in norm: bfloat16 has 8 bits, and both sides round
+
+
+def attend(name: str, mesh: Mesh, q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+    """`attention.attend` by the kernel of this name, each device with its own rows and heads.
+
+    q [B, T, N, H], k and v [B, T, K, H], segment_ids int32 [B, T] → [B, T, N, H]. Rows that no block divides
+    (T % 128) go the plain way.
+    """
+    if name == "plain" or q.shape[1] % _BLOCKS[-1]:
+        return attention.attend(q, k, v, segment_ids)
+    rows, queries, keys = (
+        sharding.sharding(mesh, axes).spec
+        for axes in (("batch", None), ("batch", None, "heads", None), ("batch", None, "kv_heads", None))
+    )
+    on_cpu = mesh.devices.flat[0].platform == "cpu"  # there the kernel is interpreted: slow, the same numbers
+    return jax.shard_map(
+        partial(_splash, interpret=on_cpu), mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries,
+        check_vma=False,
+    )(q, k, v, segment_ids)  # fmt: skip
+
+
+def _splash(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool) -> Array:
+    """JAX's splash attention for TPUs, which skips the blocks above the diagonal and keeps no scores."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    T, N, H = q.shape[1:]
+    block = next(size for size in _BLOCKS if T % size == 0)
+    run = kernels.make_splash_mha_single_device(
+        masks.MultiHeadMask([masks.CausalMask((T, T))] * N),
+        block_sizes=kernels.BlockSizes(
+            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+        ),
+        interpret=interpret,
+    )
+    q = (q.astype(jnp.float32) * H**-0.5).astype(q.dtype)
+    padding = ((0, 0), (0, 0), (0, 0), (0, -H % _LANES))
+    q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), padding) for x in (q, k, v))
+
+    def row(q: Array, k: Array, v: Array, segments: Array) -> Array:
+        return run(q, k, v, segment_ids=kernels.SegmentIds(segments, segments))
+
+    out = jax.vmap(row)(q, k, v, segment_ids)
+    return out[..., :H].transpose(0, 2, 1, 3)
+
+
+@functools.lru_cache
+def probe(name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int) -> str:
+    """What is wrong with this kernel on this mesh, compared with the plain path forward and backward; else nothing."""
+    if name == "plain":
+        return ""
+    try:
+        error = _disagreement(name, mesh, dtype, num_heads, num_kv_heads, head_dim)
+    except Exception as failure:
+        return f"does not run here ({str(failure).splitlines()[0][:200]})"
+    return "" if error <= _TOLERANCE else f"differs from the plain path by {error:.1%}"
+
+
+def _disagreement(name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int) -> float:
+    """Of values and gradients on packed rows with padding: the largest difference in norm, relative to plain."""
+    B, T = sharding.batch_parts(mesh), 2 * _LANES
+    rng = np.random.default_rng(0)
+    shapes = [(B, T, heads, head_dim) for heads in (num_heads, num_kv_heads, num_kv_heads)]
+    q, k, v, direction = (rng.standard_normal(shape).astype(np.float32) for shape in (*shapes, shapes[0]))
+    segments = np.broadcast_to(np.repeat([1, 2, 3, 0], [50, 100, 90, 16]), (B, T)).astype(np.int32)
+
+    def run(name: str, q: Array, k: Array, v: Array, direction: Array, segments: Array) -> tuple[Array, ...]:
+        inside = (segments > 0)[..., None, None]
+
+        def total(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+            out = jnp.where(inside, attend(name, mesh, q, k, v, segments), 0)
+            return (out.astype(jnp.float32) * direction).sum(), out
+
+        narrow = (x.astype(dtype) for x in (q, k, v))
+        gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*narrow)
+        return out, *gradients
+
+    @partial(jax.jit, out_shardings=sharding.sharding(mesh, ()))
+    def largest(*inputs: Array) -> Array:
+        mine, plain = ([x.astype(jnp.float32) for x in run(each, *inputs)] for each in (name, "plain"))
+        apart = [jnp.linalg.norm(a - b) / jnp.linalg.norm(b) for a, b in zip(mine, plain, strict=True)]
+        return jnp.max(jnp.stack(apart))
+
+    placed = [sharding.put(x, sharding.sharding(mesh, ("batch",))) for x in (q, k, v, direction, segments)]
+    return float(largest(*placed))
