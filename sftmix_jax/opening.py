@@ -83,7 +83,7 @@ def open_model(init: str, opening: Opening, out: epath.Path | None = None) -> Mo
 
 def _model(name: str, base: Base, template: str, opening: Opening, folder: epath.Path, dtype: str) -> Model:
     wanted = opening.dtype if opening.dtype != "auto" else dtype
-    compute = ComputeConfig(wanted, "none").resolved(base.config, jax.default_backend())
+    compute = ComputeConfig(wanted, "none", "plain").resolved(base.config, jax.default_backend())
     tokenizer = Tokenizer(base.tokenizer)
     if tokenizer.size > base.config.vocab_size:
         raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")

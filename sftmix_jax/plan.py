@@ -1,10 +1,11 @@
 """What each stage needs of a machine that is not here: does it compile, does it fit, what does it cost?
 
 python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16
-    [--num_slices 2] [--utilisation 0.4] [--json]
+    [--num_slices 2] [--utilisation 0.4] [--search] [--json]
 
-The TPU compiler itself compiles the very step that training uses (pip install 'sftmix-jax[plan]'); nothing is
-allocated and no weights or data are needed. TPUs only so far.
+The TPU compiler itself compiles the very steps that training, its held-out loss and sampling use (pip install
+'sftmix-jax[plan]'); nothing is allocated and no weights or data are needed. --search tries other meshes, parts and
+remat policies, the fastest-looking first, until one fits. TPUs only so far.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")
 
+import copy
 import dataclasses
 import json
 import sys
@@ -33,12 +35,15 @@ from sftmix_jax import command, experiment, identity, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.models.llama import Compute, LlamaConfig
-from sftmix_jax.planning import aot, chips, costs, flops
+from sftmix_jax.opening import Opening
+from sftmix_jax.planning import aot, chips, costs, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.costs import StageCost
+from sftmix_jax.sharding import MeshConfig
 
 _SAID = ("topology", "num_slices", "utilisation")
+_TRIED = 12  # layouts that a search compiles at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +70,22 @@ class Planned:
     chip_hours: float
     dollars: float
     message: str
+    remat: str
+    programs: dict[str, int]  # bytes a device of what runs beside training: held-out loss, prefill, decode
 
 
 def main() -> int:
-    as_json = "--json" in sys.argv
-    config, options = experiment.parse([argument for argument in sys.argv[1:] if argument != "--json"], _SAID)
+    as_json, searching = "--json" in sys.argv, "--search" in sys.argv
+    rest = [argument for argument in sys.argv[1:] if argument not in ("--json", "--search")]
+    config, options = experiment.parse(rest, _SAID)
     if not options["topology"]:
         raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
     slices, utilisation = int(options["num_slices"] or 1), float(options["utilisation"] or 0.4)
     planned = []
     for name in options["topology"].split(","):
-        planned += plan(config, name, slices, utilisation)
+        topology = aot.find_topology(name, slices)
+        chosen = search(config, topology) if searching else config
+        planned += plan(chosen, topology, utilisation)
     if as_json:
         print(json.dumps([identity.plain(each) for each in planned], indent=1))
     else:
@@ -83,25 +93,91 @@ def main() -> int:
     return 0 if all(each.fits for each in planned) else 1
 
 
-def plan(config: Experiment, topology_name: str, slices: int, utilisation: float) -> list[Planned]:
+def search(config: Experiment, topology: Topology) -> Experiment:
+    """The experiment with the fastest-looking mesh, parts and remat policy that fit its largest stage.
+
+    Raises UserError where none of the first few does.
+    """
+    architecture, longest = (
+        costs.architecture(config),
+        max(zip(costs.stage_costs(config), config.stages.items(), strict=True), key=lambda pair: pair[0].tokens)[1],
+    )
+    name, stage = longest
+    inside, rows = len(topology.devices) // topology.slices, stage.batch.rows // topology.slices
+    length = stage.batch.length or min(architecture.max_length, 2048)
+    for choice, estimate in roofline.promising(architecture, topology.chip, inside, rows, length)[:_TRIED]:
+        config = copy.deepcopy(config)
+        config.mesh = MeshConfig(choice.data, choice.fsdp, choice.tensor)
+        config.model.compute.remat = choice.remat
+        config.stages[name].batch.accumulation = choice.accumulation
+        compute, mesh = config.model.compute.resolved(architecture, "tpu"), aot.make_mesh(topology, config.mesh)
+        compiled = _step(architecture, compute, stage, mesh, topology, length, _domains(config), choice.accumulation)
+        print(
+            f"{topology.name}: {_flags(config, name)}: at best {estimate.seconds:.2f} s a step ({estimate.bound}), "
+            f"{compiled.total / GIB:.1f} GiB, {'fits' if compiled.fits else 'does not fit'}",
+            file=sys.stderr,
+        )
+        if compiled.fits:
+            return config
+    raise UserError(
+        f"{topology.name}: nothing that was tried fits stage '{name}' of {config.name}; take more or larger chips"
+    )
+
+
+def _flags(config: Experiment, stage: str) -> str:
+    """How a command line asks for this layout."""
+    mesh = config.mesh
+    return (
+        f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp} --config.mesh.tensor={mesh.tensor} "
+        f"--config.model.compute.remat={config.model.compute.remat} "
+        f"--config.stages.{stage}.batch.accumulation={config.stages[stage].batch.accumulation}"
+    )
+
+
+def _domains(config: Experiment) -> int:
+    return len({domain for stage in config.stages.values() for domain in stage.mixture})
+
+
+def plan(config: Experiment, topology: Topology, utilisation: float) -> list[Planned]:
     """Every stage on one topology; stages that compile to the same step are compiled once."""
     architecture = costs.architecture(config)
     counted = costs.stage_costs(config)
-    domains = len({domain for stage in config.stages.values() for domain in stage.mixture})
-    topology = aot.find_topology(topology_name, slices)
+    domains = _domains(config)
     mesh = aot.make_mesh(topology, config.mesh)
     compute = config.model.compute.resolved(architecture, "tpu")
-    known: dict[str, tuple[int, Compiled]] = {}
+    known: dict[str, tuple[int, Compiled, Compiled]] = {}
     planned = []
+    # Sampling spreads a model over all devices, whatever the training mesh is.
+    print(f"{topology.name}: compiling the sampler …", file=sys.stderr)
+    sampling = aot.compile_sampler(
+        architecture, compute, aot.make_mesh(topology, MeshConfig()), topology, Opening().slots
+    )
     for cost, stage in zip(counted, config.stages.values(), strict=True):
         length = stage.batch.length or min(architecture.max_length, 2048)
         key = f"{stage.batch.rows} {stage.batch.accumulation} {length} {stage.optimizer.name} {stage.optimizer.state}"
         if key not in known:
-            print(f"{topology_name}: compiling {cost.name} …", file=sys.stderr)
-            known[key] = _largest_that_fits(architecture, compute, stage, mesh, topology, length, domains)
-        accumulation, compiled = known[key]
-        planned.append(_planned(topology, mesh, stage, cost, architecture, length, accumulation, compiled, utilisation))
+            print(f"{topology.name}: compiling {cost.name} …", file=sys.stderr)
+            step = _largest_that_fits(architecture, compute, stage, mesh, topology, length, domains)
+            known[key] = *step, aot.compile_evaluation(
+                architecture, compute, stage.optimizer, mesh, topology, rows=stage.batch.rows, length=length,
+                domains=domains,
+            )  # fmt: skip
+        accumulation, compiled, held_out = known[key]
+        planned.append(_planned(
+            topology, mesh, stage, cost, architecture, compute, length, accumulation, compiled,
+            {"held-out loss": held_out, **sampling}, utilisation,
+        ))  # fmt: skip
     return planned
+
+
+def _step(
+    architecture: LlamaConfig, compute: Compute, stage: Stage, mesh: Any, topology: Topology, length: int, domains: int,
+    accumulation: int,
+) -> Compiled:  # fmt: skip
+    return aot.compile_step(
+        architecture, compute, stage.optimizer, mesh, topology, rows=stage.batch.rows, length=length, domains=domains,
+        accumulation=accumulation,
+    )  # fmt: skip
 
 
 def _largest_that_fits(
@@ -116,10 +192,7 @@ def _largest_that_fits(
         )
     accumulation = stage.batch.accumulation
     while True:
-        compiled = aot.compile_step(
-            architecture, compute, stage.optimizer, mesh, topology, rows=rows, length=length, domains=domains,
-            accumulation=accumulation,
-        )  # fmt: skip
+        compiled = _step(architecture, compute, stage, mesh, topology, length, domains, accumulation)
         smaller = accumulation * 2
         if compiled.fits or rows % smaller or (rows // smaller) % parts:
             return accumulation, compiled
@@ -127,17 +200,20 @@ def _largest_that_fits(
 
 
 def _planned(
-    topology: Topology, mesh: Any, stage: Stage, cost: StageCost, architecture: LlamaConfig, length: int,
-    accumulation: int, compiled: Compiled, utilisation: float,
+    topology: Topology, mesh: Any, stage: Stage, cost: StageCost, architecture: LlamaConfig, compute: Compute,
+    length: int, accumulation: int, compiled: Compiled, programs: dict[str, Compiled], utilisation: float,
 ) -> Planned:  # fmt: skip
     per_token = flops.training_per_token(architecture, length)
     seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * utilisation)
     chip_hours = topology.chips * seconds / 3600
     return Planned(
         topology.name + (f" × {topology.slices}" if topology.slices > 1 else ""), topology.chips, cost.name,
-        dict(mesh.shape), stage.batch.rows, accumulation, length, compiled.fits, compiled.arguments,
+        dict(mesh.shape), stage.batch.rows, accumulation, length,
+        all(each.fits for each in (compiled, *programs.values())), compiled.arguments,
         compiled.temporaries, compiled.limit, compiled.collectives, per_token, cost.steps, cost.tokens, cost.expected,
-        seconds / 3600, chip_hours, chip_hours * topology.chip.price, compiled.message,
+        seconds / 3600, chip_hours, chip_hours * topology.chip.price,
+        next((f"{name}: {each.message}" for name, each in {"": compiled, **programs}.items() if not each.fits), ""),
+        compute.remat, {name: each.total for name, each in programs.items()},
     )  # fmt: skip
 
 
@@ -160,11 +236,13 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
         table.add_row(title, *map(show, mine))
 
     line("rows a step, tokens a row", lambda p: f"{p.rows} × {p.length}")
-    line("in how many parts", lambda p: str(p.accumulation))
+    line("in how many parts; remat", lambda p: f"{p.accumulation}; {p.remat}")
     line("parameters, optimiser: GiB a device", lambda p: f"{p.arguments / GIB:.2f}")
     line("gradients, activations, gathered weights", lambda p: f"{p.temporaries / GIB:.2f}")
     line(f"fits into {first.limit / GIB:.1f} GiB", lambda p: "yes" if p.fits else "NO")
     line("sent to a device each step, GiB", lambda p: f"{sum(p.collectives.values()) / GIB:.1f}")
+    for program in first.programs:
+        table.add_row(f"{program}: GiB a device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
     line("GFLOPs a token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
     line("steps", lambda p: f"{p.steps:,}")
     line("tokens", lambda p: f"{p.tokens / 1e6:,.1f}M")

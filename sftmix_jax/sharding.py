@@ -146,6 +146,11 @@ def with_shardings(abstract: Any, shardings: Any, dtype: Any = None) -> Any:
     )
 
 
+def put_rows(mesh: Mesh, *arrays: np.ndarray) -> list[jax.Array]:
+    """Host arrays that every process has → device, split along their rows."""
+    return [put(x, sharding(mesh, ("batch",))) for x in arrays]
+
+
 def put_batch(mesh: Mesh, batch: dict[str, Any], global_rows: int) -> dict[str, jax.Array]:
     """This process's rows of a batch → global arrays [global_rows, T], split along the rows."""
     where = sharding(mesh, ("batch", None))

@@ -9,6 +9,7 @@ from conftest import FLOAT32
 from sftmix_jax import sharding
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import huggingface
+from sftmix_jax.sampling import sampler
 from sftmix_jax.sampling.methods import Method, choose, in_nucleus
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params, bucket
 from sftmix_jax.sharding import MeshConfig
@@ -80,6 +81,24 @@ def test_a_sharded_sampler_answers_the_same(stories):
     wanted = ask(stories[2](slots=4), PROMPTS[:4], 20)
     found = ask(stories[2](slots=4, mesh=MeshConfig(1, 2, 4), devices=8), PROMPTS[:4], 20)
     assert [r.text for r in found] == [r.text for r in wanted]
+
+
+@pytest.mark.parametrize(("parts", "size", "prompts"), [(1, 8, 5), (4, 4, 3), (4, 4, 9), (8, 1, 8), (2, 8, 1)])
+def test_prompts_are_read_by_the_devices_that_keep_their_slots(parts, size, prompts):
+    rng = np.random.default_rng(parts * prompts)
+    free = sorted(rng.choice(parts * size, max(prompts, parts * size // 2), replace=False).tolist())
+    rows, places, slots_in = sampler._spread(free, prompts, parts * size, parts)
+    each = len(slots_in) // parts
+    assert set(rows) <= set(free) and len(set(rows)) == len(set(places)) == prompts
+    for slot, place in zip(rows, places, strict=True):
+        assert place // each == slot // size and slots_in[place] == slot % size
+    assert (np.delete(slots_in, places) == size).all()  # padding: dropped
+
+
+def test_more_devices_than_prompts(stories):
+    """Eight parts and three prompts: rows of padding, and slots that stay empty."""
+    alone = ask(stories[2](), PROMPTS[:3], 20)
+    assert ask(stories[2](slots=2, mesh=MeshConfig(2, 4, 1), devices=8), PROMPTS[:3], 20) == alone
 
 
 def test_stop_strings_and_limits_end_an_answer(stories):

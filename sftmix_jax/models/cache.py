@@ -11,7 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sftmix_jax import sharding
 from sftmix_jax.models.llama import LlamaConfig
 
 
@@ -32,13 +34,34 @@ def empty(config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
-def insert(cache: Cache, k: Array, v: Array, slots: Array) -> Cache:
-    """Prefilled entries k, v [L, P, T, K, H] into the slots int32 [P]; slots beyond the last are dropped."""
-    T = k.shape[2]
-    return Cache(*(
-        whole.at[:, slots, :, :, :T].set(part.transpose(0, 1, 3, 4, 2), mode="drop")
-        for whole, part in zip(cache, (k, v), strict=True)
-    ))  # fmt: skip
+def placing(mesh: Mesh, slots: int, kv_heads: int) -> NamedSharding:
+    """Where a cache's arrays live: rows and heads are split as far as the mesh divides them."""
+    batch = "batch" if slots % sharding.batch_parts(mesh) == 0 else None
+    heads = "kv_heads" if kv_heads % mesh.shape["tensor"] == 0 else None
+    return sharding.sharding(mesh, (None, batch, heads, None, None))
+
+
+def insert(cache: Cache, k: Array, v: Array, slots: Array, mesh: Mesh) -> Cache:
+    """Prefilled entries k, v [L, P, T, K, H] into the cache's slots, on every device from its own rows into its own.
+
+    `slots` int32 [P] counts from the first slot of the row's device; rows for slots beyond its last are dropped.
+    """
+
+    def local(cache: Cache, k: Array, v: Array, slots: Array) -> Cache:
+        T = k.shape[2]
+        return Cache(*(
+            whole.at[:, slots, :, :, :T].set(part.transpose(0, 1, 3, 4, 2), mode="drop")
+            for whole, part in zip(cache, (k, v), strict=True)
+        ))  # fmt: skip
+
+    if mesh.size == 1:
+        return local(cache, k, v, slots)
+    where = placing(mesh, cache.k.shape[1], cache.k.shape[2]).spec
+    rows = PartitionSpec(None, where[1], None, where[2], None)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(where, rows, rows, PartitionSpec(where[1])),
+        out_specs=where, check_vma=False,
+    )(cache, k, v, slots)  # fmt: skip
 
 
 def append(cache: Cache, k: Array, v: Array, lengths: Array) -> Cache:

@@ -196,27 +196,33 @@ class Llama(nnx.Module):
             logits = jnp.dot(rows, self.head_weight, preferred_element_type=jnp.float32)
             return logits.reshape(*hidden.shape[:-1], -1)
 
-    def _placed(self, x: Array) -> Array:
-        """Activations [B, T, D] stay split along the rows: else the compiler splits D as the weights do, and sums over
-        the mesh after every product instead of gathering the weights before it."""
-        if self.mesh is None:
-            return x
-        return jax.lax.with_sharding_constraint(x, sharding.sharding(self.mesh, ("batch", None, None)))
-
     def _run(
-        self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any, unroll: bool = False
-    ) -> tuple[Array, Any]:
-        """All layers over tokens; `mix(layer's entry of per_layer)` attends. → hidden [B, T, D], kept [L, …]."""
+        self, tokens: Array, positions: Array, mix: Callable[[Any], Mix], per_layer: Any, *, unroll: bool = False,
+        weights_stay: bool = False,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """All layers over tokens; `mix(layer's entry of per_layer)` attends. → hidden [B, T, D], kept [L, …].
+
+        Over a mesh activations are split along the rows and weights are gathered for a layer. Where the activations
+        are smaller (decoding), `weights_stay`: D is split as the weights' is, and products are summed over the mesh.
+        """
+        axes = (None, None, "embed") if weights_stay else ("batch", None, None)
+        gathering = None if weights_stay else self.mesh
+
+        def placed(x: Array) -> Array:
+            if self.mesh is None:
+                return x
+            return jax.lax.with_sharding_constraint(x, sharding.sharding(self.mesh, axes))
+
         config = self.config
         frequencies = attention.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         rope = attention.rope_tables(positions, frequencies)
-        x = self._placed(self.embed[...][tokens].astype(self.compute.dtype))
+        x = placed(self.embed[...][tokens].astype(self.compute.dtype))
         layer_definition, stacked = nnx.split(self.layers)
 
         def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
             params, entry = cut
-            x, kept = nnx.merge(layer_definition, params)(self._placed(x), rope, mix(entry), self.mesh)
-            return self._placed(x), kept
+            x, kept = nnx.merge(layer_definition, params)(placed(x), rope, mix(entry), gathering)
+            return placed(x), kept
 
         policy = REMAT[self.compute.remat]
         if policy is not None:
@@ -224,16 +230,16 @@ class Llama(nnx.Module):
         x, kept = jax.lax.scan(body, x, (stacked, per_layer), unroll=unroll)
         return rms_norm(x, self.norm[...], config.norm_eps), kept
 
+    def _attend(self, q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+        if self.mesh is None:
+            return attention.attend(q, k, v, segment_ids)
+        return kernels.attend(self.compute.attention, self.mesh, q, k, v, segment_ids)
+
     def __call__(self, tokens: Array, segment_ids: Array, positions: Array) -> Array:
         """int32 [B, T] each → hidden states [B, T, D]; attention stays within a segment."""
 
         def mix(_: None) -> Mix:
-            return attend
-
-        def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
-            if self.mesh is None:
-                return attention.attend(q, k, v, segment_ids), None
-            return kernels.attend(self.compute.attention, self.mesh, q, k, v, segment_ids), None
+            return lambda q, k, v: (self._attend(q, k, v, segment_ids), None)
 
         return self._run(tokens, positions, mix, None, unroll=self.config.num_layers <= UNROLLED_LAYERS)[0]
 
@@ -244,7 +250,7 @@ class Llama(nnx.Module):
         positions = jnp.broadcast_to(jnp.arange(T), tokens.shape)
 
         def mix(_: None) -> Mix:
-            return lambda q, k, v: (attention.attend(q, k, v, segment_ids), (k, v))
+            return lambda q, k, v: (self._attend(q, k, v, segment_ids), (k, v))
 
         return self._run(tokens, positions, mix, None)
 
@@ -260,7 +266,7 @@ class Llama(nnx.Module):
 
             return attend
 
-        return self._run(tokens[:, None], lengths[:, None], mix, cache)
+        return self._run(tokens[:, None], lengths[:, None], mix, cache, weights_stay=True)
 
 
 def build(config: LlamaConfig, compute: Compute) -> tuple[nnx.GraphDef, Params, Params]:

@@ -1,8 +1,9 @@
-"""Compile the training step for machines that are not here, with their own compiler; nothing is allocated."""
+"""Compile what training and sampling run for machines that are not here; nothing is allocated."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import time
@@ -15,13 +16,17 @@ from jax.sharding import Mesh
 
 from sftmix_jax import sharding
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.models import cache as caches
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.planning import chips, collectives
 from sftmix_jax.planning.chips import Chip
+from sftmix_jax.sampling import decode, sampler
+from sftmix_jax.sampling.decode import Slots
+from sftmix_jax.sampling.methods import Method
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
-from sftmix_jax.training.step import make_trainer
+from sftmix_jax.training.step import Trainer, make_trainer
 
 # Shapes that are offered where a name is not understood.
 TOPOLOGIES = (
@@ -30,7 +35,7 @@ TOPOLOGIES = (
     "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4",
 )  # fmt: skip
 _KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
-_TOO_LARGE = re.compile(r"[Uu]sed ([\d.]+)([GM]) of ([\d.]+)([GM])")
+_TOO_LARGE = re.compile(r"(?:[Uu]sed |temporaries \()([\d.]+)([GM])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,9 @@ def find_topology(name: str, slices: int = 1) -> Topology:
     # The compiler asks the machine for its neighbours; here there are none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update(
+        "jax_enable_compilation_cache", False
+    )  # programs of machines that are not here cannot be read back
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
         options["megacore"] = True  # both cores of a v4 chip are one device
@@ -105,14 +113,65 @@ def compile_step(
     rows: int, length: int, domains: int, accumulation: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
-    trainer = make_trainer(
+    trainer = _trainer(config, compute, optimizer, mesh, domains, accumulation)
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    return _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
+
+
+def compile_evaluation(
+    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, topology: Topology, *,
+    rows: int, length: int, domains: int,
+) -> Compiled:  # fmt: skip
+    """The step that measures held-out loss, while the optimiser's state stays where it is."""
+    trainer = _trainer(config, compute, optimizer, mesh, domains, 1)
+    resident = sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(trainer.abstract.opt_state)
+    )
+    return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
+
+
+def compile_sampler(
+    config: LlamaConfig, compute: Compute, mesh: Mesh, topology: Topology, slots: int
+) -> dict[str, Compiled]:
+    """Prefill and decode as the sampler jits them, all slots taken by prompts of the model's full length."""
+    compute = dataclasses.replace(compute, remat="none", attention="plain")
+    params, slots = sampler.abstract_params(config, compute, mesh), sampler.whole_parts(mesh, slots)
+    size = sampler.bucket(config.max_length)
+    cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype))
+    where = caches.placing(mesh, slots, config.num_kv_heads)
+    cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))
+    rows = jax.eval_shape(lambda: Slots.empty(slots))
+    ints = jax.ShapeDtypeStruct((slots,), np.int32)
+    prompts = jax.ShapeDtypeStruct((slots, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
+    method = Method.NUCLEUS
+    model = (config, compute, mesh, params, method, cache)
+    stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
+    settings = (rows.temperature, rows.top_p, rows.key)
+    return {
+        "prefill": _compile(topology, decode.prefill, *model, prompts, ints, ints, *settings),
+        "decode": _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=size),
+    }
+
+
+def _trainer(
+    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, accumulation: int
+) -> Trainer:
+    return make_trainer(
         config, compute, make_optimizer(optimizer), mesh, domains=domains, accumulation=accumulation,
         kept=precision.find(optimizer.state),
     )  # fmt: skip
+
+
+def _batch(mesh: Mesh, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
     where = sharding.sharding(mesh, ("batch", None))
-    batch = {key: jax.ShapeDtypeStruct((rows, length), np.int32, sharding=where) for key in _KEYS}
+    return {key: jax.ShapeDtypeStruct((rows, length), np.int32, sharding=where) for key in _KEYS}
+
+
+def _compile(topology: Topology, function: Any, *arguments: Any, resident: int = 0, **static: Any) -> Compiled:
+    """A jitted function for these abstract arguments; `resident`: bytes that lie on the device besides."""
     begin, limit = time.monotonic(), int(chips.usable(topology.chip))
-    lowered = trainer.train_step.lower(trainer.abstract, batch, jax.ShapeDtypeStruct((), np.float32))  # type: ignore[attr-defined]
+    lowered = function.lower(*arguments, **static)
     try:
         program = lowered.compile()
     except Exception as error:
@@ -120,10 +179,10 @@ def compile_step(
             raise
         return Compiled(False, 0, _needed(str(error)), limit, {}, time.monotonic() - begin, _first_line(str(error)))
     memory = program.memory_analysis()
-    arguments = memory.argument_size_in_bytes
+    taken = memory.argument_size_in_bytes + resident
     rest = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     sent = collectives.bytes_sent(program.as_text())
-    return Compiled(arguments + rest <= limit, arguments, rest, limit, sent, time.monotonic() - begin)
+    return Compiled(taken + rest <= limit, taken, rest, limit, sent, time.monotonic() - begin)
 
 
 def _needed(message: str) -> int:

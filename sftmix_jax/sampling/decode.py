@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models import llama
@@ -46,10 +47,11 @@ class Slots(NamedTuple):
         return out
 
 
-@partial(jax.jit, static_argnames=("config", "compute", "method"), donate_argnames="cache")
+@partial(jax.jit, static_argnames=("config", "compute", "mesh", "method"), donate_argnames="cache")
 def prefill(
     config: LlamaConfig,
     compute: Compute,
+    mesh: Mesh,
     params: Params,
     method: Method,
     cache: Cache,
@@ -61,17 +63,18 @@ def prefill(
     keys: Array,
 ) -> tuple[Cache, Array]:
     """Read prompts [P, T] into the cache's slots [P] and choose the first token of each, int32 [P]."""
-    model = llama.bind(llama.build(config, compute)[0], params)
+    model = llama.bind(llama.build(config, compute)[0], params, mesh)
     hidden, (k, v) = model.prefill(tokens, lengths)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     first = choose(method, model.logits(last), temperature, top_p, _step_keys(keys, jnp.zeros_like(lengths)))
-    return caches.insert(cache, k, v, slots), first
+    return caches.insert(cache, k, v, slots, mesh), first
 
 
-@partial(jax.jit, static_argnames=("config", "compute", "method", "steps", "span"), donate_argnames="cache")
+@partial(jax.jit, static_argnames=("config", "compute", "mesh", "method", "steps", "span"), donate_argnames="cache")
 def decode(
     config: LlamaConfig,
     compute: Compute,
+    mesh: Mesh,
     params: Params,
     method: Method,
     cache: Cache,
@@ -87,7 +90,7 @@ def decode(
     Looks at the first `span` places of the cache alone; returns early once no more than `enough` rows
     are active, so that free slots can be filled again.
     """
-    model = llama.bind(llama.build(config, compute)[0], params)
+    model = llama.bind(llama.build(config, compute)[0], params, mesh)
 
     def going_on(carry: tuple[Array, Cache, Slots, Array]) -> Array:
         step, _, slots, _ = carry
@@ -116,13 +119,13 @@ def decode(
     return caches.put_head(cache, part), slots, produced
 
 
-@partial(jax.jit, static_argnames=("config", "compute"))
+@partial(jax.jit, static_argnames=("config", "compute", "mesh"))
 def log_likelihoods(
-    config: LlamaConfig, compute: Compute, params: Params, tokens: Array, lengths: Array
+    config: LlamaConfig, compute: Compute, mesh: Mesh, params: Params, tokens: Array, lengths: Array
 ) -> tuple[Array, Array]:
     """log p of each token given those before, float32 [P, T] (0 at the first and beyond the length),
     and whether it was the likeliest, bool [P, T]."""
-    model = llama.bind(llama.build(config, compute)[0], params)
+    model = llama.bind(llama.build(config, compute)[0], params, mesh)
     T = tokens.shape[1]
     segment_ids = (jnp.arange(T) < lengths[:, None]).astype(jnp.int32)
     hidden = model(tokens, segment_ids, jnp.broadcast_to(jnp.arange(T), tokens.shape))

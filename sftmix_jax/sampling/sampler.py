@@ -19,7 +19,7 @@ from sftmix_jax.sampling import decode
 from sftmix_jax.sampling.decode import Slots
 from sftmix_jax.sampling.methods import Method
 
-_STEPS = 32  # tokens between looks at the finished rows
+STEPS = 32  # tokens between looks at the finished rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,12 @@ def abstract_params(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Params
     """
     _, abstract, axes = llama.build(config, compute)
     return sharding.with_shardings(abstract, sharding.param_shardings(mesh, abstract, axes), np.dtype(compute.dtype))
+
+
+def whole_parts(mesh: Mesh, rows: int) -> int:
+    """So many rows or a few more, that every device has as many."""
+    parts = sharding.batch_parts(mesh)
+    return -(-rows // parts) * parts
 
 
 class Sampler:
@@ -124,11 +130,12 @@ class Sampler:
         self, requests: Sequence[Request], waiting: deque[int], finish: Callable[[int, Sequence[int], str], None]
     ) -> None:
         method = _method([requests[i] for i in waiting])
-        count = min(self.slots, _power_of_two(len(waiting)))
+        count = whole_parts(self._mesh, min(self.slots, _power_of_two(len(waiting))))
         longest = max(len(r.tokens) + r.max_new_tokens for r in requests)
         size = bucket(min(longest, self.config.max_length))
         cache = caches.empty(self.config, count, size, self._compute.dtype)
-        cache = caches.Cache(*(sharding.put(np.asarray(x), self._cache_sharding(x.shape)) for x in cache))
+        where = caches.placing(self._mesh, count, self.config.num_kv_heads)
+        cache = caches.Cache(*(sharding.put(np.asarray(x), where) for x in cache))
         slots = Slots.empty(count)
         running: dict[int, _Running] = {}
 
@@ -154,28 +161,19 @@ class Sampler:
         while waiting or running:
             free = [slot for slot in range(count) if slot not in running]
             while waiting and free:
-                admitted, tokens_in, lengths_in = _next_prompts(requests, waiting, len(free), count)
-                rows = np.array(free[: len(admitted)])
-                free = free[len(admitted) :]
+                admitted = _next_prompts(requests, waiting, len(free))
                 asked = [requests[i] for i in admitted]
-                padded_rows = np.full(len(tokens_in), count, np.int32)  # beyond the last slot: dropped
-                padded_rows[: len(rows)] = rows
-                settings = _settings(asked, len(tokens_in))
+                rows, places, slots_in = _spread(free, len(admitted), count, sharding.batch_parts(self._mesh))
+                tokens_in, lengths_in = _padded(asked, places, len(slots_in))
+                settings = _settings(asked, places, len(slots_in))
                 cache, first = decode.prefill(
-                    self.config,
-                    self._compute,
-                    self.params,
-                    method,
-                    cache,
-                    tokens_in,
-                    lengths_in,
-                    padded_rows,
-                    *settings,
-                )
-                first_tokens = sharding.to_host(first)[: len(rows)]
-                lengths = lengths_in[: len(rows)]
+                    self.config, self._compute, self._mesh, self.params, method, cache,
+                    *sharding.put_rows(self._mesh, tokens_in, lengths_in, slots_in, *settings),
+                )  # fmt: skip
+                first_tokens = sharding.to_host(first)[places]
+                lengths = lengths_in[places]
                 left = np.minimum([r.max_new_tokens for r in asked], self.config.max_length - lengths) - 1
-                temperature, top_p, keys = (setting[: len(rows)] for setting in settings)
+                temperature, top_p, keys = (setting[places] for setting in settings)
                 new = Slots(
                     first_tokens, lengths, left, left > 0, temperature, top_p, keys, np.ones_like(lengths)
                 )  # fmt: skip
@@ -188,10 +186,10 @@ class Sampler:
                 continue
             # With others waiting, come back as soon as an eighth of the rows has finished.
             enough = len(running) - max(1, count // 8) if waiting else 0
-            span = min(bucket(int(slots.length.max()) + _STEPS), size)
+            span = min(bucket(int(slots.length.max()) + STEPS), size)
             cache, slots_out, produced = decode.decode(
-                self.config, self._compute, self.params, method, cache, slots, self._stops, np.int32(enough),
-                steps=_STEPS, span=span,
+                self.config, self._compute, self._mesh, self.params, method, cache, slots, self._stops,
+                np.int32(enough), steps=STEPS, span=span,
             )  # fmt: skip
             slots = Slots(*(np.array(sharding.to_host(field)) for field in slots_out))
             tokens_out = sharding.to_host(produced)
@@ -213,25 +211,20 @@ class Sampler:
         for size, indices in by_bucket.items():
             for start in range(0, len(indices), self.slots):
                 part = indices[start : start + self.slots]
-                tokens = np.zeros((_power_of_two(len(part)), size), np.int32)
+                tokens = np.zeros((whole_parts(self._mesh, _power_of_two(len(part))), size), np.int32)
                 lengths = np.ones(len(tokens), np.int32)
                 for row, index in enumerate(part):
                     joined = [*pairs[index][0], *pairs[index][1]]
                     tokens[row, : len(joined)] = joined
                     lengths[row] = len(joined)
                 found, best = map(
-                    sharding.to_host, decode.log_likelihoods(self.config, self._compute, self.params, tokens, lengths)
+                    sharding.to_host,
+                    decode.log_likelihoods(self.config, self._compute, self._mesh, self.params, tokens, lengths),
                 )
                 for row, index in enumerate(part):
                     own = slice(len(pairs[index][0]), lengths[row])
                     out[index] = (float(found[row, own].sum(dtype=np.float64)), bool(best[row, own].all()))
         return out
-
-    def _cache_sharding(self, shape: tuple[int, ...]) -> jax.sharding.NamedSharding:
-        parts = sharding.batch_parts(self._mesh)
-        batch = "batch" if shape[1] % parts == 0 else None
-        heads = "kv_heads" if shape[2] % self._mesh.shape["tensor"] == 0 else None
-        return sharding.sharding(self._mesh, (None, batch, heads, None, None))
 
 
 def _method(requests: Sequence[Request]) -> Method:
@@ -240,37 +233,51 @@ def _method(requests: Sequence[Request]) -> Method:
     return Method.NUCLEUS if any(r.top_p < 1 for r in requests) else Method.TEMPERATURE
 
 
-def _next_prompts(
-    requests: Sequence[Request], waiting: deque[int], most: int, slots: int
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The next prompts of one bucket, padded: their indices, tokens int32 [P, T], lengths int32 [P]."""
+def _next_prompts(requests: Sequence[Request], waiting: deque[int], most: int) -> list[int]:
+    """The next prompts of one bucket, at most so many: their indices."""
     size = bucket(len(requests[waiting[0]].tokens))
     admitted: list[int] = []
     while waiting and len(admitted) < most and bucket(len(requests[waiting[0]].tokens)) == size:
         admitted.append(waiting.popleft())
-    tokens = np.zeros((_prefill_rows(len(admitted), slots), size), np.int32)
-    lengths = np.ones(len(tokens), np.int32)
-    for row, index in enumerate(admitted):
-        prompt = requests[index].tokens
-        tokens[row, : len(prompt)] = prompt
-        lengths[row] = len(prompt)
-    return admitted, tokens, lengths
+    return admitted
 
 
-def _settings(requests: Sequence[Request], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spread(free: Sequence[int], prompts: int, slots: int, parts: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Free slots for so many prompts, evenly over the parts of the mesh, so that no device reads another's prompt.
+
+    → the slots taken, their places among the rows of a prefill, and for each of those rows its slot within its part
+    (beyond the last: a row of padding).
+    """
+    size = slots // parts
+    rank = {slot: sum(other // size == slot // size for other in free[:i]) for i, slot in enumerate(free)}
+    rows = np.array(sorted(free, key=lambda slot: (rank[slot], slot))[:prompts])
+    deepest = 1 + max(rank[slot] for slot in rows)
+    each = min(size, max(-(-4 // parts), _power_of_two(deepest)))  # few sizes to compile, at most twice the work
+    places = rows // size * each + np.array([rank[slot] for slot in rows])
+    slots_in = np.full(parts * each, size, np.int32)
+    slots_in[places] = rows % size
+    return rows, places, slots_in
+
+
+def _padded(requests: Sequence[Request], places: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts of one bucket in their places: tokens int32 [rows, T], lengths int32 [rows]."""
+    tokens = np.zeros((rows, bucket(len(requests[0].tokens))), np.int32)
+    lengths = np.ones(rows, np.int32)
+    for place, request in zip(places, requests, strict=True):
+        tokens[place, : len(request.tokens)] = request.tokens
+        lengths[place] = len(request.tokens)
+    return tokens, lengths
+
+
+def _settings(requests: Sequence[Request], places: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Temperature and top_p float32 [rows], keys uint32 [rows, 2]."""
     temperature, top_p = np.zeros(rows, np.float32), np.ones(rows, np.float32)
     keys = np.zeros((rows, 2), np.uint32)
-    for row, request in enumerate(requests):
-        temperature[row], top_p[row] = request.temperature, request.top_p
+    for place, request in zip(places, requests, strict=True):
+        temperature[place], top_p[place] = request.temperature, request.top_p
         if request.temperature > 0:
-            keys[row] = np.asarray(jax.random.fold_in(jax.random.PRNGKey(request.seed), request.sample))
+            keys[place] = np.asarray(jax.random.fold_in(jax.random.PRNGKey(request.seed), request.sample))
     return temperature, top_p, keys
-
-
-def _prefill_rows(prompts: int, slots: int) -> int:
-    """A power of two from 4 on: few sizes to compile, and never more than twice the work asked for."""
-    return min(slots, max(4, _power_of_two(prompts)))
 
 
 def _power_of_two(count: int) -> int:
