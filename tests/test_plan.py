@@ -5,8 +5,15 @@ import json
 import pytest
 from conftest import SMALL, run
 
+from sftmix_jax import experiment, plan
+from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
-from sftmix_jax.planning import collectives, flops
+from sftmix_jax.models.llama import Compute
+from sftmix_jax.planning import aot, chips, collectives, flops, roofline
+from sftmix_jax.planning.aot import Compiled, Topology
+from sftmix_jax.planning.roofline import Choice
+from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def test_operations_of_a_token_by_hand():
@@ -50,6 +57,66 @@ def test_fsdp_needs_every_parameter_twice_and_every_gradient_once():
     assert collectives.needed_by_fsdp(100, 80, 4, 2, 4) == 0.75 * (100 * 2 + 80 * 2 + 100 * 4)
 
 
+SEVEN = llama.preset("7b")
+
+
+def test_the_roofline_of_a_step_by_hand():
+    """7B, 16 rows of 2048 on 16 v5e, fully sharded, full remat: each limit from the definitions alone."""
+    found = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 16, 1, 1, "full"), 16, 2048)
+    tokens = 2048  # of a chip
+    assert found.compute == pytest.approx(tokens * 4 * flops.forward_per_token(SEVEN, 2048) / 197e12)
+    assert found.links == pytest.approx(3 * 15 / 16 * 2 * SEVEN.num_params / 200e9)
+    assert found.waiting == 0 and found.bound == "compute" and found.seconds == found.compute
+    weights, update = 4 * 2 * SEVEN.num_params, SEVEN.num_params / 16 * 32
+    assert found.memory > (weights + update) / 0.819e12
+    assert found.needed > SEVEN.num_params / 16 * 18
+    tensor = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 8, 2, 1, "none"), 16, 2048)
+    assert tensor.waiting == pytest.approx(4 * 2 * 0.5 * 2 * 2048 * 2 * 32 * 4096 / 200e9)  # 4 sums a layer, both ways
+
+
+def test_every_layout_divides_what_it_splits():
+    found = list(roofline.choices(llama.preset("llama3-8b"), 32, 48))  # 8 key/value heads
+    assert found and len(set(found)) == len(found)
+    for choice in found:
+        assert choice.devices == 32 and 8 % choice.tensor == 0
+        assert 48 % (choice.data * choice.fsdp * choice.accumulation) == 0
+    ranked = roofline.promising(SEVEN, chips.find_chip("v5e"), 16, 64, 2048)
+    assert [e.seconds for _, e in ranked] == sorted(e.seconds for _, e in ranked)
+    assert all(e.needed <= 1.2 * chips.usable(chips.find_chip("v5e")) for _, e in ranked)
+
+
+def search_where(monkeypatch, fits):
+    """A search in which the compiler is replaced by `fits(mesh, remat, accumulation)`. → what it took, and compiled."""
+    compiled = []
+
+    def step(architecture, compute, stage, mesh, topology, length, domains, accumulation):
+        compiled.append((dict(mesh), compute.remat, accumulation))
+        return Compiled(fits(*compiled[-1]), 2**30, 2**30, 2**34, {}, 0.0)
+
+    monkeypatch.setattr(plan, "_step", step)
+    monkeypatch.setattr(aot, "make_mesh", lambda topology, mesh: vars(mesh))
+    topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(16)), 1)
+    config, _ = experiment.parse(["--config", "dmt.py:7b"])
+    return plan.search(config, topology), compiled
+
+
+def test_a_search_takes_the_fastest_looking_layout_that_fits(monkeypatch, capsys):
+    answers = iter([False, False, True])
+    taken, compiled = search_where(monkeypatch, lambda *_: next(answers))
+    mesh, remat, parts = compiled[-1]
+    assert len(compiled) == 3 and len(set(map(str, compiled))) == 3
+    assert vars(taken.mesh) == mesh and taken.model.compute.remat == remat
+    assert taken.stages["general"].batch.accumulation == parts  # the larger stage was searched for
+    said = capsys.readouterr().err.splitlines()
+    assert [line.endswith("does not fit") for line in said] == [True, True, False]
+    assert f"--config.mesh.fsdp={mesh['fsdp']}" in said[-1] and f"remat={remat}" in said[-1]
+
+
+def test_a_search_that_finds_nothing_says_so(monkeypatch):
+    with pytest.raises(UserError, match=r"v5e:4x4: nothing that was tried fits stage 'general'.*more or larger chips"):
+        search_where(monkeypatch, lambda *_: False)
+
+
 @pytest.mark.parametrize(
     ("topology", "said"),
     [("v5x:4x4", "did you mean 'v5e:4x4'"), ("v5e", "did you mean 'v5e:"), ("", "name the machine")],
@@ -72,9 +139,43 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     specialised, general = json.loads(found.stdout)
     state = 12 * llama.preset("7b").num_params / 16  # float32 parameters and two moments, split over 16
     assert specialised["fits"] and specialised["arguments"] == pytest.approx(state, rel=0.01)
+    sampled = {name: size / 2**30 for name, size in general["programs"].items()}
+    assert list(sampled) == ["held-out loss", "prefill", "decode"] and max(sampled.values()) < 8
     assert general["rows"] == 64 and general["temporaries"] > specialised["temporaries"]
     needed = collectives.needed_by_fsdp(llama.preset("7b").num_params, 6.48e9, 16, 2, 2)
     assert needed < sum(specialised["collectives"].values()) < 1.1 * needed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "topology", "slices", "rows", "fits"),
+    [
+        ("7b", "v5p:2x2x2", 1, 16, True),
+        ("7b", "v6e:4x4", 1, 16, True),
+        ("7b", "v5e:4x4", 2, 32, True),
+        ("7b", "tpu7x:2x2x1", 1, 16, True),
+        ("33b", "v5e:16x16", 1, 256, True),
+        ("65b", "v6e:2x4", 1, 8, False),
+    ],
+)
+def test_the_step_compiles_for(model, topology, slices, rows, fits):
+    """State as counted, and no more sent than fully sharded data parallelism needs (and gradients between slices)."""
+    needs_compiler()
+    config, described = llama.preset(model), aot.find_topology(topology, slices)
+    mesh = aot.make_mesh(described, MeshConfig())
+    compiled = aot.compile_step(
+        config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), mesh, described, rows=rows, length=2048,
+        domains=3, accumulation=1,
+    )  # fmt: skip
+    assert compiled.fits == fits, compiled.message
+    if not fits:
+        assert compiled.message and compiled.total > compiled.limit
+        return
+    shards = len(described.devices) // slices
+    assert compiled.arguments == pytest.approx(12 * config.num_params / shards, rel=0.01)
+    needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
+    between = 2 * 2 * config.num_params / shards * (slices > 1)
+    assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * (needed + between)
 
 
 @pytest.mark.slow
