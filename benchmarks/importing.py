@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from sftmix_jax import sharding
-from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.sampling.sampler import abstract_params
 
@@ -42,7 +42,7 @@ def write(folder: Path, config: LlamaConfig) -> None:
             files.setdefault(f"model-{i:03}.safetensors", {})[huggingface.NAMES[path].format(i)] = tensor
     for name, tensors in files.items():
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / name)
-    (folder / "config.json").write_text(json.dumps(huggingface.config_to_hf(config, 1, 2, "bfloat16")))
+    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, 1, 2, "bfloat16")))
 
 
 def anonymous() -> int:
@@ -55,7 +55,7 @@ def read(folder: Path) -> None:
     """Import, with an eye on the memory."""
     import jax
 
-    config = huggingface.read_config(folder)
+    config = hf_config.read(folder)
     mesh = sharding.make_mesh(sharding.MeshConfig())
     before = peak = anonymous()
     going_on = True

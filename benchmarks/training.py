@@ -77,10 +77,10 @@ class Theirs:
         import torch
         import transformers
 
-        from sftmix_jax.models import huggingface
+        from sftmix_jax.models import hf_config
 
         torch.set_num_threads(2)
-        hf = transformers.LlamaConfig(**huggingface.config_to_hf(config, 1, 2, "float32"))
+        hf = transformers.LlamaConfig(**hf_config.fields(config, 1, 2, "float32"))
         self.model = transformers.LlamaForCausalLM(hf)
         self.adamw = torch.optim.AdamW(self.model.parameters(), lr=2e-5, weight_decay=0.0)
 

@@ -43,12 +43,11 @@ done
 
 code=0
 for pid in "${pids[@]}"; do
-  while kill -0 "$pid" 2>/dev/null; do
-    wait "$pid" && ended=0 || ended=$?
-    # a signal to this script ends `wait` early: ask again until the process itself has ended
-    kill -0 "$pid" 2>/dev/null || { [[ $ended -eq 0 || $code -ne 0 ]] || code=$ended; }
+  until wait "$pid"; do
+    ended=$?
+    kill -0 "$pid" 2>/dev/null && continue # a signal to this script ended `wait`, not the process: ask again
+    [[ $code -ne 0 ]] || code=$ended
+    break
   done
-  wait "$pid" 2>/dev/null && ended=0 || ended=$?
-  [[ $ended -eq 0 || $ended -eq 127 || $code -ne 0 ]] || code=$ended
 done
 exit "$code"

@@ -22,7 +22,7 @@ from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
-from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
 from sftmix_jax.training.checkpoints import Checkpoints
@@ -67,7 +67,7 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
             raise UserError(f"config.model.init: '{init}'; must be tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
     if kind == "hf":
         folder = huggingface.find(name)
-        base = Base(huggingface.fingerprint(folder), huggingface.read_config(folder), str(folder), str(folder))
+        base = Base(huggingface.fingerprint(folder), hf_config.read(folder), str(folder), str(folder))
     elif kind == "stage":
         record = read_stage(epath.Path(name))
         base = Base(record["id"], architecture(record), f"{name}/tokenizer", name)
