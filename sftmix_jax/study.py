@@ -2,6 +2,7 @@
 
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR            run it, or go on; then report
 python -m sftmix_jax.study --config studies/rq4.py:7b --list                     experiments, shared stages, cost
+python -m sftmix_jax.study --config studies/rq4.py:7b --list --topology v5e:4x4  the same from the planner, in chip-hours
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR --watch    only look
 python -m sftmix_jax.study --config studies/rq4.py:7b --workdir DIR --emit slurm write a job a stage, for a cluster
 
@@ -28,8 +29,9 @@ from rich.table import Table
 from sftmix_jax import command, processes, report
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
-from sftmix_jax.planning import costs
+from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
+from sftmix_jax.planning.planner import Planned, Planner
 from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.jobs import Job
@@ -44,7 +46,7 @@ def main() -> int:
     chosen = _chosen(study.read(options.config), options.only)
     if options.list or options.dry_run:
         _print_list(chosen, Console())
-        return 0
+        return _print_plans(chosen, options, Console()) if options.topology else 0
     if not options.workdir:
         raise UserError("name a folder for stages and results: --workdir DIR")
     workdir = epath.Path(options.workdir)
@@ -229,6 +231,29 @@ def _print_list(chosen: Study, console: Console) -> None:
         )
 
 
+def _print_plans(chosen: Study, options: argparse.Namespace, console: Console) -> int:
+    """What the planner says of each topology: whether every stage fits, and what all of them cost. → exit code"""
+    every_fits = True
+    for name in options.topology.split(","):
+        planner = Planner(aot.find_topology(name), options.utilisation)
+        naive: list[tuple[str, Planned]] = []
+        for run in chosen.runs:
+            keys = [cost.key for cost in costs.stage_costs(run.experiment)]
+            naive += zip(keys, planner.plan(run.experiment), strict=True)
+        shared = dict(naive)
+        for title, planned in (
+            ("each experiment alone", [p for _, p in naive]),
+            ("shared stages once", shared.values()),
+        ):
+            hours, dollars = (sum(getattr(each, field) for each in planned) for field in ("chip_hours", "dollars"))
+            console.print(f"{name}, {title}: {hours:,.1f} chip-hours, ${dollars:,.0f}")
+        for message in sorted({f"{each.stage}: {each.message}" for each in shared.values() if not each.fits}):
+            every_fits = False
+            console.print(f"{name}, does NOT fit: {message}")
+        console.print(f"at {options.utilisation:.0%} of the chips' peak", style="dim")
+    return 0 if every_fits else 1
+
+
 def _sums(chain: list[StageCost]) -> tuple[str, str, str]:
     steps, tokens, operations = (sum(getattr(c, name) for c in chain) for name in ("steps", "tokens", "flops"))
     return f"{steps:,}", f"{tokens / 1e6:,.2f}M", f"{operations:.2e}"
@@ -241,6 +266,8 @@ def _parse() -> argparse.Namespace:
     add("--config", required=True, help="studies/FILE.py[:SIZE[,SEEDS]]")
     add("--workdir", default="", help="where stages and results go; shared by all machines that work on it")
     add("--list", action="store_true", help="experiments, what they share, and what they cost")
+    add("--topology", default="", help="with --list: what the planner says of these machines, e.g. v5e:4x4,v5p:2x2x2")
+    add("--utilisation", type=float, default=0.4, help="with --topology: of the chips' peak")
     add("--dry_run", action="store_true", help="the same as --list: nothing is run")
     add("--only", default="", help="names of experiments, with * (several: a*,b*)")
     add("--workers", type=int, default=0, help="processes on this machine; by default one a core for tiny models")

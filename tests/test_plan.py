@@ -5,12 +5,13 @@ import json
 import pytest
 from conftest import SMALL, run
 
-from sftmix_jax import experiment, plan
+from sftmix_jax import experiment
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.planning import aot, chips, collectives, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
+from sftmix_jax.planning.planner import Planner
 from sftmix_jax.planning.roofline import Choice
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
@@ -89,15 +90,15 @@ def search_where(monkeypatch, fits):
     """A search in which the compiler is replaced by `fits(mesh, remat, accumulation)`. → what it took, and compiled."""
     compiled = []
 
-    def step(architecture, compute, stage, mesh, topology, length, domains, accumulation):
-        compiled.append((dict(mesh), compute.remat, accumulation))
+    def step(self, setting, stage, accumulation):
+        compiled.append((dict(setting.mesh), setting.compute.remat, accumulation))
         return Compiled(fits(*compiled[-1]), 2**30, 2**30, 2**34, {}, 0.0)
 
-    monkeypatch.setattr(plan, "_step", step)
+    monkeypatch.setattr(Planner, "_step", step)
     monkeypatch.setattr(aot, "make_mesh", lambda topology, mesh: vars(mesh))
     topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(16)), 1)
     config, _ = experiment.parse(["--config", "dmt.py:7b"])
-    return plan.search(config, topology), compiled
+    return Planner(topology).search(config), compiled
 
 
 def test_a_search_takes_the_fastest_looking_layout_that_fits(monkeypatch, capsys):

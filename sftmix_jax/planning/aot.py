@@ -34,6 +34,10 @@ TOPOLOGIES = (
     "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8",
     "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4",
 )  # fmt: skip
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
+}  # fmt: skip
 _KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
 _TOO_LARGE = re.compile(r"(?:[Uu]sed |temporaries \()([\d.]+)([GM])")
 
@@ -75,9 +79,10 @@ def find_topology(name: str, slices: int = 1) -> Topology:
     kind, _, shape = name.partition(":")
     if kind not in chips.CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"topology '{name}': {did_you_mean(name, TOPOLOGIES)}")
-    # The compiler asks the machine for its neighbours; here there are none.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # The compiler asks the machine for its neighbours; here there are none. Nor may jax look for chips of its own.
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    jax.config.update("jax_platforms", "cpu")
     jax.config.update(
         "jax_enable_compilation_cache", False
     )  # programs of machines that are not here cannot be read back

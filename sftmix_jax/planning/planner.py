@@ -1,0 +1,213 @@
+"""A stage on a machine that is not here: whether its programs fit, in how many parts, and what they cost."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from jax.sharding import Mesh
+
+from sftmix_jax import sharding
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.opening import Opening
+from sftmix_jax.planning import aot, costs, flops, roofline
+from sftmix_jax.planning.aot import Compiled, Topology
+from sftmix_jax.planning.chips import GIB
+from sftmix_jax.planning.costs import StageCost
+from sftmix_jax.sharding import MeshConfig
+
+_TRIED = 12  # layouts that a search compiles at most
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One stage on one topology."""
+
+    topology: str
+    chips: int
+    stage: str
+    mesh: dict[str, int]
+    rows: int  # a step
+    accumulation: int  # parts that a step is worked through in
+    length: int
+    remat: str
+    fits: bool
+    arguments: int  # bytes a device
+    temporaries: int
+    limit: int
+    collectives: dict[str, int]
+    programs: dict[str, int]  # bytes a device of what runs beside training: held-out loss, prefill, decode
+    flops_per_token: float
+    steps: int
+    tokens: int
+    expected: bool
+    hours: float  # at the stated utilisation
+    chip_hours: float
+    dollars: float
+    message: str  # of what does not fit
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What all stages of an experiment share on a topology."""
+
+    architecture: LlamaConfig
+    compute: Compute
+    mesh: Mesh
+    domains: int
+
+
+class Planner:
+    """Plans experiments on one topology; what compiles to the same program is compiled once."""
+
+    def __init__(self, topology: Topology, utilisation: float = 0.4):
+        self.topology, self.utilisation = topology, utilisation
+        self._known: dict[Hashable, object] = {}
+
+    def plan(self, config: Experiment) -> list[Planned]:
+        """Every stage of an experiment. Raises UserError for a batch that the mesh cannot divide."""
+        setting = self._setting(config)
+        programs = self._sampler(setting)
+        planned = []
+        for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
+            accumulation, compiled = self._largest_that_fits(setting, stage)
+            held_out = self._held_out(setting, stage)
+            planned.append(
+                self._planned(setting, stage, cost, accumulation, compiled, {"held-out loss": held_out, **programs})
+            )
+        return planned
+
+    def search(self, config: Experiment) -> Experiment:
+        """The experiment with the fastest-looking mesh, parts and remat policy that fit its largest stage.
+
+        Raises UserError where none of the first few does.
+        """
+        every = zip(costs.stage_costs(config), config.stages.items(), strict=True)
+        name, stage = max(every, key=lambda pair: pair[0].tokens)[1]
+        topology, architecture = self.topology, costs.architecture(config)
+        devices, rows = len(topology.devices) // topology.slices, stage.batch.rows // topology.slices
+        looked_at = roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
+        for choice, estimate in looked_at[:_TRIED]:
+            config = copy.deepcopy(config)
+            config.mesh = MeshConfig(choice.data, choice.fsdp, choice.tensor)
+            config.model.compute.remat = choice.remat
+            config.stages[name].batch.accumulation = choice.accumulation
+            compiled = self._step(self._setting(config), config.stages[name], choice.accumulation)
+            self._say(
+                f"{_flags(config, name)}: at best {estimate.seconds:.2f} s a step ({estimate.bound}), "
+                f"{compiled.total / GIB:.1f} GiB, {'fits' if compiled.fits else 'does not fit'}"
+            )
+            if compiled.fits:
+                return config
+        raise UserError(
+            f"{topology.name}: nothing that was tried fits stage '{name}' of {config.name}; take more or larger chips"
+        )
+
+    def _setting(self, config: Experiment) -> _Setting:
+        architecture = costs.architecture(config)
+        domains = {domain for stage in config.stages.values() for domain in stage.mixture}
+        compute = config.model.compute.resolved(architecture, "tpu")
+        return _Setting(architecture, compute, aot.make_mesh(self.topology, config.mesh), len(domains))
+
+    def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
+        """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
+        parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
+        if rows % parts:
+            raise UserError(
+                f"batch of {rows} rows cannot be divided among {parts} devices ({self.topology.name}); set batch.rows "
+                f"to a multiple of {parts}, or use tensor parallelism (--config.mesh.tensor)"
+            )
+        accumulation = stage.batch.accumulation
+        while True:
+            compiled = self._step(setting, stage, accumulation)
+            smaller = accumulation * 2
+            if compiled.fits or rows % smaller or (rows // smaller) % parts:
+                return accumulation, compiled
+            accumulation = smaller
+
+    def _step(self, setting: _Setting, stage: Stage, accumulation: int) -> Compiled:
+        s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
+        key = ("step", s, rows, length, accumulation, repr(stage.optimizer))
+        return self._once(key, f"a step of {rows} × {length}", lambda: aot.compile_step(
+            s.architecture, s.compute, stage.optimizer, s.mesh, self.topology, rows=rows, length=length,
+            domains=s.domains, accumulation=accumulation,
+        ))  # fmt: skip
+
+    def _held_out(self, setting: _Setting, stage: Stage) -> Compiled:
+        s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
+        key = ("held out", s, rows, length, repr(stage.optimizer))
+        return self._once(key, "its held-out loss", lambda: aot.compile_evaluation(
+            s.architecture, s.compute, stage.optimizer, s.mesh, self.topology, rows=rows, length=length,
+            domains=s.domains,
+        ))  # fmt: skip
+
+    def _sampler(self, setting: _Setting) -> dict[str, Compiled]:
+        """Sampling spreads a model over all devices, whatever the training mesh is."""
+        mesh, slots = aot.make_mesh(self.topology, MeshConfig()), Opening().slots
+        return self._once(
+            ("sampler", setting.architecture, setting.compute.dtype), "the sampler",
+            lambda: aot.compile_sampler(setting.architecture, setting.compute, mesh, self.topology, slots),
+        )  # fmt: skip
+
+    def _once(self, key: Hashable, what: str, compile: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._say(f"compiling {what} …")
+            self._known[key] = compile()
+        return self._known[key]  # type: ignore[return-value]
+
+    def _say(self, message: str) -> None:
+        print(f"{self.topology.name}: {message}", file=sys.stderr)
+
+    def _planned(
+        self, setting: _Setting, stage: Stage, cost: StageCost, accumulation: int, compiled: Compiled,
+        programs: dict[str, Compiled],
+    ) -> Planned:  # fmt: skip
+        topology, length = self.topology, _length(setting.architecture, stage)
+        per_token = flops.training_per_token(setting.architecture, length)
+        seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * self.utilisation)
+        chip_hours = topology.chips * seconds / 3600
+        too_large = {name: each for name, each in {"a step": compiled, **programs}.items() if not each.fits}
+        return Planned(
+            topology=topology.name + (f" × {topology.slices}" if topology.slices > 1 else ""),
+            chips=topology.chips,
+            stage=cost.name,
+            mesh=dict(setting.mesh.shape),
+            rows=stage.batch.rows,
+            accumulation=accumulation,
+            length=length,
+            remat=setting.compute.remat,
+            fits=not too_large,
+            arguments=compiled.arguments,
+            temporaries=compiled.temporaries,
+            limit=compiled.limit,
+            collectives=compiled.collectives,
+            programs={name: each.total for name, each in programs.items()},
+            flops_per_token=per_token,
+            steps=cost.steps,
+            tokens=cost.tokens,
+            expected=cost.expected,
+            hours=seconds / 3600,
+            chip_hours=chip_hours,
+            dollars=chip_hours * topology.chip.price,
+            message="; ".join(f"{name}: {each.message or 'too large'}" for name, each in too_large.items()),
+        )
+
+
+def _length(architecture: LlamaConfig, stage: Stage) -> int:
+    return stage.batch.length or min(architecture.max_length, 2048)
+
+
+def _flags(config: Experiment, stage: str) -> str:
+    """How a command line asks for this layout."""
+    mesh = config.mesh
+    return (
+        f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp} --config.mesh.tensor={mesh.tensor} "
+        f"--config.model.compute.remat={config.model.compute.remat} "
+        f"--config.stages.{stage}.batch.accumulation={config.stages[stage].batch.accumulation}"
+    )
