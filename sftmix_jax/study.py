@@ -2,7 +2,7 @@
 
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR            run it, or go on; then report
 python -m sftmix_jax.study --config studies/rq4.py:7b --list                     experiments, shared stages, cost
-python -m sftmix_jax.study --config studies/rq4.py:7b --list --topology v5e:4x4  the same from the planner, in chip-hours
+python -m sftmix_jax.study --config studies/rq4.py:7b --list --topology v5e:4x4  and what the planner says
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR --watch    only look
 python -m sftmix_jax.study --config studies/rq4.py:7b --workdir DIR --emit slurm write a job a stage, for a cluster
 

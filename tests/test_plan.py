@@ -160,7 +160,7 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     ],
 )
 def test_the_step_compiles_for(model, topology, slices, rows, fits):
-    """State as counted, and no more sent than fully sharded data parallelism needs (and gradients between slices)."""
+    """State as counted, and within a slice little more sent than fully sharded data parallelism needs."""
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
     mesh = aot.make_mesh(described, MeshConfig())
@@ -173,10 +173,11 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
         assert compiled.message and compiled.total > compiled.limit
         return
     shards = len(described.devices) // slices
-    assert compiled.arguments == pytest.approx(12 * config.num_params / shards, rel=0.01)
-    needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
-    between = 2 * 2 * config.num_params / shards * (slices > 1)
-    assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * (needed + between)
+    state = 12 * config.num_params / shards
+    assert state <= compiled.arguments < 1.1 * state  # 33B's rows of 26 are padded to 32
+    if slices == 1:
+        needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
+        assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
 
 
 @pytest.mark.slow
@@ -191,3 +192,18 @@ def test_bad_batches_are_named():
     needs_compiler()
     found = run("sftmix_jax.plan", "--config", "dmt.py:7b", "--topology", "v5e:16x16")
     assert found.returncode == 2 and "set batch.rows to a multiple of 256" in found.stderr
+
+
+def test_devices_of_this_machine_stand_for_gpus():
+    """The state as counted, split over as many devices; a shape that is none is an error."""
+    described = aot.find_topology("h200:4")
+    mesh = aot.make_mesh(described, MeshConfig())
+    compiled = aot.compile_step(
+        SMALL, Compute("float32", "none"), OptimizerConfig(), mesh, described, rows=8, length=64, domains=2,
+        accumulation=1,
+    )  # fmt: skip
+    norms = 5 * SMALL.hidden_size  # are not split
+    state, batch = 12 * ((SMALL.num_params - norms) / 4 + norms), 6 * 4 * 8 * 64 / 4
+    assert compiled.fits and compiled.arguments == pytest.approx(state + batch, rel=0.01)
+    with pytest.raises(UserError, match="topology 'h100:8x8': did you mean 'h100:8'"):
+        aot.find_topology("h100:8x8")

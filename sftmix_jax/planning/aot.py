@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -32,12 +33,14 @@ from sftmix_jax.training.step import Trainer, make_trainer
 TOPOLOGIES = (
     "v4:2x2x2", "v4:2x2x4", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16", "v5p:2x2x1",
     "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8",
-    "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4",
+    "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4", "a100:8",
+    "h100:1", "h100:8", "h200:1", "h200:8",
 )  # fmt: skip
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
 }  # fmt: skip
+_MOST_GPUS = 64
 _KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
 _TOO_LARGE = re.compile(r"(?:[Uu]sed |temporaries \()([\d.]+)([GM])")
 
@@ -75,8 +78,10 @@ class Compiled:
 
 
 def find_topology(name: str, slices: int = 1) -> Topology:
-    """`v5p:2x2x4` → its devices, as the TPU compiler knows them. Raises UserError."""
+    """`v5p:2x2x4` → its devices, as the TPU compiler knows them; `h100:8` → as many CPU devices. Raises UserError."""
     kind, _, shape = name.partition(":")
+    if kind in chips.CHIPS and chips.CHIPS[kind].backend == "gpu" and re.fullmatch(r"[1-9]\d*", shape) and slices == 1:
+        return Topology(name, kind, chips.CHIPS[kind], _cpu_devices(int(shape)), 1)
     if kind not in chips.CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"topology '{name}': {did_you_mean(name, TOPOLOGIES)}")
     # The compiler asks the machine for its neighbours; here there are none. Nor may jax look for chips of its own.
@@ -97,6 +102,16 @@ def find_topology(name: str, slices: int = 1) -> Topology:
         first = str(error).splitlines()[0]
         raise UserError(f"topology '{name}': {did_you_mean(name, TOPOLOGIES)} (the compiler says: {first})") from None
     return Topology(name, kind, chips.find_chip(kind), tuple(described.devices), slices)
+
+
+def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
+    """Devices that stand for GPUs: no GPU compiler runs without a GPU, but XLA splits and counts the same program."""
+    jax.config.update("jax_platforms", "cpu")
+    with contextlib.suppress(RuntimeError):  # CPU devices are there already, and stay as many as they are
+        jax.config.update("jax_num_cpu_devices", max(count, _MOST_GPUS))
+    if len(jax.devices()) < count:
+        raise UserError(f"{count} GPUs: up to {len(jax.devices())} can be planned for")
+    return tuple(jax.devices()[:count])
 
 
 def make_mesh(topology: Topology, config: MeshConfig) -> Mesh:

@@ -21,6 +21,8 @@ class Chip:
     links: float  # to the other chips of a slice, bytes a second, all links together, one way
     price: float  # dollars an hour
     devices: int = 1  # that JAX sees of it
+    backend: str = "tpu"
+    reserved: float = 0.5 * GIB  # bytes of a device that the runtime keeps for itself
 
 
 CHIPS: dict[str, Chip] = {
@@ -29,8 +31,11 @@ CHIPS: dict[str, Chip] = {
     "v5p": Chip(95 * GIB, 459e12, 2.765e12, 600e9, 4.20),
     "v6e": Chip(32 * GIB, 918e12, 1.640e12, 448e9, 2.70),
     "tpu7x": Chip(192 * GIB, 2307e12, 7.380e12, 1200e9, 12.00, devices=2),
+    # Of a GPU JAX takes nine tenths (launch/gpu.sh).
+    "a100": Chip(80e9, 312e12, 2.039e12, 300e9, 3.00, backend="gpu", reserved=8e9),
+    "h100": Chip(80e9, 989e12, 3.350e12, 450e9, 5.00, backend="gpu", reserved=8e9),
+    "h200": Chip(141e9, 989e12, 4.800e12, 450e9, 6.00, backend="gpu", reserved=14e9),
 }
-_RESERVED = 0.5 * GIB  # what the runtime keeps for itself
 
 
 def find_chip(name: str) -> Chip:
@@ -42,4 +47,4 @@ def find_chip(name: str) -> Chip:
 
 def usable(chip: Chip) -> float:
     """Bytes of one device that a program can have."""
-    return chip.memory / chip.devices - _RESERVED
+    return chip.memory / chip.devices - chip.reserved

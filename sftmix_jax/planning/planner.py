@@ -112,7 +112,7 @@ class Planner:
     def _setting(self, config: Experiment) -> _Setting:
         architecture = costs.architecture(config)
         domains = {domain for stage in config.stages.values() for domain in stage.mixture}
-        compute = config.model.compute.resolved(architecture, "tpu")
+        compute = config.model.compute.resolved(architecture, self.topology.chip.backend)
         return _Setting(architecture, compute, aot.make_mesh(self.topology, config.mesh), len(domains))
 
     def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
