@@ -208,3 +208,18 @@ def test_a_failing_experiment_does_not_stop_the_others(small, tmp_path):
     assert len(done) == 2  # the shared first stage, and the other experiment's second
     page = (tmp_path / "w" / "report" / "index.html").read_text()
     assert ("Not there yet" in page and "did you mean &#x27;adamw&#x27;" in page) or "adamm" in page
+
+
+def test_a_study_is_priced_by_the_planner():
+    found = run(
+        "sftmix_jax.study",
+        "--config",
+        "studies/rq4.py:tiny,1",
+        "--list",
+        "--only",
+        "multitask*",
+        "--topology",
+        "h200:1",
+    )
+    assert found.returncode == 0, found.stderr
+    assert "h200:1, shared stages once: 0.0 chip-hours" in found.stdout and "does NOT fit" not in found.stdout
