@@ -73,6 +73,8 @@ class Planner:
     def plan(self, config: Experiment) -> list[Planned]:
         """Every stage of an experiment. Raises UserError for a batch that the mesh cannot divide."""
         setting = self._setting(config)
+        for stage in config.stages.values():
+            self._check_rows(setting, stage)
         programs = self._sampler(setting)
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
@@ -115,14 +117,17 @@ class Planner:
         compute = config.model.compute.resolved(architecture, self.topology.chip.backend)
         return _Setting(architecture, compute, aot.make_mesh(self.topology, config.mesh), len(domains))
 
-    def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
-        """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
+    def _check_rows(self, setting: _Setting, stage: Stage) -> None:
         parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
         if rows % parts:
             raise UserError(
                 f"batch of {rows} rows cannot be divided among {parts} devices ({self.topology.name}); set batch.rows "
                 f"to a multiple of {parts}, or use tensor parallelism (--config.mesh.tensor)"
             )
+
+    def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
+        """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
+        parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
         accumulation = stage.batch.accumulation
         while True:
             compiled = self._step(setting, stage, accumulation)
