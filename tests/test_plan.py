@@ -160,7 +160,10 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     ],
 )
 def test_the_step_compiles_for(model, topology, slices, rows, fits):
-    """State as counted, and within a slice little more sent than fully sharded data parallelism needs."""
+    """State as counted, and little more sent than fully sharded data parallelism needs.
+
+    On 256 chips and between slices the compiler reduces gradients whole, which is once more what scattering them takes.
+    """
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
     mesh = aot.make_mesh(described, MeshConfig())
@@ -175,9 +178,10 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     shards = len(described.devices) // slices
     state = 12 * config.num_params / shards
     assert state <= compiled.arguments < 1.1 * state  # 33B's rows of 26 are padded to 32
-    if slices == 1:
-        needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
-        assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
+    needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
+    if shards == 256 or slices > 1:
+        needed += 2 * config.num_params
+    assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
 
 
 @pytest.mark.slow
