@@ -76,7 +76,7 @@ def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monke
         return right(q, k, v, jnp.ones_like(segment_ids), interpret=interpret)  # documents see each other
 
     def broken(*_, **__):
-        raise NotImplementedError("no such chip")
+        raise RuntimeError("no such chip")
 
     for kernel, said in ((blind, "differs from the plain path by"), (broken, "does not run here (no such chip)")):
         monkeypatch.setattr(kernels, "_splash", kernel)
