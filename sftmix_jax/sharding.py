@@ -115,6 +115,24 @@ def _gather_backward(
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
+def sum_parts(mesh: Mesh | None, parts: jax.Array, columns: str | None) -> jax.Array:
+    """What each part of the batch has found for a weight [D, V], [P, D, V], summed and split as the weight is.
+
+    `columns` is the logical axis of V.
+    """
+    if mesh is None or mesh.size == 1:
+        return parts.sum(axis=0)
+
+    def reduced(mine: jax.Array) -> jax.Array:
+        mine = jax.lax.psum_scatter(mine[0], RULES["embed"], scatter_dimension=0, tiled=True)
+        return jax.lax.psum(mine, "data") if mesh.shape["data"] > 1 else mine
+
+    return jax.shard_map(
+        reduced, mesh=mesh, in_specs=sharding(mesh, ("batch", None, columns)).spec,
+        out_specs=sharding(mesh, ("embed", columns)).spec, check_vma=False,
+    )(parts)  # fmt: skip
+
+
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])

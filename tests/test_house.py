@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "tiny": set(),
     "models": {"sharding"},
     "data": {"tiny"},
-    "training": {"models", "data", "sharding", "processes"},
+    "training": {"compilation", "models", "data", "sharding", "processes"},
     "sampling": {"models", "data", "sharding"},
     "evaluation": {"sampling", "data", "desk", "identity", "files", "processes"},
     "probes": {"models", "data", "training", "sharding"},

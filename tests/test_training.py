@@ -58,7 +58,7 @@ def test_loss_equals_a_float64_reference():
     """Cross-entropy of each domain's masked tokens, recomputed in float64 from the hidden states."""
     params, b = random_model(), batch()
     model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
-    sums = loss.loss_sums(model, {k: jnp.asarray(v) for k, v in b.items()}, 2)
+    _, sums = loss.loss_sums(model, {k: jnp.asarray(v) for k, v in b.items()}, 2)
     hidden = np.asarray(model(*(jnp.asarray(b[k]) for k in ("tokens", "segment_ids", "positions"))), np.float64)
     logits = hidden @ np.asarray(params["head"], np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
@@ -70,18 +70,40 @@ def test_loss_equals_a_float64_reference():
         np.testing.assert_allclose(sums.loss[domain], nll[mine].sum(), rtol=1e-5)
 
 
-def test_chunked_loss_equals_whole_loss(monkeypatch):
+def plain_loss(params: llama.Params, b: dict[str, jax.Array]) -> jax.Array:
+    """The summed loss with all logits at once, for jax to differentiate."""
+    model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
+    logits = model.logits(model(b["tokens"], b["segment_ids"], b["positions"]))
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), b["targets"][..., None], -1)[..., 0]
+    return -(log_p * b["loss_mask"]).sum()
+
+
+@pytest.mark.parametrize("chunks", [1, 4, 8])
+@pytest.mark.parametrize("trained", ["some", "none", "all", "one row"])
+def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatch, chunks, trained):
+    """In chunks of sorted tokens, of which those without a trained one are left out."""
     params, b = random_model(), {k: jnp.asarray(v) for k, v in batch().items()}
+    rows = jnp.arange(8)[:, None]
+    everything = (b["segment_ids"] > 0).astype(jnp.int32)
+    b["loss_mask"] = {
+        "some": b["loss_mask"], "none": 0 * everything, "all": everything, "one row": everything * (rows == 3)
+    }[trained]  # fmt: skip
+    monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * SMALL.vocab_size // chunks)
 
-    def value_and_grad():
-        def total(p):
-            return loss.loss_sums(llama.bind(llama.build(SMALL, FLOAT32)[0], p), b, 2).loss.sum()
+    def ours(params):
+        return loss.loss_sums(llama.bind(llama.build(SMALL, FLOAT32)[0], params), b, 2)[0]
 
-        return jax.value_and_grad(total)(params)
+    found, wanted = (jax.jit(jax.value_and_grad(f))(params) for f in (ours, lambda params: plain_loss(params, b)))
+    jax.tree.map(lambda a, c: np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4), found, wanted)
 
-    whole = value_and_grad()
-    monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * 61 // 5)
-    jax.tree.map(lambda a, c: np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4), whole, value_and_grad())
+
+def test_a_chunk_without_trained_tokens_is_not_worked_through(monkeypatch):
+    """With the logits of every chunk made not-a-number, a batch without trained tokens has a loss of 0."""
+    b = {k: jnp.asarray(v) for k, v in batch().items()}
+    broken = random_model() | {"head": jnp.full((SMALL.hidden_size, SMALL.vocab_size), jnp.nan)}
+    model = llama.bind(llama.build(SMALL, FLOAT32)[0], broken)
+    assert np.isnan(loss.loss_sums(model, b, 2)[0])
+    assert loss.loss_sums(model, b | {"loss_mask": 0 * b["loss_mask"]}, 2)[0] == 0
 
 
 @pytest.mark.parametrize(

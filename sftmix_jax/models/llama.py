@@ -184,16 +184,15 @@ class Llama(nnx.Module):
             self.head = _param(rngs, std, (D, V), ("embed", "vocab"))
 
     @property
-    def head_weight(self) -> Array:
-        """The output projection in the compute dtype, [D, V]."""
-        weight = self.embed[...].T if self.config.tied else self.head[...]
-        return weight.astype(self.compute.dtype)
+    def head_param(self) -> Array:
+        """The output projection as it is kept, [D, V]."""
+        return self.embed[...].T if self.config.tied else self.head[...]
 
     def logits(self, hidden: Array) -> Array:
         """Hidden states [..., D] → float32 logits [..., V]."""
         with jax.named_scope("logits"):
             rows = hidden.reshape(-1, hidden.shape[-1])
-            logits = jnp.dot(rows, self.head_weight, preferred_element_type=jnp.float32)
+            logits = jnp.dot(rows, self.head_param.astype(hidden.dtype), preferred_element_type=jnp.float32)
             return logits.reshape(*hidden.shape[:-1], -1)
 
     def _run(

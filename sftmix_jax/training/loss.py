@@ -1,17 +1,26 @@
-"""Next-token loss as sums, so that batches, parts and hosts add up exactly; divided at the very end."""
+"""Next-token loss as sums, so that batches, parts and hosts add up exactly; divided at the very end.
+
+Logits are made for the tokens that are trained on, chunk by chunk, and their gradient with them: fine-tuning masks
+half of its tokens or more, and with the vocabularies of today the head is a tenth (7B) to most (tiny) of a step.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
+from sftmix_jax import sharding
 from sftmix_jax.models.llama import Llama
 
-# The float32 logits that may exist at once on a device; more are worked through in chunks under remat.
+# The float32 logits that may exist at once on a device.
 LOGITS_BYTES = 256 * 2**20
+# Chunks are small enough to leave out what is masked, and hold so many tokens of a device that products stay large.
+CHUNKS, CHUNK_TOKENS = 8, 512
 
 
 class LossSums(NamedTuple):
@@ -21,33 +30,109 @@ class LossSums(NamedTuple):
     tokens: Array
 
 
-def token_losses(model: Llama, hidden: Array, targets: Array, batch_parts: int = 1) -> Array:
-    """Cross-entropy of each target, float32 [B, T], from hidden states [B, T, D].
+def loss_sums(model: Llama, batch: dict[str, Array], domains: int) -> tuple[Array, LossSums]:
+    """The loss to differentiate, summed over all trained tokens, and the same by domain to report."""
+    hidden = model(batch["tokens"], batch["segment_ids"], batch["positions"])
+    # Trained tokens first, row by row: the chunks behind the longest row's last are never worked through.
+    order = jnp.argsort(batch["loss_mask"] == 0, axis=1, stable=True)
+    targets, mask, domain_ids = (
+        jnp.take_along_axis(batch[key], order, axis=1) for key in ("targets", "loss_mask", "domain_ids")
+    )
+    with jax.named_scope("loss"):
+        total, losses = _cross_entropy(model.mesh, hidden, model.head_param, order, targets, mask)
+    mine = [mask.astype(jnp.float32) * (domain_ids == domain) for domain in range(domains)]
+    return total, LossSums(jnp.stack([(losses * m).sum() for m in mine]), jnp.stack([m.sum() for m in mine]))
 
-    `batch_parts`: into how many parts the mesh splits B.
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _cross_entropy(
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array
+) -> tuple[Array, Array]:
+    """Cross-entropy of each target, its sum and float32 [B, T]; only the sum has a gradient.
+
+    hidden [B, T, D], head [D, V]; `order` int32 [B, T] sorts the tokens of a row, `targets` and `mask` are sorted so.
+    """
+    losses, _, _ = _in_chunks(mesh, hidden, head, order, targets, mask, differentiate=False)
+    return losses.sum(), losses
+
+
+def _forward(
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    losses, d_hidden, d_head = _in_chunks(mesh, hidden, head, order, targets, mask, differentiate=True)
+    return (losses.sum(), losses), (d_hidden, d_head)
+
+
+def _backward(mesh: Mesh | None, kept: tuple[Array, Array], d_out: tuple[Array, Array]) -> tuple[Array | None, ...]:
+    d_total, (d_hidden, d_head) = d_out[0], kept
+    return (d_hidden * d_total).astype(d_hidden.dtype), d_head * d_total, None, None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _in_chunks(
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array, *, differentiate: bool
+) -> tuple[Array, Array, Array]:
+    """Losses float32 [B, T] in the sorted order, and the gradients of their sum: of `hidden` and of `head`.
+
+    Letters: C chunks, P parts of the batch (one a device along its axes), n tokens of a part in a chunk. A part adds up
+    its own gradient of the head; the parts are summed once, at the end.
     """
     B, T, _ = hidden.shape
+    P = sharding.batch_parts(mesh) if mesh is not None else 1
+    C = _chunks(B * T // P, T, head.shape[1])
+    vocab = "vocab" if mesh is not None and head.shape[1] % mesh.shape["tensor"] == 0 else None
 
-    def chunk_losses(hidden: Array, targets: Array) -> Array:
-        logits = model.logits(hidden)
-        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        return jax.nn.logsumexp(logits, axis=-1) - chosen
+    def placed(x: Array, *axes: str | None) -> Array:
+        return x if mesh is None else jax.lax.with_sharding_constraint(x, sharding.sharding(mesh, axes))
 
-    wanted = -(-(4 * B * T * model.config.vocab_size) // (batch_parts * LOGITS_BYTES))
-    chunks = next(n for n in range(min(wanted, T), T + 1) if T % n == 0)
-    with jax.named_scope("loss"):
-        if chunks == 1:
-            return chunk_losses(hidden, targets)
-        hidden = jnp.moveaxis(hidden.reshape(B, chunks, T // chunks, -1), 1, 0)
-        targets = jnp.moveaxis(targets.reshape(B, chunks, T // chunks), 1, 0)
-        losses = jax.lax.map(lambda cut: jax.checkpoint(chunk_losses)(*cut), (hidden, targets))
-        return jnp.moveaxis(losses, 0, 1).reshape(B, T)
+    def cut(x: Array) -> Array:
+        """[B, T, …] → [C, P, n, …]"""
+        x = x.reshape(P, B // P, C, T // C, *x.shape[2:])
+        return jnp.moveaxis(x, 2, 0).reshape(C, P, -1, *x.shape[4:])
+
+    def joined(x: Array) -> Array:
+        """[C, P, n, …] → [B, T, …]"""
+        x = x.reshape(C, P, B // P, T // C, *x.shape[3:])
+        return jnp.moveaxis(x, 0, 2).reshape(B, T, *x.shape[4:])
+
+    weight = placed(head.astype(hidden.dtype), None, vocab)
+    sorted_hidden = cut(jnp.take_along_axis(hidden, order[..., None], axis=1))
+    targets, trained = cut(targets), cut(mask > 0)
+
+    def chunk(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        losses, d_hidden, d_head = carry
+        h, target, used = sorted_hidden[i], targets[i], trained[i]  # [P, n, D], [P, n], [P, n]
+        logits = jnp.einsum("pnd,dv->pnv", h, weight, preferred_element_type=jnp.float32)
+        most = logits.max(axis=-1, keepdims=True)
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)
+        weights = jnp.exp(logits - most)
+        total = weights.sum(axis=-1, keepdims=True)
+        losses = losses.at[i].set(jnp.where(used, (most + jnp.log(total) - chosen)[..., 0], 0.0))
+        if differentiate:
+            hit = jnp.arange(logits.shape[-1]) == jnp.where(used, target, -1)[..., None]
+            d_logits = (weights * (used[..., None] / total) - hit).astype(h.dtype)
+            d_hidden = d_hidden.at[i].set(jnp.einsum("pnv,dv->pnd", d_logits, weight))
+            d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
+        return losses, d_hidden, d_head
+
+    losses = jnp.zeros(targets.shape, jnp.float32)
+    d_hidden = jnp.zeros_like(sorted_hidden if differentiate else losses)
+    d_head = jnp.zeros((P, *head.shape) if differentiate else (P, 1, 1), jnp.float32)
+    d_head = placed(d_head, "batch", None, vocab if differentiate else None)
+    longest = (mask > 0).sum(axis=1).max()
+    losses, d_hidden, d_head = jax.lax.fori_loop(0, -(-longest // (T // C)), chunk, (losses, d_hidden, d_head))
+    if differentiate:
+        back = jnp.argsort(order, axis=1)[..., None]
+        d_hidden = jnp.take_along_axis(joined(d_hidden), back, axis=1)
+        d_head = sharding.sum_parts(mesh, d_head.astype(hidden.dtype), vocab).astype(head.dtype)
+        # Together: else the compiler keeps the parts, whole, until the layers' backward pass is done.
+        d_hidden, d_head = jax.lax.optimization_barrier((d_hidden, d_head))
+    return joined(losses), d_hidden, d_head
 
 
-def loss_sums(model: Llama, batch: dict[str, Array], domains: int, batch_parts: int = 1) -> LossSums:
-    """Loss and trained tokens of each domain."""
-    hidden = model(batch["tokens"], batch["segment_ids"], batch["positions"])
-    losses = token_losses(model, hidden, batch["targets"], batch_parts)
-    mask = batch["loss_mask"].astype(jnp.float32)
-    mine = [mask * (batch["domain_ids"] == domain) for domain in range(domains)]
-    return LossSums(jnp.stack([(losses * m).sum() for m in mine]), jnp.stack([m.sum() for m in mine]))
+def _chunks(tokens: int, T: int, vocab: int) -> int:
+    """Into how many chunks a row of T is cut, where a device holds so many tokens: a divisor of T."""
+    least = max(-(-4 * tokens * vocab // LOGITS_BYTES), min(CHUNKS, tokens // CHUNK_TOKENS), 1)
+    return next(count for count in range(min(least, T), T + 1) if T % count == 0)

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
+from sftmix_jax import compilation, sharding
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
 from sftmix_jax.training import precision
@@ -71,10 +71,9 @@ def make_trainer(
     )
     state_shardings = TrainState(param_shardings, opt_shardings)
     batch_sharding = sharding.sharding(mesh, ("batch", None))
-    parts = sharding.batch_parts(mesh)
 
-    def sums(params: Params, batch: Batch) -> LossSums:
-        return loss_sums(llama.bind(definition, params, mesh), batch, domains, parts)
+    def sums(params: Params, batch: Batch) -> tuple[Array, LossSums]:
+        return loss_sums(llama.bind(definition, params, mesh), batch, domains)
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
@@ -90,28 +89,27 @@ def make_trainer(
         opt_state = precision.narrow_moments(optimizer, opt_state, kept.moments, for_moments)
         return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
 
+    told = compilation.options(mesh.devices.flat[0].platform)
     return Trainer(
         mesh,
         TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings)),
         jax.jit(init_optimizer, out_shardings=opt_shardings),
         jax.jit(
             train_step, in_shardings=(state_shardings, batch_sharding, replicated),
-            out_shardings=(state_shardings, replicated), donate_argnums=0,
+            out_shardings=(state_shardings, replicated), donate_argnums=0, compiler_options=told,
         ),
-        jax.jit(sums, in_shardings=(param_shardings, batch_sharding), out_shardings=replicated),
+        jax.jit(
+            lambda params, batch: sums(params, batch)[1], in_shardings=(param_shardings, batch_sharding),
+            out_shardings=replicated, compiler_options=told,
+        ),
     )  # fmt: skip
 
 
 def _gradients(
-    sums: Callable[[Params, Batch], LossSums], params: Params, batch: Batch, accumulation: int
+    sums: Callable[[Params, Batch], tuple[Array, LossSums]], params: Params, batch: Batch, accumulation: int
 ) -> tuple[Params, LossSums]:
     """Gradients of the summed loss, and the sums themselves; the batch in `accumulation` parts, added up."""
-
-    def total(params: Params, batch: Batch) -> tuple[Array, LossSums]:
-        measured = sums(params, batch)
-        return measured.loss.sum(), measured
-
-    gradient = jax.grad(total, has_aux=True)
+    gradient = jax.grad(sums, has_aux=True)
     if accumulation == 1:
         return gradient(params, batch)
 
