@@ -14,7 +14,7 @@ from sftmix_jax import sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.sharding import MeshConfig
-from sftmix_jax.training import checkpoints, loss, precision
+from sftmix_jax.training import checkpoints, loss, metrics, precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
@@ -328,3 +328,14 @@ def test_a_narrow_state_is_resumed_bit_for_bit(tmp_path):
 def test_unknown_state_dtypes_name_the_nearest():
     with pytest.raises(UserError, match=r"optimizer\.state: .bfloat61.; did you mean .bfloat16.\?"):
         precision.find("bfloat61")
+
+
+def test_metrics_of_a_cut_off_run_are_written_again(tmp_path):
+    """From a checkpoint of step 10 on: its held-out losses and all that came later are dropped."""
+    config = metrics.LoggingConfig()
+    lines = [{"step": 5, "held_out/a": 1.0}, {"step": 9, "loss": 1.0}, {"step": 10, "loss": 1.0}]
+    later = [{"step": 10, "held_out/a": 1.0}, {"step": 11, "loss": 1.0}]
+    text = "".join(json.dumps(line) + "\n" for line in lines + later)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 12, "lo')
+    metrics.MetricsFile(epath.Path(tmp_path), config, 10).close()
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines

@@ -166,30 +166,37 @@ def train(
         reporter.held_out(step, losses)
         return losses
 
+    def measured_at(step: int) -> bool:
+        return bool(logging.held_out_every) and step % logging.held_out_every == 0 and 0 < step < steps
+
+    waiting: tuple[int, StepMetrics, int] | None = None
+
+    def report() -> None:
+        nonlocal waiting
+        if waiting:
+            reporter.step(*waiting)
+        waiting = None
+
     try:
+        if measured_at(first):
+            held_out_losses(first)
         with stop_requests() as stop_asked:
-            waiting: tuple[int, StepMetrics, int] | None = None
             for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
                 on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
                 state, measured = trainer.train_step(state, on_device, rates[step - 1])
-                # Read the step before while the device works on this one.
-                if waiting:
-                    reporter.step(*waiting)
+                report()  # of the step before, while the device works on this one
                 waiting = (step, measured, plan.tokens(step - 1))
-                if (code := stop_asked(step)) is not None:
-                    reporter.step(*waiting)
+                code = stop_asked(step)
+                saving = code is not None or step == steps or step % checkpoints.every == 0
+                if saving or measured_at(step):
+                    report()  # a checkpoint's steps are all in metrics.jsonl
+                if saving:
                     save(step)
+                if code is not None:
                     saves.wait()
                     raise Stopped(code)
-                if step == steps:
-                    break
-                if step % checkpoints.every == 0:
-                    save(step)
-                if logging.held_out_every and step % logging.held_out_every == 0:
+                if measured_at(step):
                     held_out_losses(step)
-            if waiting:
-                reporter.step(*waiting)
-                save(steps)
             final = held_out_losses(steps)
             saves.wait()
         return Outcome(state, clock.seconds(), final)

@@ -24,16 +24,18 @@ class MetricsFile:
     """metrics.jsonl, and the trackers asked for beside it."""
 
     def __init__(self, folder: epath.Path, config: LoggingConfig, start: int):
-        """Lines beyond step `start` belong to a run that was cut off: they will be written again."""
+        """What comes after step `start` belongs to a run that was cut off, and will be written again: later lines, and
+        the held-out losses of that step, which are measured after its checkpoint."""
         file = folder / "metrics.jsonl"
         kept = []
         if file.exists():
             for line in file.read_text().splitlines():
                 try:
-                    if json.loads(line)["step"] <= start:
-                        kept.append(line)
+                    record = json.loads(line)
                 except ValueError:
                     break  # a half-written last line
+                if record["step"] < start or (record["step"] == start and "loss" in record):
+                    kept.append(line)
         file.write_text("".join(f"{line}\n" for line in kept))
         self._stream: TextIO = file.open("a")
         self._trackers = _trackers(folder, config)
