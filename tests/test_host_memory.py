@@ -22,10 +22,13 @@ def through_a_wide_layer(x, wide, narrow):  # 64 MiB between the two products
 arrays = jnp.ones((4096, 64)), jnp.ones((64, 4096)), jnp.ones((4096, 1))
 for _ in range(12):
     through_a_wide_layer(*arrays).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    through_a_wide_layer(*arrays).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+windows = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        through_a_wide_layer(*arrays).block_until_ready()
+    windows.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(windows)[3])
 """
 
 
@@ -38,4 +41,4 @@ def test_a_steps_temporary_memory_is_not_faulted_in_again():
     )
     if given_back < 6 * (64 << 20) // 4096:
         pytest.skip(f"only {given_back} faults: this jaxlib keeps its memory by itself")
-    assert kept < given_back / 3  # small arrays may take a piece of what was freed, so a few times it is made anew
+    assert kept < given_back / 100  # small arrays may take a piece of what was freed: then it is made anew, once

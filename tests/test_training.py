@@ -1,5 +1,6 @@
 """Loss, step, schedule and checkpoints."""
 
+import dataclasses
 import json
 
 import jax
@@ -95,6 +96,19 @@ def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatc
 
     found, wanted = (jax.jit(jax.value_and_grad(f))(params) for f in (ours, lambda params: plain_loss(params, b)))
     jax.tree.map(lambda a, c: np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4), found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradients_have_the_dtype_of_their_parameters(tied, dtype):
+    config, compute = dataclasses.replace(SMALL, tied=tied), llama.Compute("bfloat16", "none")
+    definition, abstract, _ = llama.build(config, compute)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract)
+    on_batch = {k: jnp.asarray(v) for k, v in batch().items()}
+    found = jax.eval_shape(
+        jax.grad(lambda params: loss.loss_sums(llama.bind(definition, params), on_batch, 2)[0]), params
+    )
+    assert {str(x.dtype) for x in jax.tree.leaves(found)} == {dtype}
 
 
 def test_a_chunk_without_trained_tokens_is_not_worked_through(monkeypatch):

@@ -65,7 +65,7 @@ def _forward(
 
 def _backward(mesh: Mesh | None, kept: tuple[Array, Array], d_out: tuple[Array, Array]) -> tuple[Array | None, ...]:
     d_total, (d_hidden, d_head) = d_out[0], kept
-    return (d_hidden * d_total).astype(d_hidden.dtype), d_head * d_total, None, None, None
+    return (d_hidden * d_total).astype(d_hidden.dtype), (d_head * d_total).astype(d_head.dtype), None, None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
