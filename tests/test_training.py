@@ -111,7 +111,7 @@ def test_gradients_have_the_dtype_of_their_parameters(tied, dtype):
     assert {str(x.dtype) for x in jax.tree.leaves(found)} == {dtype}
 
 
-def test_a_chunk_without_trained_tokens_is_not_worked_through(monkeypatch):
+def test_a_chunk_without_trained_tokens_is_not_worked_through():
     """With the logits of every chunk made not-a-number, a batch without trained tokens has a loss of 0."""
     b = {k: jnp.asarray(v) for k, v in batch().items()}
     broken = random_model() | {"head": jnp.full((SMALL.hidden_size, SMALL.vocab_size), jnp.nan)}
