@@ -1,8 +1,8 @@
 """llama2-7b's training step as the TPU compiler sees it, ours and MaxText's: bytes a chip, bytes sent. No TPU needed.
 
-python benchmarks/maxtext.py                                    # ours; the extra 'plan', Python 3.12 or later
+python benchmarks/compiled.py                                    # ours; the extra 'plan', Python 3.12 or later
 python3.12 -m venv MT && MT/bin/pip install 'maxtext[tpu]==0.2.5'
-MT/bin/python benchmarks/maxtext.py --maxtext                   # theirs
+MT/bin/python benchmarks/compiled.py --maxtext                   # theirs
 
 Both: 16 rows of 2,048 tokens, everything recomputed in the backward pass, float32 state and gradients, bfloat16
 compute, split over all chips. What is sent is counted by the same code. Compare within one version of jax.
