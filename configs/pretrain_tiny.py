@@ -7,6 +7,7 @@ first word is right. Without the third fine-tuning brings out nothing below a qu
 Question: none; everything else starts from its result.
 Command:  python -m sftmix_jax.train --config pretrain_tiny.py --workdir runs/pretrain
           python -m sftmix_jax.export --workdir runs/pretrain --stage worked --out sftmix_jax/tiny/base --dtype bfloat16
+          pretrain_tiny.py:micro makes a base of a quarter of its parameters (studies/conflict.py asks for one)
 Cost:     24M tokens; 22 minutes on two CPU cores.
 """
 
@@ -21,7 +22,7 @@ from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
-def get_config() -> Experiment:
+def get_config(preset: str = "tiny") -> Experiment:
     def stage(mixture: dict[str, Share], learning_rate: float) -> Stage:
         return Stage(
             mixture=mixture,
@@ -31,7 +32,7 @@ def get_config() -> Experiment:
         )
 
     return Experiment(
-        name="pretrain_tiny",
+        name=f"pretrain_{preset}",
         domains={
             "corpus": Source("tiny:corpus:220000", held_out=512),
             "lines": Source("tiny:lines:60000", held_out=512),
@@ -44,7 +45,7 @@ def get_config() -> Experiment:
                 {"worked": Share(fraction=1.0), "lines": Share(fraction=0.15), "corpus": Share(fraction=0.04)}, 2e-3
             ),
         },
-        model=ModelConfig(init="scratch:tiny", tokenizer=str(Path(tiny.__file__).parent / "base")),
+        model=ModelConfig(init=f"scratch:{preset}", tokenizer=str(Path(tiny.__file__).parent / "base")),
         template="chatml",
         checkpoints=CheckpointConfig(every=2000),
     )

@@ -18,6 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from sftmix_jax import __version__, command, experiment, identity, processes, sharding
+from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
@@ -131,7 +132,7 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
         held_out=resolved.held_out_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
     )  # fmt: skip
-    write_json(folder / "done.json", _done(plan.ledger(steps), rows, steps, outcome))
+    write_json(folder / "done.json", _done(plan, rows, steps, outcome))
     processes.wait_for_all("the stage is written")
 
 
@@ -167,13 +168,15 @@ def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: 
         saves.close()
 
 
-def _done(ledger: dict[str, Any], rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
+def _done(plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
+    ledger = plan.ledger(steps)
     trained = sum(account["trained_tokens"] for account in ledger.values())
     tokens = sum(account["tokens"] for account in ledger.values())
     return {
         "steps": steps,
         "ledger": ledger,
         "rows": rows,
+        "packing_fill": round(plan.fill, 4),
         "held_out_loss": outcome.held_out,
         "params_sha256": identity.params_sha256(outcome.state.params),
         "seconds": round(outcome.seconds, 2),

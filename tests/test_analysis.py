@@ -5,6 +5,8 @@ import pytest
 
 from sftmix_jax.analysis import cells, findings, fits, laws, uncertain
 from sftmix_jax.analysis.cells import Cells
+from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.scores import conflict, transfer
 from sftmix_jax.analysis.uncertain import Uncertain
 
 
@@ -125,10 +127,50 @@ def test_regression_recovers_known_effects():
 
 
 def test_the_papers_general_ability_is_saturated_early_and_its_mathematics_is_not():
-    rows = {row[0]: row for row in laws.table(cells.published("7b")).rows}
-    assert list(rows) == ["math", "code", "general"]
-    assert rows["math"][3] == "not up to k = 1" and rows["math"][4][1] > 0.02
-    assert rows["general"][3].startswith("from k = 0.0") and abs(rows["general"][4][1]) < 0.1
+    table = laws.table(laws.scores(cells.published("7b")))
+    rows = {(row[0].split(",")[0], "own" in row[1].split()[1]): row for row in table.rows}
+    assert len(rows) == len(table.rows) == 6  # against its own data and against the others', each ability
+    assert rows["math", True][4] == "not up to k = 1" and rows["math", True][5][1] > 2
+    assert rows["general", True][4].startswith("from k = 0.0") and abs(rows["general", True][5][1]) < 0.1
+    # all of its own data beside more and more of the others': mathematics does not care
+    assert rows["math", False][4] == "wherever it was measured"
+
+
+def test_losses_make_laws_too():
+    """Held-out losses of three seeds at five parts, made by a known law."""
+    rng = np.random.default_rng(0)
+    found = [
+        Result(f"{k}-{seed}", {"strategy": "single", "source": "math", "k": k, "seed": seed}, "math", "i", 1, True,
+               "gsm8k", "math", "strict", True, 0.5, 0.4, 0.6, 100, 1.0, 1, 0,
+               float(0.5 + 0.4 * cells.number(k) ** -0.3 + 0.01 * rng.standard_normal()), "0", "{}", "")
+        for k in ("1/256", "1/64", "1/16", "1/4", "1") for seed in range(3)
+    ]  # fmt: skip
+    (row,) = laws.table(laws.losses(found, "7b")).rows
+    assert row[:3] == ["math, held-out loss", "its own data alone", "power"]
+    assert row[5][1] == pytest.approx(0.4 * (2**-0.3 - 1), abs=0.02)
+
+
+def test_single_against_mixed_and_one_source_on_the_others():
+    """By hand: mathematics loses 10 points by mixing at k = 1 and gains 5 at 1/16; code data gives it 2."""
+    flat = np.zeros(uncertain.RESAMPLES)
+    scores = {
+        ("single", "math", "1", ""): 0.6,
+        ("single", "math", "1/16", ""): 0.3,
+        ("mixed", "", "1", ""): 0.5,
+        ("mixed", "", "1/16", ""): 0.35,
+        ("single", "code", "1", ""): 0.22,
+        ("single", "code", "1", "base"): 0.2,
+    }
+    axes = ("strategy", "source", "k", "stage")
+    ours = Cells({("math", tuple(zip(axes, at, strict=True))): Uncertain(value, flat + value)
+                  for at, value in scores.items()}, "by hand", 3)  # fmt: skip
+    table = conflict(ours, cells.published("7b"), "7b")
+    assert [(row[1][0], row[4][0], row[5][1]) for row in table.rows] == [
+        ("1/16", "+5.0 (5.0 to 5.0)", 0.0), ("1", "-10.0 (-10.0 to -10.0)", 1.0)
+    ]  # fmt: skip
+    assert [round(row[6][1], 4) for row in table.rows] == [-0.0293, -0.0157]  # the paper's 32.97 - 35.9, 47.53 - 49.1
+    (given,) = [row for row in transfer(ours).rows if row[0] == "code"]
+    assert (given[1][0], given[2][0]) == ("1", "+2.0 (2.0 to 2.0)")
 
 
 def test_leaving_nothing_out_finds_nothing():

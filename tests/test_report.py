@@ -105,6 +105,34 @@ def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir
     assert told[0] in page.read_text()
 
 
+def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
+    """A judge that gave no rating once must not take the whole cell away."""
+    (file,) = workdir.glob("stages/general-mixed_sequential1/eval/tiny_general/responses.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["scores"] = {"rating": None}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (page,) = report.write(workdir)
+    assert "1 of 40 questions of tiny_general have no verdict for some seed" in page.read_text()
+    main = (page.parent / "tables" / "main.csv").read_text().splitlines()
+    row = next(line for line in main if line.startswith("mixed_sequential"))
+    assert '"1.' in row or ",1." in row  # (3 + 5) / 2 / 39 of ten
+
+
+def test_model_sizes_stand_beside_each_other(workdir):
+    """A study of two sizes has the tables of each, the smaller first."""
+    file = workdir / "studies" / "toy.json"
+    record = json.loads(file.read_text())
+    for name, labels in record["experiments"].items():
+        labels["size"] = "13b" if name.startswith("dmt") else "7b"
+    file.write_text(json.dumps(record))
+    (page,) = report.write(workdir)
+    found = {file.stem for file in (page.parent / "tables").glob("*.csv")}
+    assert {"main-7b", "main-13b", "verdicts-7b", "verdicts-13b", "accounts"} <= found
+    assert "dmt" not in (page.parent / "tables" / "main-7b.csv").read_text()
+    text = page.read_text()
+    assert text.index("<h3>7b</h3>") < text.index("<h3>13b</h3>") and "On 13b, of the paper" in text
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
     (page,) = report.write(workdir)

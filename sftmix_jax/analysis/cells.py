@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from importlib import resources
 from typing import Any
 
@@ -15,14 +16,19 @@ from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 
 _AXES = ("strategy", "source", "k", "setup", "without", "stage")
+_FIRST = list(results.ABILITIES)  # of an ability's benchmarks the first one stands for it
 BEST = {"math": 1.0, "code": 1.0, "general": 10.0}
 
 
 class Cells:
     """Scores by (ability, labels); `at` gives none where a set-up was not run or is not finished."""
 
-    def __init__(self, cells: dict[tuple[str, tuple[tuple[str, Any], ...]], Uncertain], source: str, seeds: int):
+    def __init__(
+        self, cells: dict[tuple[str, tuple[tuple[str, Any], ...]], Uncertain], source: str, seeds: int,
+        left_out: Sequence[str] = (),
+    ):  # fmt: skip
         self._cells, self.source, self.seeds = cells, source, seeds
+        self.left_out = left_out  # what could not be counted, in words
 
     def at(self, ability: str, **labels: Any) -> Uncertain | None:
         """The score of the set-up with just these axes (labels that name none of _AXES are not looked at).
@@ -35,9 +41,19 @@ class Cells:
                 return cell
         return None
 
+    def parts(self, **labels: Any) -> list[str]:
+        """The k at which the set-up with just these axes was run, the smallest first."""
+        wanted, every = _axes(labels.items()), [_axes(setup) for _, setup in self._cells]
+        return sorted({own["k"] for own in every if own.keys() - wanted == {"k"} and own == own | wanted}, key=number)
+
     @property
     def abilities(self) -> list[str]:
         return sorted({ability for ability, _ in self._cells}, key=["math", "code", "general"].index)
+
+
+def number(k: str) -> float:
+    """`1/16` → 0.0625"""
+    return float(Fraction(k))
 
 
 def _axes(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,14 +70,25 @@ def measured(found: Iterable[Result], size: str) -> Cells:
         if not result.primary or result.ability not in BEST or result.labels.get("size", size) != size:
             continue
         stage = () if result.is_last else (("stage", result.stage),)
-        groups.setdefault((result.ability, result.setup + stage), {})[result.seed] = result
-    cells, seeds = {}, 0
+        by_seed = groups.setdefault((result.ability, result.setup + stage), {})
+        known = by_seed.setdefault(result.seed, result)
+        if _FIRST.index(result.task) < _FIRST.index(known.task):
+            by_seed[result.seed] = result
+    cells, seeds, left_out = {}, 0, []
     for key, by_seed in groups.items():
         rows = [results.verdicts(result) for _, result in sorted(by_seed.items())]
-        if len({len(row) for row in rows}) == 1:  # else the seeds were asked different questions
-            cells[key] = uncertain.from_verdicts(np.stack(rows))
+        asked = dict.fromkeys(question for row in rows for question in row)
+        shared = [question for question in asked if all(question in row for row in rows)]
+        if len(shared) < len(asked):
+            first = next(iter(by_seed.values()))
+            left_out.append(
+                f"{first.experiment} and its other seeds, after {first.stage}: {len(asked) - len(shared)} of "
+                f"{len(asked)} questions of {first.task} have no verdict for some seed and are left out"
+            )
+        if shared:
+            cells[key] = uncertain.from_verdicts(np.array([[row[question] for question in shared] for row in rows]))
             seeds = max(seeds, len(rows))
-    return Cells(cells, f"measured here, {seeds} seed{'s' if seeds != 1 else ''}", seeds)
+    return Cells(cells, f"measured here, {seeds} seed{'s' if seeds != 1 else ''}", seeds, left_out)
 
 
 # --- the paper's own ----------------------------------------------------------------------------
@@ -100,7 +127,9 @@ def published(size: str) -> Cells:
     return Cells(cells, "published by the paper, one run each", 1)
 
 
-def series(cells: Cells, ability: str, parts: Sequence[str], **labels: Any) -> list[tuple[str, Uncertain]]:
-    """(k, score) for those parts that are there."""
-    found = [(k, cells.at(ability, k=k, **labels)) for k in parts]
+def series(
+    cells: Cells, ability: str, parts: Sequence[str] | None = None, **labels: Any
+) -> list[tuple[str, Uncertain]]:
+    """(k, score) for those of the parts (by default of all) that are there."""
+    found = [(k, cells.at(ability, k=k, **labels)) for k in (cells.parts(**labels) if parts is None else parts)]
     return [(k, cell) for k, cell in found if cell is not None]

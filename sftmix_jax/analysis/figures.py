@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, series
-from sftmix_jax.analysis.findings import PARTS, REPLAYS
+from sftmix_jax.analysis.cells import BEST, Cells, number, series
+from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 
@@ -48,6 +48,9 @@ class Figure:
     panels: list[Panel]
 
 
+Curves = list[tuple[str, list[int], dict[str, list[float]]]]  # a stage, its steps, losses by domain
+
+_LINES = 6  # that a panel can tell apart
 _STYLE = {"math": 0, "code": 1, "general": 2}
 
 
@@ -83,12 +86,6 @@ def _line(
     )  # fmt: skip
 
 
-def number(k: str) -> float:
-    """`1/16` → 0.0625"""
-    top, _, bottom = k.partition("/")
-    return float(top) / float(bottom or 1)
-
-
 _PART = "part k of the source"
 _SCORE = "score, % of the best possible"
 
@@ -97,8 +94,8 @@ def own_data(cells: Cells, of: str) -> Figure | None:
     """RQ1 and RQ2: each ability with its own data alone, and with everything at the same part; fits as bands."""
     panels = []
     for ability in cells.abilities:
-        alone = series(cells, ability, PARTS, strategy="single", source=ability)
-        mixed = series(cells, ability, PARTS, strategy="mixed")
+        alone = series(cells, ability, strategy="single", source=ability)
+        mixed = series(cells, ability, strategy="mixed")
         if len(alone) < 3:
             continue
         lines = [_line("alone", ability, alone, style=0)]
@@ -134,7 +131,7 @@ def ratio(cells: Cells, of: str) -> Figure | None:
     names = {"a": "specialised all, general k", "b": "specialised k, general all", "c": "specialised k, general 1/64"}
     panels = []
     for ability in cells.abilities:
-        found = {s: series(cells, ability, PARTS, strategy="mixed", setup=s) for s in names}
+        found = {s: series(cells, ability, strategy="mixed", setup=s) for s in names}
         lines = [_line(names[s], ability, points, style=i) for i, (s, points) in enumerate(found.items()) if points]
         if lines:
             panels.append(Panel(ability, lines, "k", _SCORE, log_x=True))
@@ -188,7 +185,41 @@ def front(cells: Cells, of: str) -> Figure | None:
     return Figure("front", f"RQ4: the trade-off ({of})", "Up and to the right is better in both.", [panel])
 
 
-def maps(probes: dict[str, dict[str, Any]]) -> Figure | None:
+def sizes(by_size: dict[str, Cells], of: str) -> Figure | None:
+    """RQ1: each ability with its own data alone, a line a model size."""
+    if len(by_size) < 2:
+        return None
+    panels = []
+    for ability in BEST:
+        found = {size: series(cells, ability, strategy="single", source=ability) for size, cells in by_size.items()}
+        lines = [_line(size, ability, points, style=i) for i, (size, points) in enumerate(found.items()) if points]
+        if len(lines) > 1:
+            panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
+    caption = "Each ability trained alone on a part of its own data."
+    return Figure("sizes", f"RQ1: model sizes ({of})", caption, panels) if panels else None
+
+
+def groups(scores: Sequence[Result]) -> Figure | None:
+    """Main metrics by group of questions (MT-Bench: by category) after the last stage, a line a set-up."""
+    panels = []
+    for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.primary):
+        found: dict[str, dict[str, list[float]]] = {}
+        for score in scores:
+            name, _, group = score.metric.partition(", ")
+            if score.is_last and score.task == task and name == metric and group and score.best:
+                labels = ", ".join(str(value) for key, value in score.setup if value not in ("", None))
+                found.setdefault(labels, {}).setdefault(group, []).append(100 / score.best * score.value)
+        lines = [
+            Line(labels, list(by_group), [float(np.mean(values)) for values in by_group.values()], style=style)
+            for style, (labels, by_group) in enumerate(found.items())
+        ]
+        if lines:
+            panels.append(Panel(f"{task}, {metric}", lines[:_LINES], "", _SCORE))
+    caption = f"Means over seeds after the last stage; of more than {_LINES} set-ups the first."
+    return Figure("groups", "By group of questions", caption, panels) if panels else None
+
+
+def maps(probes: dict[str, dict[str, Any]], experiment: str) -> Figure | None:
     """Where each domain's queries lie, stage by stage."""
     panels = []
     for stage, probe in probes.items():
@@ -200,10 +231,10 @@ def maps(probes: dict[str, dict[str, Any]]) -> Figure | None:
             lines.append(Line(name, x, y, joined=False, style=_STYLE.get(domain, len(lines))))
         panels.append(Panel(f"{stage}, layer {probe['layer']}", lines))
     caption = "t-SNE of hidden states at the last token of a query; a silhouette near 1 lies apart, near 0 overlaps."
-    return Figure("maps", "Where queries lie", caption, panels) if panels else None
+    return Figure(f"maps-{experiment}", f"Where queries lie: {experiment}", caption, panels) if panels else None
 
 
-def conflicts(probes: dict[str, dict[str, Any]]) -> Figure | None:
+def conflicts(probes: dict[str, dict[str, Any]], experiment: str) -> Figure | None:
     """Cosines between the domains' gradients by group of parameters."""
     panels = []
     for stage, probe in probes.items():
@@ -212,11 +243,11 @@ def conflicts(probes: dict[str, dict[str, Any]]) -> Figure | None:
             lines.append(Line(pair.replace(" again", ", other rows"), list(groups), list(groups.values()), style=style))
         panels.append(Panel(stage, lines, "", "cosine of gradients"))
     caption = "Below 0 two domains pull apart; a domain with itself on other rows is the most that can be reached."
-    return Figure("conflicts", "Gradient conflict", caption, panels) if panels else None
+    return Figure(f"conflicts-{experiment}", f"Gradient conflict: {experiment}", caption, panels) if panels else None
 
 
-def losses(curves: dict[str, list[tuple[str, list[int], dict[str, list[float]]]]]) -> Figure | None:
-    """Training loss by domain across stage borders: experiment → [(stage, steps, domain → losses)]."""
+def losses(curves: dict[str, Curves]) -> Figure | None:
+    """Training loss by domain across stage borders, a panel an experiment."""
     panels = []
     for experiment, stages in curves.items():
         lines: dict[str, Line] = {}
@@ -230,4 +261,4 @@ def losses(curves: dict[str, list[tuple[str, list[int], dict[str, list[float]]]]
         borders = " → ".join(stage for stage, *_ in stages)
         panels.append(Panel(f"{experiment}: {borders}", list(lines.values()), "step", "loss a trained token"))
     caption = "Of the training batches; a stage's last step is the next one's zero."
-    return Figure("losses", "Loss by domain", caption, panels[:6]) if panels else None
+    return Figure("losses", "Loss by domain", caption, panels) if panels else None

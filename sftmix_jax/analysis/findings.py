@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from sftmix_jax.analysis import uncertain
-from sftmix_jax.analysis.cells import BEST, Cells, series
+from sftmix_jax.analysis.cells import BEST, Cells, number, series
 from sftmix_jax.analysis.uncertain import Uncertain
 
 PARTS = ("1/256", "1/64", "1/16", "1/4", "1")
@@ -96,22 +97,28 @@ def flattening(cells: Cells) -> Finding:
     return _judge("RQ1", claim, less.probability(lambda d: d > 0), numbers)
 
 
-def mixed_minus_single(cells: Cells) -> list[tuple[str, Uncertain]]:
-    """At each k: what mixing changes, mean over the abilities, as a part of each one's full single score.
+def alone_and_mixed(cells: Cells, ability: str, k: str) -> tuple[Uncertain, Uncertain] | None:
+    """An ability with the part k of its own data alone, and with the same part of every source."""
+    # in our study of RQ4 the mixture of everything is named multitask
+    whole = cells.at(ability, strategy="multitask") if k == "1" else None
+    mixed = cells.at(ability, strategy="mixed", k=k) or whole
+    alone = cells.at(ability, strategy="single", source=ability, k=k)
+    return (alone, mixed) if alone and mixed else None
+
+
+def mixed_minus_single(cells: Cells, abilities: Sequence[str] = ()) -> list[tuple[str, Uncertain]]:
+    """At each k: what mixing changes, mean over abilities (by default all), as a part of each one's full single score.
 
     The negative of the paper's conflict. Draws are paired.
     """
-    full = {a: cells.at(a, strategy="single", source=a, k="1") for a in cells.abilities}
+    full = {a: cells.at(a, strategy="single", source=a, k="1") for a in abilities or cells.abilities}
     out = []
-    for k in PARTS:
+    for k in sorted({k for a in full for k in cells.parts(strategy="single", source=a)}, key=number):
         changes = []
         for ability, whole in full.items():
-            # in our study of RQ4 the mixture of everything is named multitask
-            mixed = cells.at(ability, strategy="mixed", k=k) or (
-                cells.at(ability, strategy="multitask") if k == "1" else None
-            )
-            alone = cells.at(ability, strategy="single", source=ability, k=k)
-            if mixed and alone and whole and whole.value > 0:
+            both = alone_and_mixed(cells, ability, k)
+            if both and whole and whole.value > 0:
+                alone, mixed = both
                 changes.append((mixed - alone) * (1 / whole.value))
         if changes:
             out.append((k, uncertain.mean(changes)))
@@ -137,12 +144,12 @@ def mixing_hurts_with_much(cells: Cells) -> Finding:
     return _judge("RQ2", claim, changes["1"].probability(lambda d: d < 0), numbers)
 
 
-def crossover_part(cells: Cells) -> Uncertain | None:
+def crossover_part(cells: Cells, abilities: Sequence[str] = ()) -> Uncertain | None:
     """log₄ of the part at which mixing turns from gain to loss; the last change of sign, linear in between."""
-    changes = mixed_minus_single(cells)
+    changes = mixed_minus_single(cells, abilities)
     if len(changes) < 3:
         return None
-    positions = np.array([-np.log2(1 / _number(k)) / 2 for k, _ in changes])
+    positions = np.array([np.log2(number(k)) / 2 for k, _ in changes])
 
     def last_zero(*each: np.ndarray) -> np.ndarray:
         heights = np.stack([np.atleast_1d(e) for e in each])  # [parts, R]
@@ -160,6 +167,11 @@ def crossover_part(cells: Cells) -> Uncertain | None:
     return Uncertain(found.value, kept)
 
 
+def part(log4: float) -> str:
+    """log₄ of a part in words: -2.5 → `1/32`, 0.5 → `2`."""
+    return f"1/{4**-log4:.0f}" if log4 < 0 else f"{4**log4:.2g}"
+
+
 def crossover(cells: Cells) -> Finding:
     """RQ2, at 7B: gain turns to loss between 1/64 and 1/16."""
     claim = "mixing turns from gain to loss between 1/64 and 1/16"
@@ -168,7 +180,7 @@ def crossover(cells: Cells) -> Finding:
     where = crossover_part(cells)
     if where is None:
         return Finding("RQ2", claim, "does not", "the two curves do not cross in most draws")
-    numbers = f"they cross at 1/{4**-where.value:.0f} (1/{4**-where.low:.0f} to 1/{4**-where.high:.0f})"
+    numbers = f"they cross at {part(where.value)} ({part(where.low)} to {part(where.high)})"
     return _judge("RQ2", claim, where.probability(lambda d: (d >= -3) & (d <= -2)), numbers)
 
 
@@ -179,8 +191,8 @@ def ratio_design(cells: Cells, ability: str) -> tuple[np.ndarray, np.ndarray, li
         for k, cell in series(cells, ability, PARTS, strategy="mixed", setup=setup):
             parts = {"s": k if specialised == "k" else specialised, "g": k if general == "k" else general}
             mine, theirs = (parts["g"], parts["s"]) if ability == "general" else (parts["s"], parts["g"])
-            own.append(np.log2(_number(mine)) / 2)
-            other.append(np.log2(_number(theirs)) / 2)
+            own.append(np.log2(number(mine)) / 2)
+            other.append(np.log2(number(theirs)) / 2)
             scores.append(cell)
     return np.array(own), np.array(other), scores
 
@@ -293,8 +305,3 @@ def ablation(cells: Cells) -> Finding:
     return _judge(
         "Ablation", claim, gain.probability(lambda d: d > 0), f"mean of math and code: {shown(gain, 1, True)}"
     )
-
-
-def _number(k: str) -> float:
-    top, _, bottom = k.partition("/")
-    return float(top) / float(bottom or 1)

@@ -2,41 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, series
-from sftmix_jax.analysis.figures import number
-from sftmix_jax.analysis.findings import PARTS
+from sftmix_jax.analysis.cells import BEST, Cells, number, series
 from sftmix_jax.analysis.page import Table
+from sftmix_jax.analysis.results import Result
 
-GAIN = 0.02  # of the best possible score: doubling that brings less is not worth its price
+GAIN = 0.02  # of the best possible score, or nats a token: doubling that brings less is not worth its price
+# The set-ups of RQ3 in which all of an ability's own data stands beside k of the others'.
+_OTHERS = {"math": "a", "code": "a", "general": "b"}
 
 
-def table(cells: Cells) -> Table:
-    """A row for each ability that was measured alone at four parts of its source or more."""
-    rows: list[list[Any]] = []
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A score or a loss of an ability at several parts k of some data; a part's repeats are seeds."""
+
+    of: str
+    against: str
+    parts: list[float]
+    values: list[float]
+    scale: float = 1.0  # of the values as they are shown
+    worth: float = GAIN  # a gain by doubling that is still worth it
+
+
+def scores(cells: Cells) -> list[Curve]:
+    """Each ability's score against its own data alone, and against the others' beside all of its own."""
+    out = []
     for ability in cells.abilities:
-        alone = series(cells, ability, PARTS, strategy="single", source=ability)
-        if len(alone) < 4:
+        best = BEST[ability]
+        for against, setup in _setups(ability).items():
+            points = series(cells, ability, **setup)
+            parts, values = [number(k) for k, _ in points], [cell.value for _, cell in points]
+            out.append(Curve(f"{ability}, score", against, parts, values, 100.0 if best == 1 else 1.0, GAIN * best))
+    return out
+
+
+def losses(found: Iterable[Result], size: str) -> list[Curve]:
+    """The same of the loss on held-out rows of an ability's own domain, a value a seed."""
+    out, last = [], [r for r in found if r.is_last and r.primary and r.held_out_loss is not None]
+    for ability in BEST:
+        mine = [r for r in last if r.ability == ability and r.labels.get("size", size) == size]
+        for against, setup in _setups(ability).items():
+            points = {
+                r.experiment: (number(r.labels["k"]), float(r.held_out_loss or 0)) for r in mine
+                if r.labels.get("k") and all(r.labels.get(axis) == value for axis, value in setup.items())
+            }  # fmt: skip
+            parts, values = ([point[i] for point in points.values()] for i in range(2))
+            out.append(Curve(f"{ability}, held-out loss", against, parts, values))
+    return out
+
+
+def _setups(ability: str) -> dict[str, dict[str, str]]:
+    return {
+        "its own data alone": {"strategy": "single", "source": ability},
+        "the others' data, beside all of its own": {"strategy": "mixed", "setup": _OTHERS[ability]},
+    }
+
+
+def table(curves: Iterable[Curve]) -> Table:
+    """A row for each curve of four parts or more."""
+    rows: list[list[Any]] = []
+    for curve in curves:
+        if len(set(curve.parts)) < 4:
             continue
-        best, scale = BEST[ability], 100.0 if BEST[ability] == 1 else 1.0
-        fit = fits.fit([number(k) for k, _ in alone], [cell.value for _, cell in alone])
-        most = max(number(k) for k, _ in alone)
-        saturated = fit.saturation(GAIN * best, most)
+        fit = fits.fit(curve.parts, curve.values)
+        least, most = min(curve.parts), max(curve.parts)
         now, twice = fit.at(np.array([most, 2 * most]))
-        errors = ", ".join(f"{law.replace('_', '-')} {scale * error:.2g}" for law, error in fit.errors.items())
+        change, digits = curve.scale * float(twice - now), 1 if curve.scale == 100 else 2
+        errors = ", ".join(f"{law.replace('_', '-')} {curve.scale * error:.2g}" for law, error in fit.errors.items())
         rows.append([
-            ability, fit.law.replace("_", "-"), errors,
-            _where(saturated, min(number(k) for k, _ in alone), most),
-            (f"{scale * (twice - now):+.1f}", float(twice - now)),
+            curve.of, curve.against, fit.law.replace("_", "-"), errors,
+            _where(fit.saturation(curve.worth, most), least, most), (f"{change:+.{digits}f}", change),
         ])  # fmt: skip
-    columns = ["ability alone", "law", "held-out error of each law", "saturated", "twice the most would bring"]
+    columns = ["of", "against", "law", "held-out error of each law", "saturated", "twice the most would bring"]
     caption = (
-        f"Saturated: where doubling the data brings less than {GAIN:.0%} of the best possible score. The last column "
-        "is the law carried on beyond what was measured; scores in %, general from 1 to 10."
+        f"Saturated: where doubling the data changes less than {GAIN:.0%} of the best possible score, or {GAIN:g} nats "
+        "a token. The last column is the law carried on beyond what was measured; rates in %, general from 1 to 10, "
+        "losses in nats a trained token."
     )
     return Table("laws", columns, rows, caption)
 

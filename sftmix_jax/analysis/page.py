@@ -13,6 +13,7 @@ from sftmix_jax.analysis.drawing import COLOURS
 from sftmix_jax.analysis.figures import Figure, Line
 
 _MARKS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+_FILTERED = 8  # rows from which on a table can be filtered
 _DASHES = ("solid", "dash", "dot", "dashdot", "solid", "dash")
 
 
@@ -51,15 +52,20 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     )
 
 
-def figure(drawn: Figure) -> str:
-    """A figure: every panel is a plot of its own, so that they fold on a narrow screen."""
-    plots = "".join(
+def plots(drawn: Figure) -> str:
+    """A figure's panels, each a plot of its own, so that they fold on a narrow screen."""
+    each = "".join(
         f'<div class="plot" data-plot="{html.escape(json.dumps(_plot(drawn, i)))}"></div>'
         for i in range(len(drawn.panels))
     )
+    return f'<div class="plots">{each}</div>'
+
+
+def figure(drawn: Figure) -> str:
+    """A figure with its title, its caption and its files."""
     files = " ".join(f'<a href="figures/{drawn.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "pdf"))
     return (
-        f'<figure id="figure-{drawn.name}"><h3>{html.escape(drawn.title)}</h3><div class="plots">{plots}</div>'
+        f'<figure id="figure-{drawn.name}"><h3>{html.escape(drawn.title)}</h3>{plots(drawn)}'
         f"<figcaption>{html.escape(drawn.caption)} {files}</figcaption></figure>"
     )
 
@@ -121,8 +127,12 @@ def table(made: Table) -> str:
     heads = "".join(f'<th><button type="button">{html.escape(column)}</button></th>' for column in made.columns)
     rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in made.rows)
     files = " ".join(f'<a href="tables/{made.name}.{kind}">{kind.upper()}</a>' for kind in ("csv", "tex"))
+    filtered = '<input type="search" placeholder="only rows with …" aria-label="only rows with">' if (
+        len(made.rows) >= _FILTERED
+    ) else ""  # fmt: skip
     return (
-        f'<div class="table" id="table-{made.name}"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<div class="table" id="table-{made.name}">{filtered}<table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
         f"<p class=caption>{html.escape(made.caption)} {files}</p></div>"
     )
 
@@ -132,6 +142,10 @@ def _cell(cell: Any) -> str:
     verdict = {"holds": "yes", "does not": "no", "cannot tell": "maybe"}.get(str(shown), "")
     kind = "number" if isinstance(key, int | float) else verdict
     return f'<td class="{kind}" data-key="{html.escape(str(key))}">{html.escape(str(shown))}</td>'
+
+
+def heading(words: str) -> str:
+    return f"<h3>{html.escape(words)}</h3>"
 
 
 def text(words: str) -> str:
@@ -198,7 +212,7 @@ h3{font-size:1.05rem;margin:1.4rem 0 .3rem}
 h4{font-size:.9rem;margin:.2rem 0;color:var(--soft);font-weight:600}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-size:.95rem}
 a{color:#0b5cad}
-.table{overflow-x:auto}
+.table{overflow-x:auto}.table input{font:inherit;font-size:.88rem;margin:.3rem 0;padding:.1rem .4rem}
 table{border-collapse:collapse;font-size:.92rem;width:100%}
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th button{all:unset;cursor:pointer;font-weight:600;color:var(--ink)}
@@ -216,13 +230,24 @@ details{margin:.4rem 0;border:1px solid var(--line);border-radius:4px;padding:.3
 summary{cursor:pointer}
 ul.tree{list-style:none;padding:0;font-size:.92rem}
 .tree li{border-left:2px solid var(--line);padding-left:.6em}
-@media print{nav,th button::after{display:none}details{break-inside:avoid}body{font-size:11pt}}
+@media print{nav,.table input,th button::after{display:none}details{break-inside:avoid}body{font-size:11pt}}
 """
 
 _SCRIPT = """
-for (const place of document.querySelectorAll('.plot')) {
+const draw = place => {
   const made = JSON.parse(place.dataset.plot);
   Plotly.newPlot(place, made.data, made.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+};
+for (const place of document.querySelectorAll('.plot')) if (!place.closest('details')) draw(place);
+for (const fold of document.querySelectorAll('details')) {
+  fold.addEventListener('toggle', () => fold.querySelectorAll(':scope > .plots > .plot').forEach(draw), {once: true});
+}
+for (const input of document.querySelectorAll('.table input')) {
+  input.addEventListener('input', () => {
+    const words = input.value.toLowerCase().split(' ');
+    for (const row of input.parentElement.querySelectorAll('tbody tr'))
+      row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+  });
 }
 for (const button of document.querySelectorAll('th button')) {
   button.addEventListener('click', () => {

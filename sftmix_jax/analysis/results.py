@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 # The ability that a benchmark measures, and so the domain whose data is its own.
@@ -141,11 +140,11 @@ def _read(file: epath.Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def verdicts(result: Result) -> np.ndarray:
-    """A primary metric by question, float64 [questions]; from responses.jsonl."""
+def verdicts(result: Result) -> dict[str, float]:
+    """A primary metric by question, of those that have one; from responses.jsonl."""
     lines = (epath.Path(result.folder) / "eval" / result.task / "responses.jsonl").read_text().splitlines()
-    found = [json.loads(line)["scores"][result.metric] for line in lines]
-    return np.array([value for value in found if value is not None], np.float64)
+    found = {row["id"]: row["scores"][result.metric] for row in map(json.loads, lines)}
+    return {question: float(value) for question, value in found.items() if value is not None}
 
 
 def flat(result: Result) -> dict[str, Any]:

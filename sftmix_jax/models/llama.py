@@ -326,6 +326,7 @@ def _llama(
 _LLAMA3_ROPE = RopeScaling(32.0, 1.0, 4.0, 8192)
 
 PRESETS: dict[str, LlamaConfig] = {
+    "micro": LlamaConfig(1536, 64, 192, 4, 4, 4, 16, 512, tied=True),
     "tiny": LlamaConfig(1536, 128, 384, 4, 4, 4, 32, 512, tied=True),
     "7b": _llama(32, 4096, 11_008, 32),
     "13b": _llama(40, 5120, 13_824, 40),

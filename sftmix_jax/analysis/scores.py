@@ -1,0 +1,149 @@
+"""A study's scores as tables: at the end, by stage, alone against mixed, and from one source to the other abilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sftmix_jax.analysis import findings, uncertain
+from sftmix_jax.analysis.cells import BEST, Cells, number
+from sftmix_jax.analysis.page import Table
+from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.uncertain import Uncertain
+
+Setup = tuple[tuple[str, Any], ...]
+
+
+def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Table:
+    """Every set-up's final scores, with the paper's beside them where it has the same."""
+    rows = []
+    for setup in dict.fromkeys(r.setup for r in results if r.is_last):
+        row: list[Any] = _named(setup)
+        for ability in ours.abilities:
+            row += [_cell(ours, ability, setup), _cell(paper, ability, setup, interval=False)]
+        rows.append(row)
+    columns = ["strategy", "set-up"]
+    for ability in ours.abilities:
+        columns += [ability, f"{ability}, paper {size}"]
+    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, general from 1 to 10."
+    return Table("main", columns, rows, caption)
+
+
+def changes(results: Sequence[Result], ours: Cells) -> Table:
+    """What each stage did to each ability: forgetting is what is lost."""
+    rows = []
+    for setup in dict.fromkeys(r.setup for r in results):
+        stages = sorted({(r.position, r.stage, r.is_last) for r in results if r.setup == setup and r.primary})
+        before: dict[str, Uncertain | None] = {}
+        for position, stage, is_last in stages:
+            row: list[Any] = [*_named(setup), stage]
+            for ability in ours.abilities:
+                now = ours.at(ability, **dict(setup), stage=None if is_last else stage)
+                row.append(_change(now, before.get(ability), ability))
+                before[ability] = now
+            if position:
+                rows.append(row)
+    columns = ["strategy", "set-up", "stage", *(f"{ability}, change" for ability in ours.abilities)]
+    return Table("changes", columns, rows, "After the stage minus before it; a loss is forgetting.")
+
+
+def retention(results: Sequence[Result], ours: Cells) -> Table:
+    """What is left at the end of the best that an ability was after an earlier stage."""
+    rows = []
+    for setup in dict.fromkeys(r.setup for r in results if r.is_last and r.position > 1):
+        earlier = dict.fromkeys(r.stage for r in results if r.setup == setup and not r.is_last)
+        row: list[Any] = _named(setup)
+        for ability in ours.abilities:
+            now = ours.at(ability, **dict(setup))
+            before = [cell for stage in earlier if (cell := ours.at(ability, **dict(setup), stage=stage))]
+            best = max(before, key=lambda cell: cell.value, default=None)
+            floor = 1.0 if BEST[ability] == 10 else 0.0  # the lowest rating is 1
+            if now is None or best is None or best.low <= floor + 0.05 * BEST[ability]:
+                row.append("–")  # there was nothing to keep
+                continue
+            kept = uncertain.combined(lambda n, b: n / np.maximum(b, 1e-9), now, best)
+            row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
+        rows.append(row)
+    columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.abilities)]
+    return Table("retention", columns, rows, "The final score as a part of the best after an earlier stage.")
+
+
+def conflict(ours: Cells, paper: Cells, size: str) -> Table:
+    """Single against mixed at the same part of every source, ability by ability."""
+    rows, crossings = [], []
+    for ability in ours.abilities:
+        for k in ours.parts(strategy="single", source=ability):
+            both = findings.alone_and_mixed(ours, ability, k)
+            if both is None:
+                continue
+            alone, mixed = both
+            theirs = findings.alone_and_mixed(paper, ability, k)
+            change = mixed - alone
+            rows.append([
+                ability, (k, number(k)), *((findings.shown(c, BEST[ability]), c.value) for c in both),
+                _change(mixed, alone, ability), (f"{(p := change.probability(lambda d: d < 0)):.2f}", p),
+                _change(theirs[1], theirs[0], ability) if theirs else "–",
+            ])  # fmt: skip
+        where = findings.crossover_part(ours, (ability,))
+        if where:
+            crossings.append(f"{ability} at {findings.part(where.value)} ({findings.part(where.low)} to "
+                             f"{findings.part(where.high)})")  # fmt: skip
+    columns = [
+        "ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts", f"paper {size}: mixed minus alone"
+    ]  # fmt: skip
+    crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else "Gain turns to loss nowhere surely."
+    return Table("conflict", columns, rows, f"The same own data in both; below 0 mixing hurts. {crossed}")
+
+
+def transfer(ours: Cells) -> Table:
+    """What one source alone does to every ability, its own and the others'."""
+    rows = []
+    for source in BEST:
+        for k in ours.parts(strategy="single", source=source):
+            row: list[Any] = [source, (k, number(k))]
+            for ability in ours.abilities:
+                setup = {"strategy": "single", "source": source, "k": k}
+                row.append(_change(ours.at(ability, **setup), ours.at(ability, **setup, stage="base"), ability))
+            rows.append(row)
+    columns = ["trained on", "k", *(f"{ability}, change" for ability in ours.abilities)]
+    return Table("transfer", columns, rows, "One source alone minus the base: what it gives to abilities not its own.")
+
+
+def others(results: Sequence[Result]) -> Table:
+    """Every metric beside the main ones after the last stage, mean over seeds: MT-Bench by category stands here."""
+    last = [r for r in results if r.is_last and not r.primary]
+    metrics = sorted({(r.task, r.metric) for r in last})
+    rows = []
+    for setup in dict.fromkeys(r.setup for r in last):
+        row: list[Any] = _named(setup)
+        for task, metric in metrics:
+            found = [r for r in last if r.setup == setup and (r.task, r.metric) == (task, metric)]
+            mean = sum(r.value for r in found) / len(found) if found else None
+            row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
+        rows.append(row)
+    columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
+    return Table("metrics", columns, rows, "Means over seeds; what each metric counts stands in its file of eval/.")
+
+
+def _named(setup: Setup) -> list[Any]:
+    """The strategy, and the rest of a set-up's labels in words."""
+    labels = {key: value for key, value in setup if value not in ("", None) and key != "size"}
+    return [labels.pop("strategy", ""), ", ".join(f"{key} {value}" for key, value in labels.items())]
+
+
+def _change(now: Uncertain | None, then: Uncertain | None, ability: str) -> Any:
+    if now is None or then is None:
+        return "–"
+    change = now - then
+    return findings.shown(change, BEST[ability], signed=True), change.value
+
+
+def _cell(found: Cells, ability: str, setup: Iterable[tuple[str, Any]], interval: bool = True) -> Any:
+    cell = found.at(ability, **dict(setup))
+    if cell is None:
+        return "–"
+    if interval:
+        return findings.shown(cell, BEST[ability]), cell.value
+    return (f"{100 * cell.value:.1f}" if BEST[ability] == 1 else f"{cell.value:.2f}"), cell.value
