@@ -1,11 +1,14 @@
 """Look inside an experiment's stages: gradients between domains, and where queries lie. The report shows both.
 
 python -m sftmix_jax.probe --config dmt.py:7b --workdir DIR [--queries 100] [--layer N] [--batches 4]
+
+Of a study's experiments: python -m sftmix_jax.study … --probe 'dmt*-s0'
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from typing import Any
 
@@ -13,14 +16,16 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import command, experiment, sharding
+from sftmix_jax import command, experiment, identity, sharding
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import LoaderConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment
 from sftmix_jax.files import write_json
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
+from sftmix_jax.probes.gradients import Sketcher
 from sftmix_jax.stages import Resolved, on_one_device, stage_params
 
 
@@ -28,32 +33,42 @@ def main() -> int:
     config, options = experiment.parse(sys.argv[1:], ("queries", "layer", "batches"))
     if not options["workdir"]:
         raise UserError("name the workdir whose stages to probe: --workdir DIR")
-    workdir, resolved = epath.Path(options["workdir"]), Resolved(config)
-    layers = resolved.base.config.num_layers
-    layer = int(options["layer"] or (layers + 1) // 2)  # the paper's: 15 of 32
-    if not 1 <= layer <= layers:
-        raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
-    abstract = on_one_device(resolved.base.config)
-    folders = {workdir / "stages" / f"base-{resolved.base.id}": resolved.base.params(abstract)}
-    for stage in resolved.chain():
-        if stage.is_done(workdir):
-            folders[stage.folder(workdir)] = stage_params(stage.folder(workdir), abstract)
-    for folder, params in folders.items():
-        record: dict[str, Any] = {
-            "experiment": config.name, "layer": layer,
-            "cosines": _cosines(resolved, params, int(options["batches"] or 4)),
-            **_map(resolved, params, layer, int(options["queries"] or 100)),
-        }  # fmt: skip
-        write_json(folder / "probe.json", record)
-        told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
-        print(f"{folder.name}: silhouettes after layer {layer}: {told}")
+    given = {name: int(options[name]) for name in ("queries", "layer", "batches") if options[name]}
+    probe(config, epath.Path(options["workdir"]), **given)
     return 0
 
 
-def _cosines(resolved: Resolved, params: Params, batches: int) -> dict[str, dict[str, float]]:
+def probe(config: Experiment, workdir: epath.Path, queries: int = 100, layer: int = 0, batches: int = 4) -> None:
+    """Write probe.json for the base and every finished stage that was not probed in this way before.
+
+    Layer 0 stands for the middle one, the paper's 15 of 32. Raises UserError for one that the model does not have.
+    """
+    resolved = Resolved(config)
+    layers = resolved.base.config.num_layers
+    layer = layer or (layers + 1) // 2
+    if not 1 <= layer <= layers:
+        raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
+    settings = {"layer": layer, "queries": queries, "batches": batches, "domains": config.domains}
+    settings = identity.plain(settings | {"seed": config.seed, "template": config.template})
+    abstract = on_one_device(resolved.base.config)
+    sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, sharding.make_mesh(config.mesh))
+    done = [stage.folder(workdir) for stage in resolved.chain() if stage.is_done(workdir)]
+    for folder in (workdir / "stages" / f"base-{resolved.base.id}", *done):
+        file = folder / "probe.json"
+        record = json.loads(file.read_text()) if file.exists() else {}
+        if record.get("settings") != settings:
+            params = stage_params(folder, abstract) if folder in done else resolved.base.params(abstract)
+            record = {
+                "settings": settings, "layer": layer, "cosines": _cosines(resolved, sketcher, params, batches),
+                **_map(resolved, params, layer, queries),
+            }  # fmt: skip
+            write_json(file, record)
+        told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
+        print(f"{folder.name}: silhouettes after layer {layer}: {told}")
+
+
+def _cosines(resolved: Resolved, sketcher: Sketcher, params: Params, batches: int) -> dict[str, dict[str, float]]:
     """Between domains; and of each domain with itself, on other rows: the most that the others can reach."""
-    mesh = sharding.make_mesh(resolved.experiment.mesh)
-    sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, mesh)
     batch = next(resolved.chain()).stage.batch
     sketches = {}
     for name, examples in resolved.examples.items():

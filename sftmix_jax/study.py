@@ -1,6 +1,8 @@
 """Run a study: every experiment of it, each stage that they share once, on several workers if there are.
 
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR            run it, or go on; then report
+python -m sftmix_jax.study … --probe 'dmt*-s0'                                   and look inside these experiments
+python -m sftmix_jax.study … --hold trained_tokens                               keep these equal, or steps; not epochs
 python -m sftmix_jax.study --config studies/rq4.py:7b --list                     experiments, shared stages, cost
 python -m sftmix_jax.study --config studies/rq4.py:7b --list --topology v5e:4x4  and what the planner says
 python -m sftmix_jax.study --config studies/rq4.py:tiny --workdir DIR --watch    only look
@@ -12,6 +14,7 @@ The same command on several machines with one workdir shares the work.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
 import os
 import signal
@@ -26,7 +29,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import command, processes, report
+from sftmix_jax import command, probe, processes, report
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.planning import aot, costs
@@ -35,7 +38,7 @@ from sftmix_jax.planning.planner import Planned, Planner
 from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.jobs import Job
-from sftmix_jax.studies.study import Study
+from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.training.loop import Stopped
 
 _SMALL = 50_000_000  # parameters; up to so many, one process a core is the fastest on a CPU
@@ -44,7 +47,12 @@ _SMALL = 50_000_000  # parameters; up to so many, one process a core is the fast
 def main() -> int:
     options = _parse()
     chosen = _chosen(study.read(options.config), options.only)
+    if options.hold:
+        chosen = dataclasses.replace(chosen, hold=options.hold)
+        chosen.check()
+    _matching(chosen, options.probe, "--probe")
     if options.list or options.dry_run:
+        chosen = hold.held(chosen)
         _print_list(chosen, Console())
         return _print_plans(chosen, options, Console()) if options.topology else 0
     if not options.workdir:
@@ -57,6 +65,7 @@ def main() -> int:
         return _watch(chosen, todo, workdir, [])
     if options.emit:
         arguments = [f"--config={options.config}", f"--workdir={options.workdir}"]
+        arguments += [f"--hold={options.hold}"] if options.hold else []
         print(emit.script(options.emit, chosen.name, arguments, todo, options.workdir), end="")
         return 0
     if options.job:
@@ -68,17 +77,22 @@ def main() -> int:
 
 def _chosen(whole: Study, only: str) -> Study:
     """The experiments whose names match one of the comma-separated patterns."""
-    if not only:
-        return whole
-    patterns = only.split(",")
-    runs = [run for run in whole.runs if any(fnmatch.fnmatch(run.experiment.name, p) for p in patterns)]
-    if not runs:
-        raise UserError(f"--only '{only}' matches none of {len(whole.runs)} experiments; --list shows their names")
-    return Study(whole.name, whole.question, runs, whole.hold)
+    return dataclasses.replace(whole, runs=_matching(whole, only, "--only")) if only else whole
+
+
+def _matching(whole: Study, wanted: str, option: str) -> list[Run]:
+    """The runs whose names an option's patterns match. Raises UserError if a pattern matches none."""
+    patterns = [pattern for pattern in wanted.split(",") if pattern]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(run.experiment.name, pattern) for run in whole.runs):
+            raise UserError(
+                f"{option} '{pattern}' matches none of {len(whole.runs)} experiments; --list shows their names"
+            )
+    return [run for run in whole.runs if any(fnmatch.fnmatch(run.experiment.name, pattern) for pattern in patterns)]
 
 
 def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.Namespace) -> int:
-    """Start the workers, look at them until all is done, and say what failed."""
+    """Start the workers, look at them until all is done, say what failed; then probe, and write the report."""
     begin = time.monotonic()
     logs = Path(options.logs or ".") if "://" in str(workdir) else Path(os.fspath(workdir)) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -91,13 +105,18 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
     ]  # fmt: skip
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers hear of it too
     try:
-        return _watch(chosen, todo, workdir, workers, begin)
+        code = _watch(chosen, todo, workdir, workers, begin)
     finally:
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
         for worker in workers:
             worker.wait()
+    for run in _matching(chosen, options.probe, "--probe"):
+        probe.probe(run.experiment, workdir)
+    if any(job.is_done(workdir) for job in todo):
+        print(f"report: {report.write(workdir, chosen.name)[0]}")
+    return code
 
 
 def _one(todo: list[Job], wanted: str, workdir: epath.Path) -> int:
@@ -197,8 +216,6 @@ def _summary(
     left = [job for job in todo if job.id not in done and job.id not in failed and not work.blocked(job, todo, failed)]
     if left:
         print(f"{len(left)} stages are not done; the same command goes on", file=sys.stderr)
-    if done and begin:
-        print(f"report: {report.write(workdir, chosen.name)[0]}")
     return 1 if failed or left else 0
 
 
@@ -270,6 +287,8 @@ def _parse() -> argparse.Namespace:
     add("--utilisation", type=float, default=0.4, help="with --topology: of the chips' peak")
     add("--dry_run", action="store_true", help="the same as --list: nothing is run")
     add("--only", default="", help="names of experiments, with * (several: a*,b*)")
+    add("--hold", default="", help="what comparisons keep equal: epochs, steps or trained_tokens (the study's own)")
+    add("--probe", default="", help="names of experiments, with *, whose stages to look into when all is done")
     add("--workers", type=int, default=0, help="processes on this machine; by default one a core for tiny models")
     add("--watch", action="store_true", help="only show the state of a study that runs elsewhere")
     add("--emit", default="", help="slurm, xpk or sky: print a script that submits a job a stage, and run nothing")

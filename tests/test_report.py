@@ -136,7 +136,13 @@ def test_model_sizes_stand_beside_each_other(workdir):
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
     (page,) = report.write(workdir)
-    click = "<script>document.querySelector('#table-main th:nth-child(3) button').click()</script></body>"
+    click = """<script>
+document.querySelector('#table-main th:nth-child(3) button').click();
+const filter = document.querySelector('#table-verdicts input');
+filter.value = 'rq4 replay';
+filter.dispatchEvent(new Event('input'));
+for (const fold of document.querySelectorAll('details')) fold.open = true;
+</script></body>"""
     (page.parent / "clicked.html").write_text(page.read_text().replace("</body>", click))
     found = subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
@@ -150,3 +156,8 @@ def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_pat
     first = r'<tr><td.*?</td><td.*?</td><td[^>]*data-key="([\d.]+)"'
     keys = [float(key) for key in re.findall(first, main)]
     assert len(keys) == 2 and keys == sorted(keys)
+    verdicts = found.stdout.split('id="table-verdicts"')[1].split("</table>")[0]
+    shown = re.findall(r"<tr>(.*?)</tr>", verdicts)
+    assert len(shown) == 2 and "no replay" in shown[1]  # the head, and the one row with both words
+    experiments = found.stdout.split("<h2>Experiments</h2>")[1]
+    assert experiments.count("js-plotly-plot") == 2  # losses are drawn when an experiment is opened

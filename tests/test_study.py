@@ -148,7 +148,7 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
         os.kill(children(running.pid)[0], signal.SIGKILL)
     assert running.wait(timeout=600) == 1  # no worker is left, and not everything is done
     assert 0 < len(hashes(killed)) < len(hashes(whole))
-    last = run("sftmix_jax.study", "--config", small, "--workdir", str(killed), timeout=900)
+    last = run("sftmix_jax.study", "--config", small, "--workdir", str(killed), "--probe", "k0.25-s0", timeout=900)
     assert last.returncode == 0, last.stderr
     assert hashes(killed) == hashes(whole) and len(hashes(whole)) == 6
     logs = "".join(file.read_text() for file in (killed / "logs").glob("*.log"))
@@ -158,6 +158,26 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
         assert sum(f"({identity}) in " in line for line in logs.splitlines()) <= 2
     tables = [(folder / "report" / "tables" / "main.csv").read_text() for folder in (whole, killed)]
     assert tables[0] == tables[1]
+    probed = [json.loads(file.read_text()) for file in (killed / "stages").glob("*/probe.json")]
+    assert len(probed) == 3 and all(set(probe["silhouette"]) == {"code", "math", "general"} for probe in probed)
+    assert (killed / "report" / "figures" / "maps-k0.25-s0.svg").exists()
+
+
+def test_comparisons_hold_what_is_asked_for(small):
+    """With as many steps for each, the shorter experiment goes through its last stage's data again."""
+
+    def steps(*more: str) -> list[int]:
+        listed = run("sftmix_jax.study", "--config", f"{small}:1", "--list", *more)
+        assert listed.returncode == 0, listed.stderr
+        rows = [line.split() for line in listed.stdout.splitlines() if "→" in line]
+        return [int(row[-3]) for row in rows]
+
+    usual, held = steps(), steps("--hold", "steps")
+    assert usual[0] < usual[1] and held == [usual[1], usual[1]]
+    refused = run("sftmix_jax.study", "--config", f"{small}:1", "--list", "--hold", "step")
+    assert refused.returncode == 2 and "did you mean 'steps'" in refused.stderr
+    refused = run("sftmix_jax.study", "--config", f"{small}:1", "--list", "--probe", "k0.5*")
+    assert refused.returncode == 2 and "--probe 'k0.5*' matches none of 2" in refused.stderr
 
 
 def children(pid: int) -> list[int]:

@@ -74,7 +74,7 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
         "packed rows filled", "held-out loss",
     ]  # fmt: skip
     caption = "Every stored row is used, not taken, held out, or skipped with a reason."
-    return Table("accounts", columns, out, caption)
+    return Table("accounts", "Rows", columns, out, caption)
 
 
 def contamination(workdir: epath.Path) -> str:

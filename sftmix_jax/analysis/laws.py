@@ -85,7 +85,7 @@ def table(curves: Iterable[Curve]) -> Table:
         "a token. The last column is the law carried on beyond what was measured; rates in %, general from 1 to 10, "
         "losses in nats a trained token."
     )
-    return Table("laws", columns, rows, caption)
+    return Table("laws", "Scaling laws", columns, rows, caption)
 
 
 def _where(saturated: float | None, least: float, most: float) -> str:

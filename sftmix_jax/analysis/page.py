@@ -22,6 +22,7 @@ class Table:
     """Rows of text or numbers; a cell may be (shown, sorted by)."""
 
     name: str  # of its files
+    title: str
     columns: list[str]
     rows: list[list[Any]]
     caption: str = ""
@@ -131,8 +132,8 @@ def table(made: Table) -> str:
         len(made.rows) >= _FILTERED
     ) else ""  # fmt: skip
     return (
-        f'<div class="table" id="table-{made.name}">{filtered}<table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f'<div class="table" id="table-{made.name}">{heading(made.title)}{filtered}'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         f"<p class=caption>{html.escape(made.caption)} {files}</p></div>"
     )
 

@@ -40,7 +40,7 @@ class View:
         columns = [
             "RQ", "the paper's finding", "here", "numbers here", f"paper, {self.paper_size}", "numbers of the paper"
         ]  # fmt: skip
-        return Table("verdicts", columns, rows, findings.RULE)
+        return Table("verdicts", "The paper's findings", columns, rows, findings.RULE)
 
     @functools.cached_property
     def findings(self) -> list[Finding]:
@@ -146,16 +146,15 @@ class Report:
         return [*drawn, *([loss] if loss else [])]
 
     def _probes(self) -> dict[str, dict[str, Any]]:
-        """Experiment → stage → probe.json, of those whose stages were probed."""
-        found: dict[str, dict[str, Any]] = {}
-        for name, record in self.experiments.items():
-            for stage, identity in {"base": record["base"], **record["stages"]}.items():
-                folder = accounts.stage_folder(self.workdir, identity)
-                if name in self.study["experiments"] and folder is not None and (folder / "probe.json").exists():
-                    probe = json.loads((folder / "probe.json").read_text())
-                    if probe["experiment"] == name or stage == "base":
-                        found.setdefault(name, {})[stage] = probe
-        return {name: probes for name, probes in found.items() if len(probes) > 1}
+        """Experiment → stage → probe.json, of those whose every stage was probed."""
+        found = {}
+        for name in self.study["experiments"]:
+            record = self.experiments.get(name, {"stages": {}})
+            chain = {"base": record.get("base", ""), **record["stages"]}
+            folders = {stage: accounts.stage_folder(self.workdir, identity) for stage, identity in chain.items()}
+            if all(folder is not None and (folder / "probe.json").exists() for folder in folders.values()):
+                found[name] = {stage: json.loads((f / "probe.json").read_text()) for stage, f in folders.items() if f}
+        return found
 
     def _curves(self, name: str) -> Curves:
         """Each stage's steps, and its training losses by domain."""

@@ -28,7 +28,7 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
     for ability in ours.abilities:
         columns += [ability, f"{ability}, paper {size}"]
     caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, general from 1 to 10."
-    return Table("main", columns, rows, caption)
+    return Table("main", "After the last stage", columns, rows, caption)
 
 
 def changes(results: Sequence[Result], ours: Cells) -> Table:
@@ -46,7 +46,9 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
             if position:
                 rows.append(row)
     columns = ["strategy", "set-up", "stage", *(f"{ability}, change" for ability in ours.abilities)]
-    return Table("changes", columns, rows, "After the stage minus before it; a loss is forgetting.")
+    return Table(
+        "changes", "What each stage changed", columns, rows, "After the stage minus before it; a loss is forgetting."
+    )
 
 
 def retention(results: Sequence[Result], ours: Cells) -> Table:
@@ -67,7 +69,9 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
             row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.abilities)]
-    return Table("retention", columns, rows, "The final score as a part of the best after an earlier stage.")
+    return Table(
+        "retention", "What was kept", columns, rows, "The final score as a part of the best after an earlier stage."
+    )
 
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
@@ -94,7 +98,9 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
         "ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts", f"paper {size}: mixed minus alone"
     ]  # fmt: skip
     crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else "Gain turns to loss nowhere surely."
-    return Table("conflict", columns, rows, f"The same own data in both; below 0 mixing hurts. {crossed}")
+    return Table(
+        "conflict", "Alone and mixed", columns, rows, f"The same own data in both; below 0 mixing hurts. {crossed}"
+    )
 
 
 def transfer(ours: Cells) -> Table:
@@ -108,7 +114,13 @@ def transfer(ours: Cells) -> Table:
                 row.append(_change(ours.at(ability, **setup), ours.at(ability, **setup, stage="base"), ability))
             rows.append(row)
     columns = ["trained on", "k", *(f"{ability}, change" for ability in ours.abilities)]
-    return Table("transfer", columns, rows, "One source alone minus the base: what it gives to abilities not its own.")
+    return Table(
+        "transfer",
+        "What one source gives to the others",
+        columns,
+        rows,
+        "One source alone minus the base: what it gives to abilities not its own.",
+    )
 
 
 def others(results: Sequence[Result]) -> Table:
@@ -124,7 +136,13 @@ def others(results: Sequence[Result]) -> Table:
             row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
-    return Table("metrics", columns, rows, "Means over seeds; what each metric counts stands in its file of eval/.")
+    return Table(
+        "metrics",
+        "Other metrics",
+        columns,
+        rows,
+        "Means over seeds; what each metric counts stands in its file of eval/.",
+    )
 
 
 def _named(setup: Setup) -> list[Any]:

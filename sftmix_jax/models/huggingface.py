@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -287,6 +288,7 @@ def save(
 ) -> None:
     """Write a folder that transformers loads, in files of at most 5 GB with an index; one of them is in memory."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, bos_id, eos_id, dtype), indent=1))
     numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     tensors = _their_tensors(config, params)
     sizes = {name: math.prod(shape) * numpy_dtype.itemsize for name, shape in _their_shapes(config)}
@@ -294,11 +296,11 @@ def save(
     for file, names in files.items():
         part = {name: np.ascontiguousarray(tensor.astype(numpy_dtype)) for name, tensor in islice(tensors, len(names))}
         save_file(part, folder / file, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / file)  # it writes files that nobody else may read
     if len(files) > 1:
         where = {name: file for file, names in files.items() for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, bos_id, eos_id, dtype), indent=1))
     if save_tokenizer:
         save_tokenizer(folder)
 

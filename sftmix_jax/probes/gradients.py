@@ -20,9 +20,10 @@ SIZE = 4096  # numbers that a group's gradient is sketched with; cosines are off
 
 Batch = dict[str, np.ndarray]
 Sketches = dict[str, np.ndarray]  # group → float64 [SIZE]
+Sketcher = Callable[[Params, Iterable[Batch]], Sketches]
 
 
-def make_sketcher(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Callable[[Params, Iterable[Batch]], Sketches]:
+def make_sketcher(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Sketcher:
     """A function from parameters and batches of one domain to sketches of its mean gradient.
 
     Groups: embed, attention and feed_forward of every layer, head. Only the sketches leave the device: a count sketch
