@@ -5,13 +5,12 @@ A row: {"question_id": 81, "category": "writing", "turns": ["Compose an engaging
 
   rating            mean of the turns' ratings
   turn 1, turn 2    alone
-  writing, …        by category
+  rating, writing   each of them by category
 
 The answers are drawn at FastChat's temperatures by category, up to 1,024 tokens a turn. Mathematics, reasoning
 and coding are judged with a reference answer; the second turn with the whole conversation before it. `[[rating]]` is
 read from the reply, else `[rating]`; a reply without one, or with one outside of 1 to 10, is listed as unparsed and
-counts
-as nothing. The delimiters around an answer carry a nonce that FastChat's do not.
+counts as nothing. The delimiters around an answer carry a nonce that FastChat's do not.
 
 Data: --data mt_bench=DIR, FastChat's fastchat/llm_judge/data/mt_bench with judge_prompts.jsonl.
 """
@@ -37,11 +36,13 @@ def load(path: str) -> list[Question]:
     for entry in entries:
         name = "single-math-v1" if entry.references else "single-v1"
         reference = {
-            "category": entry.category, "references": entry.references,
+            "references": entry.references,
             "prompts": (prompts[name], prompts[f"{name}-multi-turn"]),
         }  # fmt: skip
         temperature = TEMPERATURES.get(entry.category, 0.7)
-        questions.append(Question(f"mt_bench/{entry.number}", entry.turns, reference, temperature))
+        questions.append(
+            Question(f"mt_bench/{entry.number}", entry.turns, reference, temperature, group=entry.category)
+        )
     return questions
 
 
@@ -68,13 +69,10 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
     """A question's rating is the mean of the turns that have one."""
     given = [rating for rating in ratings if rating is not None]
     mean = sum(given) / len(given) if given else None
-    own = question.reference["category"]
-    return {"rating": mean, "turn 1": ratings[0], "turn 2": ratings[1]} | {
-        category: mean if category == own else None for category in TEMPERATURES
-    }
+    return {"rating": mean, "turn 1": ratings[0], "turn 2": ratings[1]}
 
 
 TASK = Task(
     name="mt_bench", load=load, rubric=Rubric(prompts, read, rate), default_data="", max_new_tokens=1024,
-    metrics=tuple(Metric(name, is_rate=False, best=10.0) for name in ("rating", "turn 1", "turn 2", *TEMPERATURES)),
+    metrics=tuple(Metric(name, is_rate=False, best=10.0) for name in ("rating", "turn 1", "turn 2")),
 )  # fmt: skip

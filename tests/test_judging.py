@@ -210,7 +210,7 @@ def test_mt_bench_is_asked_as_fastchat_asks(serve, tmp_path):
     task, _ = find_task("mt_bench")
     questions = task.load(str(MT_BENCH))
     assert len(questions) == 80
-    by_category = Counter((q.reference["category"], q.temperature, len(q.reference["references"])) for q in questions)
+    by_category = Counter((q.group, q.temperature, len(q.reference["references"])) for q in questions)
     assert by_category["math", 0.0, 2] == by_category["reasoning", 0.0, 2] == by_category["coding", 0.0, 2] == 10
     assert by_category["writing", 0.7, 0] == by_category["stem", 0.1, 0] == by_category["extraction", 0.0, 0] == 10
     one, both = RUBRIC.prompts(questions[0], ["FIRST ANSWER", "SECOND ANSWER"])
@@ -226,7 +226,7 @@ def test_mt_bench_is_asked_as_fastchat_asks(serve, tmp_path):
     record = score_responses("mt_bench", epath.Path(tmp_path / "answers.jsonl"), config, judge_, out)
     assert record["missing"] == ["mt_bench/160"] and record["judgments"] == 160
     assert record["metrics"]["turn 1"]["value"] == 9 and record["metrics"]["turn 2"]["value"] == 6
-    assert record["metrics"]["rating"]["value"] == 7.5 and record["metrics"]["writing"]["n"] == 10
+    assert record["metrics"]["rating"]["value"] == 7.5 and record["metrics"]["rating, writing"]["n"] == 10
     assert len(record["flags"]["empty"]) == 2 and sum(server.paid.values()) == 160
     judged = [json.loads(line) for line in (out / "model_judgment" / "openai_j_single.jsonl").read_text().splitlines()]
     assert len(judged) == 160 and judged[0] | {"tstamp": 0} == {

@@ -292,7 +292,7 @@ def write(
         for question, verdict in zip(questions, verdicts, strict=True):
             said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
             row = {
-                "id": question.id, "turns": question.turns,
+                "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
                 **({"response": said[0]} if len(said) == 1 else {"samples": said}),
                 **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
                    if task.extract else {}),
