@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Quick tests run on the cores that there are; slow ones start many processes themselves.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup quickstart study study-paper test test-all lint clean
 
@@ -23,7 +25,7 @@ study-paper: setup
 	$(BIN)/python -m sftmix_jax.study --config studies/paper.py:tiny --workdir runs/study-paper
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: setup
 	$(BIN)/python -m pytest -q -m slow

@@ -5,39 +5,74 @@ A row: {"key": 1000, "prompt": "Write a 300+ word summary of …", "instruction_
 
   prompt strict, prompt loose            share of prompts all of whose instructions are followed
   instruction strict, instruction loose  share of instructions that are followed
-Loose forgives a first line, a last line and asterisks. The checks are those of lm-evaluation-harness (extra 'eval');
-those that count sentences need NLTK's punkt_tab, and without it their prompts are left out: n tells.
+Loose forgives a first line, a last line and asterisks. The checks are those of lm-evaluation-harness (extra 'eval'). Two
+kinds count sentences or words with NLTK's punkt_tab; where that is missing their prompts are left out, and it is said.
 """
 
+import contextlib
+import sys
 from typing import Any
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
+from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
 
 _LEVELS = ("prompt strict", "prompt loose", "instruction strict", "instruction loose")
+_WITH_PUNKT = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
 
 
 def load(path: str) -> list[Question]:
-    keys = ("key", "prompt", "instruction_id_list", "kwargs")
-    rows = [row.value for row in read_rows(Source(path))]
-    return [Question(f"ifeval/{row['key']}", (row["prompt"],), {key: row[key] for key in keys}) for row in rows]
+    kinds = _checks().instructions_registry.INSTRUCTION_DICT
+    questions = []
+    for row in read_rows(Source(path)):
+        asked = dict(row.value)
+        # One of the published files names the kinds with their language in front: en:punctuation:no_comma.
+        asked["instruction_id_list"] = [kind.removeprefix("en:") for kind in asked["instruction_id_list"]]
+        for kind in asked["instruction_id_list"]:
+            if kind not in kinds:
+                raise UserError(f"{row.where}: no kind of instruction '{kind}'; {did_you_mean(kind, kinds)}")
+        reference = {key: asked[key] for key in ("key", "prompt", "instruction_id_list", "kwargs")}
+        questions.append(Question(f"ifeval/{asked['key']}", (asked["prompt"],), reference))
+    left_out = [question for question in questions if _needs_punkt(question)]
+    if left_out and not _has_punkt():
+        print(
+            f"{path}: {len(left_out)} of {len(questions)} prompts are left out, as NLTK's punkt_tab is not here: "
+            "python -m nltk.downloader punkt_tab", file=sys.stderr,
+        )  # fmt: skip
+    return questions
 
 
 def _checks() -> Any:
     try:
-        from lm_eval.tasks.ifeval import utils
+        import langdetect
+
+        with contextlib.redirect_stdout(sys.stderr):  # it looks for NLTK's data, and says so
+            from lm_eval.tasks.ifeval import utils
     except ImportError:
         raise UserError("IFEval's checks are lm-evaluation-harness': pip install 'sftmix-jax[eval]'") from None
+    langdetect.DetectorFactory.seed = 0  # it guesses by drawing: without a seed a score could not be had again
     return utils
+
+
+def _needs_punkt(question: Question) -> bool:
+    return not _WITH_PUNKT.isdisjoint(question.reference["instruction_id_list"])
+
+
+def _has_punkt() -> bool:
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        return False
+    return True
 
 
 def score(question: Question, answers: Turns) -> Verdict:
     row, checks = question.reference, _checks()
-    try:
-        found = checks.process_results(dict(row), [answers[0]])
-    except LookupError:  # NLTK's data is missing
+    if _needs_punkt(question) and not _has_punkt():
         return {level: None for level in (*_LEVELS, "instructions")}
+    found = checks.process_results(dict(row), [answers[0]])
     out: Verdict = {"instructions": float(len(row["instruction_id_list"]))}
     for manner in ("strict", "loose"):
         followed = found[f"inst_level_{manner}_acc"]

@@ -101,7 +101,12 @@ def test_math_answers_are_compared_by_meaning(response, boxed, flexible):
 def test_ifeval_by_hand(shared):
     pytest.importorskip("lm_eval")
     task, _ = find_task("ifeval")
-    assert len(task.load(str(shared / "data" / "eval" / "ifeval_input.jsonl"))) == 541
+    questions = task.load(str(shared / "data" / "eval" / "ifeval_input.jsonl"))
+    assert len(questions) == 541
+    verdicts = [task.score(question, ["Sure.\nAll of it is here."]) for question in questions]
+    told = [verdict["instructions"] for verdict in verdicts if verdict["instructions"] is not None]
+    # without NLTK's punkt_tab 64 prompts are left out; of those that remain many ask for no comma, and there is none
+    assert len(told) in (541, 541 - 64) and 0.1 < sum(v["prompt strict"] or 0 for v in verdicts) / len(told) < 0.5
     kinds = ["punctuation:no_comma", "change_case:english_lowercase"]
     reference = {"key": 1, "prompt": "p", "instruction_id_list": kinds, "kwargs": [{}, {}]}
     found = task.score(Question("ifeval/1", ("p",), reference), ["Sure:\nno comma and all of it is in lower case"])
@@ -111,6 +116,13 @@ def test_ifeval_by_hand(shared):
     asked = [Question("ifeval/1", ("p",), reference)] * 2
     metrics = runner.summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
+
+
+def test_an_unknown_kind_of_instruction_is_refused_before_anything_is_asked(tmp_path):
+    pytest.importorskip("lm_eval")
+    row = {"key": 1, "prompt": "p", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}
+    with pytest.raises(UserError, match=r"p\.jsonl:1: no kind of instruction .* did you mean 'punctuation:no_comma'"):
+        find_task("ifeval")[0].load(str(write(tmp_path / "p.jsonl", [row])))
 
 
 def test_evalplus_rows_are_tested_against_their_canonical_solution(tmp_path):
