@@ -21,8 +21,9 @@ def mesh_of(fsdp: int, tensor: int):
     return sharding.make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), jax.devices()[: fsdp * tensor])
 
 
+@pytest.mark.parametrize("kernel", ["splash", "triton"])
 @pytest.mark.parametrize(("fsdp", "tensor", "heads", "head_dim"), [(1, 1, (4, 4), 32), (2, 2, (4, 2), 128)])
-def test_splash_attends_as_the_plain_path_within_documents(fsdp, tensor, heads, head_dim):
+def test_a_kernel_attends_as_the_plain_path_within_documents(kernel, fsdp, tensor, heads, head_dim):
     """Values and gradients in float32, documents and padding, grouped heads, fewer than the 128 lanes."""
     rng, mesh = np.random.default_rng(0), mesh_of(fsdp, tensor)
     q, direction = (rng.standard_normal((2, 256, heads[0], head_dim)).astype(np.float32) for _ in range(2))
@@ -30,14 +31,14 @@ def test_splash_attends_as_the_plain_path_within_documents(fsdp, tensor, heads, 
     segments = np.stack([np.repeat([1, 2, 3, 0], [100, 28, 100, 28]), np.repeat([1, 2], [255, 1])]).astype(np.int32)
     inside = jnp.asarray(segments > 0)[..., None, None]
 
-    def total(attend):
-        return lambda q, k, v: jnp.where(inside, attend(q, k, v, segments) * direction, 0).sum()
+    def total(path):
+        return lambda q, k, v: jnp.where(inside, path(q, k, v, segments) * direction, 0).sum()
 
-    def splash(*inputs):
-        return kernels.attend("splash", mesh, *inputs)
+    def attend(*inputs):
+        return kernels.attend(kernel, mesh, *inputs)
 
     with jax.default_matmul_precision("highest"):
-        mine = jax.jit(jax.value_and_grad(total(splash), argnums=(0, 1, 2)))(q, k, v)
+        mine = jax.jit(jax.value_and_grad(total(attend), argnums=(0, 1, 2)))(q, k, v)
         plain = jax.jit(jax.value_and_grad(total(attention.attend), argnums=(0, 1, 2)))(q, k, v)
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -94,6 +95,7 @@ def test_a_kernel_that_fails_its_probe_is_left_out_with_a_warning(monkeypatch, c
 
 def test_the_kernel_is_chosen_by_backend_and_unknown_ones_are_named():
     assert ComputeConfig().resolved(SMALL, "tpu").attention == "splash"
+    assert ComputeConfig().resolved(SMALL, "gpu").attention == "triton"
     assert ComputeConfig().resolved(SMALL, "cpu").attention == "plain"
     assert ComputeConfig(attention="plain").resolved(SMALL, "tpu").attention == "plain"
     with pytest.raises(UserError, match=r"model\.compute\.attention: .flash.; did you mean .splash.\?"):

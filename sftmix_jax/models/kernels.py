@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from sftmix_jax import sharding
 from sftmix_jax.models import attention
 
-NAMES = ("plain", "splash")
+NAMES = ("plain", "splash", "triton")
+BY_BACKEND = {"tpu": "splash", "gpu": "triton"}  # elsewhere the plain path
 _LANES = 128  # of a TPU's vector unit: what head sizes and blocks are multiples of
 _BLOCKS = (512, 256, 128)  # queries and keys at a time
 _TOLERANCE = 0.03  # relative, in norm: bfloat16 has 8 bits, and both sides round
@@ -36,8 +37,9 @@ def attend(name: str, mesh: Mesh, q: Array, k: Array, v: Array, segment_ids: Arr
         for axes in (("batch", None), ("batch", None, "heads", None), ("batch", None, "kv_heads", None))
     )
     on_cpu = mesh.devices.flat[0].platform == "cpu"  # there the kernel is interpreted: slow, the same numbers
+    kernel = _splash if name == "splash" else _triton
     return jax.shard_map(
-        partial(_splash, interpret=on_cpu), mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries,
+        partial(kernel, interpret=on_cpu), mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries,
         check_vma=False,
     )(q, k, v, segment_ids)  # fmt: skip
 
@@ -65,6 +67,14 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool
 
     out = jax.vmap(row)(q, k, v, segment_ids)
     return out[..., :H].transpose(0, 2, 1, 3)
+
+
+def _triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool) -> Array:
+    """JAX's flash attention for GPUs, in Pallas through Triton. It knows no grouped heads: keys are repeated."""
+    from jax.experimental.pallas.ops.gpu import attention as kernels
+
+    k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
+    return kernels.mha(q, k, v, segment_ids, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
 
 
 @functools.lru_cache

@@ -80,7 +80,7 @@ class ComputeConfig:
 
     dtype: str = "auto"  # bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
     remat: str = "auto"  # none, dots or full; auto: full from a billion parameters on, else none
-    attention: str = "auto"  # in training: plain, or splash (TPU); auto: splash on TPU where it agrees with plain
+    attention: str = "auto"  # in training: plain, splash (TPU), triton (GPU); auto: the backend's where it agrees
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
         """The same with every `auto` decided: the one place where that happens."""
@@ -94,7 +94,7 @@ class ComputeConfig:
             )
         dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
         remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
-        kernel = self.attention if self.attention != "auto" else "splash" if backend == "tpu" else "plain"
+        kernel = self.attention if self.attention != "auto" else kernels.BY_BACKEND.get(backend, "plain")
         return Compute(dtype, remat, kernel)
 
 
