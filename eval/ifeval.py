@@ -5,8 +5,8 @@ A row: {"key": 1000, "prompt": "Write a 300+ word summary of …", "instruction_
 
   prompt strict, prompt loose            share of prompts all of whose instructions are followed
   instruction strict, instruction loose  share of instructions that are followed
-Loose forgives a first line, a last line and asterisks. The checks are those of lm-evaluation-harness (extra 'eval'). Two
-kinds count sentences or words with NLTK's punkt_tab; where that is missing their prompts are left out, and it is said.
+Loose forgives a first line, a last line and asterisks. The checks are those of lm-evaluation-harness (extra 'eval').
+Two kinds count with NLTK's punkt_tab; where that is missing their prompts are left out, and it is said.
 """
 
 import contextlib

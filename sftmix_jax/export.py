@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import jax
 from etils import epath
@@ -36,7 +35,7 @@ def main() -> int:
     config = architecture(record)
     params = jax.device_get(stage_params(folder, on_one_device(config)))
     huggingface.save(
-        Path(options.out), config, params, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, dtype=options.dtype,
+        epath.Path(options.out), config, params, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, dtype=options.dtype,
         save_tokenizer=tokenizer.save,
     )  # fmt: skip
     print(f"{folder.name} → {options.out}", file=sys.stderr)

@@ -50,9 +50,10 @@ class Base:
         if not self.folder:
             compute = ComputeConfig().resolved(self.config, "cpu")
             return sharding.put_tree(jax.device_get(llama.init(self.config, compute, self.seed)), abstract)
-        if (Path(self.folder) / "config.json").exists():
-            return huggingface.stream(Path(self.folder), abstract)
-        return stage_params(epath.Path(self.folder), abstract)
+        folder = epath.Path(self.folder)
+        if (folder / "config.json").exists():
+            return huggingface.stream(folder, abstract)
+        return stage_params(folder, abstract)
 
 
 def find_base(init: str, tokenizer: str, seed: int) -> Base:

@@ -9,8 +9,6 @@ import dataclasses
 import json
 import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -189,13 +187,8 @@ def _done(plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dic
 
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     """A copy beside the stage, so that the stage alone can be sampled from."""
-    if not processes.is_first():
-        return
-    with tempfile.TemporaryDirectory() as local:
-        resolved.tokenizer.save(Path(local))
-        (folder / "tokenizer").mkdir(exist_ok=True)
-        for file in Path(local).iterdir():
-            (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
+    if processes.is_first():
+        resolved.tokenizer.save(folder / "tokenizer")
 
 
 def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:

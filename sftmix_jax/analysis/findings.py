@@ -49,7 +49,7 @@ def find(cells: Cells) -> list[Finding]:
 
 def _judge(question: str, claim: str, probability: float, numbers: str) -> Finding:
     verdict = "holds" if probability >= _HOLDS else "does not" if probability <= _FAILS else "cannot tell"
-    return Finding(question, claim, verdict, f"{numbers} (P = {probability:.2f})")
+    return Finding(question, claim, verdict, f"{numbers} (P = {probability:.3f})")
 
 
 def _missing(question: str, claim: str) -> Finding:

@@ -34,7 +34,7 @@ class View:
     def verdicts(self) -> Table:
         theirs = {finding.claim: finding for finding in findings.find(self.paper)}
         rows = []
-        for ours in self.findings:
+        for ours in sorted(self.findings, key=lambda finding: finding.verdict == "not measured"):
             paper = theirs[ours.claim]
             rows.append([ours.question, ours.claim, ours.verdict, ours.numbers, paper.verdict, paper.numbers])
         columns = [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 
 from sftmix_jax.errors import UserError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
+_TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -25,21 +28,9 @@ class Tokenizer:
     """Text ↔ token ids. Special tokens are written in the text by the template, never added here."""
 
     def __init__(self, path: str):
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is as it should be
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
         self.path = path
-        folder = Path(path)
-        self._hf: Any
-        try:
-            if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-                self._hf = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-            elif folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
-                raise UserError(f"{path}: no tokenizer.json or tokenizer_config.json in this folder")
-            else:
-                self._hf = AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"no tokenizer at {path}: {str(error).splitlines()[0]}") from None
+        with tempfile.TemporaryDirectory() as local:
+            self._hf = _read(path, Path(_fetched(path, local) if "://" in path else path))
         if not self._hf.is_fast:
             raise UserError(f"{path}: only fast tokenizers (tokenizer.json) tell where each token starts; convert it")
         vocabulary = self._hf.get_vocab()
@@ -98,6 +89,33 @@ class Tokenizer:
         rows = [{"role": m.role, "content": m.content} for m in messages]
         return self._hf.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
 
-    def save(self, folder: Path) -> None:
-        """Write the files that transformers reads."""
-        self._hf.save_pretrained(folder)
+    def save(self, folder: epath.Path) -> None:
+        """Write the files that transformers reads, to a disk or a bucket."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as local:
+            self._hf.save_pretrained(local)
+            for file in Path(local).iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())
+
+
+def _read(path: str, folder: Path) -> Any:
+    """transformers' tokenizer of a local folder or a hub id. Raises UserError, which names `path`."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is as it should be
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+            return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+            raise UserError(f"{path}: no tokenizer.json or tokenizer_config.json in this folder")
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer at {path}: {str(error).splitlines()[0]}") from None
+
+
+def _fetched(path: str, local: str) -> str:
+    """The tokenizer's files of a folder in a bucket, copied into a local one."""
+    for file in epath.Path(path).iterdir():
+        if file.suffix in _TOKENIZER_FILES and not file.name.endswith(".index.json"):
+            (Path(local) / file.name).write_bytes(file.read_bytes())
+    return local

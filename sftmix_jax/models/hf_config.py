@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.llama import LlamaConfig
 
 
-def read(folder: Path) -> LlamaConfig:
+def read(folder: epath.Path) -> LlamaConfig:
     """The architecture that a model folder states."""
     file = folder / "config.json"
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"{folder}: no config.json; a model folder holds config.json and *.safetensors")
     try:
         return parse(json.loads(file.read_text()), str(file))

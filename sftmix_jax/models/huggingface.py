@@ -6,23 +6,25 @@ import hashlib
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import hf_config
 from sftmix_jax.models.llama import LlamaConfig, Params
+from sftmix_jax.models.tensors import Folder, Index
 
 # Our path → their name; {} is the layer.
 NAMES: dict[tuple[str, ...], str] = {
@@ -42,8 +44,6 @@ NAMES: dict[tuple[str, ...], str] = {
 # Buffers that old checkpoints carry and that follow from the config.
 _DERIVED = "rotary_emb.inv_freq"
 _SHARD_BYTES = 5 * 10**9
-
-_FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 
 
 def shapes(config: LlamaConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -69,9 +69,6 @@ def _to_theirs(path: tuple[str, ...], ours: np.ndarray) -> np.ndarray:
     D_first = path[-1] != "o"
     flat = ours.reshape(ours.shape[0], -1) if D_first else ours.reshape(-1, ours.shape[-1])
     return flat.T
-
-
-Index: TypeAlias = tuple[slice, ...]
 
 
 def _their_index(path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> Index:
@@ -101,42 +98,10 @@ def _their_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ..
     return _to_theirs(path, np.broadcast_to(np.int8(0), shape)).shape
 
 
-class Folder:
-    """The tensors of a model folder, by name; parts of them are read when they are asked for."""
-
-    def __init__(self, folder: Path):
-        self.files = sorted(folder.glob("*.safetensors"))
-        if not self.files:
-            others = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"))]
-            found = f" (found {others[0]}: convert it to safetensors first)" if others else ""
-            raise UserError(f"{folder}: no *.safetensors file{found}")
-        self.where: dict[str, Path] = {}
-        for file in self.files:
-            try:
-                with safe_open(file, "np") as tensors:
-                    self.where.update(dict.fromkeys(tensors.keys(), file))
-            except SafetensorError as error:
-                raise UserError(f"{file}: not a readable safetensors file ({error}); download it again") from None
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        with safe_open(self.where[name], "np") as tensors:
-            return tuple(tensors.get_slice(name).get_shape())
-
-    def read(self, name: str, index: Index = ()) -> np.ndarray:
-        """The tensor, or a part of it, as float32."""
-        with safe_open(self.where[name], "np") as tensors:
-            stored = tensors.get_slice(name)
-            dtype = stored.get_dtype()
-            if dtype not in _FLOATS:
-                raise UserError(f"{self.where[name]}: {name} is {dtype}; only float weights can be read")
-            part = stored[index] if index else tensors.get_tensor(name)
-            return np.asarray(part).astype(np.float32)
-
-
 class Weights:
     """A model folder whose names and shapes are known to be a LLaMA's; its numbers are read part by part."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: epath.Path):
         """Raises UserError for a missing, unused or misshapen tensor, by name; reads no numbers (but see `tied`)."""
         self.config = hf_config.read(folder)
         self._tensors = tensors = Folder(folder)
@@ -190,14 +155,14 @@ class Weights:
         return list(self._shapes)
 
 
-def load(folder: Path) -> tuple[LlamaConfig, Params]:
+def load(folder: epath.Path) -> tuple[LlamaConfig, Params]:
     """Read a model folder: float32 numpy parameters, layers stacked. Raises UserError, see Weights."""
     weights = Weights(folder)
     whole = {path: weights.read(path, tuple(map(slice, weights.shape(path)))) for path in weights.paths()}
     return weights.config, _nested(whole)
 
 
-def stream(folder: Path, abstract: Params) -> Params:
+def stream(folder: epath.Path, abstract: Params) -> Params:
     """Read a model folder onto the devices, with the dtypes and shardings of `abstract`.
 
     A process reads only what its devices hold, and holds at most one layer of one parameter besides. Raises UserError.
@@ -277,14 +242,14 @@ def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def save(
-    folder: Path,
+    folder: epath.Path,
     config: LlamaConfig,
     params: Params,
     *,
     bos_id: int | None,
     eos_id: int | None,
     dtype: str = "float32",
-    save_tokenizer: Callable[[Path], None] | None = None,
+    save_tokenizer: Callable[[epath.Path], None] | None = None,
 ) -> None:
     """Write a folder that transformers loads, in files of at most 5 GB with an index; one of them is in memory."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -295,8 +260,7 @@ def save(
     files = _split(sizes)
     for file, names in files.items():
         part = {name: np.ascontiguousarray(tensor.astype(numpy_dtype)) for name, tensor in islice(tensors, len(names))}
-        save_file(part, folder / file, metadata={"format": "pt"})
-        shutil.copymode(folder / "config.json", folder / file)  # it writes files that nobody else may read
+        _save_file(part, folder / file)
     if len(files) > 1:
         where = {name: file for file, names in files.items() for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
@@ -305,17 +269,29 @@ def save(
         save_tokenizer(folder)
 
 
-def find(model: str) -> Path:
-    """A local folder as it is; anything else is a hub id, fetched into the hub's own cache."""
-    folder = Path(model).expanduser()
+def _save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
+    """On a disk as it is; to a bucket by way of this machine's."""
+    if "://" not in str(file):
+        save_file(tensors, Path(file), metadata={"format": "pt"})
+        shutil.copymode(file.with_name("config.json"), file)  # it writes files that nobody else may read
+        return
+    with tempfile.NamedTemporaryFile() as local:
+        save_file(tensors, local.name, metadata={"format": "pt"})
+        with open(local.name, "rb") as source, file.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 24)
+
+
+def find(model: str) -> epath.Path:
+    """A folder on a disk or in a bucket as it is; anything else is a hub id, fetched into the hub's own cache."""
+    folder = epath.Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+    if model.startswith((".", "/", "~")) or "://" in model or model.count("/") != 1:
         raise UserError(f"no model folder {model}")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "tokenizer*"]))
+        return epath.Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "tokenizer*"]))
     except Exception as error:
         raise UserError(
             f"no model folder {model}, and the hub could not give it ({type(error).__name__}): "
@@ -323,10 +299,13 @@ def find(model: str) -> Path:
         ) from None
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: epath.Path) -> str:
     """A hash of what decides the model: its architecture and every weight file's content."""
     digest = hashlib.sha256(repr(hf_config.read(folder)).encode())
     for file in Folder(folder).files:
+        content = hashlib.sha256()
         with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+            while chunk := stream.read(1 << 24):
+                content.update(chunk)
+        digest.update(content.digest())
     return digest.hexdigest()[:16]

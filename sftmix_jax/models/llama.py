@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from sftmix_jax import sharding
@@ -26,6 +27,11 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
+    # full, with what enters a layer kept in the host's memory: for rows so long that it would not fit
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=["layer input"], offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
 
 # Up to so many layers are trained one by one: a loop copies what the backward pass keeps into stacks and out again,
@@ -79,7 +85,7 @@ class ComputeConfig:
     """How the model is run; none of it changes what it is."""
 
     dtype: str = "auto"  # bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
-    remat: str = "auto"  # none, dots or full; auto: full from a billion parameters on, else none
+    remat: str = "auto"  # none, dots, full or offload; auto: full from a billion parameters on, else none
     attention: str = "auto"  # in training: plain, splash (TPU), triton (GPU); auto: the backend's where it agrees
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
@@ -220,7 +226,8 @@ class Llama(nnx.Module):
 
         def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
             params, entry = cut
-            x, kept = nnx.merge(layer_definition, params)(placed(x), rope, mix(entry), gathering)
+            x = checkpoint_name(placed(x), "layer input")
+            x, kept = nnx.merge(layer_definition, params)(x, rope, mix(entry), gathering)
             return placed(x), kept
 
         policy = REMAT[self.compute.remat]
