@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FLOAT32, SMALL, random_model, save_model
