@@ -3,7 +3,7 @@
 A row: {"question_id": 81, "category": "writing", "turns": ["Compose an engaging travel blog post about …",
 "Rewrite your previous response. Start every sentence with the letter A."]}
 
-  rating            mean of the turns' ratings
+  rating            mean of all turns' ratings, as FastChat averages them
   turn 1, turn 2    alone
   rating, writing   each of them by category
 
@@ -11,6 +11,8 @@ The answers are drawn at FastChat's temperatures by category, up to 1,024 tokens
 and coding are judged with a reference answer; the second turn with the whole conversation before it. `[[rating]]` is
 read from the reply, else `[rating]`; a reply without one, or with one outside of 1 to 10, is listed as unparsed and
 counts as nothing. The delimiters around an answer carry a nonce that FastChat's do not.
+
+FastChat's own judgments are read again by --judgments model_judgment/gpt-4_single.jsonl.
 
 Data: --data mt_bench=DIR, FastChat's fastchat/llm_judge/data/mt_bench with judge_prompts.jsonl.
 """
@@ -66,13 +68,16 @@ def read(reply: str) -> float | None:
 
 
 def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
-    """A question's rating is the mean of the turns that have one."""
+    """A question's rating is the mean of the turns that have one, and weighs as many."""
     given = [rating for rating in ratings if rating is not None]
     mean = sum(given) / len(given) if given else None
-    return {"rating": mean, "turn 1": ratings[0], "turn 2": ratings[1]}
+    return {"rating": mean, "turn 1": ratings[0], "turn 2": ratings[1], "rated turns": float(len(given))}
 
 
 TASK = Task(
     name="mt_bench", load=load, rubric=Rubric(prompts, read, rate), default_data="", max_new_tokens=1024,
-    metrics=tuple(Metric(name, is_rate=False, best=10.0) for name in ("rating", "turn 1", "turn 2")),
+    metrics=(
+        Metric("rating", is_rate=False, best=10.0, weight="rated turns"),
+        *(Metric(name, is_rate=False, best=10.0) for name in ("turn 1", "turn 2")),
+    ),
 )  # fmt: skip

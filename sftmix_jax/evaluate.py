@@ -5,6 +5,7 @@ python -m sftmix_jax.evaluate --model DIR_OR_HUB_ID --tasks gsm8k [--samples 8 -
 python -m sftmix_jax.evaluate --workdir DIR --tasks mt_bench --data DIR --judge openai:MODEL
 python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
 python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--out DIR]
+python -m sftmix_jax.evaluate --task mt_bench --data DIR --judgments gpt-4_single.jsonl
 python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
 python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
 """
@@ -43,7 +44,9 @@ def main() -> int:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
     if options.compare:
         return _compare(epath.Path(options.workdir), options.compare, names)
-    if options.responses:
+    if options.judgments:
+        records = runner.score_judgments(_only(names, "--judgments"), epath.Path(options.judgments), config)
+    elif options.responses:
         records = [_score_responses(options, config, opening)]
     elif options.model:
         out = epath.Path(options.out) if options.out else None
@@ -106,11 +109,16 @@ def _judge(config: EvaluationConfig, opening: Opening) -> Judge | None:
 
 
 def _score_responses(options: argparse.Namespace, config: EvaluationConfig, opening: Opening) -> dict[str, Any]:
-    if len(config.tasks) != 1:
-        raise UserError("--responses belong to one task: --task NAME --responses FILE.jsonl")
+    name = _only(list(config.tasks), "--responses")
     out = epath.Path(options.out) if options.out else None
     judge = _judge(config, opening)
-    return runner.score_responses(config.tasks[0], epath.Path(options.responses), config, judge, out)
+    return runner.score_responses(name, epath.Path(options.responses), config, judge, out)
+
+
+def _only(names: list[str], option: str) -> str:
+    if len(names) != 1:
+        raise UserError(f"{option} belong to one task: --task NAME {option} FILE.jsonl")
+    return names[0]
 
 
 def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
@@ -184,6 +192,7 @@ def _parse() -> argparse.Namespace:
     add("--model", default="", help="score a model folder, a hub id or a stage folder")
     add("--out", default="", help="where the scores of --model (default runs/NAME-ID) or --responses go")
     add("--responses", default="", help="score stored responses instead of a model")
+    add("--judgments", default="", help="read stored judgments again: FastChat's model_judgment/JUDGE_single.jsonl")
     add("--tasks", "--task", default="", help="comma-separated files of eval/")
     add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")
     add("--lm_eval_tasks", default="", metavar="DIR", help="a folder of further task files for lm-eval")

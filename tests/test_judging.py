@@ -239,6 +239,37 @@ def test_mt_bench_is_asked_as_fastchat_asks(serve, tmp_path):
 
 
 @needs_files
+def test_stored_judgments_give_fastchats_averages(tmp_path):
+    """Its layout and its mean: over all turns that have a score, of each model; -1 is none."""
+    rows = []
+    for model, shift in (("vicuna-13b", 0), ("gpt-4", 3)):
+        for number in range(81, 161):
+            for turn in (1, 2):
+                score, prompt = (number + turn) % 7 + 1 + shift, "single-v1" + "-multi-turn" * (turn == 2)
+                said = {"judgment": f"Good. Rating: [[{score}]]", "score": score, "turn": turn}
+                rows.append({"question_id": number, "model": model, "judge": ["gpt-4", prompt], "tstamp": 1.0, **said})
+    rows[5] |= {"judgment": "I cannot rate this.", "score": -1}
+    rows[8] |= {"score": 10}  # the file says another number than the reply
+    kept = [row for row in rows if row["model"] == "vicuna-13b" and row is not rows[5]]
+    rows = [row for row in rows if row["question_id"] != 160 or row["model"] != "gpt-4"]
+    (tmp_path / "gpt-4_single.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run("sftmix_jax.evaluate", "--task", "mt_bench", "--data", str(MT_BENCH), "--json", "--judgments",
+                str(tmp_path / "gpt-4_single.jsonl"))  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    vicuna, gpt = json.loads(found.stdout)
+    said = [int(row["judgment"].rpartition("[")[2].rstrip("]")) for row in kept]
+    assert vicuna["metrics"]["rating"]["value"] == pytest.approx(sum(said) / 159)
+    assert vicuna["metrics"]["turn 2"]["n"] == 79 and vicuna["missing"] == [] and vicuna["stored_judgments"] == 160
+    assert [where.rpartition(":")[2] for where in vicuna["unparsed"]] == ["6"]
+    assert [where.rpartition(":")[2] for where in vicuna["differing"]] == ["9"]
+    assert gpt["missing"] == ["mt_bench/160"] and gpt["metrics"]["rating"]["n"] == 79
+    (tmp_path / "pairs.jsonl").write_text('{"question_id": 81, "g1_winner": "tie"}\n')
+    refused = run("sftmix_jax.evaluate", "--task", "mt_bench", "--data", str(MT_BENCH), "--judgments",
+                  str(tmp_path / "pairs.jsonl"))  # fmt: skip
+    assert refused.returncode == 2 and "pairs.jsonl:1: not a line of FastChat's" in refused.stderr
+
+
+@needs_files
 def test_pairs_are_judged_in_both_orders(serve, tmp_path):
     """Against itself a judge that prefers what stands first disagrees with itself everywhere: all ties."""
     task, _ = find_task("mt_bench")

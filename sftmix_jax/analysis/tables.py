@@ -59,9 +59,22 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
     console.print(table)
     if missing := record.get("missing"):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
-        console.print(f"{len(missing)} of {record['questions']} questions have no response and count as wrong: {shown}")
+        counted = "judgment and count as nothing" if "stored_judgments" in record else "response and count as wrong"
+        console.print(f"{len(missing)} of {record['questions']} questions have no {counted}: {shown}")
     if "judgments" in record:
         _print_judgments(record, console)
+    if "stored_judgments" in record:
+        _print_stored(record, console)
+
+
+def _print_stored(record: dict[str, Any], console: Console) -> None:
+    """Where judgments that were read again do not say what their file says."""
+    console.print(f"{record['stored_judgments']} stored judgments by {record['fixed_by']['judge']['id']}")
+    told = {"whose reply holds no rating, which count as nothing": "unparsed",
+            "whose reply holds another rating than the file": "differing"}  # fmt: skip
+    for words, key in told.items():
+        if record[key]:
+            console.print(f"{len(record[key])} {words}: {', '.join(record[key][:5])}")
 
 
 def _print_judgments(record: dict[str, Any], console: Console) -> None:

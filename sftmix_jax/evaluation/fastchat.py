@@ -100,6 +100,40 @@ def write_judgments(folder: epath.Path, model: str, judge: str, judgments: Seque
     _write(folder / "model_judgment" / f"{judge.replace('/', '_').replace(':', '_')}_single.jsonl", rows)
 
 
+class StoredJudgment(NamedTuple):
+    """A line of model_judgment/<judge>_single.jsonl."""
+
+    where: str
+    number: int | str  # of the question
+    turn: int
+    judge: str
+    reply: str
+    score: float | None  # as it is stored; None where FastChat found none
+
+
+def read_judgments(file: epath.Path) -> dict[str, list[StoredJudgment]]:
+    """Model → its judgments, whoever had them made. Raises UserError with file and line."""
+    if not file.exists():
+        raise UserError(f"no file {file}")
+    found: dict[str, list[StoredJudgment]] = {}
+    for line, text in enumerate(file.read_text().splitlines(), 1):
+        if not text.strip():
+            continue
+        where = f"{file}:{line}"
+        try:
+            row = json.loads(text)
+            score = None if row["score"] == -1 else float(row["score"])
+            stored = StoredJudgment(
+                where, row["question_id"], int(row["turn"]), row["judge"][0], row["judgment"], score
+            )  # fmt: skip
+            found.setdefault(row["model"], []).append(stored)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error})"
+            ) from None
+    return found
+
+
 def _number(id: str) -> int | str:
     tail = id.rpartition("/")[2]
     return int(tail) if tail.isdigit() else tail

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -118,6 +119,57 @@ def score_responses(
     if out is not None:
         write(out, task, questions, answers, scored.verdicts, record)
     return {**record, "verdicts": {q.id: v for q, v in zip(questions, scored.verdicts, strict=True)}}
+
+
+def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> list[dict[str, Any]]:
+    """Stored judgments, read again → a score.json for each model in the file; nothing is asked.
+
+    A question's turn is the mean of its judgings. A rating that its reply does not hold, or another one than the file
+    says, is listed under `unparsed` or `differing`; what the reply says counts.
+    """
+    task, version = find_task(name)
+    if task.rubric is None or task.rubric.pairwise:
+        raise UserError(f"--judgments are of a benchmark whose answers are rated one by one, {name} is not")
+    questions = load_questions(task, config)
+    numbers = {question.id.rpartition("/")[2]: question for question in questions}
+    records = []
+    for model, stored in fastchat.read_judgments(file).items():
+        ratings: dict[str, dict[int, list[float]]] = {}
+        unparsed, differing = [], []
+        for judgment in stored:
+            if (question := numbers.get(str(judgment.number))) is None:
+                if config.limit:
+                    continue
+                raise UserError(f"{judgment.where}: no question {judgment.number} in this benchmark")
+            rating = task.rubric.read(judgment.reply)
+            if rating is None:
+                unparsed.append(judgment.where)
+            else:
+                ratings.setdefault(question.id, {}).setdefault(judgment.turn, []).append(rating)
+            if rating != judgment.score:
+                differing.append(judgment.where)
+        verdicts = []
+        for question in questions:
+            turns = {turn: statistics.fmean(given) for turn, given in ratings.get(question.id, {}).items()}
+            verdicts.append(task.rubric.rate(question, [turns.get(turn + 1) for turn in range(len(question.turns))]))
+        judges = sorted({judgment.judge for judgment in stored})
+        records.append({
+            "task": task.name,
+            "model": model,
+            "metrics": summarise(task, questions, verdicts),
+            "questions": len(questions),
+            "missing": [question.id for question in questions if question.id not in ratings],
+            "stored_judgments": len(stored),
+            "unparsed": unparsed,
+            "differing": differing,
+            "fixed_by": {
+                **_fixed_by(task, version, questions, config, None),
+                "judge": {"id": ", ".join(judges), "judgments": file.name},
+            },
+        })  # fmt: skip
+    if not records:
+        raise UserError(f"{file}: holds no judgments")
+    return records
 
 
 def _decoding(task: Task, config: EvaluationConfig) -> Decoding:
