@@ -99,17 +99,21 @@ def limits(size: Size) -> Line:
     }
 
 
-def training(size: Size, state: str, remat: str) -> Line:
+def training(size: Size, state: str, remat: str, attention: str) -> Line:
     import jax
 
     from sftmix_jax import sharding
+    from sftmix_jax.models import kernels
     from sftmix_jax.sharding import MeshConfig
     from sftmix_jax.training import precision
     from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
     from sftmix_jax.training.step import TrainState, make_trainer
 
     mesh, kept = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), precision.find(state)
-    compute = Compute(size.dtype, remat)
+    c = size.config
+    if wrong := kernels.probe(attention, mesh, size.dtype, c.num_heads, c.num_kv_heads, c.head_dim):
+        raise RuntimeError(f"attention kernel {wrong}")
+    compute = Compute(size.dtype, remat, attention)
     trainer = make_trainer(
         size.config, compute, make_optimizer(OptimizerConfig()), mesh, domains=1, accumulation=1, kept=kept
     )
@@ -281,9 +285,15 @@ def main() -> None:
         if mine and theirs:
             print(f"{'  ours : theirs':46} {mine / theirs:12.2f}")
     best = {"ours": 0.0, "theirs": 0.0}
+    faster = max(
+        ("triton", "plain"), key=lambda attention: show(
+            f"training, full remat, attention {attention}",
+            alone(partial(training, size, "bfloat16_moments", "full", attention), until), can["flops"],
+        ),
+    )  # fmt: skip
     for state in ("bfloat16_moments", "float32", "bfloat16"):
         for remat in ("dots", "full", "none"):
-            found = alone(partial(training, size, state, remat), until)
+            found = alone(partial(training, size, state, remat, faster), until)
             best["ours"] = max(best["ours"], show(f"training, state {state}, remat {remat}", found, can["flops"]))
         if not best["theirs"]:
             for way in ("off", "on"):

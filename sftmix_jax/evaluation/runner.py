@@ -133,10 +133,10 @@ def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> li
     questions = load_questions(task, config)
     numbers = {question.id.rpartition("/")[2]: question for question in questions}
     records = []
-    for model, stored in fastchat.read_judgments(file).items():
+    for model, judgments in fastchat.read_judgments(file).items():
         ratings: dict[str, dict[int, list[float]]] = {}
         unparsed, differing = [], []
-        for judgment in stored:
+        for judgment in judgments:
             if (question := numbers.get(str(judgment.number))) is None:
                 if config.limit:
                     continue
@@ -152,14 +152,14 @@ def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> li
         for question in questions:
             turns = {turn: statistics.fmean(given) for turn, given in ratings.get(question.id, {}).items()}
             verdicts.append(task.rubric.rate(question, [turns.get(turn + 1) for turn in range(len(question.turns))]))
-        judges = sorted({judgment.judge for judgment in stored})
+        judges = sorted({judgment.judge for judgment in judgments})
         records.append({
             "task": task.name,
             "model": model,
             "metrics": summarise(task, questions, verdicts),
             "questions": len(questions),
             "missing": [question.id for question in questions if question.id not in ratings],
-            "stored_judgments": len(stored),
+            "stored_judgments": len(judgments),
             "unparsed": unparsed,
             "differing": differing,
             "fixed_by": {
