@@ -45,8 +45,9 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     ticks = list(dict.fromkeys(named))
     for line in panel.lines:
         _draw_line(axis, line, ticks)
+    slanted = sum(map(len, ticks)) > _TICK_LETTERS
     if ticks:
-        slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if sum(map(len, ticks)) > _TICK_LETTERS else {}
+        slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if slanted else {}
         axis.set_xticks(range(len(ticks)), ticks, **slant)
     if panel.log_x:
         axis.set_xscale("log", base=4)
@@ -57,7 +58,9 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     axis.set(title=panel.title, xlabel=panel.x_title, ylabel=panel.y_title)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    # Below the panel: within it a legend lies on the data of one or another.
+    under = (0.5, -0.6 if slanted else -0.22)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=under, ncols=3)
 
 
 def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:
@@ -66,7 +69,7 @@ def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:
     colour, dash = COLOURS[style], DASHES[style]
     if line.band:
         axis.fill_between(x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(x, line.y, color=colour, linewidth=1, alpha=0.6, label=line.name)
+        axis.plot(x, line.y, linestyle=dash, color=colour, linewidth=1, alpha=0.8, label=line.name)
         return
     mark = "" if line.bare else MARKS[style]
     stroke = dash if line.joined else "None"

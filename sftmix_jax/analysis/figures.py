@@ -150,11 +150,13 @@ def replay(cells: Cells, of: str) -> Figure | None:
         if len(points) < 2:
             continue
         ticks = [k for k, _ in points]
-        lines = [_line("DMT", ability, points, numeric=False, style=0)]
+        lines: list[Line] = []
         for style, name in enumerate(("multitask", "sequential"), 1):
             level = cells.at(ability, strategy=name)
             if level:
-                lines.append(_line(name, ability, [(k, level) for k in ticks], numeric=False, style=style))
+                drawn = _line(name, ability, [(k, level) for k in ticks], numeric=False, style=style)
+                lines.append(dataclasses.replace(drawn, band=True))
+        lines.append(_line("DMT", ability, points, numeric=False, style=0))
         panels.append(Panel(ability, lines, "replayed part k (0: mixed sequential)", _SCORE))
     caption = "How much of the specialised data the general stage replays, and what each ability makes of it."
     return Figure("replay", f"RQ4: DMT's replay ({of})", caption, panels) if panels else None

@@ -102,7 +102,7 @@ def _traces(line: Line) -> list[dict[str, Any]]:
         }  # fmt: skip
         curve = {
             "x": line.x, "y": line.y, "name": line.name, "mode": "lines", "type": "scatter",
-            "line": {"color": colour, "width": 1},
+            "line": {"color": colour, "width": 1, "dash": _DASHES[style]},
         }  # fmt: skip
         return [area, curve]
     trace: dict[str, Any] = {
