@@ -1,12 +1,14 @@
 """Intervals, scaling laws and the paper's findings, against known truths and the paper's own tables."""
 
+import re
+
 import numpy as np
 import pytest
 
 from sftmix_jax.analysis import cells, findings, fits, laws, uncertain
 from sftmix_jax.analysis.cells import Cells
 from sftmix_jax.analysis.results import Result
-from sftmix_jax.analysis.scores import conflict, transfer
+from sftmix_jax.analysis.scores import conflict, conflict_in_losses, transfer
 from sftmix_jax.analysis.uncertain import Uncertain
 
 
@@ -179,3 +181,26 @@ def test_leaving_nothing_out_finds_nothing():
     every = {(ability, tuple(sorted(s.items()))): same for ability in ("math", "code") for s in setups}
     found = findings.ablation(cells.Cells(every, "here", 3))
     assert found.verdict == "not measured" and "nothing was left out" in found.numbers
+
+
+def trained(strategy: str, k: str, seed: int, loss: float, **more: str) -> Result:
+    """What one experiment says of mathematics after its last stage."""
+    labels = {"strategy": strategy, "k": k, "seed": seed, "size": "tiny", **more}
+    return Result(
+        f"{strategy}-{k}-{seed}", labels, "s", "id", 1, True, "tiny_math", "math", "strict", True, 0.5, 0.4, 0.6, 100,
+        1.0, 10, 0, loss, "0", "{}", "",
+    )  # fmt: skip
+
+
+def test_conflict_in_losses_is_paired_by_seed():
+    """By hand: differences 0.1, 0.2, 0.3, so 0.2 ± 4.303 · 0.1/√3 (Student's t, two degrees of freedom)."""
+    found = [trained("single", "4", seed, 1.0 + seed, source="math") for seed in range(3)]
+    found += [trained("mixed", "4", seed, 1.1 + 1.1 * seed) for seed in range(3)]
+    found += [trained("mixed", "4", 0, 9.0, setup="a"), trained("mixed", "1", 0, 1.0), trained("single", "1", 1, 1.0)]
+    table = conflict_in_losses(found)
+    ((ability, k, alone, mixed, change, worse),) = table.rows  # at k = 1 no seed has both
+    assert (ability, k[0], alone[1], mixed[1]) == ("math", "4", pytest.approx(2.0), pytest.approx(2.2))
+    assert change[1] == pytest.approx(0.2) and worse[1] > 0.95
+    low, high = map(float, re.findall(r"[-+][\d.]+", change[0])[1:])
+    assert low == pytest.approx(0.2 - 4.303 * 0.1 / 3**0.5, abs=0.04)
+    assert high == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5, abs=0.04)

@@ -55,6 +55,7 @@ class View:
             scores.changes(self.results, self.ours),
             scores.retention(self.results, self.ours),
             scores.conflict(self.ours, self.paper, self.paper_size),
+            scores.conflict_in_losses(self.results),
             scores.transfer(self.ours),
             laws.table([*laws.scores(self.ours), *laws.losses(self.results, self.size)]),
             scores.others(self.results),

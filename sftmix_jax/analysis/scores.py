@@ -103,6 +103,42 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     )
 
 
+def conflict_in_losses(results: Sequence[Result]) -> Table:
+    """The same on held-out rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
+    axes = {"strategy", "source", "size", "k", "seed"}  # a set-up with others is another comparison's
+    last = [r for r in results if r.is_last and r.primary and r.held_out_loss is not None
+            and "k" in r.labels and axes >= r.labels.keys()]  # fmt: skip
+    rows = []
+    for ability in BEST:
+        mine = [r for r in last if r.ability == ability]
+        alone = _by_k_and_seed(r for r in mine if r.labels.get("strategy") == "single")
+        mixed = _by_k_and_seed(r for r in mine if r.labels.get("strategy") == "mixed")
+        for k in sorted(alone.keys() & mixed.keys(), key=number):
+            seeds = sorted(alone[k].keys() & mixed[k].keys())
+            if not seeds:
+                continue
+            before, after = (np.array([losses[k][seed] for seed in seeds]) for losses in (alone, mixed))
+            change = uncertain.from_seeds(after - before)
+            spread = f" ({change.low:+.4f} to {change.high:+.4f})" if len(seeds) > 1 else ", one seed"
+            worse = change.probability(lambda d: d > 0)
+            rows.append([
+                ability, (k, number(k)), *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
+                (f"{change.value:+.4f}{spread}", change.value), (f"{worse:.3f}", worse) if len(seeds) > 1 else "–",
+            ])  # fmt: skip
+    columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts"]
+    return Table(
+        "conflict_losses", "Alone and mixed: held-out loss", columns, rows,
+        "Nats a trained token on held-out rows of the ability's own domain, paired by seed; above 0 mixing hurts.",
+    )  # fmt: skip
+
+
+def _by_k_and_seed(found: Iterable[Result]) -> dict[str, dict[Any, float]]:
+    out: dict[str, dict[Any, float]] = {}
+    for result in found:
+        out.setdefault(str(result.labels["k"]), {})[result.labels.get("seed")] = float(result.held_out_loss or 0)
+    return out
+
+
 def transfer(ours: Cells) -> Table:
     """What one source alone does to every ability, its own and the others'."""
     rows = []

@@ -77,6 +77,15 @@ def from_verdicts(verdicts: np.ndarray) -> Uncertain:
     return Uncertain(float(verdicts.mean()), draws.clip(0, 1) if rate else draws)
 
 
+def from_seeds(values: np.ndarray) -> Uncertain:
+    """The mean of one number a seed, float64 [S], with Student's t for so few; one seed alone says nothing of doubt."""
+    value, S = float(values.mean()), len(values)
+    if S == 1:
+        return Uncertain(value, np.full(RESAMPLES, value))
+    draws = np.random.default_rng(S).standard_t(S - 1, RESAMPLES)
+    return Uncertain(value, value + draws * values.std(ddof=1) / np.sqrt(S))
+
+
 def published(value: float, error: float, name: str) -> Uncertain:
     """A number from a table, with a standard error; `name` makes its draws its own."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
