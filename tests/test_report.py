@@ -80,6 +80,14 @@ def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
 
 
+def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
+    """Another machine is in the middle of a line of its metrics."""
+    (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
+    file.write_text(file.read_text() + '{"step": 3, "lo')
+    (page,) = report.write(workdir)
+    assert "dmt-s0" in page.read_text()
+
+
 def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]

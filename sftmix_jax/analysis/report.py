@@ -164,8 +164,8 @@ class Report:
             folder = accounts.stage_folder(self.workdir, identity)
             if folder is None or not (folder / "metrics.jsonl").exists():
                 break
-            rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            rows = [row for row in rows if "loss" in row]
+            written = (folder / "metrics.jsonl").read_text().rpartition("\n")[0]  # a line may be half there
+            rows = [row for line in written.splitlines() if "loss" in (row := json.loads(line))]
             domains = dict.fromkeys(key for row in rows for key in row if key.startswith("loss/"))
             by_domain = {d[5:]: [row[d] for row in rows if d in row] for d in domains}
             stages.append((stage, [row["step"] for row in rows], by_domain))

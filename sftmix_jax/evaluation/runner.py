@@ -340,7 +340,8 @@ def write(
 ) -> None:  # fmt: skip
     """responses.jsonl (question, response, what of it was compared, verdict; a line a question), then score.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "responses.jsonl").open("w") as stream:
+    partial = folder / "responses.jsonl.partial"  # whoever reads meanwhile sees the old ones whole
+    with partial.open("w") as stream:
         for question, verdict in zip(questions, verdicts, strict=True):
             said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
             row = {
@@ -351,4 +352,5 @@ def write(
                 "scores": verdict, "reference": dict(question.reference),
             }  # fmt: skip
             stream.write(json.dumps(row) + "\n")
+    partial.replace(folder / "responses.jsonl")
     write_json(folder / "score.json", record)
