@@ -206,13 +206,17 @@ def explained(design: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def standardised_effects(own: np.ndarray, other: np.ndarray, scores: list[Uncertain]) -> tuple[Uncertain, Uncertain]:
-    """Standard deviations of score for one of the log amount: own, and the others'."""
+    """Standard deviations of score for one of the log amount: own, and the others'.
+
+    Of the scores as they are: each draw's own would grow with its noise, and every effect shrink.
+    """
+    spread = max(float(np.std([score.value for score in scores])), 1e-30)
     X = np.column_stack([np.ones(len(own)), *((x - x.mean()) / x.std() for x in (own, other))])
 
     def effects(*each: np.ndarray | np.float64) -> np.ndarray:
         y = np.stack(np.broadcast_arrays(*each))
         rows = y.reshape(len(y), -1)
-        return np.linalg.lstsq(X, rows, rcond=None)[0][1:] / np.maximum(rows.std(axis=0), 1e-30)
+        return np.linalg.lstsq(X, rows, rcond=None)[0][1:] / spread
 
     value = effects(*(np.float64(s.value) for s in scores))[:, 0]
     draws = effects(*(s.draws for s in scores))
