@@ -20,7 +20,7 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
-from sftmix_jax import command
+from sftmix_jax import command, processes
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, harness, runner
@@ -64,8 +64,8 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
     records = []
     for folder in stage_folders(workdir, options.stage):
         records += _measure(open_stage(folder, opening), config, options, opening)
-    if options.contamination:
-        tables.print_contamination(contamination.measure(workdir, config))
+    if config.tasks and not options.skip_contamination and processes.is_first():
+        _add_contamination(records, workdir, config)
     found = _results(workdir)
     if options.json:
         print(json.dumps(records, indent=1))
@@ -77,6 +77,19 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         drawing.draw(figures.abilities_over_stages(found), workdir / "abilities.png")
         print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
     return 0
+
+
+def _add_contamination(records: list[dict[str, Any]], workdir: epath.Path, config: EvaluationConfig) -> None:
+    """Which questions stand in the training data: said, and put beside the scores."""
+    try:
+        seen = contamination.measure(workdir, config)
+    except UserError as error:
+        print(f"the questions were not looked for in the training data: {error}", file=sys.stderr)
+        return
+    tables.print_contamination(seen)
+    for record in records:
+        if record["task"] in seen:
+            record["contamination"] = seen[record["task"]]["questions"]
 
 
 def _results(workdir: epath.Path) -> list[results.Result]:
@@ -216,7 +229,7 @@ def _parse() -> argparse.Namespace:
     add("--dtype", default="auto", help="float32 or bfloat16")
     add("--slots", type=int, default=32, help="prompts that are answered at the same time")
     add("--json", action="store_true", help="print score.json")
-    add("--contamination", action="store_true", help="also look for the questions in the workdir's training data")
+    add("--skip_contamination", action="store_true", help="do not look for the questions in the training data")
     add("--picture", action="store_true", help="also draw abilities.png into the workdir")
     add("--allow_unsandboxed_code", action="store_true",
         help="run model-written code even where it cannot be contained")  # fmt: skip

@@ -8,9 +8,9 @@ from itertools import combinations
 import pytest
 from etils import epath
 
-from sftmix_jax.data.sources import Message
+from sftmix_jax.data.sources import Message, Source
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import pass_at_k
@@ -182,6 +182,29 @@ def test_perplexity_by_domain_is_that_of_transformers(tmp_path, shared):
         assert metrics[f"perplexity, {domain}"]["n"] == 2
     total, tokens = (sum(values) for values in zip(*sums.values(), strict=True))
     assert metrics["perplexity"]["value"] == pytest.approx(math.exp(total / tokens), rel=1e-4)
+
+
+def test_questions_that_stand_in_the_training_data_are_found_once(tmp_path, monkeypatch):
+    """Two experiments whose mathematics is not the same: both are looked through, and only when something changed."""
+    leaked = "Ann buys seven red pens and nine blue pens for her three good friends, how many pens?"
+    other = {"question": "What is left of ten after four?", "answer": "#### 6"}
+    rows = [{"question": leaked, "answer": "#### 16"}, other]
+    questions = str(write(tmp_path / "test.jsonl", rows))
+    clean = [{"question": "Add two and two.", "answer": "#### 4"}]
+    copied = [{"question": f"Listen: {leaked}", "answer": "#### 16"}]
+    (tmp_path / "w" / "experiments").mkdir(parents=True)
+    for name, own in (("a", copied), ("b", clean)):
+        domains = {"math": dataclasses.asdict(Source(str(write(tmp_path / f"{name}.jsonl", own))))}
+        (tmp_path / "w" / "experiments" / f"{name}.json").write_text(json.dumps({"experiment": {"domains": domains}}))
+    config = EvaluationConfig(tasks=("gsm8k",), data={"gsm8k": questions})
+    workdir = epath.Path(tmp_path / "w")
+    found = contamination.measure(workdir, config)["gsm8k"]
+    assert (found["of"], found["questions"]) == (2, {"math": ["gsm8k/0"]})
+    with monkeypatch.context() as without:
+        without.delattr(contamination.overlap, "questions_seen")
+        assert contamination.measure(workdir, config)["gsm8k"] == found
+    write(tmp_path / "a.jsonl", clean)
+    assert contamination.measure(workdir, config)["gsm8k"]["questions"] == {"math": []}
 
 
 def test_a_journal_keeps_what_it_was_given(tmp_path):

@@ -78,10 +78,10 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
 
 
 def contamination(workdir: epath.Path) -> str:
-    """Questions that stand in the training data, as `evaluate --contamination` found them."""
+    """Questions that stand in the training data, as `evaluate` found them."""
     file = workdir / "contamination.json"
     if not file.exists():
-        return "Not measured: evaluate --contamination looks for the benchmarks' questions in the training data."
+        return "Not looked for: evaluate does, with --workdir."
     told = []
     for task, record in json.loads(file.read_text()).items():
         where = ", ".join(f"{len(ids)} in {domain}" for domain, ids in record["questions"].items())

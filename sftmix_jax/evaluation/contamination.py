@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -11,29 +12,42 @@ from etils import epath
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.sources import Message, Source
 from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
-from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.evaluation.task import Question, find_task, questions_hash
 from sftmix_jax.files import write_json
 
 
 def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
     """Task → how many questions were asked, and by domain which of them share 13 words in a row with its rows.
 
-    The domains are those of every experiment of the workdir. Written to contamination.json there.
+    The domains are those of every experiment of the workdir. Kept in contamination.json there, and looked for again
+    only where questions or rows have changed. Raises UserError for rows that are not here.
     """
-    known: dict[str, Source] = {}
+    domains: dict[str, dict[str, Source]] = {}
     for file in sorted((workdir / "experiments").glob("*.json")):
-        known |= {
-            name: Source(**source) for name, source in json.loads(file.read_text())["experiment"]["domains"].items()
-        }
+        for name, fields in json.loads(file.read_text())["experiment"]["domains"].items():
+            source = Source(**fields)
+            domains.setdefault(name, {})[sources.fingerprint(source)] = source
+    file = workdir / "contamination.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
     found: dict[str, Any] = {}
     for name in config.tasks:
         task, _ = find_task(name)
-        questions = {question.id: asked(question) for question in load_questions(task, config)}
-        seen = {domain: overlap.questions_seen(questions, _conversations(source)) for domain, source in known.items()}
-        found[task.name] = {"of": len(questions), "questions": seen}
-    file = workdir / "contamination.json"
-    write_json(file, (json.loads(file.read_text()) if file.exists() else {}) | found)
+        questions = load_questions(task, config)
+        key = f"{questions_hash(questions)} {sorted(print_ for own in domains.values() for print_ in own)}"
+        if known.get(task.name, {}).get("key") != key:
+            known[task.name] = {
+                "key": key,
+                "of": len(questions),
+                "questions": {domain: _seen(questions, own.values()) for domain, own in domains.items()},
+            }
+        found[task.name] = known[task.name]
+    write_json(file, known)
     return found
+
+
+def _seen(questions: Sequence[Question], rows: Iterable[Source]) -> list[str]:
+    every = itertools.chain.from_iterable(map(_conversations, rows))
+    return overlap.questions_seen({question.id: asked(question) for question in questions}, every)
 
 
 def asked(question: Question) -> str:

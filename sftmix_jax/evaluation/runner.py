@@ -1,6 +1,7 @@
 """Run tasks on a model: questions → responses → scores, with everything that fixed them written down."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -212,6 +213,14 @@ def _check(task: Task, config: EvaluationConfig, judge: Judge | None) -> None:
             f"{', '.join(sandbox.walls()) or 'nothing'}; needed: landlock, and namespaces or seccomp). Use a newer "
             "kernel, or accept the risk with --allow_unsandboxed_code"
         )
+    if task.runs_code and processes.is_first():
+        _say_walls()
+
+
+@functools.cache
+def _say_walls() -> None:
+    """Once a process: what stands between model-written code and this machine."""
+    print(f"model-written code runs behind: {', '.join(sandbox.walls()) or 'nothing'}", file=sys.stderr)
 
 
 def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
