@@ -116,6 +116,8 @@ def test_ifeval_by_hand(shared):
     asked = [Question("ifeval/1", ("p",), reference)] * 2
     metrics = runner.summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
+    none = runner.summarise(task, asked, [{**found, "instruction strict": 0.0}] * 2)["instruction strict"]
+    assert none["low"] == 0 and none["high"] > 0.5  # two questions that failed are no proof
 
 
 def test_an_unknown_kind_of_instruction_is_refused_before_anything_is_asked(tmp_path):
