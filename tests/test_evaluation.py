@@ -161,6 +161,22 @@ def test_every_task_file_is_a_task():
         assert task.name == file.stem and len(version) == 12
 
 
+def test_another_rule_is_another_version(tmp_path, monkeypatch):
+    """The rule stands in a module beside the task's own file, as gsm8k's does."""
+    monkeypatch.syspath_prepend(tmp_path)
+    rule, task = tmp_path / "some_rule.py", tmp_path / "task.py"
+    task.write_text(
+        "import importlib, some_rule\nimportlib.reload(some_rule)\n"
+        "from sftmix_jax.evaluation.task import Metric, Task\n"
+        "TASK = Task('t', some_rule.load, (Metric('right'),), 'x', score=some_rule.score)\n"
+    )
+    versions = []
+    for right in ("1.0", "1.0", "0.0"):
+        rule.write_text(f"def load(path): return []\ndef score(question, answers): return {{'right': {right}}}\n")
+        versions.append(find_task(str(task))[1])
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_mcnemar_is_the_binomial_test_of_the_discordant():
     scipy = pytest.importorskip("scipy.stats")
     for b, c in ((0, 0), (3, 9), (10, 10), (1, 0), (40, 15)):

@@ -70,7 +70,8 @@ class Task:
 
 
 def find_task(name: str) -> tuple[Task, str]:
-    """The task of a file (`gsm8k`, `eval/gsm8k.py`, …) and the hash of that file. Raises UserError."""
+    """The task of a file (`gsm8k`, `eval/gsm8k.py`, …) and its version: a hash of that file and of those in which its
+    functions stand, so that another rule to read answers by is another version. Raises UserError."""
     file = desk.find("eval", name)
     spec = importlib.util.spec_from_file_location(f"sftmix_task_{file.stem}", file)
     assert spec and spec.loader
@@ -79,7 +80,17 @@ def find_task(name: str) -> tuple[Task, str]:
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
-    return task, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+    return task, hashlib.sha256(b"".join(each.read_bytes() for each in _files(task, Path(file)))).hexdigest()[:12]
+
+
+def _files(task: Task, file: Path) -> list[Path]:
+    """The task's own file, then those of the package that load, read or score for it."""
+    rubric = task.rubric
+    functions: list[Any] = [task.load, task.score, task.pool, task.extract]
+    functions += [rubric.prompts, rubric.read, rubric.rate] if rubric else []
+    plain = [getattr(function, "func", function) for function in functions if function is not None]
+    found = {Path(function.__code__.co_filename).resolve() for function in plain}
+    return [file, *sorted(found - {file.resolve(), Path(__file__).resolve()})]
 
 
 def questions_hash(questions: Sequence[Question]) -> str:
