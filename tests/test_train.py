@@ -206,6 +206,9 @@ def test_stages_are_sampled_scored_and_exported(finished, tmp_path):
     evaluated = run("sftmix_jax.evaluate", f"--workdir={finished}", "--tasks=tiny_math", "--limit=4", "--json")
     records = json.loads(evaluated.stdout)
     assert len(records) >= 3 and all(record["metrics"]["strict"]["n"] == 4 for record in records)
+    for key in ("task_version", "data", "template", "few_shot", "extraction", "decoding", "stops", "padding", "model"):
+        assert all(key in record["fixed_by"] for record in records), key
+    assert all(len(record["fixed_by"]["stops"]["tokens"]) >= 1 for record in records)
     for file in finished.glob("stages/*/eval/tiny_math/responses.jsonl"):
         assert len(file.read_text().splitlines()) == 4
     out = tmp_path / "export"

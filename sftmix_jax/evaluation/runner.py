@@ -57,6 +57,8 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         "template": model.chat.name,
         "few_shot": 0,
         "decoding": dataclasses.asdict(decoding),
+        "stops": model.sampler.stops,
+        "padding": "right",  # a row of the cache is filled from its front
         "slots": model.sampler.slots,
     }
     folder = model.folder / "eval" / task.name
@@ -187,6 +189,8 @@ def _fixed_by(
         "task": task.name,
         "task_version": version,
         "data": questions_hash(questions),
+        # in words where the task says it; task_version covers the code of every rule
+        "extraction": {metric.name: metric.about for metric in task.metrics if metric.about},
         "limit": config.limit,
         "code_version": __version__,
     }

@@ -1,4 +1,7 @@
-"""The safetensors files of a model folder, on a disk or in a bucket: parts of them are read when they are asked for."""
+"""The safetensors files of a model folder, on a disk or in a bucket: parts of them are read when they are asked for.
+
+The safetensors package opens files on a disk alone. The format is its README's: a head in JSON, then the numbers.
+"""
 
 from __future__ import annotations
 

@@ -97,6 +97,11 @@ class Sampler:
         self._stops = np.array(sorted({tokenizer.eos_id} if stop_ids is None else set(stop_ids)), np.int32)
         self._stop_strings = list(stop_strings)
 
+    @property
+    def stops(self) -> dict[str, list[int] | list[str]]:
+        """What ends every answer, whatever its request says besides."""
+        return {"tokens": self._stops.tolist(), "strings": list(self._stop_strings)}
+
     def generate(
         self, requests: Sequence[Request], finished: Callable[[int, Response], None] = lambda index, response: None
     ) -> list[Response]:
