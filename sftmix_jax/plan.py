@@ -24,6 +24,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.planning import aot, chips
 from sftmix_jax.planning.chips import GIB
+from sftmix_jax.planning.collectives import BETWEEN_SLICES
 from sftmix_jax.planning.planner import Planned, Planner
 
 _SAID = ("topology", "num_slices", "utilisation")
@@ -70,7 +71,10 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
     line("parameters, optimiser: GiB a device", lambda p: f"{p.arguments / GIB:.2f}")
     line("gradients, activations, gathered weights", lambda p: f"{p.temporaries / GIB:.2f}")
     line(f"fits into {first.limit / GIB:.1f} GiB", lambda p: "yes" if p.fits else "NO")
-    line("sent to a device each step, GiB", lambda p: f"{sum(p.collectives.values()) / GIB:.1f}")
+    within = [sum(p.collectives.values()) - p.collectives.get(BETWEEN_SLICES, 0) for p in mine]
+    table.add_row("sent to a device each step, GiB", *(f"{size / GIB:.1f}" for size in within))
+    if any(BETWEEN_SLICES in p.collectives for p in mine):
+        line("between slices, GiB a device", lambda p: f"{p.collectives.get(BETWEEN_SLICES, 0) / GIB:.2f}")
     for program in first.programs:
         table.add_row(f"{program}: GiB a device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
     line("GFLOPs a token", lambda p: f"{p.flops_per_token / 1e9:.1f}")

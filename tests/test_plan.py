@@ -38,7 +38,10 @@ PROGRAM = """HloModule jit_step
 
 %body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
   %gathered = bf16[8,16]{1,0} all-gather(%x), dimensions={0}
-  %scattered = f32[2,4]{1,0} reduce-scatter(%y), dimensions={0}
+  %scattered = f32[2,4]{1,0} reduce-scatter(%y), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %iota = f32[2,4]{1,0} reduce-scatter(%y), replica_groups=[2,4]<=[8], dimensions={0}
+  %named = f32[2,4]{1,0} reduce-scatter(%y), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  %sent = (bf16[2,4]{1,0}, u32[], token[]) send(%y, %token), channel_id=4, is_host_transfer=true
 }
 
 ENTRY %main (a: f32[8,4]) -> f32[8,4] {
@@ -51,7 +54,10 @@ ENTRY %main (a: f32[8,4]) -> f32[8,4] {
 
 def test_collectives_in_loops_count_as_often_as_they_run():
     found = collectives.bytes_sent(PROGRAM)
-    assert found == {"all-gather": 8 * (8 * 16 * 2), "reduce-scatter": 8 * (2 * 4 * 4), "all-reduce": 2 * 40}
+    assert found == {
+        "all-gather": 8 * (8 * 16 * 2), "reduce-scatter": 8 * 3 * (4 * 2 * 4 * 4), "all-reduce": 2 * 40,
+        "between slices": 8 * (2 * 4 * 2 + 4),
+    }  # fmt: skip
 
 
 def test_fsdp_needs_every_parameter_twice_and_every_gradient_once():
@@ -162,7 +168,8 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
 def test_the_step_compiles_for(model, topology, slices, rows, fits):
     """State as counted, and little more sent than fully sharded data parallelism needs.
 
-    On 256 chips and between slices the compiler reduces gradients whole, which is once more what scattering them takes.
+    On 256 chips the compiler reduces gradients whole, which is once more what scattering them takes. Of two slices each
+    scatters within itself, and only what a device keeps goes to the other.
     """
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
@@ -179,7 +186,9 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     state = 12 * config.num_params / shards
     assert state <= compiled.arguments < 1.1 * state  # 33B's rows of 26 are padded to 32
     needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
-    if shards == 256 or slices > 1:
+    between = compiled.collectives.pop(collectives.BETWEEN_SLICES, 0)
+    assert between == pytest.approx(2 * config.num_params / shards * (slices - 1), rel=0.05)
+    if shards == 256:
         needed += 2 * config.num_params
     assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
 

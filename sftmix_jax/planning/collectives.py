@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
@@ -20,6 +21,12 @@ _BYTES = {
 }
 _KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
+# A slice reaches another through its hosts.
+BETWEEN_SLICES = "between slices"
+_HOST_SEND = re.compile(r"= (\(.*?\)) send\(.*is_host_transfer=true")
+# Groups of devices: {{0,1},{2,3}}, [groups,devices]<=[all], or names of a mesh's axes.
+_LISTED, _COUNTED = re.compile(r"replica_groups=\{\{([\d,]+)\}"), re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALL = re.compile(r"(?:body|condition|calls|to_apply|called_computations=\{)=?%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -33,7 +40,8 @@ def bytes_sent(program: str) -> dict[str, int]:
     """Bytes that a device receives in one run, by kind of collective; what stands in a loop counts as often as it runs.
 
     `program` is the text of a compiled HLO module. An all-gather counts its result, a reduce-scatter and an all-reduce
-    their operand's size (the all-reduce twice), an all-to-all and a permute what arrives.
+    their operand's size (the all-reduce twice), an all-to-all and a permute what arrives, and what passes between
+    slices what is sent.
     """
     bodies = _computations(program)
     totals: Counter[str] = Counter()
@@ -44,7 +52,13 @@ def bytes_sent(program: str) -> dict[str, int]:
         for line in lines:
             found = _COLLECTIVE.search(line)
             if found and not later:
-                totals[found[2]] += times * _size(found[1], found[2], bool(found[3]))
+                size = _size(found[1], found[2], bool(found[3]))
+                # An asynchronous start shows its operand beside its result.
+                whole = _group(line) if found[2] == "reduce-scatter" and not found[3] else 1
+                totals[found[2]] += times * size * whole
+            between = _HOST_SEND.search(line)
+            if between:
+                totals[BETWEEN_SLICES] += times * _size(between[1], "send", False)
             if " while(" in line:
                 body = re.search(r"body=%?([\w.\-]+)", line)
                 if body:
@@ -56,7 +70,19 @@ def bytes_sent(program: str) -> dict[str, int]:
     entry = re.search(r"^ENTRY %?([\w.\-]+)", program, re.MULTILINE)
     if entry:
         visit(entry[1], 1)
-    return {kind: totals[kind] for kind in _KINDS if totals[kind]}
+    return {kind: totals[kind] for kind in (*_KINDS, BETWEEN_SLICES) if totals[kind]}
+
+
+def _group(line: str) -> int:
+    """How many devices a collective joins, 1 where it does not say."""
+    if found := _LISTED.search(line):
+        return found[1].count(",") + 1
+    if found := _COUNTED.search(line):
+        return int(found[1])
+    if found := _NAMED.search(line):
+        sizes = {name.strip("' "): int(size) for name, size in (axis.split("=") for axis in found[1].split(","))}
+        return math.prod(sizes[name.strip("' ")] for name in found[2].split(","))
+    return 1
 
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:

@@ -126,7 +126,7 @@ def _in_chunks(
     if differentiate:
         back = jnp.argsort(order, axis=1)[..., None]
         d_hidden = jnp.take_along_axis(joined(d_hidden), back, axis=1)
-        d_head = sharding.sum_parts(mesh, d_head.astype(hidden.dtype), vocab).astype(head.dtype)
+        d_head = sharding.sum_parts(mesh, d_head.astype(hidden.dtype), ("embed", vocab)).astype(head.dtype)
         # Together: else the compiler keeps the parts, whole, until the layers' backward pass is done.
         d_hidden, d_head = jax.lax.optimization_barrier((d_hidden, d_head))
     return joined(losses), d_hidden, d_head
