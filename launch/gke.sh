@@ -7,7 +7,7 @@
 #
 #   PROJECT and ZONE (required), TPU_TYPE (v5litepod-16), SLICES (1), IMAGE (a base image, by default launch/docker/tpu)
 #
-# With several slices the data axis goes across them (--config.mesh.data=SLICES is added), and FSDP stays within each.
+# With several slices the data axis goes across them, and FSDP stays within each.
 # Cost: the cluster's machines from create to delete; xpk queues workloads and restarts them after a preemption.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,11 +27,9 @@ case "$action" in
     name=$1
     shift
     [[ "$*" == *gs://* ]] || fail "the hosts share no disk: put the workdir on gs:// (--workdir gs://BUCKET/FOLDER)"
-    across=()
-    [[ "$slices" -eq 1 || "$1" != train ]] || across=("--config.mesh.data=$slices")
     run xpk workload create "${where[@]}" --workload "$name" --tpu-type "$type" --num-slices "$slices" \
       --docker-image "${IMAGE:-gcr.io/$PROJECT/sftmix-tpu}" --max-restarts 100 \
-      --command "python -m sftmix_jax.$(quoted "$@" "${across[@]}")"
+      --command "python -m sftmix_jax.$(quoted "$@")"
     ;;
   logs) run kubectl logs --follow --selector "jobset.sigs.k8s.io/jobset-name=${1:?name the workload}" --container jax-tpu ;;
   stop) run xpk workload delete "${where[@]}" --workload "${1:?name the workload}" ;;

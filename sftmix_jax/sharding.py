@@ -28,7 +28,10 @@ RULES: dict[str, str | tuple[str, ...]] = {
 
 @dataclasses.dataclass
 class MeshConfig:
-    """Devices along each axis; -1 (at most one) takes what the others leave."""
+    """Devices along each axis; -1 (at most one) takes what the others leave.
+
+    Several TPU slices are the outer part of the data axis: 1 then stands for one part a slice.
+    """
 
     data: int = 1
     fsdp: int = -1
@@ -37,17 +40,30 @@ class MeshConfig:
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices. Raises UserError if the sizes do not multiply to their number."""
-    devices = jax.devices() if devices is None else devices
-    sizes = axis_sizes(config, len(devices))
     from jax.experimental import mesh_utils
 
-    grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
+    devices = jax.devices() if devices is None else devices
+    slices = _count_slices(devices)
+    data, fsdp, tensor = axis_sizes(config, len(devices), slices)
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices=devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, fsdp, tensor), (slices, 1, 1), devices=devices, allow_split_physical_axes=True
+        )
     return Mesh(grid, AXES)
 
 
-def axis_sizes(config: MeshConfig, devices: int) -> list[int]:
+def _count_slices(devices: Sequence[jax.Device]) -> int:
+    """Sets of TPU chips that no link joins."""
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def axis_sizes(config: MeshConfig, devices: int, slices: int = 1) -> list[int]:
     """Devices along each axis. Raises UserError if they do not multiply to `devices`."""
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = [slices if config.data == 1 else config.data, config.fsdp, config.tensor]
     fixed = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
@@ -57,7 +73,10 @@ def axis_sizes(config: MeshConfig, devices: int) -> list[int]:
             f"there are {devices}; "
             "set --config.mesh.data, .fsdp and .tensor so that they multiply to it"
         )
-    return [devices // fixed if size == -1 else size for size in sizes]
+    sizes = [devices // fixed if size == -1 else size for size in sizes]
+    if sizes[0] % slices:
+        raise UserError(f"mesh.data={sizes[0]}: {slices} slices are joined along it; choose a multiple of {slices}")
+    return sizes
 
 
 def sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:

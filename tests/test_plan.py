@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import SMALL, run
 
-from sftmix_jax import experiment
+from sftmix_jax import experiment, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute
@@ -101,7 +101,7 @@ def search_where(monkeypatch, fits):
         return Compiled(fits(*compiled[-1]), 2**30, 2**30, 2**34, {}, 0.0)
 
     monkeypatch.setattr(Planner, "_step", step)
-    monkeypatch.setattr(aot, "make_mesh", lambda topology, mesh: vars(mesh))
+    monkeypatch.setattr(sharding, "make_mesh", lambda mesh, devices: vars(mesh))
     topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(16)), 1)
     config, _ = experiment.parse(["--config", "dmt.py:7b"])
     return Planner(topology).search(config), compiled
@@ -173,7 +173,7 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     """
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
-    mesh = aot.make_mesh(described, MeshConfig())
+    mesh = sharding.make_mesh(MeshConfig(), described.devices)
     compiled = aot.compile_step(
         config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), mesh, described, rows=rows, length=2048,
         domains=3, accumulation=1,
@@ -187,7 +187,8 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     assert state <= compiled.arguments < 1.1 * state  # 33B's rows of 26 are padded to 32
     needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
     between = compiled.collectives.pop(collectives.BETWEEN_SLICES, 0)
-    assert between == pytest.approx(2 * config.num_params / shards * (slices - 1), rel=0.05)
+    # the embedding's gradient is float32
+    assert between == pytest.approx(2 * config.num_params / shards * (slices - 1), rel=0.1)
     if shards == 256:
         needed += 2 * config.num_params
     assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
@@ -210,7 +211,7 @@ def test_bad_batches_are_named():
 def test_devices_of_this_machine_stand_for_gpus():
     """The state as counted, split over as many devices; a shape that is none is an error."""
     described = aot.find_topology("h200:4")
-    mesh = aot.make_mesh(described, MeshConfig())
+    mesh = sharding.make_mesh(MeshConfig(), described.devices)
     compiled = aot.compile_step(
         SMALL, Compute("float32", "none"), OptimizerConfig(), mesh, described, rows=8, length=64, domains=2,
         accumulation=1,

@@ -197,6 +197,13 @@ def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, devices, said):
         sharding.make_mesh(mesh, jax.devices()[:devices])
 
 
+def test_slices_are_joined_along_the_data_axis():
+    assert sharding.axis_sizes(MeshConfig(), 32, slices=2) == [2, 16, 1]
+    assert sharding.axis_sizes(MeshConfig(data=4, tensor=2), 32, slices=2) == [4, 4, 2]
+    with pytest.raises(UserError, match=r"mesh.data=-?\d.*multiple of 4"):
+        sharding.axis_sizes(MeshConfig(data=2), 32, slices=4)
+
+
 def test_heads_that_the_mesh_cannot_divide_are_named():
     with pytest.raises(UserError, match=r"axis 'kv_heads' of size 2 cannot be divided by mesh.tensor=8"):
         trainer_on(MeshConfig(1, 1, 8), 8)

@@ -24,7 +24,6 @@ from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.decode import Slots
 from sftmix_jax.sampling.methods import Method
-from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import Trainer, make_trainer
@@ -112,20 +111,6 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
     if len(jax.devices()) < count:
         raise UserError(f"{count} GPUs: up to {len(jax.devices())} can be planned for")
     return tuple(jax.devices()[:count])
-
-
-def make_mesh(topology: Topology, config: MeshConfig) -> Mesh:
-    """The training mesh; several slices are the outer part of the data axis."""
-    if topology.slices == 1:
-        return sharding.make_mesh(config, topology.devices)
-    from jax.experimental import mesh_utils
-
-    inside = len(topology.devices) // topology.slices
-    sizes = sharding.axis_sizes(config, inside)
-    grid = mesh_utils.create_hybrid_device_mesh(
-        sizes, (topology.slices, 1, 1), devices=list(topology.devices), allow_split_physical_axes=True
-    )
-    return Mesh(grid, sharding.AXES)
 
 
 def compile_step(

@@ -97,7 +97,7 @@ class Planner:
         looked_at = roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
         for choice, estimate in looked_at[:_TRIED]:
             config = copy.deepcopy(config)
-            config.mesh = MeshConfig(choice.data, choice.fsdp, choice.tensor)
+            config.mesh = MeshConfig(choice.data * topology.slices, choice.fsdp, choice.tensor)
             config.model.compute.remat = choice.remat
             config.stages[name].batch.accumulation = choice.accumulation
             compiled = self._step(self._setting(config), config.stages[name], choice.accumulation)
@@ -115,7 +115,7 @@ class Planner:
         architecture = costs.architecture(config)
         domains = {domain for stage in config.stages.values() for domain in stage.mixture}
         compute = config.model.compute.resolved(architecture, self.topology.chip.backend)
-        return _Setting(architecture, compute, aot.make_mesh(self.topology, config.mesh), len(domains))
+        return _Setting(architecture, compute, sharding.make_mesh(config.mesh, self.topology.devices), len(domains))
 
     def _check_rows(self, setting: _Setting, stage: Stage) -> None:
         parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
@@ -154,7 +154,7 @@ class Planner:
 
     def _sampler(self, setting: _Setting) -> dict[str, Compiled]:
         """Sampling spreads a model over all devices, whatever the training mesh is."""
-        mesh, slots = aot.make_mesh(self.topology, MeshConfig()), Opening().slots
+        mesh, slots = sharding.make_mesh(MeshConfig(), self.topology.devices), Opening().slots
         return self._once(
             ("sampler", setting.architecture, setting.compute.dtype), "the sampler",
             lambda: aot.compile_sampler(setting.architecture, setting.compute, mesh, self.topology, slots),
