@@ -103,22 +103,18 @@ def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params, axes)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(mesh: Mesh, rows: jax.Array, weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """rows [B·T, I] times a weight (flat [I, O]) that lives split along fsdp; its gradient comes back split.
 
     Left to itself the compiler gathers a weight for every product that it stands in (two in a layer's backward pass),
     and with data parallelism beside fsdp it sums whole gradients before it cuts them.
     """
-    return _product(mesh, axes, rows, weight)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(mesh: Mesh, axes: tuple[str, ...], rows: jax.Array, weight: jax.Array) -> jax.Array:
-    return _product_forward(mesh, axes, rows, weight)[0]
+    return _product_forward(mesh, rows, weight, axes)[0]
 
 
 def _product_forward(
-    mesh: Mesh, axes: tuple[str, ...], rows: jax.Array, weight: jax.Array
+    mesh: Mesh, rows: jax.Array, weight: jax.Array, axes: tuple[str, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     whole = jax.lax.with_sharding_constraint(weight.astype(rows.dtype), sharding(mesh, _gathered(axes)))
     return rows @ whole.reshape(rows.shape[1], -1), (rows, whole, jnp.zeros((), weight.dtype))
@@ -138,7 +134,7 @@ def _product_backward(
     return d_rows, d_weight.astype(like.dtype)
 
 
-_product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
 def _gathered(axes: Sequence[str | None]) -> list[str | None]:
