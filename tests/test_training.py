@@ -200,7 +200,7 @@ def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, devices, said):
 def test_slices_are_joined_along_the_data_axis():
     assert sharding.axis_sizes(MeshConfig(), 32, slices=2) == [2, 16, 1]
     assert sharding.axis_sizes(MeshConfig(data=4, tensor=2), 32, slices=2) == [4, 4, 2]
-    with pytest.raises(UserError, match=r"mesh.data=-?\d.*multiple of 4"):
+    with pytest.raises(UserError, match=r"mesh.data=2.*multiple of 4"):
         sharding.axis_sizes(MeshConfig(data=2), 32, slices=4)
 
 

@@ -4,7 +4,7 @@ Experiments  each toy source alone, and all together, at k = 1 and 4 times what 
 Cost         24 experiments for three seeds, 20 minutes on two cores
 Command      python -m sftmix_jax.study --config studies/conflict.py --workdir DIR  (conflict.py:MODEL_DIR,3 for 3 seeds
              on another base, such as the smaller one of pretrain_tiny.py:micro: capacity is the other half of it)
-Found        amount and capacity together (docs/log.md): with either alone no ability loses beyond the noise
+Found        amount and little capacity together cost mathematics and code most, P about 0.9 (docs/log.md)
 Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixed than alone, general 0.1 of 10
 """
 
