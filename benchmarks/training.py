@@ -30,7 +30,8 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import LlamaConfig
 
-STEPS = 4  # a round
+# Steps a round: enough that the other side's leavings in the caches do not count.
+FULL_ROWS, REAL_MIX = 16, 4
 TINY = llama.preset("tiny")
 FIVE_MILLION = LlamaConfig(4096, 256, 688, 4, 8, 8, 32, 512)
 Batches = Iterator[dict[str, np.ndarray]]
@@ -57,12 +58,12 @@ class Ours:
         self.state = TrainState(params, self.trainer.init_optimizer(params))
         self.put = sharding.put_batch
 
-    def steps(self, batches: Batches) -> float:
-        """Useful tokens of the next steps."""
+    def steps(self, batches: Batches, count: int) -> float:
+        """Useful tokens of the next `count` steps."""
         import jax
 
         tokens = 0
-        for batch in itertools.islice(batches, STEPS):
+        for batch in itertools.islice(batches, count):
             tokens += int((batch["segment_ids"] > 0).sum())
             on_device = self.put(self.mesh, batch, len(batch["tokens"]))
             self.state, measured = self.trainer.train_step(self.state, on_device, np.float32(2e-5))
@@ -84,12 +85,12 @@ class Theirs:
         self.model = transformers.LlamaForCausalLM(hf)
         self.adamw = torch.optim.AdamW(self.model.parameters(), lr=2e-5, weight_decay=0.0)
 
-    def steps(self, batches: Batches) -> float:
-        """Useful tokens of the next steps."""
+    def steps(self, batches: Batches, count: int) -> float:
+        """Useful tokens of the next `count` steps."""
         import torch
 
         tokens = 0
-        for batch in itertools.islice(batches, STEPS):
+        for batch in itertools.islice(batches, count):
             tokens += int(batch["attention_mask"].sum())
             self.model(**{name: torch.from_numpy(values) for name, values in batch.items()}).loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -109,13 +110,13 @@ def full_rows_ours(config: LlamaConfig, rows: int, length: int) -> timing.Round:
         "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": ones, "segment_ids": ones,
         "positions": np.broadcast_to(np.arange(length, dtype=np.int32), ones.shape), "domain_ids": 0 * ones,
     }  # fmt: skip
-    return partial(Ours(config, 1).steps, itertools.repeat(batch))
+    return partial(Ours(config, 1).steps, itertools.repeat(batch), FULL_ROWS)
 
 
 def full_rows_theirs(config: LlamaConfig, rows: int, length: int) -> timing.Round:
     tokens = _random_tokens(config, rows, length)[:, :-1]
     batch = {"input_ids": tokens, "labels": tokens, "attention_mask": np.ones_like(tokens)}
-    return partial(Theirs(config).steps, itertools.repeat(batch))
+    return partial(Theirs(config).steps, itertools.repeat(batch), FULL_ROWS)
 
 
 class Mix:
@@ -154,12 +155,12 @@ class Mix:
 def real_mix_ours(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:
     mix = Mix(files, tokenizer)
     plan = mix.plan(rows, length)
-    return partial(Ours(mix.config, len(files)).steps, loader.batches(plan, LoaderConfig(), 0, plan.num_steps))
+    return partial(Ours(mix.config, len(files)).steps, loader.batches(plan, LoaderConfig(), 0, plan.num_steps), REAL_MIX)
 
 
 def real_mix_theirs(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:
     mix = Mix(files, tokenizer)
-    return partial(Theirs(mix.config).steps, mix.padded(rows, length))
+    return partial(Theirs(mix.config).steps, mix.padded(rows, length), REAL_MIX)
 
 
 def main() -> None:

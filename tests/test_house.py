@@ -169,6 +169,18 @@ def test_toy_splits_cannot_overlap(name):
     rows = [repr(row) for row in domains.train_rows(name, 500)]
     assert rows == [repr(row) for row in domains.train_rows(name, 500)]
     assert not set(rows) & {repr(row) for row in domains.test_rows(name, 300)}
+    hard = list(domains.train_rows(name, 200, hard=True))
+    assert len(hard) == 200 and min(row["difficulty"] for row in hard) == domains.HARD[name]
+    assert not {repr(row) for row in hard} & {repr(row) for row in domains.test_rows(name, 300)}
+
+
+def test_toy_rows_are_asked_for_by_count_and_difficulty():
+    assert domains.part("") == (None, False) and domains.part("7") == (7, False) and domains.part("7:hard") == (7, True)
+    for wrong in ("seven", "0", "7:harder", "7:hard:er"):
+        with pytest.raises(UserError, match="COUNT or COUNT:hard"):
+            domains.part(wrong)
+    with pytest.raises(UserError, match="tiny:corpus: has no hard part; those with one: math, code, general"):
+        next(domains.train_rows("corpus", 7, hard=True))
 
 
 def test_the_base_has_read_no_test_question_worked_out():

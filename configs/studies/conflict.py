@@ -1,10 +1,11 @@
 """Conflict: what does it take for mixing to hurt, once there is plenty of data?
 
-Experiments  each toy source alone, and all together, at k = 1 and 4 times what paper.py calls the toy's full source
+Experiments  each toy source alone, and all together, at k = 1 and 4 times what paper.py calls the toy's full source:
+             amount. On another base, such as the smaller one of pretrain_tiny.py:micro: capacity. On rows and
+             questions of the hard part alone: difficulty
 Cost         24 experiments for three seeds, 20 minutes on two cores
-Command      python -m sftmix_jax.study --config studies/conflict.py --workdir DIR  (conflict.py:MODEL_DIR,3 for 3 seeds
-             on another base, such as the smaller one of pretrain_tiny.py:micro: capacity is the other half of it)
-Found        amount and little capacity together cost mathematics and code most, P about 0.9 (docs/log.md)
+Command      python -m sftmix_jax.study --config studies/conflict.py --workdir DIR
+             conflict.py:MODEL_DIR,5 for five seeds on another base, conflict.py:MODEL_DIR,5,hard on hard rows
 Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixed than alone, general 0.1 of 10
 """
 
@@ -17,10 +18,12 @@ from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.studies.study import Run, Study, arguments, grid
 
 AMOUNTS = (1, 4)
+QUESTIONS = 200  # of each ability: what is looked for is a few points
 
 
 def get_config(argument: str = "tiny") -> Study:
-    base, seeds = arguments(argument, seeds=3)
+    part = ":hard" if argument.endswith(",hard") else ""
+    base, seeds = arguments(argument.removesuffix(",hard"), seeds=3)
     size, pattern = Path(base).name, paper.pattern("tiny")
     runs = []
     for point in grid(seed=seeds, k=AMOUNTS):
@@ -28,16 +31,17 @@ def get_config(argument: str = "tiny") -> Study:
         labels = {"size": size, "k": str(point["k"]), "seed": point["seed"]}
         for source, share in shares.items():
             stages = strategies.single(pattern, source, share)
-            runs.append(_run(f"{source}_only", base, stages, {"strategy": "single", "source": source, **labels}))
-        runs.append(_run("multitask", base, strategies.multitask(pattern, shares), {"strategy": "mixed", **labels}))
+            runs.append(_run(f"{source}_only", base, part, stages, {"strategy": "single", "source": source, **labels}))
+        runs.append(_run("multitask", base, part, strategies.multitask(pattern, shares), {"strategy": "mixed", **labels}))
     return Study("conflict", "What does it take for mixing to hurt?", runs)
 
 
-def _run(name: str, base: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Run:
+def _run(name: str, base: str, part: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Run:
     experiment: Experiment = paper.experiment(
         f"{name}-{labels['k']}-{labels['size']}-s{labels['seed']}", "tiny", stages, int(labels["seed"])
     )
     for domain, rows in paper.TOY_ROWS.items():
-        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}", held_out=64)
+        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", held_out=64)
+        experiment.evaluation.data[f"tiny_{domain}"] = f"tiny:{QUESTIONS}{part}"
     experiment.model.init = base if base == "tiny" else f"hf:{base}"
     return Run(experiment, labels)

@@ -22,7 +22,7 @@ class Source:
     """Where a domain's rows are, and how to read them."""
 
     path: str = ""  # FILE or glob (.jsonl .json .parquet .array_record, gs:// too), hf:ID[:CONFIG][:SPLIT],
-    # tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS]
+    # tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
     format: str = "auto"  # a key of FORMATS; auto: told by the first row's columns
     columns: dict[str, str] = dataclasses.field(default_factory=dict)  # our column → the file's column
     convert: str = ""  # FILE.py:FUNCTION, row → [{"role", "content"}, …], for any other format
@@ -220,11 +220,10 @@ def _plain(value: Any) -> Any:
 def _read_tiny(spec: str) -> Iterator[Row]:
     from sftmix_jax.tiny import domains
 
-    name, _, count = spec.partition(":")
+    name, _, part = spec.partition(":")
     if name not in domains.DOMAINS:
         raise UserError(f"no toy domain 'tiny:{name}'; {did_you_mean(name, domains.DOMAINS)}")
-    rows = domains.train_rows(name, int(count)) if count else domains.train_rows(name)
-    for index, value in enumerate(rows):
+    for index, value in enumerate(domains.train_rows(name, *domains.part(part))):
         yield Row(f"tiny:{spec}[{index}]", value)
 
 

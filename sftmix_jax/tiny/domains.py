@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from sftmix_jax.errors import UserError
 from sftmix_jax.tiny import arithmetic, corpus, functions, instructions
 
 VERSION = 2  # of the generators; raise it when their rows change
@@ -62,6 +63,7 @@ DOMAINS: dict[str, tuple[Callable[[Random], tuple[tuple[object, ...], dict[str, 
     "lines": (_lines, 60_000),
     "worked": (_worked, 40_000),
 }
+# The least difficulty of a domain's hard part.
 HARD = {"math": arithmetic.HARD, "code": functions.HARD, "general": instructions.HARD}
 
 
@@ -69,24 +71,34 @@ def _is_test(key: tuple[object, ...]) -> bool:
     return zlib.crc32(repr(key).encode()) % _TEST_PART == 0
 
 
-def _rows(domain: str, test: bool, count: int) -> Iterator[dict[str, Any]]:
-    generate = DOMAINS[domain][0]
+def _rows(domain: str, test: bool, count: int, hard: bool) -> Iterator[dict[str, Any]]:
+    if hard and domain not in HARD:
+        raise UserError(f"tiny:{domain}: has no hard part; those with one: {', '.join(HARD)}")
+    generate, least = DOMAINS[domain][0], HARD[domain] if hard else 0
     rng = Random(f"{domain} {'test' if test else 'train'} {VERSION}")
     seen = set()
     made = 0
     while made < count:
         key, row = generate(rng)
-        if _is_test(key) == test and key not in seen:
+        if _is_test(key) == test and key not in seen and row.get("difficulty", 0) >= least:
             seen.add(key)
             made += 1
             yield row
 
 
-def train_rows(domain: str, count: int | None = None) -> Iterator[dict[str, Any]]:
-    """The first `count` rows of a domain's training split; all of them by default."""
-    return _rows(domain, False, count or DOMAINS[domain][1])
+def train_rows(domain: str, count: int | None = None, hard: bool = False) -> Iterator[dict[str, Any]]:
+    """The first `count` rows of a domain's training split, or of its hard part; all of them by default."""
+    return _rows(domain, False, count or DOMAINS[domain][1], hard)
 
 
-def test_rows(domain: str, count: int = 512) -> list[dict[str, Any]]:
-    """The test split; every row names its difficulty."""
-    return list(_rows(domain, True, count))
+def test_rows(domain: str, count: int | None = None, hard: bool = False) -> list[dict[str, Any]]:
+    """The test split, or its hard part; every row names its difficulty."""
+    return list(_rows(domain, True, count or 512, hard))
+
+
+def part(spec: str) -> tuple[int | None, bool]:
+    """What `[COUNT][:hard]` asks of a split: how many rows, and whether only hard ones. Raises UserError."""
+    count, _, which = spec.partition(":")
+    if (count and not (count.isdecimal() and int(count))) or which not in ("", "hard"):
+        raise UserError(f"toy rows ':{spec}': must be COUNT or COUNT:hard, such as 200 or 200:hard")
+    return int(count) if count else None, which == "hard"
