@@ -155,7 +155,8 @@ class Mix:
 def real_mix_ours(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:
     mix = Mix(files, tokenizer)
     plan = mix.plan(rows, length)
-    return partial(Ours(mix.config, len(files)).steps, loader.batches(plan, LoaderConfig(), 0, plan.num_steps), REAL_MIX)
+    batches = loader.batches(plan, LoaderConfig(), 0, plan.num_steps)
+    return partial(Ours(mix.config, len(files)).steps, batches, REAL_MIX)
 
 
 def real_mix_theirs(files: dict[str, str], tokenizer: str, rows: int, length: int) -> timing.Round:

@@ -1,20 +1,22 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from absl.flags import FlagValues
 
-from sftmix_jax import desk, identity
+from sftmix_jax import desk, identity, sharding
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import UNITS, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.models.llama import ComputeConfig
+from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.metrics import LoggingConfig
@@ -82,6 +84,25 @@ class Experiment:
         for domain, source in self.domains.items():
             if source.bad_rows not in ("refuse", "skip"):
                 raise UserError(f"config.domains.{domain}.bad_rows: '{source.bad_rows}'; must be refuse or skip")
+
+
+def make_mesh(
+    config: Experiment, architecture: LlamaConfig, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """The mesh that all stages are trained on. Raises UserError for a batch that it cannot divide."""
+    devices = jax.devices() if devices is None else devices
+    rows = {name: stage.batch.rows // stage.batch.accumulation for name, stage in config.stages.items()}
+    width = math.gcd(architecture.num_kv_heads, architecture.intermediate_size)
+    mesh = sharding.make_mesh(sharding.fitted(config.mesh, devices, math.gcd(*rows.values()), width), devices)
+    parts = sharding.batch_parts(mesh)
+    for name, at_a_time in rows.items():
+        if at_a_time % parts:
+            raise UserError(
+                f"config.stages.{name}.batch: {at_a_time} rows at a time cannot be divided among {parts} devices (mesh "
+                f"data × fsdp); set batch.rows to a multiple of {parts * config.stages[name].batch.accumulation}, or "
+                "share rows among devices (--config.mesh.tensor)"
+            )
+    return mesh
 
 
 def _define_flags(argv: list[str]) -> FlagValues:

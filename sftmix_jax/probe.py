@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import command, experiment, identity, sharding
+from sftmix_jax import command, experiment, identity
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import LoaderConfig
 from sftmix_jax.data.mixture import Share
@@ -51,7 +51,8 @@ def probe(config: Experiment, workdir: epath.Path, queries: int = 100, layer: in
     settings = {"layer": layer, "queries": queries, "batches": batches, "domains": config.domains}
     settings = identity.plain(settings | {"seed": config.seed, "template": config.template})
     abstract = on_one_device(resolved.base.config)
-    sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, sharding.make_mesh(config.mesh))
+    mesh = experiment.make_mesh(config, resolved.base.config)
+    sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, mesh)
     done = [stage.folder(workdir) for stage in resolved.chain() if stage.is_done(workdir)]
     for folder in (workdir / "stages" / f"base-{resolved.base.id}", *done):
         file = folder / "probe.json"

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sftmix_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+MOST_TENSOR = 8  # parts along tensor that are chosen unasked: every product waits for their sums
 
 # Logical axis → mesh axis. Axes that are not here are not split.
 RULES: dict[str, str | tuple[str, ...]] = {
@@ -35,7 +36,7 @@ class MeshConfig:
 
     data: int = 1
     fsdp: int = -1
-    tensor: int = 1
+    tensor: int = 0  # 0: 1, or for a batch with fewer rows than devices as few parts as let it be divided
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -54,6 +55,21 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, AXES)
 
 
+def fitted(config: MeshConfig, devices: Sequence[jax.Device], rows: int, width: int) -> MeshConfig:
+    """The mesh with `tensor` chosen where it is open: the fewest parts that divide `width` and let `rows` be divided.
+
+    1 if none do. Heads and feed-forward axes are `width` wide or a multiple of it.
+    """
+    if config.tensor or config.fsdp != -1:
+        return config
+    data = max(config.data, _count_slices(devices))
+    for tensor in range(1, MOST_TENSOR + 1):
+        parts, rest = divmod(len(devices), tensor)
+        if not rest and width % tensor == 0 and parts % data == 0 and rows % parts == 0:
+            return dataclasses.replace(config, tensor=tensor)
+    return config
+
+
 def _count_slices(devices: Sequence[jax.Device]) -> int:
     """Sets of TPU chips that no link joins."""
     if devices[0].platform != "tpu":
@@ -63,7 +79,7 @@ def _count_slices(devices: Sequence[jax.Device]) -> int:
 
 def axis_sizes(config: MeshConfig, devices: int, slices: int = 1) -> list[int]:
     """Devices along each axis. Raises UserError if they do not multiply to `devices`."""
-    sizes = [slices if config.data == 1 else config.data, config.fsdp, config.tensor]
+    sizes = [slices if config.data == 1 else config.data, config.fsdp, config.tensor or 1]
     fixed = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")

@@ -222,14 +222,3 @@ class Resolved:
         domains = np.concatenate([np.full(len(own), i, np.int32) for i, own in enumerate(rows)])
         order = Order(domains, np.concatenate(rows), {name: len(own) for name, own in zip(pools, rows, strict=True)})
         return Plan({name: self.examples[name] for name in pools}, order, stage.batch, self.experiment.seed)
-
-    def check_mesh(self, mesh: jax.sharding.Mesh) -> None:
-        """Raise UserError for a batch that the mesh cannot divide."""
-        parts = sharding.batch_parts(mesh)
-        for name, stage in self.experiment.stages.items():
-            rows = stage.batch.rows // stage.batch.accumulation
-            if rows % parts:
-                raise UserError(
-                    f"config.stages.{name}.batch: {rows} rows at a time cannot be divided among {parts} devices "
-                    f"(mesh data × fsdp); set batch.rows to a multiple of {parts * stage.batch.accumulation}"
-                )

@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, processes, sharding
+from sftmix_jax import __version__, command, experiment, identity, processes
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
@@ -48,7 +48,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     """Train every stage that is not done, evaluate after each if asked to. → the stages' folders."""
     resolved = Resolved(config)
     chain = list(resolved.chain())
-    resolved.check_mesh(sharding.make_mesh(config.mesh))
+    experiment.make_mesh(config, resolved.base.config)  # before anything is written: a batch may not fit it
     register(config, resolved.base.id, chain, workdir)
     evaluate_stage(write_base(resolved, workdir), config)
     for stage in chain:
@@ -109,7 +109,7 @@ def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
 
 def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -> None:
     """Train one stage whose parent is done, from its newest checkpoint if it has one. Raises Stopped."""
-    mesh = sharding.make_mesh(resolved.experiment.mesh)
+    mesh = experiment.make_mesh(resolved.experiment, resolved.base.config)
     config, folder = resolved.experiment, stage.folder(workdir)
     plan, pools = resolved.plan(stage.stage)
     steps = stage.stage.steps or plan.num_steps

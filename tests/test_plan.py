@@ -101,7 +101,7 @@ def search_where(monkeypatch, fits):
         return Compiled(fits(*compiled[-1]), 2**30, 2**30, 2**34, {}, 0.0)
 
     monkeypatch.setattr(Planner, "_step", step)
-    monkeypatch.setattr(sharding, "make_mesh", lambda mesh, devices: vars(mesh))
+    monkeypatch.setattr(experiment, "make_mesh", lambda config, architecture, devices: vars(config.mesh))
     topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(16)), 1)
     config, _ = experiment.parse(["--config", "dmt.py:7b"])
     return Planner(topology).search(config), compiled

@@ -11,7 +11,7 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import sharding
+from sftmix_jax import experiment, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.sharding import MeshConfig
@@ -202,6 +202,28 @@ def test_slices_are_joined_along_the_data_axis():
     assert sharding.axis_sizes(MeshConfig(data=4, tensor=2), 32, slices=2) == [4, 4, 2]
     with pytest.raises(UserError, match=r"mesh.data=2.*multiple of 4"):
         sharding.axis_sizes(MeshConfig(data=2), 32, slices=4)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "rows", "width", "tensor"),
+    [(MeshConfig(), 16, 4, 1), (MeshConfig(), 4, 4, 2), (MeshConfig(), 6, 4, 4), (MeshConfig(), 4, 3, 1),
+     (MeshConfig(), 3, 4, 1), (MeshConfig(tensor=1), 4, 4, 1), (MeshConfig(data=4), 4, 4, 2),
+     (MeshConfig(data=4), 2, 4, 1)],
+)  # fmt: skip
+def test_tensor_parallelism_is_chosen_for_few_rows_where_it_is_left_open(mesh, rows, width, tensor):
+    devices = jax.devices()[:8]
+    data, _, found = sharding.axis_sizes(sharding.fitted(mesh, devices, rows, width), 8)
+    assert (data, found) == (mesh.data, tensor)
+
+
+def test_a_batch_that_no_mesh_divides_says_what_would_do():
+    config, _ = experiment.parse(["--config", "quickstart.py", "--config.stages.general.batch.rows=3"])
+    with pytest.raises(UserError, match=r"stages.general.batch: 3 rows .* set batch.rows to a multiple of 8, or"):
+        experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
+    config.stages["general"].batch.rows = config.stages["specialised"].batch.rows = 4
+    assert dict(experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8]).shape) == {
+        "data": 1, "fsdp": 4, "tensor": 2
+    }  # fmt: skip
 
 
 def test_heads_that_the_mesh_cannot_divide_are_named():

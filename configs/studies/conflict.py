@@ -25,23 +25,27 @@ def get_config(argument: str = "tiny") -> Study:
     part = ":hard" if argument.endswith(",hard") else ""
     base, seeds = arguments(argument.removesuffix(",hard"), seeds=3)
     size, pattern = Path(base).name, paper.pattern("tiny")
+
+    def run(name: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Run:
+        return Run(_experiment(name, base, part, stages, labels), labels)
+
     runs = []
     for point in grid(seed=seeds, k=AMOUNTS):
         shares = {name: Share(count=rows * point["k"]) for name, rows in paper.TOY_ROWS.items()}
         labels = {"size": size, "k": str(point["k"]), "seed": point["seed"]}
         for source, share in shares.items():
             stages = strategies.single(pattern, source, share)
-            runs.append(_run(f"{source}_only", base, part, stages, {"strategy": "single", "source": source, **labels}))
-        runs.append(_run("multitask", base, part, strategies.multitask(pattern, shares), {"strategy": "mixed", **labels}))
+            runs.append(run(f"{source}_only", stages, {"strategy": "single", "source": source, **labels}))
+        runs.append(run("multitask", strategies.multitask(pattern, shares), {"strategy": "mixed", **labels}))
     return Study("conflict", "What does it take for mixing to hurt?", runs)
 
 
-def _run(name: str, base: str, part: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Run:
-    experiment: Experiment = paper.experiment(
+def _experiment(name: str, base: str, part: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Experiment:
+    experiment = paper.experiment(
         f"{name}-{labels['k']}-{labels['size']}-s{labels['seed']}", "tiny", stages, int(labels["seed"])
     )
     for domain, rows in paper.TOY_ROWS.items():
         experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", held_out=64)
         experiment.evaluation.data[f"tiny_{domain}"] = f"tiny:{QUESTIONS}{part}"
     experiment.model.init = base if base == "tiny" else f"hf:{base}"
-    return Run(experiment, labels)
+    return experiment

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
+from sftmix_jax import experiment, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.models.llama import Compute, LlamaConfig
@@ -73,8 +73,6 @@ class Planner:
     def plan(self, config: Experiment) -> list[Planned]:
         """Every stage of an experiment. Raises UserError for a batch that the mesh cannot divide."""
         setting = self._setting(config)
-        for stage in config.stages.values():
-            self._check_rows(setting, stage)
         programs = self._sampler(setting)
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
@@ -115,15 +113,8 @@ class Planner:
         architecture = costs.architecture(config)
         domains = {domain for stage in config.stages.values() for domain in stage.mixture}
         compute = config.model.compute.resolved(architecture, self.topology.chip.backend)
-        return _Setting(architecture, compute, sharding.make_mesh(config.mesh, self.topology.devices), len(domains))
-
-    def _check_rows(self, setting: _Setting, stage: Stage) -> None:
-        parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
-        if rows % parts:
-            raise UserError(
-                f"batch of {rows} rows cannot be divided among {parts} devices ({self.topology.name}); set batch.rows "
-                f"to a multiple of {parts}, or use tensor parallelism (--config.mesh.tensor)"
-            )
+        mesh = experiment.make_mesh(config, architecture, self.topology.devices)
+        return _Setting(architecture, compute, mesh, len(domains))
 
     def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
         """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""

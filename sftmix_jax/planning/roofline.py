@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from sftmix_jax import sharding
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.planning import chips, flops
 from sftmix_jax.planning.chips import Chip
@@ -54,9 +55,9 @@ class Estimate:
 
 
 def choices(config: LlamaConfig, devices: int, rows: int) -> Iterator[Choice]:
-    """Every layout of the rows over so many devices that divides heads and widths; at most 8 parts along tensor."""
+    """Every layout of the rows over so many devices that divides heads and widths."""
     for tensor in _divisors(devices):
-        if tensor > 8 or config.num_kv_heads % tensor or config.intermediate_size % tensor:
+        if tensor > sharding.MOST_TENSOR or config.num_kv_heads % tensor or config.intermediate_size % tensor:
             continue
         for fsdp in _divisors(devices // tensor):
             data = devices // tensor // fsdp
