@@ -217,13 +217,14 @@ def test_tensor_parallelism_is_chosen_for_few_rows_where_it_is_left_open(mesh, r
 
 
 def test_a_batch_that_no_mesh_divides_says_what_would_do():
-    config, _ = experiment.parse(["--config", "quickstart.py", "--config.stages.general.batch.rows=3"])
-    with pytest.raises(UserError, match=r"stages.general.batch: 3 rows .* set batch.rows to a multiple of 8, or"):
+    config, _ = experiment.parse(["--config", "quickstart.py"])
+    for stage in config.stages.values():
+        stage.batch.rows = 4
+    mesh = experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
+    config.stages["general"].batch.rows = 3
+    with pytest.raises(UserError, match=r"stages.specialised.batch: 4 rows .* set batch.rows to a multiple of 8, or"):
         experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
-    config.stages["general"].batch.rows = config.stages["specialised"].batch.rows = 4
-    assert dict(experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8]).shape) == {
-        "data": 1, "fsdp": 4, "tensor": 2
-    }  # fmt: skip
 
 
 def test_heads_that_the_mesh_cannot_divide_are_named():
