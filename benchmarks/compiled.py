@@ -65,11 +65,18 @@ def theirs(topology: str) -> None:
     train_compile.jit_and_compile = compile_and_show
     name, chips = TOPOLOGIES[topology]
     base = Path(maxtext.__file__).parent / "configs" / "base.yml"
-    train_compile.main([
-        "train_compile", str(base), "model_name=llama2-7b", f"compile_topology={name}", "compile_topology_num_slices=1",
+    try:
+        train_compile.main(_maxtext_arguments(str(base), name, chips))
+    finally:
+        train_compile.jit_and_compile = compile_it
+
+
+def _maxtext_arguments(base: str, name: str, chips: int) -> list[str]:
+    return [
+        "train_compile", base, "model_name=llama2-7b", f"compile_topology={name}", "compile_topology_num_slices=1",
         f"per_device_batch_size={ROWS // chips}", f"max_target_length={LENGTH}", "remat_policy=full", "run_name=plan",
         "base_output_directory=/tmp/maxtext", "enable_checkpointing=false", "skip_jax_distributed_system=true",
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
 def counter() -> Any:
