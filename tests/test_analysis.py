@@ -183,6 +183,22 @@ def test_leaving_nothing_out_finds_nothing():
     assert found.verdict == "not measured" and "nothing was left out" in found.numbers
 
 
+def test_full_data_is_the_most_that_was_measured():
+    """By hand: at k = 4 mixing takes 4 of 40 points; at k = 1 it gave 10, on which the verdict must not rest."""
+
+    def cell(value: float, **setup: str) -> tuple[tuple[str, tuple[tuple[str, str], ...]], Uncertain]:
+        return ("math", tuple(sorted(setup.items()))), uncertain.from_verdicts(np.full((3, 50), value))
+
+    some = Cells(dict([
+        cell(0.2, strategy="single", source="math", k="1"), cell(0.3, strategy="mixed", k="1"),
+        cell(0.4, strategy="single", source="math", k="4"), cell(0.36, strategy="mixed", k="4"),
+    ]), "here", 3)  # fmt: skip
+    found = {k: change.value for k, change in findings.mixed_minus_single(some)}
+    assert found == {"1": pytest.approx(0.25), "4": pytest.approx(-0.1)}
+    verdict = findings.mixing_hurts_with_much(some)
+    assert verdict.verdict == "holds" and "at k = 4" in verdict.numbers
+
+
 def trained(strategy: str, k: str, seed: int, loss: float, **more: str) -> Result:
     """What one experiment says of mathematics after its last stage."""
     labels = {"strategy": strategy, "k": k, "seed": seed, "size": "tiny", **more}
