@@ -92,7 +92,7 @@ def test_every_layout_divides_what_it_splits():
     assert all(e.needed <= 1.2 * chips.usable(chips.find_chip("v5e")) for _, e in ranked)
 
 
-def search_where(monkeypatch, fits):
+def search_where(monkeypatch, fits, devices=16):
     """A search in which the compiler is replaced by `fits(mesh, remat, accumulation)`. → what it took, and compiled."""
     compiled = []
 
@@ -102,7 +102,7 @@ def search_where(monkeypatch, fits):
 
     monkeypatch.setattr(Planner, "_step", step)
     monkeypatch.setattr(experiment, "make_mesh", lambda config, architecture, devices: vars(config.mesh))
-    topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(16)), 1)
+    topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(devices)), 1)
     config, _ = experiment.parse(["--config", "dmt.py:7b"])
     return Planner(topology).search(config), compiled
 
@@ -117,6 +117,13 @@ def test_a_search_takes_the_fastest_looking_layout_that_fits(monkeypatch, capsys
     said = capsys.readouterr().err.splitlines()
     assert [line.endswith("does not fit") for line in said] == [True, True, False]
     assert f"--config.mesh.fsdp={mesh['fsdp']}" in said[-1] and f"remat={remat}" in said[-1]
+
+
+def test_a_search_takes_no_mesh_that_another_stage_cannot_divide(monkeypatch):
+    """16 rows in the specialised stage, 64 in the general one, which is searched for: on 64 chips 16 parts at most."""
+    answers = iter([False] * 5 + [True])
+    _, compiled = search_where(monkeypatch, lambda *_: next(answers), devices=64)
+    assert len(compiled) == 6 and all(16 % (mesh["data"] * mesh["fsdp"]) == 0 for mesh, _, _ in compiled)
 
 
 def test_a_search_that_finds_nothing_says_so(monkeypatch):

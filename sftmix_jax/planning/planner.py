@@ -92,7 +92,11 @@ class Planner:
         name, stage = max(every, key=lambda pair: pair[0].tokens)[1]
         topology, architecture = self.topology, costs.architecture(config)
         devices, rows = len(topology.devices) // topology.slices, stage.batch.rows // topology.slices
-        looked_at = roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
+        looked_at = [
+            each
+            for each in roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
+            if self._divides_all(config, each[0])  # one mesh serves all stages, and another may have fewer rows
+        ]
         for choice, estimate in looked_at[:_TRIED]:
             config = copy.deepcopy(config)
             config.mesh = MeshConfig(choice.data * topology.slices, choice.fsdp, choice.tensor)
@@ -108,6 +112,10 @@ class Planner:
         raise UserError(
             f"{topology.name}: nothing that was tried fits stage '{name}' of {config.name}; take more or larger chips"
         )
+
+    def _divides_all(self, config: Experiment, choice: roofline.Choice) -> bool:
+        parts = choice.data * self.topology.slices * choice.fsdp
+        return all(stage.batch.rows % (parts * stage.batch.accumulation) == 0 for stage in config.stages.values())
 
     def _setting(self, config: Experiment) -> _Setting:
         architecture = costs.architecture(config)
