@@ -3,11 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -117,63 +115,6 @@ def param_shardings(mesh: Mesh, params: Any, axes: Any) -> Any:
         return sharding(mesh, axes)
 
     return jax.tree_util.tree_map_with_path(one, params, axes)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def product(mesh: Mesh, rows: jax.Array, weight: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """rows [B·T, I] times a weight (flat [I, O]) that lives split along fsdp; its gradient comes back split.
-
-    Left to itself the compiler gathers a weight for every product that it stands in (two in a layer's backward pass),
-    and with data parallelism beside fsdp it sums whole gradients before it cuts them.
-    """
-    return _product_forward(mesh, rows, weight, axes)[0]
-
-
-def _product_forward(
-    mesh: Mesh, rows: jax.Array, weight: jax.Array, axes: tuple[str, ...]
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    whole = jax.lax.with_sharding_constraint(weight.astype(rows.dtype), sharding(mesh, _gathered(axes)))
-    return rows @ whole.reshape(rows.shape[1], -1), (rows, whole, jnp.zeros((), weight.dtype))
-
-
-def _product_backward(
-    mesh: Mesh, axes: tuple[str, ...], kept: tuple[jax.Array, ...], d_product: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    rows, whole, like = kept
-    d_rows = d_product @ whole.reshape(rows.shape[1], -1).T
-    if mesh.shape["data"] > 1:
-        cut = [x.reshape(batch_parts(mesh), -1, x.shape[-1]) for x in (rows, d_product)]
-        d_weight = sum_parts(mesh, jnp.einsum("pni,pno->pio", *cut).reshape(-1, *whole.shape), axes)
-    else:  # the compiler multiplies and sums piece by piece, which the explicit sum would keep it from
-        d_weight = (rows.T @ d_product).reshape(whole.shape)
-        d_weight = jax.lax.with_sharding_constraint(d_weight, sharding(mesh, axes))
-    return d_rows, d_weight.astype(like.dtype)
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-def _gathered(axes: Sequence[str | None]) -> list[str | None]:
-    """A weight's axes where a layer multiplies with it: whole along fsdp."""
-    return [None if axis == "embed" else axis for axis in axes]
-
-
-def sum_parts(mesh: Mesh | None, parts: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-    """What each part of the batch has found for a weight, [P, …], summed and split as the weight is.
-
-    In two steps: within a slice each device sums its own cut, and only those cuts are summed between slices.
-    """
-    if mesh is None or mesh.size == 1:
-        return parts.sum(axis=0)
-
-    def reduced(mine: jax.Array) -> jax.Array:
-        mine = jax.lax.psum_scatter(mine[0], RULES["embed"], scatter_dimension=axes.index("embed"), tiled=True)
-        return jax.lax.psum(mine, "data") if mesh.shape["data"] > 1 else mine
-
-    return jax.shard_map(
-        reduced, mesh=mesh, in_specs=sharding(mesh, ("batch", *_gathered(axes))).spec,
-        out_specs=sharding(mesh, axes).spec, check_vma=False,
-    )(parts)  # fmt: skip
 
 
 def batch_parts(mesh: Mesh) -> int:

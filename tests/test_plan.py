@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import SMALL, run
 
-from sftmix_jax import experiment, sharding
+from sftmix_jax import experiment, fsdp, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute
@@ -27,7 +27,7 @@ def test_operations_of_a_token_by_hand():
     assert flops.training_per_token(seven, 0) == pytest.approx(6 * 6.6e9, rel=0.01)
 
 
-PROGRAM = """HloModule jit_step
+PROGRAM = """HloModule jit_step, num_partitions=8
 
 %condition (p: (s32[], f32[8,4])) -> pred[] {
   %p = (s32[], f32[8,4]) parameter(0)
@@ -44,7 +44,26 @@ PROGRAM = """HloModule jit_step
   %sent = (bf16[2,4]{1,0}, u32[], token[]) send(%y, %token), channel_id=4, is_host_transfer=true
 }
 
+%all-reduce-scatter.1 (p: f32[8,4]) -> f32[2,4] {
+  %whole = f32[8,4]{1,0} all-reduce(%p), replica_groups={{0,1,2,3},{4,5,6,7}}
+  ROOT %cut = f32[2,4]{1,0} dynamic-slice(%whole, %i, %zero), dynamic_slice_sizes={2,4}
+}
+
+%windowed_dot_general_body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %up = f32[2,4]{1,0} collective-permute(%x), source_target_pairs={{0,1}}
+  %down = f32[2,4]{1,0} collective-permute(%y), source_target_pairs={{1,0}}
+  %up.2 = f32[2,4]{1,0} collective-permute(%x), source_target_pairs={{0,1}}
+  %down.2 = f32[2,4]{1,0} collective-permute(%y), source_target_pairs={{1,0}}
+}
+
+%four (p: (s32[], f32[8,4])) -> pred[] {
+  %bound = s32[] constant(4)
+  ROOT %lt = pred[] compare(%i, %bound), direction=LT
+}
+
 ENTRY %main (a: f32[8,4]) -> f32[8,4] {
+  %scatter = f32[2,4]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+  %unrolled = (s32[], f32[8,4]) while(%init), condition=%four, body=%windowed_dot_general_body
   %sum = f32[10]{0} all-reduce(%a), to_apply=%add
   %loop = (s32[], f32[8,4]) while(%init), condition=%condition, body=%body
   %known = (s32[], f32[8,4]) while(%init), condition=%other, body=%body, backend_config={"known_trip_count":{"n":"3"}}
@@ -53,10 +72,14 @@ ENTRY %main (a: f32[8,4]) -> f32[8,4] {
 
 
 def test_collectives_in_loops_count_as_often_as_they_run():
+    """And each device receives what the others of its group have: 7/8 of what eight make whole, 3/4 of what four do.
+
+    A scatter that is written as a sum and a cut counts as one; a loop that is unrolled twice runs half as often.
+    """
     found = collectives.bytes_sent(PROGRAM)
     assert found == {
-        "all-gather": 8 * (8 * 16 * 2), "reduce-scatter": 8 * 3 * (4 * 2 * 4 * 4), "all-reduce": 2 * 40,
-        "between slices": 8 * (2 * 4 * 2 + 4),
+        "all-gather": 8 * (8 * 16 * 2) * 7 / 8, "reduce-scatter": (8 * 3 + 1) * (8 * 4 * 4) * 3 / 4,
+        "all-reduce": 2 * 40 * 7 / 8, "collective-permute": 2 * 4 * (2 * 4 * 4), "between slices": 8 * (2 * 4 * 2 + 4),
     }  # fmt: skip
 
 
@@ -169,14 +192,14 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
         ("7b", "v5e:4x4", 2, 32, True),
         ("7b", "tpu7x:2x2x1", 1, 16, True),
         ("33b", "v5e:16x16", 1, 256, True),
+        ("7b", "v5p:4x4x4", 1, 64, True),
         ("65b", "v6e:2x4", 1, 8, False),
     ],
 )
 def test_the_step_compiles_for(model, topology, slices, rows, fits):
     """State as counted, and little more sent than fully sharded data parallelism needs.
 
-    On 256 chips the compiler reduces gradients whole, which is once more what scattering them takes. Of two slices each
-    scatters within itself, and only what a device keeps goes to the other.
+    Of two slices each scatters within itself, and only what a device keeps goes to the other.
     """
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
@@ -196,9 +219,7 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     between = compiled.collectives.pop(collectives.BETWEEN_SLICES, 0)
     # the embedding's gradient is float32
     assert between == pytest.approx(2 * config.num_params / shards * (slices - 1), rel=0.1)
-    if shards == 256:
-        needed += 2 * config.num_params
-    assert 0.9 * needed < sum(compiled.collectives.values()) < 1.25 * needed
+    assert 0.9 * needed < sum(compiled.collectives.values()) < 1.1 * needed
 
 
 @pytest.mark.slow
@@ -207,6 +228,17 @@ def test_33b_does_not_fit_on_eight_v5e_and_says_so():
     found = run("sftmix_jax.plan", "--config", "dmt.py:33b", "--topology", "v5e:2x4", timeout=900)
     assert found.returncode == 1, found.stderr
     assert "does not fit" in found.stdout and "Take more or larger chips" in " ".join(found.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("topology", "sides"),
+    [("v5e:16x16", [16, 16]), ("v5p:4x4x8", [4, 4, 8]), ("v4:2x2x4", [2, 2, 4]), ("tpu7x:4x4x4", [4, 4, 4, 2]),
+     ("v5e:4x4", [16])],
+)  # fmt: skip
+def test_the_box_that_chips_stand_in(topology, sides):
+    """Both cores of a v4 chip are one device; 4x4 is walked as a ring."""
+    needs_compiler()
+    assert fsdp.box(sharding.make_mesh(MeshConfig(), aot.find_topology(topology).devices)) == sides
 
 
 def test_bad_batches_are_named():

@@ -11,7 +11,7 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import experiment, sharding
+from sftmix_jax import experiment, fsdp, sharding
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.sharding import MeshConfig
@@ -134,6 +134,22 @@ def test_the_mesh_and_accumulation_change_no_loss(mesh, accumulation):
     assert up.sharding.shard_shape(up.shape) == (2, 32 // mesh.fsdp, 48 // mesh.tensor)
     moment = jax.tree.leaves(optax.tree_utils.tree_get(state.opt_state, "mu")["layers"]["up"])[0]
     assert moment.sharding == up.sharding
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sides"),
+    [(MeshConfig(1, 8, 1), [2, 4]), (MeshConfig(1, 8, 1), [2, 2, 2]), (MeshConfig(2, 4, 1), [2, 2]),
+     (MeshConfig(1, 4, 2), [2, 2])],
+)  # fmt: skip
+def test_weights_gathered_and_scattered_line_by_line_change_no_loss(mesh, sides, monkeypatch):
+    """What many chips do, on eight devices that are said to stand in a box."""
+    wanted, _ = steps(trainer_on(MeshConfig(1, 1, 1), 1))
+    monkeypatch.setattr(fsdp, "MOST_PIECES", 1)
+    monkeypatch.setattr(fsdp, "box", lambda mesh: sides)
+    found, state = steps(trainer_on(mesh, 8))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    up = state.params["layers"]["up"]
+    assert up.sharding.shard_shape(up.shape) == (2, 32 // mesh.fsdp, 48 // mesh.tensor)
 
 
 def test_training_on_tokens_outside_the_mask_never_happens():

@@ -15,7 +15,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
+from sftmix_jax import fsdp, sharding
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
@@ -131,7 +131,7 @@ def project(spec: str, x: Array, param: nnx.Param, mesh: Mesh | None) -> Array:
     if mesh is None or mesh.shape["fsdp"] == 1:
         product = rows @ weight.astype(x.dtype).reshape(rows.shape[1], -1)
     else:
-        product = sharding.product(mesh, rows, weight, param.get_metadata()["axes"][1:])
+        product = fsdp.product(mesh, rows, weight, param.get_metadata()["axes"][1:])
     contracted = len(spec.partition(",")[0]) - 2
     return product.reshape(B, T, *weight.shape[contracted:])
 

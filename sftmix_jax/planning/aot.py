@@ -92,7 +92,7 @@ def find_topology(name: str, slices: int = 1) -> Topology:
     )  # programs of machines that are not here cannot be read back
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
-        options["megacore"] = True  # both cores of a v4 chip are one device
+        options["chip_config_name"] = "megacore"  # both cores of a v4 chip are one device
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
+from sftmix_jax import fsdp, sharding
 from sftmix_jax.models.llama import Llama
 
 # The float32 logits that may exist at once on a device.
@@ -97,7 +97,9 @@ def _in_chunks(
         x = x.reshape(C, P, B // P, T // C, *x.shape[3:])
         return jnp.moveaxis(x, 0, 2).reshape(B, T, *x.shape[4:])
 
-    weight = placed(head.astype(hidden.dtype), None, vocab)
+    weight = head.astype(hidden.dtype)
+    if mesh is not None:
+        weight = fsdp.make_whole(mesh, weight, ("embed", vocab))
     sorted_hidden = cut(jnp.take_along_axis(hidden, order[..., None], axis=1))
     targets, trained = cut(targets), cut(mask > 0)
 
@@ -126,7 +128,7 @@ def _in_chunks(
     if differentiate:
         back = jnp.argsort(order, axis=1)[..., None]
         d_hidden = jnp.take_along_axis(joined(d_hidden), back, axis=1)
-        d_head = sharding.sum_parts(mesh, d_head.astype(hidden.dtype), ("embed", vocab)).astype(head.dtype)
+        d_head = fsdp.sum_parts(mesh, d_head.astype(hidden.dtype), ("embed", vocab)).astype(head.dtype)
         # Together: else the compiler keeps the parts, whole, until the layers' backward pass is done.
         d_hidden, d_head = jax.lax.optimization_barrier((d_hidden, d_head))
     return joined(losses), d_hidden, d_head
