@@ -4,8 +4,9 @@ python benchmarks/compiled.py                                    # ours; the ext
 python3.12 -m venv MT && MT/bin/pip install 'maxtext[tpu]==0.2.5'
 MT/bin/python benchmarks/compiled.py --maxtext                   # theirs
 
-Both: 16 rows of 2,048 tokens, everything recomputed in the backward pass, float32 state and gradients, bfloat16
-compute, split over all chips. What is sent is counted by the same code. Compare within one version of jax.
+Both: 16 rows of 2,048 tokens (one a chip on more), everything recomputed in the backward pass, float32 state and
+gradients, bfloat16 compute, split over all chips. What is sent is counted by the same code. Compare within one version
+of jax.
 """
 
 from __future__ import annotations
@@ -17,11 +18,18 @@ from pathlib import Path
 from typing import Any
 
 ROWS, LENGTH = 16, 2048
-TOPOLOGIES = {"v5p:2x2x2": ("v5p-16", 8), "v5e:4x4": ("v5e-16", 16), "v6e:4x4": ("v6e-16", 16)}  # MaxText's name, chips
+TOPOLOGIES = {  # MaxText's name, chips
+    "v5p:2x2x2": ("v5p-16", 8), "v5e:4x4": ("v5e-16", 16), "v6e:4x4": ("v6e-16", 16),
+    "v5p:4x4x4": ("v5p-128", 64), "v5e:16x16": ("v5e-256", 256),
+}  # fmt: skip
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5p-8",
 }  # fmt: skip
+
+
+def rows(chips: int) -> int:
+    return max(ROWS, chips)
 
 
 def show(topology: str, state: int, temporaries: int, sent: dict[str, int]) -> None:
@@ -43,7 +51,8 @@ def ours(topology: str) -> None:
     found = aot.find_topology(topology)
     step = aot.compile_step(
         llama.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
-        sharding.make_mesh(MeshConfig(), found.devices), found, rows=ROWS, length=LENGTH, domains=3, accumulation=1,
+        sharding.make_mesh(MeshConfig(), found.devices), found,
+        rows=rows(found.chips), length=LENGTH, domains=3, accumulation=1,
     )  # fmt: skip
     show(topology, step.arguments, step.temporaries, step.collectives)
 
@@ -74,8 +83,9 @@ def theirs(topology: str) -> None:
 def _maxtext_arguments(base: str, name: str, chips: int) -> list[str]:
     return [
         "train_compile", base, "model_name=llama2-7b", f"compile_topology={name}", "compile_topology_num_slices=1",
-        f"per_device_batch_size={ROWS // chips}", f"max_target_length={LENGTH}", "remat_policy=full", "run_name=plan",
-        "base_output_directory=/tmp/maxtext", "enable_checkpointing=false", "skip_jax_distributed_system=true",
+        f"per_device_batch_size={rows(chips) // chips}", f"max_target_length={LENGTH}", "remat_policy=full",
+        "run_name=plan", "base_output_directory=/tmp/maxtext", "enable_checkpointing=false",
+        "skip_jax_distributed_system=true",
     ]  # fmt: skip
 
 
