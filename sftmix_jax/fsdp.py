@@ -90,7 +90,7 @@ def sum_parts(mesh: Mesh | None, parts: Array, axes: tuple[str | None, ...]) -> 
         return jax.lax.psum(mine, "data") if mesh.shape["data"] > 1 else mine
 
     return jax.shard_map(
-        lambda mine: _as_matrix(scattered, 0, mine[0]), mesh=mesh,
+        lambda mine: _as_matrix(scattered, 0, mine[0]) if _is_large(mesh) else scattered(mine[0]), mesh=mesh,
         in_specs=sharding(mesh, ("batch", *_gathered(axes))).spec, out_specs=sharding(mesh, axes).spec, check_vma=False,
     )(parts)  # fmt: skip
 
@@ -102,7 +102,8 @@ def _gathered(axes: Sequence[str | None]) -> list[str | None]:
 def _as_matrix(change: Callable[[Array], Array], embed: int, weight: Array) -> Array:
     """`change` of [embed, everything else], in the weight's own shape again.
 
-    Chips keep the last two axes in tiles of 8 × 128: cut along another axis, or with 52 heads, whole arrays are sent.
+    Chips keep the last two axes in tiles of 8 × 128: line by line, the compiler sums whole what is cut along another
+    axis or has 52 heads. Over all parts at once it is the other way about, and a weight keeps its own axes.
     """
     first = jnp.moveaxis(weight, embed, 0)
     changed = change(first.reshape(first.shape[0], -1))
