@@ -100,12 +100,16 @@ def _in_chunks(
     weight = head.astype(hidden.dtype)
     if mesh is not None:
         weight = fsdp.make_whole(mesh, weight, ("embed", vocab))
-    sorted_hidden = cut(jnp.take_along_axis(hidden, order[..., None], axis=1))
+    states = hidden.reshape(P, -1, hidden.shape[-1])
+    places = cut(order + T * (jnp.arange(B) % (B // P))[:, None])  # in the sorted order, where a token's state stands
     targets, trained = cut(targets), cut(mask > 0)
+    put = jax.vmap(lambda whole, place, some: whole.at[place].set(some, unique_indices=True))
 
     def chunk(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         losses, d_hidden, d_head = carry
-        h, target, used = sorted_hidden[i], targets[i], trained[i]  # [P, n, D], [P, n], [P, n]
+        place, target, used = places[i], targets[i], trained[i]  # [P, n] each
+        # A chunk's at a time: all states of a 33B row at once do not go into a tpu7x core's vector memory.
+        h = jnp.take_along_axis(states, place[..., None], axis=1)  # [P, n, D]
         logits = jnp.einsum("pnd,dv->pnv", h, weight, preferred_element_type=jnp.float32)
         most = logits.max(axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)
@@ -115,19 +119,18 @@ def _in_chunks(
         if differentiate:
             hit = jnp.arange(logits.shape[-1]) == jnp.where(used, target, -1)[..., None]
             d_logits = (weights * (used[..., None] / total) - hit).astype(h.dtype)
-            d_hidden = d_hidden.at[i].set(jnp.einsum("pnv,dv->pnd", d_logits, weight))
+            d_hidden = put(d_hidden, place, jnp.einsum("pnv,dv->pnd", d_logits, weight))
             d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
         return losses, d_hidden, d_head
 
     losses = jnp.zeros(targets.shape, jnp.float32)
-    d_hidden = jnp.zeros_like(sorted_hidden if differentiate else losses)
+    d_hidden = jnp.zeros_like(states if differentiate else losses)
     d_head = jnp.zeros((P, *head.shape) if differentiate else (P, 1, 1), jnp.float32)
     d_head = placed(d_head, "batch", None, vocab if differentiate else None)
     longest = (mask > 0).sum(axis=1).max()
     losses, d_hidden, d_head = jax.lax.fori_loop(0, -(-longest // (T // C)), chunk, (losses, d_hidden, d_head))
     if differentiate:
-        back = jnp.argsort(order, axis=1)[..., None]
-        d_hidden = jnp.take_along_axis(joined(d_hidden), back, axis=1)
+        d_hidden = d_hidden.reshape(hidden.shape)
         d_head = fsdp.sum_parts(mesh, d_head.astype(hidden.dtype), ("embed", vocab)).astype(head.dtype)
         # Together: else the compiler keeps the parts, whole, until the layers' backward pass is done.
         d_hidden, d_head = jax.lax.optimization_barrier((d_hidden, d_head))
