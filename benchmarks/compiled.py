@@ -41,7 +41,6 @@ def show(topology: str, state: int, temporaries: int, sent: dict[str, int]) -> N
 
 
 def ours(topology: str) -> None:
-    from sftmix_jax import sharding
     from sftmix_jax.models import llama
     from sftmix_jax.models.llama import Compute
     from sftmix_jax.planning import aot
@@ -51,8 +50,7 @@ def ours(topology: str) -> None:
     found = aot.find_topology(topology)
     step = aot.compile_step(
         llama.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
-        sharding.make_mesh(MeshConfig(), found.devices), found,
-        rows=rows(found.chips), length=LENGTH, domains=3, accumulation=1,
+        MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, accumulation=1,
     )  # fmt: skip
     show(topology, step.arguments, step.temporaries, step.collectives)
 

@@ -67,12 +67,15 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
         table.add_row(title, *map(show, mine))
 
     line("rows a step, tokens a row", lambda p: f"{p.rows} × {p.length}")
-    line("in how many parts; remat", lambda p: f"{p.accumulation}; {p.remat}")
-    line("parameters, optimiser: GiB a device", lambda p: f"{p.arguments / GIB:.2f}")
-    line("gradients, activations, gathered weights", lambda p: f"{p.temporaries / GIB:.2f}")
+    line("rows at a time; remat", lambda p: f"{p.rows // p.accumulation}; {p.remat}")
+    line("parameters: GiB a device", lambda p: _gib(p.parameters))
+    line("optimiser", lambda p: _gib(p.optimizer))
+    line("gradients, activations, gathered weights", lambda p: _gib(p.temporaries))
     line(f"fits into {first.limit / GIB:.1f} GiB", lambda p: "yes" if p.fits else "NO")
     within = [sum(p.collectives.values()) - p.collectives.get(BETWEEN_SLICES, 0) for p in mine]
     table.add_row("sent to a device each step, GiB", *(f"{size / GIB:.1f}" for size in within))
+    for kind in sorted({kind for p in mine for kind in p.collectives} - {BETWEEN_SLICES}):
+        table.add_row(f"  by {kind}", *(f"{each.collectives.get(kind, 0) / GIB:.1f}" for each in mine))
     if any(BETWEEN_SLICES in p.collectives for p in mine):
         line("between slices, GiB a device", lambda p: f"{p.collectives.get(BETWEEN_SLICES, 0) / GIB:.2f}")
     for program in first.programs:
@@ -87,9 +90,11 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
     for each in mine:
         if not each.fits:
             console.print(
-                f"{each.stage} does not fit, with the step in {each.accumulation} parts: {each.message}. Take more or "
-                "larger chips, or see what --search finds"
+                f"{each.stage} does not fit, with {each.rows // each.accumulation} rows at a time: {each.message}. "
+                "Take more or larger chips, or see what --search finds"
             )
+        for complaint in each.complaints:
+            console.print(f"{each.stage} makes an array whole to reshard it: {complaint}", markup=False)
     chip = chips.find_chip(name.partition(":")[0])
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "
@@ -97,6 +102,10 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
         + ("; compiled for CPU devices in the GPUs' place" if chip.backend == "gpu" else "")
         + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
     )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}" if size else "?"  # what does not compile does not say
 
 
 if __name__ == "__main__":

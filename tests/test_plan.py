@@ -1,9 +1,15 @@
 """The planner: operations by hand, collectives of known programs, and the TPU compiler itself."""
 
 import json
+import os
+import re
 
+import jax
+import numpy as np
 import pytest
 from conftest import SMALL, run
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sftmix_jax import experiment, fsdp, sharding
 from sftmix_jax.errors import UserError
@@ -11,6 +17,7 @@ from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.planning import aot, chips, collectives, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
+from sftmix_jax.planning.compiler import Compiler
 from sftmix_jax.planning.planner import Planner
 from sftmix_jax.planning.roofline import Choice
 from sftmix_jax.sharding import MeshConfig
@@ -168,6 +175,47 @@ def needs_compiler():
     pytest.importorskip("libtpu")
 
 
+def compile_with_resharding(topology: Topology) -> Compiled:
+    """A program that splits an array three ways and wants it, reshaped, split another way."""
+    mesh = jax.sharding.Mesh(np.array(topology.devices).reshape(2, 2, 4), ("a", "b", "c"))
+
+    def reshard(x: jax.Array) -> jax.Array:
+        x = jax.lax.with_sharding_constraint(x * 2, NamedSharding(mesh, P("a", "b", "c")))
+        return jax.lax.with_sharding_constraint(x.reshape(-1, 64) + 1, NamedSharding(mesh, P(("c", "a"), "b")))
+
+    array = jax.ShapeDtypeStruct((64, 64, 64), np.float32, sharding=NamedSharding(mesh, P("a")))
+    jax.jit(reshard).lower(array).compile()
+    return Compiled(True, 1, 1, 1, {}, 0.0)
+
+
+def compile_and_end(topology: Topology) -> Compiled:
+    os.write(2, b"F1125 14:43:51 26038 emitter.cc:1889] Check failed: *count != 1 (1 vs. 1)\n*** stack trace: ***\n")
+    os.abort()
+
+
+def compile_badly(topology: Topology) -> Compiled:
+    raise UserError("52 heads cannot be divided among 8 devices")
+
+
+def test_the_compilers_complaints_of_resharding_are_heard():
+    needs_compiler()
+    found = Compiler(aot.find_topology("v5e:4x4"))(compile_with_resharding)
+    assert found.fits and len(found.complaints) == 1
+    assert re.match(r"jit\(reshard\)/\w+, from \{devices=.* to \{devices=", found.complaints[0])
+
+
+def test_a_compiler_that_ends_its_process_leaves_a_plan():
+    """What it said is the plan's message, and the next program is compiled in a new process."""
+    needs_compiler()
+    compiler = Compiler(aot.find_topology("v5e:4x4"))
+    ended = compiler(compile_and_end)
+    assert not ended.fits and ended.message == "the compiler itself failed: Check failed: *count != 1 (1 vs. 1)"
+    assert ended.limit == int(chips.usable(chips.find_chip("v5e")))
+    with pytest.raises(UserError, match="52 heads"):
+        compiler(compile_badly)
+    assert compiler(compile_with_resharding).fits
+
+
 @pytest.mark.slow
 def test_7b_compiles_and_fits_on_sixteen_v5e():
     needs_compiler()
@@ -175,7 +223,10 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     assert found.returncode == 0, found.stderr
     specialised, general = json.loads(found.stdout)
     state = 12 * llama.preset("7b").num_params / 16  # float32 parameters and two moments, split over 16
-    assert specialised["fits"] and specialised["arguments"] == pytest.approx(state, rel=0.01)
+    assert specialised["fits"]
+    assert specialised["parameters"] == pytest.approx(state / 3, rel=0.01)
+    assert specialised["parameters"] + specialised["optimizer"] == pytest.approx(state, rel=0.01)
+    assert specialised["complaints"] == general["complaints"] == []
     sampled = {name: size / 2**30 for name, size in general["programs"].items()}
     assert list(sampled) == ["held-out loss", "prefill", "decode"] and max(sampled.values()) < 8
     assert general["rows"] == 64 and general["temporaries"] > specialised["temporaries"]
@@ -204,10 +255,9 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     """
     needs_compiler()
     config, described = llama.preset(model), aot.find_topology(topology, slices)
-    mesh = sharding.make_mesh(MeshConfig(), described.devices)
     compiled = aot.compile_step(
-        config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), mesh, described, rows=rows, length=2048,
-        domains=3, accumulation=1,
+        config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
+        length=2048, domains=3, accumulation=1,
     )  # fmt: skip
     assert compiled.fits == fits, compiled.message
     if not fits:
@@ -251,9 +301,8 @@ def test_bad_batches_are_named():
 def test_devices_of_this_machine_stand_for_gpus():
     """The state as counted, split over as many devices; a shape that is none is an error."""
     described = aot.find_topology("h200:4")
-    mesh = sharding.make_mesh(MeshConfig(), described.devices)
     compiled = aot.compile_step(
-        SMALL, Compute("float32", "none"), OptimizerConfig(), mesh, described, rows=8, length=64, domains=2,
+        SMALL, Compute("float32", "none"), OptimizerConfig(), MeshConfig(), described, rows=8, length=64, domains=2,
         accumulation=1,
     )  # fmt: skip
     norms = 5 * SMALL.hidden_size  # are not split

@@ -24,6 +24,7 @@ from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.decode import Slots
 from sftmix_jax.sampling.methods import Method
+from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import Trainer, make_trainer
@@ -41,7 +42,7 @@ _ENVIRONMENT = {
 }  # fmt: skip
 _MOST_GPUS = 64
 _KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
-_TOO_LARGE = re.compile(r"(?:[Uu]sed |temporaries \()([\d.]+)([GM])")
+_TOO_LARGE = re.compile(r"(Used |temporaries \()([\d.]+)([GM])(?: of [\d.]+[GM] hbm|\))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Topology:
     def chips(self) -> int:
         return len(self.devices) // self.chip.devices
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Described again in another process: devices that are not here cannot be sent."""
+        return find_topology, (self.name, self.slices)
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -70,6 +75,8 @@ class Compiled:
     collectives: dict[str, int]
     seconds: float  # of compiling
     message: str = ""  # where it does not fit
+    parameters: int = 0  # of `arguments`, in training
+    complaints: tuple[str, ...] = ()  # of arrays that are made whole on their way from one sharding to another
 
     @property
     def total(self) -> int:
@@ -87,9 +94,7 @@ def find_topology(name: str, slices: int = 1) -> Topology:
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update(
-        "jax_enable_compilation_cache", False
-    )  # programs of machines that are not here cannot be read back
+    jax.config.update("jax_enable_compilation_cache", False)  # what is compiled for other machines is not read back
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
         options["chip_config_name"] = "megacore"  # both cores of a v4 chip are one device
@@ -114,49 +119,65 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
 
 
 def compile_step(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, topology: Topology, *,
+    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int, accumulation: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
+    mesh = sharding.make_mesh(layout, topology.devices)
     trainer = _trainer(config, compute, optimizer, mesh, domains, accumulation)
     rate = jax.ShapeDtypeStruct((), np.float32)
-    return _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
+    found = _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
+    return dataclasses.replace(found, parameters=_bytes(trainer.abstract.params))
 
 
 def compile_evaluation(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, topology: Topology, *,
+    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int,
 ) -> Compiled:  # fmt: skip
     """The step that measures held-out loss, while the optimiser's state stays where it is."""
+    mesh = sharding.make_mesh(layout, topology.devices)
     trainer = _trainer(config, compute, optimizer, mesh, domains, 1)
-    resident = sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        for x in jax.tree.leaves(trainer.abstract.opt_state)
-    )
+    resident = _bytes(trainer.abstract.opt_state)
     return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
 
 
-def compile_sampler(
-    config: LlamaConfig, compute: Compute, mesh: Mesh, topology: Topology, slots: int
-) -> dict[str, Compiled]:
-    """Prefill and decode as the sampler jits them, all slots taken by prompts of the model's full length."""
+def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
+    """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
+    mesh, size, model = _sampler(config, compute, topology, slots)
+    rows = jax.eval_shape(lambda: Slots.empty(sampler.whole_parts(mesh, slots)))
+    ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
+    prompts = jax.ShapeDtypeStruct((*ints.shape, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
+    return _compile(topology, decode.prefill, *model, prompts, ints, ints, rows.temperature, rows.top_p, rows.key)
+
+
+def compile_decode(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
+    """The sampler's steps, all slots at the model's full length."""
+    mesh, size, model = _sampler(config, compute, topology, slots)
+    rows = jax.eval_shape(lambda: Slots.empty(sampler.whole_parts(mesh, slots)))
+    stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
+    return _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=size)
+
+
+def _sampler(
+    config: LlamaConfig, compute: Compute, topology: Topology, slots: int
+) -> tuple[Mesh, int, tuple[Any, ...]]:
+    """The mesh that sampling spreads a model over (whatever the training mesh is), a slot's length, and what the
+    programs take first."""
+    mesh = sharding.make_mesh(MeshConfig(), topology.devices)
     compute = dataclasses.replace(compute, remat="none", attention="plain")
-    params, slots = sampler.abstract_params(config, compute, mesh), sampler.whole_parts(mesh, slots)
-    size = sampler.bucket(config.max_length)
+    size, slots = sampler.bucket(config.max_length), sampler.whole_parts(mesh, slots)
     cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype))
     where = caches.placing(mesh, slots, config.num_kv_heads)
     cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))
-    rows = jax.eval_shape(lambda: Slots.empty(slots))
-    ints = jax.ShapeDtypeStruct((slots,), np.int32)
-    prompts = jax.ShapeDtypeStruct((slots, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
-    method = Method.NUCLEUS
-    model = (config, compute, mesh, params, method, cache)
-    stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
-    settings = (rows.temperature, rows.top_p, rows.key)
-    return {
-        "prefill": _compile(topology, decode.prefill, *model, prompts, ints, ints, *settings),
-        "decode": _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=size),
-    }
+    params = sampler.abstract_params(config, compute, mesh)
+    return mesh, size, (config, compute, mesh, params, Method.NUCLEUS, cache)
+
+
+def _bytes(tree: Any) -> int:
+    """Of the arrays of a tree, on one device."""
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
+    shapes = [x.sharding.shard_shape(x.shape) if x.sharding else x.shape for x in arrays]
+    return sum(math.prod(shape) * x.dtype.itemsize for x, shape in zip(arrays, shapes, strict=True))
 
 
 def _trainer(
@@ -179,10 +200,10 @@ def _compile(topology: Topology, function: Any, *arguments: Any, resident: int =
     lowered = function.lower(*arguments, **static)
     try:
         program = lowered.compile()
-    except Exception as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "memory" not in str(error):
-            raise
-        return Compiled(False, 0, _needed(str(error)), limit, {}, time.monotonic() - begin, _first_line(str(error)))
+    except jax.errors.JaxRuntimeError as error:
+        taken, message = _bytes(arguments) + resident, str(error)
+        rest = _needed(message, taken)
+        return Compiled(False, taken, rest, limit, {}, time.monotonic() - begin, _first_line(message))
     memory = program.memory_analysis()
     taken = memory.argument_size_in_bytes + resident
     rest = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -190,10 +211,16 @@ def _compile(topology: Topology, function: Any, *arguments: Any, resident: int =
     return Compiled(taken + rest <= limit, taken, rest, limit, sent, time.monotonic() - begin)
 
 
-def _needed(message: str) -> int:
+def _needed(message: str, taken: int) -> int:
+    """Bytes besides the `taken` ones of arguments, as the compiler says; 0 where it does not."""
     found = _TOO_LARGE.search(message)
-    return int(float(found[1]) * (2**30 if found[2] == "G" else 2**20)) if found else 0
+    if not found:
+        return 0
+    said = int(float(found[2]) * (2**30 if found[3] == "G" else 2**20))
+    return max(said - taken, 0) if found[1].startswith("Used") else said
 
 
 def _first_line(message: str) -> str:
-    return next((line.strip() for line in message.splitlines() if "memory" in line), message.splitlines()[0])[:200]
+    lines = [line.strip() for line in message.splitlines()]
+    line = next((line for line in lines if "memory" in line), lines[0])
+    return line.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")[:200]

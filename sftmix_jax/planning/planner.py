@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -18,11 +18,11 @@ from sftmix_jax.opening import Opening
 from sftmix_jax.planning import aot, costs, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
+from sftmix_jax.planning.compiler import Compiler
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.sharding import MeshConfig
 
 _TRIED = 12  # layouts that a search compiles at most
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Planned:
     length: int
     remat: str
     fits: bool
-    arguments: int  # bytes a device
-    temporaries: int
+    parameters: int  # bytes a device
+    optimizer: int  # and the batch
+    temporaries: int  # gradients, activations, gathered weights
     limit: int
     collectives: dict[str, int]
     programs: dict[str, int]  # bytes a device of what runs beside training: held-out loss, prefill, decode
@@ -51,6 +52,7 @@ class Planned:
     chip_hours: float
     dollars: float
     message: str  # of what does not fit
+    complaints: list[str]  # the compiler's, of arrays that it makes whole on their way from one sharding to another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +64,19 @@ class _Setting:
     mesh: Mesh
     domains: int
 
+    @property
+    def layout(self) -> MeshConfig:
+        """The mesh by its sizes, as another process can make it."""
+        return MeshConfig(**self.mesh.shape)
+
 
 class Planner:
     """Plans experiments on one topology; what compiles to the same program is compiled once."""
 
     def __init__(self, topology: Topology, utilisation: float = 0.4):
         self.topology, self.utilisation = topology, utilisation
-        self._known: dict[Hashable, object] = {}
+        self._compiler = Compiler(topology)
+        self._known: dict[Hashable, Compiled] = {}
 
     def plan(self, config: Experiment) -> list[Planned]:
         """Every stage of an experiment. Raises UserError for a batch that the mesh cannot divide."""
@@ -103,9 +111,10 @@ class Planner:
             config.model.compute.remat = choice.remat
             config.stages[name].batch.accumulation = choice.accumulation
             compiled = self._step(self._setting(config), config.stages[name], choice.accumulation)
+            verdict = "fits" if compiled.fits else compiled.message or "does not fit"
             self._say(
                 f"{_flags(config, name)}: at best {estimate.seconds:.2f} s a step ({estimate.bound}), "
-                f"{compiled.total / GIB:.1f} GiB, {'fits' if compiled.fits else 'does not fit'}"
+                f"{compiled.total / GIB:.1f} GiB, {verdict}"
             )
             if compiled.fits:
                 return config
@@ -137,33 +146,32 @@ class Planner:
 
     def _step(self, setting: _Setting, stage: Stage, accumulation: int) -> Compiled:
         s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
-        key = ("step", s, rows, length, accumulation, repr(stage.optimizer))
-        return self._once(key, f"a step of {rows} × {length}", lambda: aot.compile_step(
-            s.architecture, s.compute, stage.optimizer, s.mesh, self.topology, rows=rows, length=length,
-            domains=s.domains, accumulation=accumulation,
-        ))  # fmt: skip
+        parts = f" in {accumulation} parts" if accumulation > 1 else ""
+        return self._once(
+            f"a step of {rows} × {length}{parts}", aot.compile_step, s.architecture, s.compute, stage.optimizer,
+            s.layout, rows=rows, length=length, domains=s.domains, accumulation=accumulation,
+        )  # fmt: skip
 
     def _held_out(self, setting: _Setting, stage: Stage) -> Compiled:
         s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
-        key = ("held out", s, rows, length, repr(stage.optimizer))
-        return self._once(key, "its held-out loss", lambda: aot.compile_evaluation(
-            s.architecture, s.compute, stage.optimizer, s.mesh, self.topology, rows=rows, length=length,
-            domains=s.domains,
-        ))  # fmt: skip
-
-    def _sampler(self, setting: _Setting) -> dict[str, Compiled]:
-        """Sampling spreads a model over all devices, whatever the training mesh is."""
-        mesh, slots = sharding.make_mesh(MeshConfig(), self.topology.devices), Opening().slots
         return self._once(
-            ("sampler", setting.architecture, setting.compute.dtype), "the sampler",
-            lambda: aot.compile_sampler(setting.architecture, setting.compute, mesh, self.topology, slots),
+            "its held-out loss", aot.compile_evaluation, s.architecture, s.compute, stage.optimizer, s.layout,
+            rows=rows, length=length, domains=s.domains,
         )  # fmt: skip
 
-    def _once(self, key: Hashable, what: str, compile: Callable[[], T]) -> T:
+    def _sampler(self, setting: _Setting) -> dict[str, Compiled]:
+        s, slots = setting, Opening().slots
+        return {
+            "prefill": self._once("prefill", aot.compile_prefill, s.architecture, s.compute, slots=slots),
+            "decode": self._once("decode", aot.compile_decode, s.architecture, s.compute, slots=slots),
+        }
+
+    def _once(self, what: str, program: Callable[..., Compiled], *arguments: Any, **named: Any) -> Compiled:
+        key = (program, repr(arguments), repr(named))
         if key not in self._known:
             self._say(f"compiling {what} …")
-            self._known[key] = compile()
-        return self._known[key]  # type: ignore[return-value]
+            self._known[key] = self._compiler(program, *arguments, **named)
+        return self._known[key]
 
     def _say(self, message: str) -> None:
         print(f"{self.topology.name}: {message}", file=sys.stderr)
@@ -176,7 +184,8 @@ class Planner:
         per_token = flops.training_per_token(setting.architecture, length)
         seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * self.utilisation)
         chip_hours = topology.chips * seconds / 3600
-        too_large = {name: each for name, each in {"a step": compiled, **programs}.items() if not each.fits}
+        every = {"a step": compiled, **programs}
+        too_large = {name: each for name, each in every.items() if not each.fits}
         return Planned(
             topology=topology.name + (f" × {topology.slices}" if topology.slices > 1 else ""),
             chips=topology.chips,
@@ -187,7 +196,8 @@ class Planner:
             length=length,
             remat=setting.compute.remat,
             fits=not too_large,
-            arguments=compiled.arguments,
+            parameters=compiled.parameters,
+            optimizer=compiled.arguments - compiled.parameters,
             temporaries=compiled.temporaries,
             limit=compiled.limit,
             collectives=compiled.collectives,
@@ -200,6 +210,7 @@ class Planner:
             chip_hours=chip_hours,
             dollars=chip_hours * topology.chip.price,
             message="; ".join(f"{name}: {each.message or 'too large'}" for name, each in too_large.items()),
+            complaints=[f"{name}: {said}" for name, each in every.items() for said in each.complaints],
         )
 
 
