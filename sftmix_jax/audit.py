@@ -28,16 +28,16 @@ _BINS = 24
 
 
 def main() -> int:
-    config, options = experiment.parse(sys.argv[1:], ("tasks", "data", "examples"))
+    config, options = experiment.parse(sys.argv[1:], {"tasks": "", "data": "", "examples": 1})
+    tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
+    data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)
     console = Console()
     _domains(resolved, console)
     _stages(resolved, console)
-    tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
-    data = dict(part.split("=", 1) for part in options["data"].split(",") if "=" in part) or config.evaluation.data
     _overlaps(resolved, tasks, data, console)
     for name, examples in resolved.examples.items():
-        for index in range(min(int(options["examples"] or 1), len(examples))):
+        for index in range(min(options["examples"], len(examples))):
             _example(resolved, name, examples, index, console)
     return 0
 

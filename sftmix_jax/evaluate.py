@@ -179,21 +179,10 @@ def _config(options: argparse.Namespace, names: list[str]) -> EvaluationConfig:
         input_price=options.judge_prices[0], output_price=options.judge_prices[1],
     )  # fmt: skip
     return EvaluationConfig(
-        tasks=tuple(names), limit=options.limit, data=_data(options.data, names), samples=options.samples,
+        tasks=tuple(names), limit=options.limit, data=runner.own_data(options.data, names), samples=options.samples,
         temperature=options.temperature, seed=options.seed, judge=judge,
         allow_unsandboxed_code=options.allow_unsandboxed_code,
     )  # fmt: skip
-
-
-def _data(spec: str, names: list[str]) -> dict[str, str]:
-    """`PATH` for the one task, or `task=PATH,task=PATH`."""
-    if not spec:
-        return {}
-    if "=" not in spec:
-        if len(names) != 1:
-            raise UserError("--data PATH is for one task; for several write --data gsm8k=PATH,humaneval=PATH")
-        return {find_task(names[0])[0].name: spec}
-    return dict(part.split("=", 1) for part in spec.split(","))
 
 
 def _parse() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -116,11 +116,14 @@ def _define_flags(argv: list[str]) -> FlagValues:
     return values
 
 
-def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, dict[str, str]]:
+def parse(
+    argv: Sequence[str], extra: Mapping[str, str | int | float] | None = None
+) -> tuple[Experiment, dict[str, Any]]:
     """`--config FILE[:ARGUMENT] --config.a.b=value …` → the checked experiment, and the other flags.
 
-    FILE is looked for as it is, then in the desk's configs. `extra` names further string flags. `--help` prints the
-    verb's own words and the config files there are, and ends.
+    FILE is looked for as it is, then in the desk's configs. `extra`: further flags and their defaults; whole numbers
+    are 1 at least, or 0 where that is the default. `--help` prints the verb's own words and the config files there are,
+    and ends.
     """
     if {"--help", "-h"} & set(argv):
         print((sys.modules["__main__"].__doc__ or "").strip())
@@ -128,8 +131,13 @@ def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, d
         sys.exit(0)
     resolved = _find_config(argv)
     values = _define_flags(resolved)
-    for name in extra:
-        flags.DEFINE_string(name, "", "", flag_values=values)
+    for name, default in (extra or {}).items():
+        if isinstance(default, str):
+            flags.DEFINE_string(name, default, "", flag_values=values)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, "", lower_bound=min(default, 1), flag_values=values)
+        else:
+            flags.DEFINE_float(name, default, "", flag_values=values)
     try:
         rest = values([sys.argv[0], *resolved])[1:]
         experiment = values["config"].value if values["config"].present else None
@@ -142,7 +150,7 @@ def parse(argv: Sequence[str], extra: Sequence[str] = ()) -> tuple[Experiment, d
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
-    return experiment, {name: str(values[name].value) for name in ("workdir", *extra)}
+    return experiment, {name: values[name].value for name in ("workdir", *(extra or {}))}
 
 
 def _find_config(argv: Sequence[str]) -> list[str]:

@@ -27,24 +27,24 @@ from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.collectives import BETWEEN_SLICES
 from sftmix_jax.planning.planner import Planned, Planner
 
-_SAID = ("topology", "num_slices", "utilisation")
+_OPTIONS: dict[str, str | int | float] = {"topology": "", "num_slices": 1, "utilisation": 0.4}
 
 
 def main() -> int:
     as_json, searching = "--json" in sys.argv, "--search" in sys.argv
     rest = [argument for argument in sys.argv[1:] if argument not in ("--json", "--search")]
-    config, options = experiment.parse(rest, _SAID)
+    config, options = experiment.parse(rest, _OPTIONS)
     if not options["topology"]:
         raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
-    slices, utilisation = int(options["num_slices"] or 1), float(options["utilisation"] or 0.4)
+    topologies = [aot.find_topology(name, options["num_slices"]) for name in options["topology"].split(",")]
+    planners = [Planner(topology, options["utilisation"]) for topology in topologies]
     planned = []
-    for name in options["topology"].split(","):
-        planner = Planner(aot.find_topology(name, slices), utilisation)
+    for planner in planners:
         planned += planner.plan(planner.search(config) if searching else config)
     if as_json:
         print(json.dumps([identity.plain(each) for each in planned], indent=1))
     else:
-        _print(config, planned, utilisation, Console())
+        _print(config, planned, options["utilisation"], Console())
     return 0 if all(each.fits for each in planned) else 1
 
 

@@ -28,17 +28,20 @@ from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
 from sftmix_jax.stages import Resolved, on_one_device, stage_params
 
+QUERIES, BATCHES = 100, 4
+
 
 def main() -> int:
-    config, options = experiment.parse(sys.argv[1:], ("queries", "layer", "batches"))
+    config, options = experiment.parse(sys.argv[1:], {"queries": QUERIES, "layer": 0, "batches": BATCHES})
     if not options["workdir"]:
         raise UserError("name the workdir whose stages to probe: --workdir DIR")
-    given = {name: int(options[name]) for name in ("queries", "layer", "batches") if options[name]}
-    probe(config, epath.Path(options["workdir"]), **given)
+    probe(config, epath.Path(options["workdir"]), options["queries"], options["layer"], options["batches"])
     return 0
 
 
-def probe(config: Experiment, workdir: epath.Path, queries: int = 100, layer: int = 0, batches: int = 4) -> None:
+def probe(
+    config: Experiment, workdir: epath.Path, queries: int = QUERIES, layer: int = 0, batches: int = BATCHES
+) -> None:
     """Write probe.json for the base and every finished stage that was not probed in this way before.
 
     Layer 0 stands for the middle one, the paper's 15 of 32. Raises UserError for one that the model does not have.

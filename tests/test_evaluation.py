@@ -88,6 +88,27 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     assert runner.summarise(task, questions, runner.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
 
 
+def test_own_files_are_of_tasks_that_are_asked_for():
+    assert runner.own_data("", ["gsm8k"]) == {}
+    assert runner.own_data("a.jsonl", ["gsm8k"]) == {"gsm8k": "a.jsonl"}
+    both = {"gsm8k": "a=1.jsonl", "humaneval": "b.gz"}
+    assert runner.own_data("gsm8k=a=1.jsonl,humaneval=b.gz", ["gsm8k", "humaneval"]) == both
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("a.jsonl", "is for one task"),
+        ("gsm8k=a.jsonl,b.gz", "--data b.gz: of no task that is asked for"),
+        ("gsm8=a.jsonl", "did you mean 'gsm8k'"),
+        ("gsm8k=", "write task=PATH"),
+    ],
+)
+def test_own_files_of_nothing_are_refused(spec, said):
+    with pytest.raises(UserError, match=said):
+        runner.own_data(spec, ["gsm8k", "humaneval"])
+
+
 def test_wilson_against_published_values():
     """Newcombe 1998, table I: 81/263, 15/148, 0/20, 1/29."""
     for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),

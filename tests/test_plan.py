@@ -162,12 +162,19 @@ def test_a_search_that_finds_nothing_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("topology", "said"),
-    [("v5x:4x4", "did you mean 'v5e:4x4'"), ("v5e", "did you mean 'v5e:"), ("", "name the machine")],
+    ("arguments", "said"),
+    [
+        ("--topology v5x:4x4", "did you mean 'v5e:4x4'"),
+        ("--topology v5e", "did you mean 'v5e:"),
+        ("", "name the machine"),
+        ("--topology h200:8 --num_slices 2", "name all GPUs at once (h200:16)"),
+        ("--topology h200:8 --num_slices x", "--num_slices=x: invalid literal"),
+        ("--topology h200:8 --num_slices 0", "--num_slices=0"),
+        ("--topology h200:8 --utilisation 40", "above 0 and at most 1"),
+    ],
 )
-def test_unknown_topologies_name_the_nearest(topology, said):
-    arguments = ["--topology", topology] if topology else []
-    found = run("sftmix_jax.plan", "--config", "dmt.py:7b", *arguments)
+def test_machines_that_are_none_are_explained(arguments, said):
+    found = run("sftmix_jax.plan", "--config", "dmt.py:7b", *arguments.split())
     assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
 
 

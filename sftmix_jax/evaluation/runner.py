@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import __version__, processes
-from sftmix_jax.errors import UserError
+from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
 from sftmix_jax.evaluation.journal import Journal
@@ -35,6 +35,26 @@ class EvaluationConfig:
     seed: int = 0
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
     allow_unsandboxed_code: bool = False  # run model-written code even where it cannot be contained
+
+
+def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:
+    """`PATH` for the one task, or `task=PATH,task=PATH` → task → its file. Raises UserError."""
+    if not spec:
+        return {}
+    names = [find_task(name)[0].name for name in tasks]
+    if "=" not in spec:
+        if len(names) != 1:
+            raise UserError("--data PATH is for one task; for several write --data gsm8k=PATH,humaneval=PATH")
+        return {names[0]: spec}
+    found = {}
+    for part in spec.split(","):
+        name, _, path = part.partition("=")
+        if name not in names:
+            raise UserError(f"--data {part}: of no task that is asked for; {did_you_mean(name, names)}")
+        if not path:
+            raise UserError(f"--data {part}: write task=PATH")
+        found[name] = path
+    return found
 
 
 @dataclasses.dataclass

@@ -86,7 +86,11 @@ class Compiled:
 def find_topology(name: str, slices: int = 1) -> Topology:
     """`v5p:2x2x4` → its devices, as the TPU compiler knows them; `h100:8` → as many CPU devices. Raises UserError."""
     kind, _, shape = name.partition(":")
-    if kind in chips.CHIPS and chips.CHIPS[kind].backend == "gpu" and re.fullmatch(r"[1-9]\d*", shape) and slices == 1:
+    if kind in chips.CHIPS and chips.CHIPS[kind].backend == "gpu" and re.fullmatch(r"[1-9]\d*", shape):
+        if slices > 1:
+            raise UserError(
+                f"topology '{name}': --num_slices is for TPUs; name all GPUs at once ({kind}:{int(shape) * slices})"
+            )
         return Topology(name, kind, chips.CHIPS[kind], _cpu_devices(int(shape)), 1)
     if kind not in chips.CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"topology '{name}': {did_you_mean(name, TOPOLOGIES)}")

@@ -74,6 +74,8 @@ class Planner:
     """Plans experiments on one topology; what compiles to the same program is compiled once."""
 
     def __init__(self, topology: Topology, utilisation: float = 0.4):
+        if not 0 < utilisation <= 1:
+            raise UserError(f"--utilisation {utilisation}: which part of the chips' peak, above 0 and at most 1")
         self.topology, self.utilisation = topology, utilisation
         self._compiler = Compiler(topology)
         self._known: dict[Hashable, Compiled] = {}
@@ -81,14 +83,11 @@ class Planner:
     def plan(self, config: Experiment) -> list[Planned]:
         """Every stage of an experiment. Raises UserError for a batch that the mesh cannot divide."""
         setting = self._setting(config)
-        programs = self._sampler(setting)
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
             accumulation, compiled = self._largest_that_fits(setting, stage)
-            held_out = self._held_out(setting, stage)
-            planned.append(
-                self._planned(setting, stage, cost, accumulation, compiled, {"held-out loss": held_out, **programs})
-            )
+            programs = {"held-out loss": self._held_out(setting, stage), **self._sampler(setting)}
+            planned.append(self._planned(setting, stage, cost, accumulation, compiled, programs))
         return planned
 
     def search(self, config: Experiment) -> Experiment:
