@@ -38,27 +38,23 @@ def main() -> int:
         raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
     topologies = [aot.find_topology(name, options["num_slices"]) for name in options["topology"].split(",")]
     planners = [Planner(topology, options["utilisation"]) for topology in topologies]
-    planned = []
+    console, planned = Console(), []
     for planner in planners:
-        planned += planner.plan(planner.search(config) if searching else config)
+        mine = planner.plan(planner.search(config) if searching else config)
+        planned += mine
+        if not as_json:
+            _print(config, mine, options["utilisation"], console)
     if as_json:
         print(json.dumps([identity.plain(each) for each in planned], indent=1))
-    else:
-        _print(config, planned, options["utilisation"], Console())
     return 0 if all(each.fits for each in planned) else 1
 
 
-def _print(config: Experiment, planned: list[Planned], utilisation: float, console: Console) -> None:
-    for name in dict.fromkeys(each.topology for each in planned):
-        mine = [each for each in planned if each.topology == name]
-        _print_topology(config, name, mine, utilisation, console)
-
-
-def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisation: float, console: Console) -> None:
+def _print(config: Experiment, mine: list[Planned], utilisation: float, console: Console) -> None:
+    """What all stages need of one topology."""
     first = mine[0]
     shape = ", ".join(f"{axis} {size}" for axis, size in first.mesh.items() if size > 1) or "one device"
-    table = Table(title=f"{config.name} ({config.model.init}) on {name}: {first.chips} chips, {shape}", box=box.SIMPLE,
-                  title_justify="left")  # fmt: skip
+    title = f"{config.name} ({config.model.init}) on {first.topology}: {first.chips} chips, {shape}"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
     table.add_column("")
     for each in mine:
         table.add_column(each.stage, justify="right")
@@ -95,7 +91,7 @@ def _print_topology(config: Experiment, name: str, mine: list[Planned], utilisat
             )
         for complaint in each.complaints:
             console.print(f"{each.stage} makes an array whole to reshard it: {complaint}", markup=False)
-    chip = chips.find_chip(name.partition(":")[0])
+    chip = chips.find_chip(first.topology.partition(":")[0])
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "
         f"at {utilisation:.0%} of the chips' peak and ${chip.price:.2f} a chip-hour"
