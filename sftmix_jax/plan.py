@@ -74,6 +74,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
         table.add_row(f"  by {kind}", *(f"{each.collectives.get(kind, 0) / GIB:.1f}" for each in mine))
     if any(BETWEEN_SLICES in p.collectives for p in mine):
         line("between slices, GiB a device", lambda p: f"{p.collectives.get(BETWEEN_SLICES, 0) / GIB:.2f}")
+    line("arrays made whole to reshard them", lambda p: str(len(p.complaints)))
     for program in first.programs:
         table.add_row(f"{program}: GiB a device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
     line("GFLOPs a token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
@@ -90,7 +91,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
                 "Take more or larger chips, or see what --search finds"
             )
         for complaint in each.complaints:
-            console.print(f"{each.stage} makes an array whole to reshard it: {complaint}", markup=False)
+            console.print(f"{each.stage} makes whole, to reshard it: {complaint}", markup=False)
     chip = chips.find_chip(first.topology.partition(":")[0])
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "

@@ -26,7 +26,7 @@ _FAILED = re.compile(r"Check failed: [^\n]*\S")
 
 
 class Compiler:
-    """Compiles for one topology; its process begins with the first program and ends with this object's."""
+    """Compiles for one topology, in a process that begins with the first program and ends with this object."""
 
     def __init__(self, topology: Topology):
         self.topology = topology
