@@ -16,6 +16,8 @@ import pytest
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.llama import Compute, LlamaConfig
 
+jax.devices()  # all eight before any test: a plan for GPUs would take as many as it wants, for all tests behind it
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 FLOAT32 = Compute("float32", "none")
