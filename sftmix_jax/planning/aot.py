@@ -59,6 +59,11 @@ class Topology:
     def chips(self) -> int:
         return len(self.devices) // self.chip.devices
 
+    @property
+    def limit(self) -> int:
+        """Bytes that a program may take of a device."""
+        return int(chips.usable(self.chip))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Described again in another process: devices that are not here cannot be sent."""
         return find_topology, (self.name, self.slices)
@@ -147,8 +152,7 @@ def compile_evaluation(
 
 def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
     """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
-    mesh, size, model = _sampler(config, compute, topology, slots)
-    rows = jax.eval_shape(lambda: Slots.empty(sampler.whole_parts(mesh, slots)))
+    mesh, model, rows, size = _sampler(config, compute, topology, slots)
     ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
     prompts = jax.ShapeDtypeStruct((*ints.shape, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
     return _compile(topology, decode.prefill, *model, prompts, ints, ints, rows.temperature, rows.top_p, rows.key)
@@ -156,17 +160,16 @@ def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *
 
 def compile_decode(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
     """The sampler's steps, all slots at the model's full length."""
-    mesh, size, model = _sampler(config, compute, topology, slots)
-    rows = jax.eval_shape(lambda: Slots.empty(sampler.whole_parts(mesh, slots)))
+    _, model, rows, size = _sampler(config, compute, topology, slots)
     stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
     return _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=size)
 
 
 def _sampler(
     config: LlamaConfig, compute: Compute, topology: Topology, slots: int
-) -> tuple[Mesh, int, tuple[Any, ...]]:
-    """The mesh that sampling spreads a model over (whatever the training mesh is), a slot's length, and what the
-    programs take first."""
+) -> tuple[Mesh, tuple[Any, ...], Slots, int]:
+    """The mesh that sampling spreads a model over (whatever the training mesh is), what both programs take first, the
+    slots and their length."""
     mesh = sharding.make_mesh(MeshConfig(), topology.devices)
     compute = dataclasses.replace(compute, remat="none", attention="plain")
     size, slots = sampler.bucket(config.max_length), sampler.whole_parts(mesh, slots)
@@ -174,7 +177,8 @@ def _sampler(
     where = caches.placing(mesh, slots, config.num_kv_heads)
     cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))
     params = sampler.abstract_params(config, compute, mesh)
-    return mesh, size, (config, compute, mesh, params, Method.NUCLEUS, cache)
+    rows = jax.eval_shape(lambda: Slots.empty(slots))
+    return mesh, (config, compute, mesh, params, Method.NUCLEUS, cache), rows, size
 
 
 def _bytes(tree: Any) -> int:
@@ -200,7 +204,7 @@ def _batch(mesh: Mesh, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct
 
 def _compile(topology: Topology, function: Any, *arguments: Any, resident: int = 0, **static: Any) -> Compiled:
     """A jitted function for these abstract arguments; `resident`: bytes that lie on the device besides."""
-    begin, limit = time.monotonic(), int(chips.usable(topology.chip))
+    begin, limit = time.monotonic(), topology.limit
     lowered = function.lower(*arguments, **static)
     try:
         program = lowered.compile()

@@ -14,12 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.planning import chips
 from sftmix_jax.planning.aot import Compiled, Topology
 
 # libtpu's warnings; find_topology asks for fewer where nobody reads them.
 _ENVIRONMENT = {"TPU_STDERR_LOG_LEVEL": "1", "TPU_MIN_LOG_LEVEL": "1"}
-_RESHARDING = re.compile(r"Involuntary full rematerialization")
+_RESHARDING = "Involuntary full rematerialization"
 _FROM_TO = re.compile(r"from sharding (\{.*?\}) to (\{.*?\}) efficiently")
 _OPERATION = re.compile(r'op_name="([^"]*)"')
 _FAILED = re.compile(r"Check failed: [^\n]*\S")
@@ -46,12 +45,11 @@ class Compiler:
             answer = self._connection.recv()
         except (EOFError, OSError):
             self._connection = None
-            message = f"the compiler itself failed: {reason(self._said_since(heard))}"
-            limit = int(chips.usable(self.topology.chip))
-            return Compiled(False, 0, 0, limit, {}, time.monotonic() - begin, message)
+            message = f"the compiler itself failed: {_reason(self._said_since(heard))}"
+            return Compiled(False, 0, 0, self.topology.limit, {}, time.monotonic() - begin, message)
         if isinstance(answer, Exception):
             raise answer
-        return dataclasses.replace(answer, complaints=complaints(self._said_since(heard)))
+        return dataclasses.replace(answer, complaints=_complaints(self._said_since(heard)))
 
     def _begin(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -66,18 +64,18 @@ class Compiler:
         return self._said.read_bytes()[heard:].decode(errors="replace")
 
 
-def complaints(said: str) -> tuple[str, ...]:
+def _complaints(said: str) -> tuple[str, ...]:
     """Of what the compiler said: the arrays that it makes whole, for want of a cheaper way to their next sharding."""
     found = []
     for line in said.splitlines():
-        if _RESHARDING.search(line):
+        if _RESHARDING in line:
             operation, way = _OPERATION.search(line), _FROM_TO.search(line)
             what = operation[1] if operation else line.strip()
             found.append(f"{what}, from {way[1]} to {way[2]}" if way else what)
     return tuple(dict.fromkeys(found))
 
 
-def reason(said: str) -> str:
+def _reason(said: str) -> str:
     """Why the compiler ended its process, in its own words."""
     found = _FAILED.search(said)
     return found[0] if found else "it was ended from outside (is there memory enough on this machine?)"
