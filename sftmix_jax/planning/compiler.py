@@ -55,6 +55,7 @@ class Compiler:
         self._folder = tempfile.TemporaryDirectory()
         self._said = Path(self._folder.name, "said")
         self._said.touch()
+        # A daemon, not an executor's worker, which an interrupted plan would wait for until its program is compiled.
         spawning = multiprocessing.get_context("spawn")
         self._connection, theirs = spawning.Pipe()
         spawning.Process(target=_serve, args=(theirs, self._said), daemon=True).start()
