@@ -17,7 +17,7 @@ import timing
 
 from sftmix_jax import compilation, host_memory
 from sftmix_jax.data.chat import Chat
-from sftmix_jax.data.sources import Message
+from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.data import packing
+from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.planning import flops
@@ -54,17 +55,14 @@ def packed_rows(size: Size) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(MEAN_LENGTH) - 0.32, 0.8, 64 * size.rows), 8, size.length).astype(np.int64)
     plan = packing.pack(lengths, size.length, "best_fit", 0)
-    batch = {
-        key: np.zeros((size.rows, size.length), np.int32)
-        for key in ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
-    }
+    batch = {key: np.zeros((size.rows, size.length), dtype) for key, dtype in DTYPES.items()}
     for row in range(size.rows):
         at = 0
         for document, member in enumerate(plan.members[plan.starts[row] : plan.starts[row + 1]], 1):
             n = int(lengths[member])
             own = slice(at, at + n)
             batch["segment_ids"][row, own], batch["positions"][row, own] = document, np.arange(n)
-            batch["loss_mask"][row, at + int(n * (1 - TRAINED_SHARE)) : at + n] = 1
+            batch["loss_weights"][row, at + int(n * (1 - TRAINED_SHARE)) : at + n] = 1
             at += n
     for key in ("tokens", "targets"):
         batch[key] = rng.integers(0, size.config.vocab_size, batch[key].shape).astype(np.int32)
@@ -130,7 +128,7 @@ def training(size: Size, state: str, remat: str, attention: str) -> Line:
     tokens = int((batch["segment_ids"] > 0).sum())
     rate = tokens / seconds(step)
     head = 6 * size.config.vocab_size * size.config.hidden_size
-    counted = flops.training_per_token(size.config, MEAN_LENGTH) - head * (1 - batch["loss_mask"].sum() / tokens)
+    counted = flops.training_per_token(size.config, MEAN_LENGTH) - head * (1 - batch["loss_weights"].sum() / tokens)
     return {"tokens": rate, "flops": rate * counted, "peak": _peak()}
 
 
@@ -194,7 +192,7 @@ def torch_training(size: Size, checkpointing: bool) -> Line:
         model.gradient_checkpointing_enable()
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=device == "cuda")
     batch = packed_rows(size)
-    labels = np.where(batch["loss_mask"] == 1, batch["tokens"], -100).astype(np.int64)
+    labels = np.where(batch["loss_weights"] == 1, batch["tokens"], -100).astype(np.int64)
     inputs = {"input_ids": batch["tokens"].astype(np.int64), "labels": labels}
     on_device = {key: torch.from_numpy(value).to(device) for key, value in inputs.items()}
 

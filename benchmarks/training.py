@@ -107,7 +107,8 @@ def full_rows_ours(config: LlamaConfig, rows: int, length: int) -> timing.Round:
     tokens = _random_tokens(config, rows, length).astype(np.int32)
     ones = np.ones((rows, length), np.int32)
     batch = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": ones, "segment_ids": ones,
+        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segment_ids": ones,
+        "loss_weights": ones.astype(np.float32),
         "positions": np.broadcast_to(np.arange(length, dtype=np.int32), ones.shape), "domain_ids": 0 * ones,
     }  # fmt: skip
     return partial(Ours(config, 1).steps, itertools.repeat(batch), FULL_ROWS)

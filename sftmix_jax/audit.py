@@ -6,7 +6,7 @@ python -m sftmix_jax.audit --config dmt.py:7b [--tasks gsm8k,humaneval] [--data 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich import box
@@ -17,7 +17,8 @@ from rich.text import Text
 from sftmix_jax import command, experiment
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
-from sftmix_jax.data.sources import Message, Source
+from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
@@ -91,10 +92,10 @@ def _stages(resolved: Resolved, console: Console) -> None:
 
 
 def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], console: Console) -> None:
-    def conversations(source: Source) -> Iterator[tuple[str, list[Message]]]:
-        for where, messages in sources.read_conversations(source):
-            if isinstance(messages, list):
-                yield where, messages
+    def conversations(source: Source) -> Iterator[tuple[str, Sequence[Message]]]:
+        for where, conversation in sources.read_conversations(source):
+            if not isinstance(conversation, BadRow):
+                yield where, conversation.messages
 
     config = EvaluationConfig(data=data)
     benchmarks = {}
@@ -117,9 +118,10 @@ def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], consol
 
 def _example(resolved: Resolved, name: str, examples: Examples, index: int, console: Console) -> None:
     """An example as the model sees it; what is trained on stands out in colour and underlined."""
-    tokens, mask = examples.example(index, 400)
+    tokens, weights = examples.example(index, 400)
+    mask = weights > 0
     text = Text(f"{name}, row {index} (trained on: underlined)\n", style="bold")
-    starts = np.flatnonzero(np.diff(mask, prepend=1 - mask[:1]))
+    starts = np.flatnonzero(np.diff(mask, prepend=~mask[:1]))
     for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
         part = resolved.tokenizer.decode_whole(tokens[start:stop].tolist())
         text.append(part, style="not bold green underline" if mask[start] else "not bold dim")

@@ -17,7 +17,8 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import command
-from sftmix_jax.data.sources import BadRow, Message, Source, read_rows
+from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders

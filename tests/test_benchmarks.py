@@ -8,7 +8,8 @@ from itertools import combinations
 import pytest
 from etils import epath
 
-from sftmix_jax.data.sources import Message, Source
+from sftmix_jax.data.messages import Message
+from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.journal import Journal

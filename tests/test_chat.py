@@ -3,7 +3,7 @@
 import pytest
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
-from sftmix_jax.data.sources import BadRow, Message
+from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.stages import TINY

@@ -128,7 +128,7 @@ def test_every_example_is_packed_once_and_fits(packing_name):
         assert sums.sum() / (512 * packed.num_rows) > 0.98
 
 
-def test_batches_hold_exactly_the_rows_with_their_masks(examples):
+def test_batches_hold_exactly_the_rows_with_their_loss_weights(examples):
     plan, _ = plan_of(examples, ALL, epochs=1)
     seen = {"math": [], "code": []}
     for step in range(plan.num_steps):
@@ -140,9 +140,9 @@ def test_batches_hold_exactly_the_rows_with_their_masks(examples):
                 np.testing.assert_array_equal(tokens[1:], targets[:-1])
                 np.testing.assert_array_equal(batch["positions"][row, at], np.arange(at.sum()))
                 name = plan.names[batch["domain_ids"][row, at][0]]
-                seen[name].append((tokens.tolist(), targets[-1], batch["loss_mask"][row, at].tolist()))
+                seen[name].append((tokens.tolist(), targets[-1], batch["loss_weights"][row, at].tolist()))
         empty = batch["segment_ids"] == 0
-        assert not batch["loss_mask"][empty].any() and not batch["tokens"][empty].any()
+        assert not batch["loss_weights"][empty].any() and not batch["tokens"][empty].any()
     for name, found in seen.items():
         wanted = []
         for i in mixture.selected(name, Pool(*examples[name].lengths(160)), ALL[name], 3):
@@ -158,7 +158,7 @@ def test_the_ledger_counts_what_the_batches_hold(examples):
         ledger = plan.ledger(stop)
         for i, name in enumerate(plan.names):
             mine = [(b["domain_ids"] == i) & (b["segment_ids"] > 0) for b in batches]
-            trained = sum(int(b["loss_mask"][m].sum()) for b, m in zip(batches, mine, strict=True))
+            trained = sum(int(b["loss_weights"][m].sum()) for b, m in zip(batches, mine, strict=True))
             starts = sum(int((b["positions"][m] == 0).sum()) for b, m in zip(batches, mine, strict=True))
             assert (ledger[name]["trained_tokens"], ledger[name]["examples"]) == (trained, starts)
     for account in plan.rows_account(pools, 3).values():

@@ -50,7 +50,7 @@ def test_a_training_step_with_splash_is_the_step_without(remat):
     tokens = rng.integers(0, 61, (4, 129)).astype(np.int32)
     segments = np.repeat([[1, 2, 0]], [70, 50, 8], axis=1).repeat(4, 0).astype(np.int32)
     batch = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": (segments > 0).astype(np.int32),
+        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_weights": (segments > 0).astype(np.float32),
         "segment_ids": segments, "positions": np.broadcast_to(np.arange(128, dtype=np.int32), (4, 128)),
         "domain_ids": 0 * segments,
     }  # fmt: skip

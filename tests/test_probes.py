@@ -17,8 +17,9 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     tokens = rng.integers(0, SMALL.vocab_size, (4, 33))
     ones = np.ones((4, 32), np.int32)
     return {
-        "tokens": tokens[:, :-1].astype(np.int32), "targets": tokens[:, 1:].astype(np.int32), "loss_mask": ones,
-        "segment_ids": ones, "positions": np.tile(np.arange(32, dtype=np.int32), (4, 1)), "domain_ids": 0 * ones,
+        "tokens": tokens[:, :-1].astype(np.int32), "targets": tokens[:, 1:].astype(np.int32), "segment_ids": ones,
+        "loss_weights": ones.astype(np.float32), "domain_ids": 0 * ones,
+        "positions": np.tile(np.arange(32, dtype=np.int32), (4, 1)),
     }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sftmix_jax.data import sources
-from sftmix_jax.data.sources import BadRow, Message, Source
+from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 
 PAIR = [Message("user", "q"), Message("assistant", "a")]
@@ -19,7 +20,9 @@ def write_lines(path, rows):
 
 
 def conversations(source: Source) -> list:
-    return [messages for _, messages in sources.read_conversations(source)]
+    """Each row's messages, or why it has none."""
+    found = [conversation for _, conversation in sources.read_conversations(source)]
+    return [row if isinstance(row, BadRow) else row.messages for row in found]
 
 
 @pytest.mark.parametrize(

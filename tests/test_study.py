@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax.data.sources import Message, Source, read_conversations
+from sftmix_jax.data.messages import Message
+from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
@@ -117,7 +118,7 @@ def test_rows_with_a_tag_are_left_out_and_counted(tmp_path):
     rows = [{"question": "q", "answer": "a", "tags": t} for t in (["code"], [], ["math", "x"], ["x"])]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Source(str(tmp_path / "r.jsonl"), without="code,math", tagger="column:tags")
-    found = [str(messages) if isinstance(messages, Exception) else "kept" for _, messages in read_conversations(source)]
+    found = [str(row) if isinstance(row, Exception) else "kept" for _, row in read_conversations(source)]
     assert found == ["tagged code", "kept", "tagged math", "kept"]
 
 

@@ -12,6 +12,7 @@ from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
 from sftmix_jax import experiment, fsdp, sharding
+from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.sharding import MeshConfig
@@ -31,10 +32,10 @@ def batch(rows: int = 8, length: int = 48, seed: int = 0) -> dict[str, np.ndarra
     positions = np.concatenate([np.arange(20), np.arange(20), np.zeros(length - 40)])[None].repeat(rows, 0)
     mask = (rng.random((rows, length)) < 0.6) & (segments > 0)
     out = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": mask, "segment_ids": segments,
+        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_weights": mask, "segment_ids": segments,
         "positions": positions, "domain_ids": np.where(segments == 2, 1, 0),
     }  # fmt: skip
-    return {key: value.astype(np.int32) for key, value in out.items()}
+    return {key: value.astype(DTYPES[key]) for key, value in out.items()}
 
 
 def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1, kept: str = "float32") -> Trainer:
@@ -66,8 +67,8 @@ def test_loss_equals_a_float64_reference():
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     nll = -np.take_along_axis(log_p, b["targets"][..., None], -1)[..., 0]
     for domain in (0, 1):
-        mine = (b["loss_mask"] == 1) & (b["domain_ids"] == domain)
-        assert sums.tokens[domain] == mine.sum()
+        mine = (b["loss_weights"] == 1) & (b["domain_ids"] == domain)
+        assert sums.weight[domain] == mine.sum()
         np.testing.assert_allclose(sums.loss[domain], nll[mine].sum(), rtol=1e-5)
 
 
@@ -76,18 +77,19 @@ def plain_loss(params: llama.Params, b: dict[str, jax.Array]) -> jax.Array:
     model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
     logits = model.logits(model(b["tokens"], b["segment_ids"], b["positions"]))
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), b["targets"][..., None], -1)[..., 0]
-    return -(log_p * b["loss_mask"]).sum()
+    return -(log_p * b["loss_weights"]).sum()
 
 
 @pytest.mark.parametrize("chunks", [1, 4, 8])
-@pytest.mark.parametrize("trained", ["some", "none", "all", "one row"])
+@pytest.mark.parametrize("trained", ["some", "none", "all", "one row", "fractions"])
 def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatch, chunks, trained):
     """In chunks of sorted tokens, of which those without a trained one are left out."""
     params, b = random_model(), {k: jnp.asarray(v) for k, v in batch().items()}
     rows = jnp.arange(8)[:, None]
-    everything = (b["segment_ids"] > 0).astype(jnp.int32)
-    b["loss_mask"] = {
-        "some": b["loss_mask"], "none": 0 * everything, "all": everything, "one row": everything * (rows == 3)
+    everything = (b["segment_ids"] > 0).astype(jnp.float32)
+    b["loss_weights"] = {
+        "some": b["loss_weights"], "none": 0 * everything, "all": everything, "one row": everything * (rows == 3),
+        "fractions": b["loss_weights"] * jax.random.choice(jax.random.key(0), jnp.array([0.0, 0.3, 1.0, 2.5]), (8, 48)),
     }[trained]  # fmt: skip
     monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * SMALL.vocab_size // chunks)
 
@@ -117,7 +119,7 @@ def test_a_chunk_without_trained_tokens_is_not_worked_through():
     broken = random_model() | {"head": jnp.full((SMALL.hidden_size, SMALL.vocab_size), jnp.nan)}
     model = llama.bind(llama.build(SMALL, FLOAT32)[0], broken)
     assert np.isnan(loss.loss_sums(model, b, 2)[0])
-    assert loss.loss_sums(model, b | {"loss_mask": 0 * b["loss_mask"]}, 2)[0] == 0
+    assert loss.loss_sums(model, b | {"loss_weights": 0 * b["loss_weights"]}, 2)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_training_on_tokens_outside_the_mask_never_happens():
     """Targets that are masked out can be anything."""
     trainer = trainer_on(MeshConfig(1, 1, 1), 1)
     b = batch()
-    other = b | {"targets": np.where(b["loss_mask"] == 1, b["targets"], (b["targets"] + 1) % 61)}
+    other = b | {"targets": np.where(b["loss_weights"] == 1, b["targets"], (b["targets"] + 1) % 61)}
     results = []
     for each in (b, other):
         params = sharding.put_tree(random_model(), trainer.abstract.params)

@@ -15,10 +15,11 @@ import numpy as np
 
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Piece
-from sftmix_jax.data.sources import BadRow, LeftOut, Source
+from sftmix_jax.data.messages import BadRow, LeftOut
+from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 
-_FORMAT = 2  # part of every key: raise it when tokens or masks would change
+_FORMAT = 3  # part of every key: raise it when tokens or weights would change
 _CHUNK = 1024  # rows in memory at a time
 _SKIPPED_SHOWN = 20
 
@@ -29,7 +30,7 @@ class Examples:
 
     fingerprint: str  # of source, template and tokenizer
     tokens: np.ndarray  # uint16 or uint32 [total]
-    mask: np.ndarray  # uint8 [total]: 1 where the token is trained on
+    weights: np.ndarray  # float32 [total]: what each token's loss is multiplied by; 0: not trained on
     offsets: np.ndarray  # int64 [n + 1]: example i is tokens[offsets[i]:offsets[i + 1]]
     rows: int  # as stored, skipped ones too
     skipped: dict[str, int]  # reason → rows
@@ -39,10 +40,10 @@ class Examples:
         return len(self.offsets) - 1
 
     def example(self, index: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and mask of an example, at most `length` of them."""
+        """Tokens and loss weights of an example, at most `length` of them."""
         start = int(self.offsets[index])
         stop = min(int(self.offsets[index + 1]), start + length)
-        return self.tokens[start:stop], self.mask[start:stop]
+        return self.tokens[start:stop], self.weights[start:stop]
 
     def lengths(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """For each example cut to `length`: its tokens, and those that are trained on, int64 [n] each.
@@ -53,8 +54,8 @@ class Examples:
         kept = np.minimum(sizes, length)
         # Sum over [start + 1, start + kept): pairs of borders, every second sum thrown away.
         borders = np.stack([starts + 1, starts + kept], axis=1).reshape(-1)
-        padded = np.concatenate([self.mask, np.zeros(1, np.uint8)])
-        trained = np.add.reduceat(padded, np.minimum(borders, len(self.mask)), dtype=np.int64)[::2]
+        padded = np.concatenate([self.weights > 0, np.zeros(1, bool)])
+        trained = np.add.reduceat(padded, np.minimum(borders, len(self.weights)), dtype=np.int64)[::2]
         return kept, np.where(kept > 1, trained, 0)
 
 
@@ -86,7 +87,7 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
     return Examples(
         fingerprint,
         np.memmap(folder / "tokens.bin", meta["dtype"], "r"),
-        np.memmap(folder / "mask.bin", np.uint8, "r"),
+        np.memmap(folder / "weights.bin", np.float32, "r"),
         np.load(folder / "offsets.npy"),
         meta["rows"], meta["skipped"], meta["skipped_where"],
     )  # fmt: skip
@@ -110,25 +111,25 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         if len(skipped_where) < _SKIPPED_SHOWN:
             skipped_where.append(f"{where}: {reason}")
 
-    with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "mask.bin").open("wb") as mask_file:
+    with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "weights.bin").open("wb") as weights_file:
         conversations = sources.read_conversations(source)
         while chunk := list(itertools.islice(conversations, _CHUNK)):
             rows += len(chunk)
             pieces: list[list[Piece]] = []
-            for where, messages in chunk:
-                if isinstance(messages, BadRow):
-                    skip(where, messages)
+            for where, conversation in chunk:
+                if isinstance(conversation, BadRow):
+                    skip(where, conversation)
                     continue
-                documents |= messages[0].role == "text"
+                documents |= conversation.messages[0].role == "text"
                 try:
-                    pieces.append(chat.pieces(messages))
+                    pieces.append(chat.pieces(conversation.messages))
                 except BadRow as reason:
                     skip(where, reason)
-            for ids, mask in chat.encode(pieces):
+            for ids, weights in chat.encode(pieces):
                 sizes.append(len(ids))
-                trained += int(mask.sum())
+                trained += int((weights > 0).sum())
                 tokens_file.write(ids.astype(dtype).tobytes())
-                mask_file.write(mask.astype(np.uint8).tobytes())
+                weights_file.write(weights.astype(np.float32).tobytes())
     total = sum(sizes)
     if not sizes:
         raise UserError(f"{source.path}: none of its {rows} rows can be used: {dict(skipped)}")

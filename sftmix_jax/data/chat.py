@@ -1,8 +1,8 @@
-"""One renderer of chat, for training and for sampling: messages → text → tokens and mask.
+"""One renderer of chat, for training and for sampling: messages → text → tokens and loss weights.
 
-A template yields pieces of text, each trained on or not. The text is tokenised as a whole, as
-transformers does, and a token is trained on if it starts in a trained piece: the assistant's words
-and its end-of-turn, nothing else.
+A template yields pieces of text, each with the weight of its loss (0: not trained on). The text is tokenised
+as a whole, as transformers does. A token has the weight of the piece that it starts in: that of the assistant's
+words and their end of turn, and 0 elsewhere.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sftmix_jax.data.sources import BadRow, Message
+from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 
 
 class Piece(NamedTuple):
     text: str
-    trained: bool = False
+    weight: float = 0.0  # of the loss of its tokens; 0: not trained on
 
 
 class Template(NamedTuple):
@@ -45,15 +45,15 @@ _VICUNA = (
 def _vicuna(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
     system, turns = _turns_after_system(messages, _VICUNA)
     yield Piece(bos + system + " ")
-    for role, content in turns:
-        match role:
+    for message in turns:
+        match message.role:
             case "assistant":
                 yield Piece("ASSISTANT:")
-                yield Piece(f" {content}{eos}", trained=True)
+                yield Piece(f" {message.content}{eos}", message.weight)
             case "user":
-                yield Piece(f"USER: {content} ")
+                yield Piece(f"USER: {message.content} ")
             case _:
-                yield Piece(f"{content} ")
+                yield Piece(f"{message.content} ")
 
 
 def _vicuna_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
@@ -67,15 +67,15 @@ _ALPACA = "Below is an instruction that describes a task. Write a response that 
 def _alpaca(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
     system, turns = _turns_after_system(messages, _ALPACA)
     yield Piece(f"{bos}{system}\n\n")
-    for role, content in turns:
-        match role:
+    for message in turns:
+        match message.role:
             case "assistant":
                 yield Piece("### Response:")
-                yield Piece(f"\n{content}{eos}", trained=True)
+                yield Piece(f"\n{message.content}{eos}", message.weight)
             case "user":
-                yield Piece(f"### Instruction:\n{content}\n\n")
+                yield Piece(f"### Instruction:\n{message.content}\n\n")
             case _:
-                yield Piece(f"{content}\n\n")
+                yield Piece(f"{message.content}\n\n")
 
 
 def _alpaca_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
@@ -85,11 +85,11 @@ def _alpaca_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
 def _llama2(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
     system, turns = _turns_after_system(messages, "")
     prefix = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
-    for role, content in turns:
-        if role == "assistant":
-            yield Piece(f" {content.strip()} {eos}", trained=True)
+    for message in turns:
+        if message.role == "assistant":
+            yield Piece(f" {message.content.strip()} {eos}", message.weight)
         else:
-            yield Piece(f"{bos}[INST] {(prefix + content).strip()} [/INST]")
+            yield Piece(f"{bos}[INST] {(prefix + message.content).strip()} [/INST]")
             prefix = ""
 
 
@@ -103,10 +103,9 @@ def _headed(start: str, middle: str, end: str, tool: str) -> Callable[..., Itera
     def render(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
         close, _, gap = end.partition("\n")
         newline = "\n" if "\n" in end else ""
-        for role, content in messages:
-            header = f"{start}{tool if role == 'tool' else role}{middle}"
-            yield Piece(header)
-            yield Piece(content + close, trained=role == "assistant")
+        for message in messages:
+            yield Piece(f"{start}{tool if message.role == 'tool' else message.role}{middle}")
+            yield Piece(message.content + close, message.weight if message.role == "assistant" else 0.0)
             yield Piece(newline + gap)
 
     return render
@@ -118,7 +117,7 @@ _chatml_body = _headed("<|im_start|>", "\n", "<|im_end|>\n", "tool")
 
 def _llama3(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
     yield Piece(bos)
-    yield from _llama3_body([Message(m.role, m.content.strip()) for m in messages], bos, eos)
+    yield from _llama3_body([m._replace(content=m.content.strip()) for m in messages], bos, eos)
 
 
 def _llama3_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
@@ -167,7 +166,7 @@ class Chat:
             if control := self.tokenizer.control_token_in(message.content):
                 raise BadRow(f"the text holds '{control}', which the tokenizer reads as a control token")
         if messages[0].role == "text":
-            return [Piece(bos), Piece(messages[0].content + eos, trained=True)]
+            return [Piece(bos), Piece(messages[0].content + eos, messages[0].weight)]
         if self.name == "jinja":
             return self._jinja_pieces(messages)
         template = TEMPLATES[self.name]
@@ -184,8 +183,8 @@ class Chat:
                 start = self.tokenizer.render_jinja(messages[:i], prompt=True)
                 upto = self.tokenizer.render_jinja(messages[: i + 1]).rstrip()
                 if not (whole.startswith(upto) and upto.startswith(start)):
-                    raise BadRow("the tokenizer's template rewrites earlier turns, so no mask can be made")
-                pieces += [Piece(whole[done : len(start)]), Piece(whole[len(start) : len(upto)], trained=True)]
+                    raise BadRow("the tokenizer's template rewrites earlier turns, so its turns cannot be found")
+                pieces += [Piece(whole[done : len(start)]), Piece(whole[len(start) : len(upto)], message.weight)]
                 done = len(upto)
         return [*pieces, Piece(whole[done:])]
 
@@ -199,9 +198,9 @@ class Chat:
 
     def answer(self, messages: Sequence[Message], text: str) -> list[int]:
         """The tokens that are trained on where `text` answers `messages`, its end of turn among them."""
-        tokens, mask = self.encode([self.pieces([*messages, Message("assistant", text)])])[0]
+        tokens, weights = self.encode([self.pieces([*messages, Message("assistant", text)])])[0]
         upto = len(self.prompt(messages))
-        return [int(t) for t, trained in zip(tokens[upto:], mask[upto:], strict=True) if trained]
+        return [int(t) for t, weight in zip(tokens[upto:], weights[upto:], strict=True) if weight]
 
     def stops(self) -> tuple[list[int], list[str]]:
         """What ends an answer: token ids, and strings where the tokenizer has no such token."""
@@ -219,11 +218,11 @@ class Chat:
         return ids, strings
 
     def encode(self, conversations: Sequence[list[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pieces → tokens int32 [n] and mask bool [n]: True where the token is trained on."""
+        """Pieces → tokens int32 [n] and the weights of their losses, float32 [n]; 0 where not trained on."""
         texts = [_join(pieces) for pieces in conversations]
         encoded = []
         for pieces, (ids, starts) in zip(conversations, self.tokenizer.encode_with_offsets(texts), strict=True):
             ends = np.cumsum([len(piece.text) for piece in pieces])
-            trained = np.array([piece.trained for piece in pieces])
-            encoded.append((ids, trained[np.searchsorted(ends, starts, side="right").clip(max=len(pieces) - 1)]))
+            weights = np.array([piece.weight for piece in pieces], np.float32)
+            encoded.append((ids, weights[np.searchsorted(ends, starts, side="right").clip(max=len(pieces) - 1)]))
         return encoded

@@ -14,8 +14,11 @@ from sftmix_jax.data.mixture import Order, Pool, Share
 from sftmix_jax.data.packing import PACKINGS, Packed
 from sftmix_jax.errors import UserError, did_you_mean
 
-Batch: TypeAlias = dict[str, np.ndarray]  # int32 [B, T] each: the keys of KEYS
-KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
+Batch: TypeAlias = dict[str, np.ndarray]  # [B, T] each: the keys and dtypes of DTYPES
+DTYPES = {
+    "tokens": np.int32, "targets": np.int32, "loss_weights": np.float32, "segment_ids": np.int32,
+    "positions": np.int32, "domain_ids": np.int32,
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -76,16 +79,23 @@ class Plan:
 
     def tokens(self, step: int) -> int:
         """How many places of a batch hold a token."""
+        return int((self.lengths[self._members(step)] - 1).sum())
+
+    def trained_tokens(self, step: int) -> int:
+        """How many tokens of a batch are trained on."""
+        return int(self.trained[self._members(step)].sum())
+
+    def _members(self, step: int) -> np.ndarray:
+        """Positions in the mixture's order of a batch's examples, int64 [n]."""
         first = step * self.batch_config.rows
         last = min(first + self.batch_config.rows, self.packed.num_rows)
-        members = self.packed.members[self.packed.starts[first] : self.packed.starts[last]]
-        return int((self.lengths[members] - 1).sum())
+        return self.packed.members[self.packed.starts[first] : self.packed.starts[last]]
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The global batch of a step, or the rows of it that `part` cuts out. The last one may have empty rows."""
         R, T = self.batch_config.rows, self.batch_config.length
         rows = range(R)[part]
-        out = {key: np.zeros((len(rows), T), np.int32) for key in KEYS}
+        out = {key: np.zeros((len(rows), T), dtype) for key, dtype in DTYPES.items()}
         for i, r in enumerate(rows):
             row = step * R + r
             if row >= self.packed.num_rows:
@@ -94,11 +104,11 @@ class Plan:
             members = self.packed.members[self.packed.starts[row] : self.packed.starts[row + 1]]
             for segment, position in enumerate(members, 1):
                 domain = self.order.domains[position]
-                tokens, mask = self.examples[domain].example(self.order.examples[position], T)
+                tokens, weights = self.examples[domain].example(self.order.examples[position], T)
                 end = at + len(tokens) - 1
                 out["tokens"][i, at:end] = tokens[:-1]
                 out["targets"][i, at:end] = tokens[1:]
-                out["loss_mask"][i, at:end] = mask[1:]
+                out["loss_weights"][i, at:end] = weights[1:]
                 out["segment_ids"][i, at:end] = segment
                 out["positions"][i, at:end] = np.arange(end - at)
                 out["domain_ids"][i, at:end] = domain

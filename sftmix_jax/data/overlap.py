@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sftmix_jax.data.sources import Message
+from sftmix_jax.data.messages import Message
 
 _GRAM = 13  # words; the length that GPT-3's authors and others since use for contamination
 
@@ -41,7 +41,7 @@ class Overlaps:
 
 
 def find(
-    domains: Iterable[tuple[str, Iterable[tuple[str, list[Message]]]]], benchmarks: dict[str, list[str]]
+    domains: Iterable[tuple[str, Iterable[tuple[str, Sequence[Message]]]]], benchmarks: dict[str, list[str]]
 ) -> Overlaps:
     """One pass over all conversations, (domain, [(where, messages)]); questions by benchmark."""
     asked = {name: set().union(*map(grams, questions)) for name, questions in benchmarks.items()}
@@ -71,7 +71,7 @@ def find(
     return out
 
 
-def questions_seen(questions: dict[str, str], conversations: Iterable[list[Message]]) -> list[str]:
+def questions_seen(questions: dict[str, str], conversations: Iterable[Sequence[Message]]) -> list[str]:
     """Ids of the questions that share 13 words in a row with any of the conversations."""
     askers: dict[bytes, list[str]] = {}
     for name, text in questions.items():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from etils import epath
 
 from sftmix_jax.data import tagger
+from sftmix_jax.data.messages import BadRow, Conversation, LeftOut, Message
 from sftmix_jax.errors import UserError, did_you_mean
 
 
@@ -34,22 +35,9 @@ class Source:
     expected_tokens: float = 0.0  # and tokens of one, cut to the batch's length
 
 
-class Message(NamedTuple):
-    role: str  # system, user, assistant, tool; or text: a document trained on whole
-    content: str
-
-
 class Row(NamedTuple):
     where: str  # file:line or file[index], for messages to the user
     value: dict[str, Any]
-
-
-class BadRow(Exception):
-    """A row that cannot become an example; the message is the reason, the same for all rows of a kind."""
-
-
-class LeftOut(BadRow):
-    """A row that the source was told to leave out."""
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -398,8 +386,8 @@ def check(messages: list[Message]) -> None:
         raise BadRow("starts with an answer")
 
 
-def read_conversations(source: Source) -> Iterator[tuple[str, list[Message] | BadRow]]:
-    """Each row's place with its messages, or with the reason why it has none."""
+def read_conversations(source: Source) -> Iterator[tuple[str, Conversation | BadRow]]:
+    """Each row's place with its conversation, or with the reason why it has none."""
     convert: Convert | None = None
     wanted_out = {tag for tag in source.without.split(",") if tag}
     tags = _tagger(source) if wanted_out else lambda row, messages: set()
@@ -410,7 +398,7 @@ def read_conversations(source: Source) -> Iterator[tuple[str, list[Message] | Ba
             check(messages)
             if found := wanted_out & tags(row.value, messages):
                 raise LeftOut(f"tagged {', '.join(sorted(found))}")
-            yield row.where, messages
+            yield row.where, Conversation(messages)
         except BadRow as reason:
             yield row.where, reason
     if convert is None:

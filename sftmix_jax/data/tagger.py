@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sftmix_jax.data.sources import Message
+    from sftmix_jax.data.messages import Message
 
 VERSION = 1  # raise it when tags change: it is part of what identifies a source
 

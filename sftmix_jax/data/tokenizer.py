@@ -16,7 +16,7 @@ from etils import epath
 from sftmix_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from sftmix_jax.data.sources import Message
+    from sftmix_jax.data.messages import Message
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")

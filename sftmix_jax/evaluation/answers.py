@@ -14,7 +14,7 @@ from etils import epath
 
 from sftmix_jax import identity
 from sftmix_jax.data.chat import Chat
-from sftmix_jax.data.sources import Message
+from sftmix_jax.data.messages import Message
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.task import Question
 from sftmix_jax.sampling.sampler import Request, Response, Sampler

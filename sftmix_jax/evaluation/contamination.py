@@ -10,7 +10,8 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax.data import overlap, sources
-from sftmix_jax.data.sources import Message, Source
+from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
 from sftmix_jax.files import write_json
@@ -55,7 +56,7 @@ def asked(question: Question) -> str:
     return str(question.reference.get("prompt") or question.turns[0])
 
 
-def _conversations(source: Source) -> Iterator[list[Message]]:
-    for _, messages in sources.read_conversations(source):
-        if isinstance(messages, list):
-            yield messages
+def _conversations(source: Source) -> Iterator[Sequence[Message]]:
+    for _, conversation in sources.read_conversations(source):
+        if not isinstance(conversation, BadRow):
+            yield conversation.messages

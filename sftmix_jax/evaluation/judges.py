@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sftmix_jax.data.sources import Message
+from sftmix_jax.data.messages import Message
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.endpoint import Endpoint

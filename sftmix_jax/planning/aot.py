@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from sftmix_jax import sharding
+from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models.llama import Compute, LlamaConfig
@@ -41,7 +42,6 @@ _ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
 }  # fmt: skip
 _MOST_GPUS = 64
-_KEYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "domain_ids")
 _TOO_LARGE = re.compile(r"(Used |temporaries \()([\d.]+)([GM])(?: of [\d.]+[GM] hbm|\))")
 
 
@@ -199,7 +199,7 @@ def _trainer(
 
 def _batch(mesh: Mesh, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
     where = sharding.sharding(mesh, ("batch", None))
-    return {key: jax.ShapeDtypeStruct((rows, length), np.int32, sharding=where) for key in _KEYS}
+    return {key: jax.ShapeDtypeStruct((rows, length), dtype, sharding=where) for key, dtype in DTYPES.items()}
 
 
 def _compile(topology: Topology, function: Any, *arguments: Any, resident: int = 0, **static: Any) -> Compiled:

@@ -95,10 +95,10 @@ class _Reporter:
         self._metrics = MetricsFile(folder, config, first) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
-    def step(self, step: int, measured: StepMetrics, tokens: int) -> None:
+    def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int) -> None:
         """Waits for the step. Raises UserError if its loss is not a number."""
         sums = jax.device_get(measured.sums)
-        losses = {name: float(sums.loss[i] / sums.tokens[i]) for i, name in enumerate(self._domains) if sums.tokens[i]}
+        losses = {name: float(sums.loss[i] / sums.weight[i]) for i, name in enumerate(self._domains) if sums.weight[i]}
         self._progress.update(step, tokens, losses)
         if not np.isfinite(total := float(sums.loss.sum())):
             raise UserError(
@@ -107,14 +107,14 @@ class _Reporter:
             )
         if step % self._every and step != self._steps:
             return
-        trained = float(sums.tokens.sum())
+        weight = float(sums.weight.sum())
         self._write({
             "step": step,
-            "loss": total / max(trained, 1.0),
+            "loss": total / weight if weight else 0.0,
             **{f"loss/{domain}": loss for domain, loss in losses.items()},
             "grad_norm": float(measured.grad_norm),
             "learning_rate": float(self._rates[step - 1]),
-            "trained_tokens": int(trained),
+            "trained_tokens": trained_tokens,
             "tokens": tokens,
             "seconds": round(self._clock.seconds(), 3),
         })  # fmt: skip
@@ -169,7 +169,7 @@ def train(
     def measured_at(step: int) -> bool:
         return bool(logging.held_out_every) and step % logging.held_out_every == 0 and 0 < step < steps
 
-    waiting: tuple[int, StepMetrics, int] | None = None
+    waiting: tuple[int, StepMetrics, int, int] | None = None
 
     def report() -> None:
         nonlocal waiting
@@ -185,7 +185,7 @@ def train(
                 on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
                 state, measured = trainer.train_step(state, on_device, rates[step - 1])
                 report()  # of the step before, while the device works on this one
-                waiting = (step, measured, plan.tokens(step - 1))
+                waiting = (step, measured, plan.tokens(step - 1), plan.trained_tokens(step - 1))
                 code = stop_asked(step)
                 saving = code is not None or step == steps or step % checkpoints.every == 0
                 if saving or measured_at(step):
@@ -210,9 +210,9 @@ def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float
     rows = plan.batch_config.rows
     part = loader.process_part(rows, jax.process_index(), jax.process_count())
     loss = np.zeros(len(plan.names))
-    tokens = np.zeros(len(plan.names))
+    weight = np.zeros(len(plan.names))
     for step in range(plan.num_steps):
         batch = sharding.put_batch(trainer.mesh, plan.batch(step, part), rows)
         sums = jax.device_get(trainer.eval_step(state.params, batch))
-        loss, tokens = loss + sums.loss, tokens + sums.tokens
-    return {name: float(loss[i] / tokens[i]) for i, name in enumerate(plan.names) if tokens[i]}
+        loss, weight = loss + sums.loss, weight + sums.weight
+    return {name: float(loss[i] / weight[i]) for i, name in enumerate(plan.names) if weight[i]}

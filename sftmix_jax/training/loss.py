@@ -24,43 +24,44 @@ CHUNKS, CHUNK_TOKENS = 8, 512
 
 
 class LossSums(NamedTuple):
-    """Sums over the trained tokens of a batch, float32 [number of domains] each."""
+    """Sums over the tokens of a batch by domain, float32 [number of domains] each; the loss is `loss / weight`."""
 
-    loss: Array
-    tokens: Array
+    loss: Array  # of weight × negative log-likelihood
+    weight: Array  # of the tokens' weights: where each is 0 or 1, the number of trained tokens
 
 
 def loss_sums(model: Llama, batch: dict[str, Array], domains: int) -> tuple[Array, LossSums]:
-    """The loss to differentiate, summed over all trained tokens, and the same by domain to report."""
+    """The loss to differentiate, Σ weight × negative log-likelihood, and the same by domain to report."""
     hidden = model(batch["tokens"], batch["segment_ids"], batch["positions"])
     # Trained tokens first, row by row: the chunks behind the longest row's last are never worked through.
-    order = jnp.argsort(batch["loss_mask"] == 0, axis=1, stable=True)
-    targets, mask, domain_ids = (
-        jnp.take_along_axis(batch[key], order, axis=1) for key in ("targets", "loss_mask", "domain_ids")
+    order = jnp.argsort(batch["loss_weights"] == 0, axis=1, stable=True)
+    targets, weights, domain_ids = (
+        jnp.take_along_axis(batch[key], order, axis=1) for key in ("targets", "loss_weights", "domain_ids")
     )
     with jax.named_scope("loss"):
-        total, losses = _cross_entropy(model.mesh, hidden, model.head_param, order, targets, mask)
-    mine = [mask.astype(jnp.float32) * (domain_ids == domain) for domain in range(domains)]
-    return total, LossSums(jnp.stack([(losses * m).sum() for m in mine]), jnp.stack([m.sum() for m in mine]))
+        total, losses = _cross_entropy(model.mesh, hidden, model.head_param, order, targets, weights)
+    mine = [weights * (domain_ids == domain) for domain in range(domains)]
+    return total, LossSums(jnp.stack([(losses * w).sum() for w in mine]), jnp.stack([w.sum() for w in mine]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _cross_entropy(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """Cross-entropy of each target, its sum and float32 [B, T]; only the sum has a gradient.
+    """Returns the weighted sum of the cross-entropies, and each of them, float32 [B, T].
 
-    hidden [B, T, D], head [D, V]; `order` int32 [B, T] sorts the tokens of a row, `targets` and `mask` are sorted so.
+    Only the sum has a gradient. A cross-entropy is 0 where its weight is 0. hidden [B, T, D], head [D, V]; `order`
+    int32 [B, T] sorts the tokens of a row, `targets` and `weights` float32 [B, T] are sorted so.
     """
-    losses, _, _ = _in_chunks(mesh, hidden, head, order, targets, mask, differentiate=False)
-    return losses.sum(), losses
+    losses, _, _ = _in_chunks(mesh, hidden, head, order, targets, weights, differentiate=False)
+    return (losses * weights).sum(), losses
 
 
 def _forward(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    losses, d_hidden, d_head = _in_chunks(mesh, hidden, head, order, targets, mask, differentiate=True)
-    return (losses.sum(), losses), (d_hidden, d_head)
+    losses, d_hidden, d_head = _in_chunks(mesh, hidden, head, order, targets, weights, differentiate=True)
+    return ((losses * weights).sum(), losses), (d_hidden, d_head)
 
 
 def _backward(mesh: Mesh | None, kept: tuple[Array, Array], d_out: tuple[Array, Array]) -> tuple[Array | None, ...]:
@@ -72,9 +73,9 @@ _cross_entropy.defvjp(_forward, _backward)
 
 
 def _in_chunks(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, mask: Array, *, differentiate: bool
+    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array, *, differentiate: bool
 ) -> tuple[Array, Array, Array]:
-    """Losses float32 [B, T] in the sorted order, and the gradients of their sum: of `hidden` and of `head`.
+    """Losses float32 [B, T] in the sorted order, and the gradients of their weighted sum: of `hidden` and of `head`.
 
     Letters: C chunks, P parts of the batch (one a device along its axes), n tokens of a part in a chunk. A part adds up
     its own gradient of the head; the parts are summed once, at the end.
@@ -97,29 +98,30 @@ def _in_chunks(
         x = x.reshape(C, P, B // P, T // C, *x.shape[3:])
         return jnp.moveaxis(x, 0, 2).reshape(B, T, *x.shape[4:])
 
-    weight = head.astype(hidden.dtype)
+    whole_head = head.astype(hidden.dtype)
     if mesh is not None:
-        weight = fsdp.make_whole(mesh, weight, ("embed", vocab))
+        whole_head = fsdp.make_whole(mesh, whole_head, ("embed", vocab))
     states = hidden.reshape(P, -1, hidden.shape[-1])
     places = cut(order + T * (jnp.arange(B) % (B // P))[:, None])  # in the sorted order, where a token's state stands
-    targets, trained = cut(targets), cut(mask > 0)
+    targets, token_weights = cut(targets), cut(weights)
     put = jax.vmap(lambda whole, place, some: whole.at[place].set(some, unique_indices=True))
 
     def chunk(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         losses, d_hidden, d_head = carry
-        place, target, used = places[i], targets[i], trained[i]  # [P, n] each
+        place, target, weight = places[i], targets[i], token_weights[i]  # [P, n] each
+        used = weight > 0
         # A chunk's at a time: all states of a 33B row at once do not go into a tpu7x core's vector memory.
         h = jnp.take_along_axis(states, place[..., None], axis=1)  # [P, n, D]
-        logits = jnp.einsum("pnd,dv->pnv", h, weight, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("pnd,dv->pnv", h, whole_head, preferred_element_type=jnp.float32)
         most = logits.max(axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)
-        weights = jnp.exp(logits - most)
-        total = weights.sum(axis=-1, keepdims=True)
+        unnormalised = jnp.exp(logits - most)
+        total = unnormalised.sum(axis=-1, keepdims=True)
         losses = losses.at[i].set(jnp.where(used, (most + jnp.log(total) - chosen)[..., 0], 0.0))
         if differentiate:
             hit = jnp.arange(logits.shape[-1]) == jnp.where(used, target, -1)[..., None]
-            d_logits = (weights * (used[..., None] / total) - hit).astype(h.dtype)
-            d_hidden = put(d_hidden, place, jnp.einsum("pnv,dv->pnd", d_logits, weight))
+            d_logits = (unnormalised * (weight[..., None] / total) - hit * weight[..., None]).astype(h.dtype)
+            d_hidden = put(d_hidden, place, jnp.einsum("pnv,dv->pnd", d_logits, whole_head))
             d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
         return losses, d_hidden, d_head
 
@@ -127,7 +129,7 @@ def _in_chunks(
     d_hidden = jnp.zeros_like(states if differentiate else losses)
     d_head = jnp.zeros((P, *head.shape) if differentiate else (P, 1, 1), jnp.float32)
     d_head = placed(d_head, "batch", None, vocab if differentiate else None)
-    longest = (mask > 0).sum(axis=1).max()
+    longest = (weights > 0).sum(axis=1).max()
     losses, d_hidden, d_head = jax.lax.fori_loop(0, -(-longest // (T // C)), chunk, (losses, d_hidden, d_head))
     if differentiate:
         d_hidden = d_hidden.reshape(hidden.shape)

@@ -76,7 +76,8 @@ def make_trainer(
         return loss_sums(llama.bind(definition, params, mesh), batch, domains)
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
-        total = jnp.maximum(batch["loss_mask"].sum(), 1).astype(jnp.float32)
+        total = batch["loss_weights"].sum()
+        total = jnp.where(total > 0, total, 1.0)
         grads, measured = _gradients(sums, precision.cast(state.params, kept.gradients), batch, accumulation)
         # From here on all is float32, and narrowed again at the end.
         params = precision.cast(state.params, "float32")
