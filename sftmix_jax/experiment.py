@@ -1,34 +1,37 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
 import dataclasses
+import functools
+import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import flags
 from absl.flags import FlagValues
 
-from sftmix_jax import desk, identity, sharding
+from sftmix_jax import desk, identity, ranges, sharding
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import UNITS, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
+from sftmix_jax.ranges import NAME, Choice, Flag, Integer, Table, Text, setting, within
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.metrics import LoggingConfig
-from sftmix_jax.training.optimizer import OptimizerConfig
+from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 
 @dataclasses.dataclass
 class ModelConfig:
     """The base model."""
 
-    init: str = "tiny"  # tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET
-    tokenizer: str = ""  # folder or hub id; by default the base model's own
+    init: str = setting("tiny", Text())  # tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET
+    tokenizer: str = setting("", Text())  # folder or hub id; by default the base model's own
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
 
@@ -36,26 +39,39 @@ class ModelConfig:
 class Stage:
     """One stage: what it takes of each domain, for how long, and how it learns."""
 
-    mixture: dict[str, Share] = dataclasses.field(default_factory=dict)
-    epochs: int = 3  # for shares by fraction or count
-    steps: int = 0  # 0: as many as the epochs or the budget hold; else just so many
-    budget: int = 0  # for shares by weight: how much in all,
-    unit: str = "tokens"  # in examples, tokens or trained_tokens
+    mixture: dict[str, Share] = dataclasses.field(default_factory=dict, metadata=within(Table(Share, NAME)))
+    epochs: int = setting(3, Integer(at_least=1))  # for shares by fraction or count
+    steps: int = setting(0, Integer(at_least=0))  # 0: as many as the epochs or the budget hold; else just so many
+    budget: int = setting(0, Integer(at_least=0, at_most=2**53))  # for shares by weight: how much in all,
+    unit: str = setting("tokens", Choice(UNITS))  # in examples, tokens or trained_tokens
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    carry_optimizer: bool = False  # go on with the moments of the stage before, instead of fresh ones
+    # go on with the moments of the stage before, instead of fresh ones
+    carry_optimizer: bool = setting(False, Flag())
+
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
+        weighted = [name for name, share in self.mixture.items() if share.weight is not None]
+        if not self.mixture:
+            yield f"{where}.mixture is empty: give it a share of at least one domain"
+        elif not weighted and self.budget:
+            yield f"{where}.budget: {self.budget}; only shares by weight have a budget: delete it, or set steps"
+        elif weighted and len(weighted) < len(self.mixture):
+            yield f"{where}.mixture: {', '.join(weighted)} by weight and others not; a budget and exact rows do not mix"
+        elif weighted and not self.budget and not self.steps:
+            yield f"{where}.budget: 0; shares by weight need a budget (in {self.unit}) or steps"
 
 
 @dataclasses.dataclass
 class Experiment:
     """One experiment: a base model, domains, and a chain of stages over them."""
 
-    name: str
-    domains: dict[str, Source] = dataclasses.field(default_factory=dict)
-    stages: dict[str, Stage] = dataclasses.field(default_factory=dict)
+    name: str = dataclasses.field(metadata=within(NAME))
+    domains: dict[str, Source] = dataclasses.field(default_factory=dict, metadata=within(Table(Source, NAME)))
+    stages: dict[str, Stage] = dataclasses.field(default_factory=dict, metadata=within(Table(Stage, NAME)))
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    template: str = "vicuna_v1.1"  # a chat template of data/chat.py, or jinja: the tokenizer's own
-    seed: int = 0
+    template: str = setting("vicuna_v1.1", Text())  # a chat template of data/chat.py, or jinja: the tokenizer's own
+    seed: int = setting(0, Integer(at_least=0))
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     loading: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)
@@ -63,27 +79,31 @@ class Experiment:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def check(self) -> None:
-        """Raise UserError for whatever no data could mend."""
+        """Checks everything that needs no data: ranges, and fields that do not fit together. Raises UserError."""
+        ranges.check(self, "config")
+
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
         if not self.stages:
-            raise UserError(f"experiment '{self.name}' has no stages")
+            yield f"{where}.stages: experiment '{self.name}' has no stages"
         for name, stage in self.stages.items():
-            where = f"config.stages.{name}"
-            if not stage.mixture:
-                raise UserError(f"{where}.mixture is empty: give it a share of at least one domain")
-            for domain, share in stage.mixture.items():
-                if domain not in self.domains:
-                    raise UserError(
-                        f"{where}.mixture: no domain '{domain}' in config.domains; {did_you_mean(domain, self.domains)}"
-                    )
-                share.check(f"{where}.mixture.{domain}")
-            if stage.epochs < 1 or stage.steps < 0 or stage.budget < 0:
-                raise UserError(f"{where}: epochs must be at least 1; steps and budget cannot be negative")
-            if stage.unit not in UNITS:
-                raise UserError(f"{where}.unit: '{stage.unit}'; {did_you_mean(stage.unit, UNITS)}")
-            stage.batch.check(f"{where}.batch")
-        for domain, source in self.domains.items():
-            if source.bad_rows not in ("refuse", "skip"):
-                raise UserError(f"config.domains.{domain}.bad_rows: '{source.bad_rows}'; must be refuse or skip")
+            if name in ("all", "base") or name.startswith("base-"):
+                yield f"{where}.stages: key '{name}'; must not be all, base or base-…, which mean other folders"
+            for domain in stage.mixture.keys() - self.domains.keys():
+                near = did_you_mean(domain, self.domains)
+                yield f"{where}.stages.{name}.mixture: no domain '{domain}' in {where}.domains; {near}"
+            if problem := _optimizer_problem(json.dumps(identity.plain(stage.optimizer))):
+                yield f"{where}.stages.{name}.{problem}"
+
+
+@functools.cache  # a study has the same optimizer in all of its stages
+def _optimizer_problem(record: str) -> str:
+    """What optax has against an OptimizerConfig, given as JSON; empty if nothing."""
+    try:
+        make_optimizer(OptimizerConfig(**json.loads(record)))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def make_mesh(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.ranges import Integer, setting
 
 AXES = ("data", "fsdp", "tensor")
 MOST_TENSOR = 8  # parts along tensor that are chosen unasked: every product waits for their sums
@@ -32,9 +33,15 @@ class MeshConfig:
     Several TPU slices are the outer part of the data axis: 1 then stands for one part a slice.
     """
 
-    data: int = 1
-    fsdp: int = -1
-    tensor: int = 0  # 0: 1, or for a batch with fewer rows than devices as few parts as let it be divided
+    data: int = setting(1, Integer(at_least=1, also=(-1,)))
+    fsdp: int = setting(-1, Integer(at_least=1, also=(-1,)))
+    # 0: 1, or for a batch with fewer rows than devices as few parts as let it be divided
+    tensor: int = setting(0, Integer(at_least=1, also=(0, -1)))
+
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
+        if [self.data, self.fsdp, self.tensor].count(-1) > 1:
+            yield f"{where}: data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}; at most one may be -1"
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -79,8 +86,6 @@ def axis_sizes(config: MeshConfig, devices: int, slices: int = 1) -> list[int]:
     """Devices along each axis. Raises UserError if they do not multiply to `devices`."""
     sizes = [slices if config.data == 1 else config.data, config.fsdp, config.tensor or 1]
     fixed = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
     if devices % fixed or (-1 not in sizes and fixed != devices):
         raise UserError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs a multiple of {fixed} devices, "

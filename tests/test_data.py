@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_sources import write_lines
 
+from sftmix_jax import ranges
 from sftmix_jax.data import cache, loader, mixture, packing
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
@@ -223,4 +224,4 @@ def test_impossible_shares_say_why(examples, shares, rest, said):
                                    Share(weight=-1.0), Share(fraction=0.5, count=3)])  # fmt: skip
 def test_shares_out_of_range_are_named(share):
     with pytest.raises(UserError, match="here"):
-        share.check("here")
+        ranges.check(share, "here")

@@ -70,7 +70,7 @@ def test_studies_that_cannot_be_read_are_refused(tmp_path):
     run_ = study.read("studies/rq4.py:tiny,1").runs[0]
     with pytest.raises(UserError, match="two experiments are named 'multitask-tiny-s0'"):
         Study("twice", "", [run_, Run(run_.experiment, {"seed": 1})]).check()
-    with pytest.raises(UserError, match="hold 'step'; did you mean 'steps'"):
+    with pytest.raises(UserError, match=r"study\.hold: 'step'; must be .*; did you mean 'steps'"):
         Study("held", "", [run_], hold="step").check()
     with pytest.raises(UserError, match=r"must return a Study.*sftmix_jax\.train"):
         study.read("dmt.py:7b")

@@ -12,7 +12,8 @@ from sftmix_jax.data import mixture, packing
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.mixture import Order, Pool, Share
 from sftmix_jax.data.packing import PACKINGS, Packed
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.errors import UserError
+from sftmix_jax.ranges import Choice, Integer, setting
 
 Batch: TypeAlias = dict[str, np.ndarray]  # [B, T] each: the keys and dtypes of DTYPES
 DTYPES = {
@@ -25,22 +26,17 @@ DTYPES = {
 class BatchConfig:
     """The shape of a global batch."""
 
-    rows: int = 16  # packed rows a step, over all devices
-    length: int = 0  # tokens a row; longer examples are cut, and counted. 0: the model's own, at most 2048
-    packing: str = "best_fit"  # or none: one example a row
-    too_long: str = "truncate"  # or skip: what happens to examples longer than `length`
-    accumulation: int = 1  # parts that a step's rows are worked through in, to save memory
+    rows: int = setting(16, Integer(at_least=1))  # packed rows a step, over all devices
+    # tokens per row; longer examples are truncated, and counted. 0: the model's own length, at most 2048
+    length: int = setting(0, Integer(at_least=2, also=(0,)))
+    packing: str = setting("best_fit", Choice(PACKINGS))  # none: one example per row
+    too_long: str = setting("truncate", Choice(("truncate", "skip")))  # what happens to examples longer than `length`
+    accumulation: int = setting(1, Integer(at_least=1))  # parts that a step's rows are split into, to save memory
 
-    def check(self, where: str) -> None:
-        """Raise UserError for what no data could mend."""
-        if self.rows < 1 or self.length < 0 or self.length == 1 or self.accumulation < 1:
-            raise UserError(f"{where}: rows and accumulation must be at least 1, length at least 2 (or 0: the model's)")
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
         if self.rows % self.accumulation:
-            raise UserError(f"{where}: {self.rows} rows cannot be divided into accumulation={self.accumulation} parts")
-        if self.packing not in PACKINGS:
-            raise UserError(f"{where}.packing: '{self.packing}'; {did_you_mean(self.packing, PACKINGS)}")
-        if self.too_long not in ("truncate", "skip"):
-            raise UserError(f"{where}.too_long: '{self.too_long}'; must be truncate or skip")
+            yield f"{where}.accumulation: {self.accumulation}; must divide the {self.rows} rows"
 
 
 def pool(examples: Examples, batch: BatchConfig, held_out: int) -> Pool:
@@ -185,9 +181,10 @@ def make_plan(
 class LoaderConfig:
     """How batches are prepared ahead; never what they hold."""
 
-    threads: int = 2
-    prefetch: int = 8
-    workers: int = 0  # processes; 0: threads alone, which is enough for packed tokens
+    threads: int = setting(2, Integer(at_least=0, at_most=1024))
+    prefetch: int = setting(8, Integer(at_least=0))  # batches
+    # processes; 0: threads alone, which is enough for packed tokens
+    workers: int = setting(0, Integer(at_least=0, at_most=1024))
 
 
 class _Batches:

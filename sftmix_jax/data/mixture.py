@@ -3,35 +3,34 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
 
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.ranges import Integer, Number, setting
 
 UNITS = ("examples", "tokens", "trained_tokens")
+_LEAVE_OUT = "to leave a domain out, delete it"
 
 
 @dataclasses.dataclass
 class Share:
     """What a stage takes of a domain: exactly one of these."""
 
-    fraction: float | None = None  # floor(fraction · rows) of its rows, each `epochs` times
-    count: int | None = None  # exactly so many rows, each `epochs` times
-    weight: float | None = None  # this part of the stage's budget, rows drawn again as needed
+    # floor(fraction · rows) of its rows, each `epochs` times
+    fraction: float | None = setting(None, Number(above=0, at_most=1, hint=_LEAVE_OUT))
+    # exactly so many rows, each `epochs` times
+    count: int | None = setting(None, Integer(at_least=1))
+    # this part of the stage's budget, rows drawn again as needed
+    weight: float | None = setting(None, Number(above=0, hint=_LEAVE_OUT))
 
-    def check(self, where: str) -> None:
-        """Raise UserError unless exactly one kind is set, within its range."""
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
         given = [name for name in ("fraction", "count", "weight") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise UserError(f"{where}: set one of fraction, count and weight; set are: {', '.join(given) or 'none'}")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise UserError(f"{where}.fraction: {self.fraction} is outside (0, 1]; to leave a domain out, delete it")
-        if self.count is not None and self.count < 1:
-            raise UserError(f"{where}.count: {self.count}; must be at least 1")
-        if self.weight is not None and not 0 < self.weight < math.inf:
-            raise UserError(f"{where}.weight: {self.weight}; must be positive (to leave a domain out, delete it)")
+            yield f"{where}: set one of fraction, count and weight; set are: {', '.join(given) or 'none'}"
 
 
 @dataclasses.dataclass(frozen=True)

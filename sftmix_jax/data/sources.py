@@ -16,23 +16,29 @@ from etils import epath
 from sftmix_jax.data import tagger
 from sftmix_jax.data.messages import BadRow, Conversation, LeftOut, Message
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.ranges import Choice, Integer, Number, Table, Text, setting, within
 
 
 @dataclasses.dataclass
 class Source:
     """Where a domain's rows are, and how to read them."""
 
-    path: str = ""  # FILE or glob (.jsonl .json .parquet .array_record, gs:// too), hf:ID[:CONFIG][:SPLIT],
-    # tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
-    format: str = "auto"  # a key of FORMATS; auto: told by the first row's columns
-    columns: dict[str, str] = dataclasses.field(default_factory=dict)  # our column → the file's column
-    convert: str = ""  # FILE.py:FUNCTION, row → [{"role", "content"}, …], for any other format
-    bad_rows: str = "refuse"  # or skip: a row without an answer, with a role that the template lacks, …
-    held_out: int = 0  # rows kept out of training, for the held-out loss
-    without: str = ""  # leave out rows with any of these tags, e.g. code,math; they are counted
-    tagger: str = ""  # what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py
-    expected_rows: int = 0  # for costs before the data is here: rows that can be used,
-    expected_tokens: float = 0.0  # and tokens of one, cut to the batch's length
+    # FILE or glob (.jsonl .json .parquet .array_record, gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT],
+    # tiny:DOMAIN[:ROWS[:hard]]
+    path: str = setting("", Text())
+    # a key of FORMATS; auto: told by the first row's columns
+    format: str = setting("auto", Choice(lambda: ("auto", *FORMATS)))
+    # our column → the file's column
+    columns: dict[str, str] = dataclasses.field(default_factory=dict, metadata=within(Table(Text())))
+    convert: str = setting("", Text())  # FILE.py:FUNCTION, row → [{"role", "content"}, …], for any other format
+    # a row without an answer, with a role that the template lacks, …
+    bad_rows: str = setting("refuse", Choice(("refuse", "skip")))
+    held_out: int = setting(0, Integer(at_least=0))  # rows kept out of training, for the held-out loss
+    without: str = setting("", Text())  # leave out rows with any of these tags, e.g. code,math; they are counted
+    # what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py
+    tagger: str = setting("", Text())
+    expected_rows: int = setting(0, Integer(at_least=0))  # for costs before the data is here: rows that can be used,
+    expected_tokens: float = setting(0.0, Number(at_least=0))  # and tokens of one, cut to the batch's length
 
 
 class Row(NamedTuple):

@@ -23,18 +23,22 @@ from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Metric, Question, Task, Verdict, find_task, questions_hash
 from sftmix_jax.files import write_json
+from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
+from sftmix_jax.sampling.methods import TEMPERATURE
 
 
 @dataclasses.dataclass
 class EvaluationConfig:
-    tasks: tuple[str, ...] = ()  # files of eval/, evaluated on the base and after each stage
-    limit: int = 0  # the first so many questions of each task; 0: all
-    data: dict[str, str] = dataclasses.field(default_factory=dict)  # task → its file, where not the task's default
-    samples: int = 1  # of each question, for pass@k and majority votes
-    temperature: float = 0.0  # 0: the task's own
-    seed: int = 0
+    # files of eval/, evaluated on the base and after each stage
+    tasks: tuple[str, ...] = setting((), Items(Text(r"(?s).+", "must be the name of a task")))
+    limit: int = setting(0, Integer(at_least=0))  # the first so many questions of each task; 0: all
+    # task → its file, where not the task's default
+    data: dict[str, str] = dataclasses.field(default_factory=dict, metadata=within(Table(Text())))
+    samples: int = setting(1, Integer(at_least=1))  # of each question, for pass@k and majority votes
+    temperature: float = setting(0.0, TEMPERATURE)  # 0: the task's own
+    seed: int = setting(0, Integer(at_least=0))
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
-    allow_unsandboxed_code: bool = False  # run model-written code even where it cannot be contained
+    allow_unsandboxed_code: bool = setting(False, Flag())  # run model-written code even where it cannot be contained
 
 
 def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:

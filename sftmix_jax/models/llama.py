@@ -19,6 +19,7 @@ from sftmix_jax import fsdp, sharding
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.ranges import Choice, setting
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
 
@@ -86,20 +87,15 @@ class Compute:
 class ComputeConfig:
     """How the model is run; none of it changes what it is."""
 
-    dtype: str = "auto"  # bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
-    remat: str = "auto"  # none, dots, full or offload; auto: full from a billion parameters on, else none
-    attention: str = "auto"  # in training: plain, splash (TPU), triton (GPU); auto: the backend's where it agrees
+    # auto: bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
+    dtype: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
+    # auto: full from a billion parameters on, else none
+    remat: str = setting("auto", Choice(("auto", *REMAT)))
+    # in training: plain, splash (TPU), triton (GPU); auto: the backend's where it agrees
+    attention: str = setting("auto", Choice(("auto", *kernels.NAMES)))
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
         """The same with every `auto` decided: the one place where that happens."""
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"model.compute.dtype: '{self.dtype}'; {did_you_mean(self.dtype, ['float32', 'bfloat16'])}")
-        if self.remat not in ("auto", *REMAT):
-            raise UserError(f"model.compute.remat: '{self.remat}'; {did_you_mean(self.remat, REMAT)}")
-        if self.attention not in ("auto", *kernels.NAMES):
-            raise UserError(
-                f"model.compute.attention: '{self.attention}'; {did_you_mean(self.attention, kernels.NAMES)}"
-            )
         dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
         remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
         kernel = self.attention if self.attention != "auto" else kernels.BY_BACKEND.get(backend, "plain")

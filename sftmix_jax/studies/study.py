@@ -3,15 +3,17 @@
 import dataclasses
 import importlib.util
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from sftmix_jax import desk
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax import desk, ranges
+from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.ranges import NAME, AnyOf, Choice, Flag, Items, Number, Table, Text, setting, within
 
 HOLDS = ("epochs", "steps", "trained_tokens")
+_LABEL = AnyOf((Text(), Number(), Flag()), "must be text, a finite number, True or False")
 
 
 @dataclasses.dataclass
@@ -19,34 +21,37 @@ class Run:
     """An experiment and where it stands on the study's axes."""
 
     experiment: Experiment
-    labels: dict[str, Any]  # strategy, source, k, size, seed, …: what tables and figures group by
+    # strategy, source, k, size, seed, …: what tables and figures group by
+    labels: dict[str, Any] = dataclasses.field(metadata=within(Table(_LABEL)))
 
 
 @dataclasses.dataclass
 class Study:
     """Experiments that answer a question together."""
 
-    name: str
-    question: str
-    runs: list[Run]
-    hold: str = "epochs"  # what comparisons keep equal: epochs (as the paper), steps, or trained_tokens
+    name: str = dataclasses.field(metadata=within(NAME))
+    question: str = dataclasses.field(metadata=within(Text()))
+    runs: list[Run] = dataclasses.field(metadata=within(Items(Run)))
+    # what comparisons keep equal: epochs (as the paper), steps, or trained_tokens
+    hold: str = setting("epochs", Choice(HOLDS))
 
     def check(self) -> None:
-        """Raise UserError for a study that could not be read from its results."""
+        """Checks the study and every experiment of it. Raises UserError."""
+        ranges.check(self, "study")
+
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
         if not self.runs:
-            raise UserError(f"study '{self.name}' has no experiments")
-        if self.hold not in HOLDS:
-            raise UserError(f"study '{self.name}': hold '{self.hold}'; {did_you_mean(self.hold, HOLDS)}")
+            yield f"{where}.runs: study '{self.name}' has no experiments"
         seen: dict[str, Run] = {}
         for run in self.runs:
             name = run.experiment.name
             if name in seen:
-                raise UserError(
-                    f"study '{self.name}': two experiments are named '{name}' ({seen[name].labels} and {run.labels}); "
+                yield (
+                    f"{where}.runs: two experiments are named '{name}' ({seen[name].labels} and {run.labels}); "
                     "put what tells them apart into the name"
                 )
             seen[name] = run
-            run.experiment.check()
 
 
 def grid(**axes: Sequence[Any]) -> list[dict[str, Any]]:

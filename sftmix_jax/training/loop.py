@@ -15,6 +15,7 @@ from sftmix_jax import processes, sharding
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.errors import UserError
+from sftmix_jax.ranges import Integer, setting
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress
 from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
@@ -22,8 +23,8 @@ from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
 
 @dataclasses.dataclass
 class CheckpointConfig:
-    every: int = 500  # steps; the last step is always saved
-    keep: int = 1  # newest checkpoints that stay
+    every: int = setting(500, Integer(at_least=1))  # steps; the last step is always saved
+    keep: int = setting(1, Integer(at_least=1))  # newest checkpoints that stay
 
 
 class Stopped(Exception):

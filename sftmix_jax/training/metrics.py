@@ -10,14 +10,19 @@ from typing import Any, TextIO
 from etils import epath
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.ranges import Flag, Integer, Text, setting
+
+_PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
+                "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
 
 
 @dataclasses.dataclass
 class LoggingConfig:
-    every: int = 10  # steps between lines of metrics.jsonl
-    held_out_every: int = 0  # steps between held-out losses; 0: at the end of the stage alone
-    tensorboard: bool = False  # also write TensorBoard events (the extra 'tensorboard')
-    wandb: str = ""  # also log to this Weights & Biases project (the extra 'wandb')
+    every: int = setting(10, Integer(at_least=1))  # steps between lines of metrics.jsonl
+    # steps between held-out losses; 0: at the end of the stage alone
+    held_out_every: int = setting(0, Integer(at_least=0))
+    tensorboard: bool = setting(False, Flag())  # also write TensorBoard events (the extra 'tensorboard')
+    wandb: str = setting("", _PROJECT)  # also log to this Weights & Biases project (the extra 'wandb')
 
 
 class MetricsFile:

@@ -2,26 +2,36 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import optax
 
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.ranges import AnyOf, Choice, Flag, Number, Table, Text, setting, within
+from sftmix_jax.training.precision import PRECISIONS
 
 SCHEDULES = ("cosine", "linear", "constant")
+_OPTION = AnyOf((Number(), Flag()), "must be a finite number, True or False")
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    name: str = "adamw"  # any optimiser of optax
-    learning_rate: float = 2e-5  # at its peak
-    schedule: str = "cosine"  # after the warm-up: cosine or linear to 0, or constant
-    warmup: float = 0.03  # part of the steps, or from 1 on their number
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0  # of the global gradient; 0: no clipping
-    state: str = "float32"  # how parameters and moments are kept: float32, bfloat16_moments or bfloat16
-    options: dict[str, float] = dataclasses.field(default_factory=dict)  # further arguments, e.g. {"b2": 0.95}
+    name: str = setting("adamw", Text())  # any optimiser of optax
+    learning_rate: float = setting(2e-5, Number(above=0))  # at its peak
+    schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
+    warmup: float = setting(0.03, Number(at_least=0))  # part of the steps, or from 1 on their number
+    weight_decay: float = setting(0.0, Number(at_least=0))
+    clip_norm: float = setting(1.0, Number(at_least=0))  # of the global gradient; 0: no clipping
+    state: str = setting("float32", Choice(PRECISIONS))  # how parameters and moments are kept
+    # further arguments, e.g. {"b2": 0.95}
+    options: dict[str, float] = dataclasses.field(default_factory=dict, metadata=within(Table(_OPTION)))
+
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
+        if self.warmup >= 1 and self.warmup % 1:
+            yield f"{where}.warmup: {self.warmup}; must be below 1 (a part of the steps) or a whole number of steps"
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
