@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sftmix_jax import command, experiment
+from sftmix_jax import command, experiment, ranges
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.messages import BadRow, Message
@@ -29,7 +29,8 @@ _BINS = 24
 
 
 def main() -> int:
-    config, options = experiment.parse(sys.argv[1:], {"tasks": "", "data": "", "examples": 1})
+    extra = {"tasks": ("", ranges.Text()), "data": ("", ranges.Text()), "examples": (1, ranges.Integer(at_least=0))}
+    config, options = experiment.parse(sys.argv[1:], extra)
     tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
     data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)

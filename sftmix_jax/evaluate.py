@@ -31,6 +31,7 @@ from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
+from sftmix_jax.ranges import of
 
 
 def main() -> int:
@@ -201,22 +202,25 @@ def _parse() -> argparse.Namespace:
     add("--compare", nargs=2, metavar="STAGE", help="two scored stages on the same questions, paired")
     add("--show", default="", metavar="TASK", help="page through the stored responses to a task, worst first")
     add("--only", default="", help="with --show: wrong, right, or words of the question")
-    add("--limit", type=int, default=0, help="only the first N questions")
+    add("--limit", type=of(EvaluationConfig, "limit").parse, default=0, help="only the first N questions")
     add("--data", default="", help="PATH, or task=PATH,… instead of the tasks' own data")
-    add("--samples", type=int, default=1, help="answers drawn for each question (pass@k, majority)")
-    add("--temperature", type=float, default=0.0, help="instead of the task's own")
-    add("--seed", type=int, default=0, help="of the draws")
-    add("--judge", default="", help="openai:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID")
-    add("--judgings", type=int, default=1, help="judgments of each answer, averaged")
-    add("--judge_temperature", type=float, default=0.0)
-    add("--judge_concurrency", type=int, default=8, help="requests at the same time")
-    add("--judge_timeout", type=float, default=120.0, help="seconds a request may take")
-    add("--judge_limit", type=float, default=0.0, help="dollars this run may spend; needs --judge_prices")
-    add("--judge_prices", type=float, nargs=2, default=(0.0, 0.0), metavar=("IN", "OUT"),
+    add("--samples", type=of(EvaluationConfig, "samples").parse, default=1,
+        help="answers drawn for each question (pass@k, majority)")  # fmt: skip
+    add("--temperature", type=of(EvaluationConfig, "temperature").parse, default=0.0, help="instead of the task's own")
+    add("--seed", type=of(EvaluationConfig, "seed").parse, default=0, help="of the draws")
+    add("--judge", type=of(JudgeConfig, "name").parse, default="",
+        help="openai:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID")  # fmt: skip
+    add("--judgings", type=of(JudgeConfig, "judgings").parse, default=1, help="judgments of each answer, averaged")
+    add("--judge_temperature", type=of(JudgeConfig, "temperature").parse, default=0.0)
+    add("--judge_concurrency", type=of(JudgeConfig, "concurrency").parse, default=8, help="requests at the same time")
+    add("--judge_timeout", type=of(JudgeConfig, "timeout").parse, default=120.0, help="seconds that a request may take")
+    add("--judge_limit", type=of(JudgeConfig, "limit").parse, default=0.0,
+        help="dollars that this run may spend; needs --judge_prices")  # fmt: skip
+    add("--judge_prices", type=of(JudgeConfig, "input_price").parse, nargs=2, default=(0.0, 0.0), metavar=("IN", "OUT"),
         help="dollars for a million tokens")  # fmt: skip
     add("--template", default="", help="chat template, instead of the stage's own")
-    add("--dtype", default="auto", help="float32 or bfloat16")
-    add("--slots", type=int, default=32, help="prompts that are answered at the same time")
+    add("--dtype", type=of(Opening, "dtype").parse, default="auto", help="float32 or bfloat16")
+    add("--slots", type=of(Opening, "slots").parse, default=32, help="prompts that are answered at the same time")
     add("--json", action="store_true", help="print score.json")
     add("--skip_contamination", action="store_true", help="do not look for the questions in the training data")
     add("--picture", action="store_true", help="also draw abilities.png into the workdir")

@@ -1,5 +1,6 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -19,7 +20,7 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
-from sftmix_jax.ranges import NAME, Choice, Flag, Integer, Table, Text, setting, within
+from sftmix_jax.ranges import NAME, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.metrics import LoggingConfig
@@ -137,13 +138,12 @@ def _define_flags(argv: list[str]) -> FlagValues:
 
 
 def parse(
-    argv: Sequence[str], extra: Mapping[str, str | int | float] | None = None
+    argv: Sequence[str], extra: Mapping[str, tuple[str | int | float, Range]] | None = None
 ) -> tuple[Experiment, dict[str, Any]]:
     """`--config FILE[:ARGUMENT] --config.a.b=value …` → the checked experiment, and the other flags.
 
-    FILE is looked for as it is, then in the desk's configs. `extra`: further flags and their defaults; whole numbers
-    are 1 at least, or 0 where that is the default. `--help` prints the verb's own words and the config files there are,
-    and ends.
+    FILE is looked for as it is, then in the desk's configs. `extra`: further flags, with their defaults and ranges.
+    `--help` prints the verb's docstring and the config files there are, and ends.
     """
     if {"--help", "-h"} & set(argv):
         print((sys.modules["__main__"].__doc__ or "").strip())
@@ -151,13 +151,8 @@ def parse(
         sys.exit(0)
     resolved = _find_config(argv)
     values = _define_flags(resolved)
-    for name, default in (extra or {}).items():
-        if isinstance(default, str):
-            flags.DEFINE_string(name, default, "", flag_values=values)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, "", lower_bound=min(default, 1), flag_values=values)
-        else:
-            flags.DEFINE_float(name, default, "", flag_values=values)
+    for name, (default, _) in (extra or {}).items():
+        flags.DEFINE_string(name, str(default), "", flag_values=values)
     try:
         rest = values([sys.argv[0], *resolved])[1:]
         experiment = values["config"].value if values["config"].present else None
@@ -170,7 +165,16 @@ def parse(
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
-    return experiment, {name: values[name].value for name in ("workdir", *(extra or {}))}
+    options = {name: _option(name, values[name].value, allowed) for name, (_, allowed) in (extra or {}).items()}
+    return experiment, {"workdir": values["workdir"].value, **options}
+
+
+def _option(name: str, text: str, allowed: Range) -> Any:
+    """The value of a flag. Raises UserError if it is out of its range."""
+    try:
+        return allowed.parse(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--{name}: {error}") from None
 
 
 def _find_config(argv: Sequence[str]) -> list[str]:
@@ -189,9 +193,9 @@ def _with_folder(spec: str) -> str:
     return str(desk.find("configs", file)) + colon + argument
 
 
-def _explain(error: Exception, argv: Sequence[str]) -> UserError:
-    """What was wrong with the command line, with the nearest name that would have been right."""
-    message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+def _explain(cause: Exception, argv: Sequence[str]) -> UserError:
+    """What is wrong with the command line: the nearest known name, or the range of the field."""
+    message = cause.args[0] if isinstance(cause, KeyError) and cause.args else str(cause)
     config = _loaded(argv)
     for argument in argv:
         if config is not None and argument.startswith("--config."):
@@ -203,7 +207,13 @@ def _explain(error: Exception, argv: Sequence[str]) -> UserError:
                     break
                 if name not in fields:
                     return UserError(f"--{'.'.join(path[:depth])}: no field '{name}'; {did_you_mean(name, fields)}")
+                allowed = None if isinstance(known, dict) else ranges.of(type(known), name)
                 known = known[name] if isinstance(known, dict) else getattr(known, name)
+                if depth == len(path) and "=" in argument and isinstance(allowed, Integer | Number | Flag):
+                    try:
+                        _option(".".join(path), argument.partition("=")[2], allowed)
+                    except UserError as error:
+                        return error
     return UserError(message.strip())
 
 

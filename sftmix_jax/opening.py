@@ -15,6 +15,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.models.llama import ComputeConfig
+from sftmix_jax.ranges import Integer, Text, of, setting
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.stages import Base, architecture, find_base
 
@@ -23,9 +24,10 @@ from sftmix_jax.stages import Base, architecture, find_base
 class Opening:
     """What a command line can say about how to open a model."""
 
-    template: str = ""  # by default the stage's own; for a model folder jinja if it has one, else vicuna_v1.1
-    dtype: str = "auto"
-    slots: int = 32
+    # by default the stage's own; for a model folder jinja if it has one, else vicuna_v1.1
+    template: str = setting("", Text())
+    dtype: str = setting("auto", of(ComputeConfig, "dtype"))
+    slots: int = setting(32, Integer(at_least=1))  # prompts that are answered at the same time
 
 
 def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:

@@ -25,9 +25,14 @@ from sftmix_jax.experiment import Experiment
 from sftmix_jax.planning import aot, chips
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.collectives import BETWEEN_SLICES
-from sftmix_jax.planning.planner import Planned, Planner
+from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
+from sftmix_jax.ranges import Integer, Range, Text
 
-_OPTIONS: dict[str, str | int | float] = {"topology": "", "num_slices": 1, "utilisation": 0.4}
+_OPTIONS: dict[str, tuple[str | int | float, Range]] = {
+    "topology": ("", Text()),
+    "num_slices": (1, Integer(at_least=1)),
+    "utilisation": (0.4, UTILISATION),
+}
 
 
 def main() -> int:

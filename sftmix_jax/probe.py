@@ -26,13 +26,16 @@ from sftmix_jax.files import write_json
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
+from sftmix_jax.ranges import Integer
 from sftmix_jax.stages import Resolved, on_one_device, stage_params
 
 QUERIES, BATCHES = 100, 4
 
 
 def main() -> int:
-    config, options = experiment.parse(sys.argv[1:], {"queries": QUERIES, "layer": 0, "batches": BATCHES})
+    positive = Integer(at_least=1)
+    extra = {"queries": (QUERIES, positive), "layer": (0, Integer(at_least=0)), "batches": (BATCHES, positive)}
+    config, options = experiment.parse(sys.argv[1:], extra)
     if not options["workdir"]:
         raise UserError("name the workdir whose stages to probe: --workdir DIR")
     probe(config, epath.Path(options["workdir"]), options["queries"], options["layer"], options["batches"])

@@ -16,14 +16,18 @@ import socket
 import sys
 import threading
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from typing import Any
 
 from sftmix_jax import __version__
 from sftmix_jax.errors import UserError
 from sftmix_jax.host_memory import has_tpu
+from sftmix_jax.ranges import Integer, Number
 
 _PATIENCE = 300.0  # seconds to wait for the others; JAX_JOIN_TIMEOUT
+_TIMEOUT = Number(at_least=1, at_most=86_400)
+_PORT = Integer(at_least=1, at_most=65_534)
 _HEARTBEAT = 30  # seconds after which jax gives up a machine that has gone without a word
 _GRACE = 2.0  # seconds for this process to end on its own, if what ended the other is its error too
 _DONE, _FAILED = b"done", b"failed"  # last words
@@ -69,6 +73,8 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         )
     if int(index) >= int(count):
         raise UserError(f"JAX_PROCESS_ID={index} of JAX_NUM_PROCESSES={count}: ids go from 0 to {int(count) - 1}")
+    if rule := _PORT.broken(int(port)):
+        raise UserError(f"JAX_COORDINATOR_ADDRESS={address}: port {port}; {rule} (the port after it is used as well)")
     return Place(int(index), int(count), host, int(port))
 
 
@@ -81,7 +87,10 @@ def join() -> None:
     import jax
 
     place = find_place(os.environ)
-    patience = float(os.environ.get("JAX_JOIN_TIMEOUT", _PATIENCE))
+    try:
+        patience = _TIMEOUT.parse(os.environ.get("JAX_JOIN_TIMEOUT", str(_PATIENCE)))
+    except ArgumentTypeError as error:
+        raise UserError(f"JAX_JOIN_TIMEOUT: {error}") from None
     if place is not None and place.count > 1:
         _place = place
         _watch = _lead(place, patience) if place.index == 0 else _follow(place, patience)

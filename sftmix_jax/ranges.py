@@ -109,6 +109,10 @@ class Flag(Range):
     def broken(self, value: Any) -> str:
         return "" if isinstance(value, bool) else "must be True or False"
 
+    def read(self, text: str) -> Any:
+        words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}  # those of absl.flags
+        return words.get(text.lower(), text)
+
 
 @dataclasses.dataclass(frozen=True)
 class Text(Range):

@@ -22,6 +22,8 @@ from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
+from sftmix_jax.ranges import Integer, of
+from sftmix_jax.sampling.methods import TEMPERATURE, TOP_P
 from sftmix_jax.sampling.sampler import Request
 
 
@@ -147,19 +149,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--prompts", default="", help='FILE.jsonl, {"prompt"} a line')
     parser.add_argument("--score", default="", help='FILE.jsonl, {"prompt", "completion"} a line: log-likelihoods')
     parser.add_argument("--raw", action="store_true", help="the prompt as it is, without a chat template")
-    parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--num_samples", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_new_tokens", type=Integer(at_least=1).parse, default=256)
+    parser.add_argument("--temperature", type=TEMPERATURE.parse, default=0.0, help="0: greedy")
+    parser.add_argument("--top_p", type=TOP_P.parse, default=1.0)
+    parser.add_argument("--num_samples", type=Integer(at_least=1).parse, default=1)
+    parser.add_argument("--seed", type=Integer(at_least=0).parse, default=0)
     parser.add_argument("--template", default="", help="chat template, instead of the stage's own")
-    parser.add_argument("--dtype", default="auto", help="float32 or bfloat16")
-    parser.add_argument("--slots", type=int, default=32, help="prompts that are answered at the same time")
+    parser.add_argument("--dtype", type=of(Opening, "dtype").parse, default="auto", help="float32 or bfloat16")
+    parser.add_argument("--slots", type=of(Opening, "slots").parse, default=32,
+                        help="prompts that are answered at the same time")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a JSON line a sample")
-    options = parser.parse_args(sys.argv[1:])
-    if not 0 < options.top_p <= 1 or options.temperature < 0 or options.max_new_tokens < 1:
-        parser.error("top_p must be in (0, 1], temperature at least 0, max_new_tokens at least 1")
-    return options
+    return parser.parse_args(sys.argv[1:])
 
 
 if __name__ == "__main__":

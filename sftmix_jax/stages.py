@@ -140,6 +140,7 @@ class Resolved:
     """An experiment with its base, tokenised domains and chain of stages; each is made when first asked for."""
 
     def __init__(self, experiment: Experiment):
+        experiment.check()
         self.experiment = experiment
 
     @cached_property

@@ -34,7 +34,8 @@ from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
-from sftmix_jax.planning.planner import Planned, Planner
+from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
+from sftmix_jax.ranges import Integer
 from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.jobs import Job
@@ -284,12 +285,13 @@ def _parse() -> argparse.Namespace:
     add("--workdir", default="", help="where stages and results go; shared by all machines that work on it")
     add("--list", action="store_true", help="experiments, what they share, and what they cost")
     add("--topology", default="", help="with --list: what the planner says of these machines, e.g. v5e:4x4,v5p:2x2x2")
-    add("--utilisation", type=float, default=0.4, help="with --topology: of the chips' peak")
+    add("--utilisation", type=UTILISATION.parse, default=0.4, help="with --topology: of the chips' peak")
     add("--dry_run", action="store_true", help="the same as --list: nothing is run")
     add("--only", default="", help="names of experiments, with * (several: a*,b*)")
     add("--hold", default="", help="what comparisons keep equal: epochs, steps or trained_tokens (the study's own)")
     add("--probe", default="", help="names of experiments, with *, whose stages to look into when all is done")
-    add("--workers", type=int, default=0, help="processes on this machine; by default one a core for tiny models")
+    add("--workers", type=Integer(at_least=0, at_most=1024).parse, default=0,
+        help="processes on this machine; by default one per core for tiny models")  # fmt: skip
     add("--watch", action="store_true", help="only show the state of a study that runs elsewhere")
     add("--emit", default="", help="slurm, xpk or sky: print a script that submits a job a stage, and run nothing")
     add("--job", default="", metavar="ID", help="do this stage alone, as --emit's jobs do; waits for its parent")

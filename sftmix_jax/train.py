@@ -47,8 +47,8 @@ def main() -> int:
 def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     """Train every stage that is not done, evaluate after each if asked to. → the stages' folders."""
     resolved = Resolved(config)
+    experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = list(resolved.chain())
-    experiment.make_mesh(config, resolved.base.config)  # before anything is written: a batch may not fit it
     register(config, resolved.base.id, chain, workdir)
     evaluate_stage(write_base(resolved, workdir), config)
     for stage in chain:

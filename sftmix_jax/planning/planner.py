@@ -20,6 +20,7 @@ from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.compiler import Compiler
 from sftmix_jax.planning.costs import StageCost
+from sftmix_jax.ranges import Number
 from sftmix_jax.sharding import MeshConfig
 
 _TRIED = 12  # layouts that a search compiles at most
@@ -68,6 +69,9 @@ class _Setting:
     def layout(self) -> MeshConfig:
         """The mesh by its sizes, as another process can make it."""
         return MeshConfig(**self.mesh.shape)
+
+
+UTILISATION = Number(above=0, at_most=1)  # of a chip's peak FLOP/s
 
 
 class Planner:

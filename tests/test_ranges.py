@@ -1,0 +1,348 @@
+"""Every field of a config has its range; a value out of it is refused by path, value and range before anything runs."""
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+
+import pytest
+from conftest import ROOT, run
+
+from sftmix_jax import evaluate, experiment, identity, processes, ranges, sample
+from sftmix_jax import study as study_verb
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.opening import Opening
+from sftmix_jax.ranges import AnyOf, Choice, Flag, Integer, Items, Number, Table, Text, Tree
+from sftmix_jax.studies import study
+from sftmix_jax.studies.study import Run, Study
+
+
+def whole_experiment() -> Experiment:
+    """An experiment in which every dict and tuple of the config tree has an entry."""
+    stage = Stage(mixture={"math": Share(fraction=0.5), "code": Share(count=3)})
+    stage.optimizer.options = {"b2": 0.95}
+    weighted = Stage(mixture={"math": Share(weight=2.0)}, budget=1000)
+    config = Experiment(
+        "whole",
+        domains={"math": Source("math.jsonl", columns={"question": "q"}), "code": Source("code.jsonl")},
+        stages={"first": stage, "second": weighted},
+    )
+    config.evaluation.tasks, config.evaluation.data = ("tiny_math",), {"tiny_math": "tiny:3"}
+    return config
+
+
+def leaves(value, allowed, where, put):
+    """Every value in a config tree that has a range of its own: (path, value, range, function that replaces it)."""
+    if isinstance(allowed, Tree):
+        for field in dataclasses.fields(value):
+            held = getattr(value, field.name)
+            if held is not None:
+                set_field = lambda new, name=field.name: setattr(value, name, new)  # noqa: E731
+                yield from leaves(held, ranges.range_of(field), f"{where}.{field.name}", set_field)
+    elif isinstance(allowed, Table):
+        each = allowed.each if isinstance(allowed.each, ranges.Range) else Tree(allowed.each)
+        for key in value:
+            yield from leaves(value[key], each, f"{where}.{key}", lambda new, key=key: value.__setitem__(key, new))
+    elif isinstance(allowed, Items):
+        each = allowed.each if isinstance(allowed.each, ranges.Range) else Tree(allowed.each)
+        for i, item in enumerate(value):
+            set_item = lambda new, i=i: put((*value[:i], new, *value[i + 1 :]))  # noqa: E731
+            yield from leaves(item, each, f"{where}[{i}]", set_item)
+    yield where, value, allowed, put
+
+
+def outside(allowed):
+    """Values that a range must refuse: below, above, not a number, of another type."""
+    yield from (math.nan, math.inf, -math.inf, None, b"x", object(), 10**400)
+    match allowed:
+        case Integer():
+            yield next(n for n in range(allowed.at_least - 1, -10, -1) if n not in allowed.also)
+            yield from (allowed.at_most + 1, 1.0, 1.5, True, "1", [1])
+        case Number():
+            yield from ("1", True, [0.5], 1j)
+            yield from ([allowed.above] if allowed.above > -math.inf else [])
+            yield from ([math.nextafter(allowed.at_least, -math.inf)] if 0 < abs(allowed.at_least) < math.inf else [])
+            yield from ([-1e-9] if max(allowed.at_least, allowed.above) >= 0 else [])
+            yield from ([math.nextafter(allowed.at_most, math.inf)] if allowed.at_most < math.inf else [])
+        case Flag():
+            yield from (0, 1, "True", "")
+        case Text():
+            yield from (1, True, ["a"], "nul\0", "bell\a", "\x7f", "half a pair \ud800")
+        case Choice():
+            yield from (0, True, "", "nonesuch", ["auto"])
+        case AnyOf():
+            yield from ([1], {})
+        case Items():
+            yield from ("gsm8k", 3, {"a"})
+        case Table() | Tree():
+            yield from ([], "x", 3)
+
+
+def test_every_field_of_every_config_refuses_what_is_out_of_its_range():
+    """Walks all fields by introspection: a new field without a range ends this test with a TypeError."""
+    config = Study("all", "Which?", [Run(whole_experiment(), {"k": "1/4"})])
+    config.check()
+    found = list(leaves(config, Tree(Study), "study", None))
+    types = {type(value) for _, value, _, _ in found if dataclasses.is_dataclass(value)}
+    assert {t.__name__ for t in types} == {
+        "Study", "Run", "Experiment", "ModelConfig", "ComputeConfig", "Stage", "Share", "Source", "BatchConfig",
+        "OptimizerConfig", "MeshConfig", "CheckpointConfig", "LoaderConfig", "LoggingConfig", "EvaluationConfig",
+        "JudgeConfig",
+    }  # fmt: skip
+    tried = 0
+    for path, value, allowed, put in found[:-1]:
+        for wrong in outside(allowed):
+            if wrong is None and path.endswith((".fraction", ".count", ".weight")):
+                continue  # None stands for a share of another kind
+            put(wrong)
+            with pytest.raises(UserError) as error:
+                config.check()
+            shown = repr(wrong) if len(repr(wrong)) <= 80 else repr(wrong)[:60]
+            assert str(error.value).startswith(f"{path}: {shown}"), path
+            assert "; must " in str(error.value) and "\n" not in str(error.value)
+            put(value)
+            tried += 1
+    config.check()
+    assert tried > 1000
+
+
+def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
+    seen = set()
+
+    def walk(kind):
+        seen.add(kind)
+        for field in dataclasses.fields(kind):
+            allowed = ranges.range_of(field)
+            inner = getattr(allowed, "type", None) or getattr(allowed, "each", None)
+            if isinstance(inner, type):
+                walk(inner)
+
+    walk(Study)
+    walk(Opening)
+    assert len(seen) == 17
+
+
+def test_a_field_without_a_range_is_an_error_of_ours():
+    @dataclasses.dataclass
+    class Forgotten:
+        size: int = 3
+
+    with pytest.raises(TypeError, match="'size' has no range"):
+        ranges.check(Forgotten(), "config")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("checkpoints.keep", "0", "config.checkpoints.keep: 0; must be at least 1"),
+        ("checkpoints.every", "0", "config.checkpoints.every: 0; must be at least 1"),
+        ("domains.math.held_out", "-5", "config.domains.math.held_out: -5; must be at least 0"),
+        ("seed", "-1", "config.seed: -1; must be at least 0"),
+        ("seed", "4294967296", "config.seed: 4294967296; must be at least 0 and at most 2147483647"),
+        ("stages.general.optimizer.learning_rate", "-1", "learning_rate: -1.0; must be above 0"),
+        ("stages.general.optimizer.learning_rate", "nan", "learning_rate: nan; must be a finite number, above 0"),
+        ("stages.general.optimizer.clip_norm", "inf", "clip_norm: inf; must be a finite number, at least 0"),
+        ("stages.general.optimizer.warmup", "1.5", "must be below 1 (a part of the steps) or a whole number of steps"),
+        ("stages.general.optimizer.name", "adamv", "config.stages.general.optimizer.name: optax has no optimiser"),
+        ("stages.general.optimizer.weight_decay", "-0.1", "weight_decay: -0.1; must be at least 0"),
+        ("stages.general.batch.rows", "0", "config.stages.general.batch.rows: 0; must be at least 1"),
+        ("stages.general.batch.length", "1", "config.stages.general.batch.length: 1; must be at least 2, or 0"),
+        ("stages.general.batch.accumulation", "3", "batch.accumulation: 3; must divide the 4 rows"),
+        ("stages.general.budget", "100", "config.stages.general.budget: 100; only shares by weight have a budget"),
+        ("stages.general.mixture.math.weight", "1", "set one of fraction, count and weight; set are: count, weight"),
+        ("mesh.fsdp", "0", "config.mesh.fsdp: 0; must be at least 1, or -1"),
+        ("mesh.data", "-1", "at most one may be -1"),
+        ("loading.threads", "-1", "config.loading.threads: -1; must be at least 0 and at most 1024"),
+        ("logging.every", "0", "config.logging.every: 0; must be at least 1"),
+        ("logging.wandb", "a/b", "config.logging.wandb: 'a/b'; must be at most 128 characters without"),
+        ("evaluation.temperature", "nan", "config.evaluation.temperature: nan; must be a finite number"),
+        ("evaluation.temperature", "1e-38", "temperature: 1e-38; must be at least 0.001 and at most 100, or 0"),
+        ("evaluation.judge.name", "gpt-4", "config.evaluation.judge.name: 'gpt-4'; must be openai:MODEL or model:"),
+        ("evaluation.judge.concurrency", "0", "concurrency: 0; must be at least 1 and at most 1024"),
+        ("evaluation.tasks", "(1, 2)", "config.evaluation.tasks[0]: 1; must be the name of a task"),
+        ("name", "../../x", "config.name: '../../x'; must be a name of 1 to 100 letters"),
+        # what the command line cannot read as the field's type
+        ("checkpoints.keep", "nan", "config.checkpoints.keep: 'nan'; must be a whole number (int), at least 1"),
+        ("checkpoints.keep", "2.5", "config.checkpoints.keep: '2.5'; must be a whole number (int), at least 1"),
+        ("stages.general.mixture.math.count", "None", "count: 'None'; must be a whole number (int), at least 1"),
+        ("logging.tensorboard", "maybe", "config.logging.tensorboard: 'maybe'; must be True or False"),
+    ],
+)
+def test_a_command_line_out_of_range_is_refused_in_one_line(field, value, said):
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        experiment.parse(["--config=quickstart.py", f"--config.{field}={value}"])
+    assert "\n" not in str(error.value)
+
+
+BAD_NAMES = [
+    "", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-x", "a b", "a:b", "a\nb", "a\0b", "tab\t", "*",
+    "x" * 101, "größe", "gs://x", "a?b", 5, None, ("a",),
+]  # fmt: skip
+GOOD_NAMES = ["dmt_1_4-7b-s0", "llama3.1-8b", "A", "0", "_x", "x" * 100, "a..b"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES + GOOD_NAMES)
+def test_a_name_that_makes_a_path_is_one_plain_word(name):
+    config, good = whole_experiment(), name in GOOD_NAMES
+    for where, named in {
+        "config.name: ": dataclasses.replace(config, name=name),
+        "config.stages: key ": dataclasses.replace(config, stages={name: config.stages["first"]}),
+        "config.domains: key ": dataclasses.replace(config, domains=config.domains | {name: Source()}),
+    }.items():
+        if good:
+            named.check()
+            continue
+        with pytest.raises(UserError, match=f"^{re.escape(where)}.*must be a name"):
+            named.check()
+    twin = Study(name, "", [Run(config, {})])
+    if not good:
+        with pytest.raises(UserError, match=r"^study\.name: .*must be a name"):
+            twin.check()
+
+
+@pytest.mark.parametrize("name", ["all", "base", "base-2"])
+def test_a_stage_is_not_named_like_what_means_other_folders(name):
+    config = whole_experiment()
+    config.stages = {name: config.stages["first"]}
+    with pytest.raises(UserError, match=f"config.stages: key '{name}'; must not be all, base or base-"):
+        config.check()
+
+
+def test_a_misspelt_assignment_of_a_config_file_is_named():
+    config = whole_experiment()
+    config.stages["first"].batch.rowz = 8
+    with pytest.raises(UserError, match=r"config\.stages\.first\.batch\.rowz: .*did you mean 'rows'"):
+        config.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.stages["first"].mixture.update(math=Share(weight=1.0)), "math by weight and others not"),
+        (lambda c: setattr(c.stages["second"], "budget", 0), "shares by weight need a budget (in tokens) or steps"),
+        (lambda c: c.stages["first"].mixture.update(maths=Share(count=1)), "no domain 'maths' in config.domains"),
+        (lambda c: setattr(c.stages["second"].optimizer, "options", {"b9": 0.5}), "config.stages.second.optimizer"),
+        (lambda c: setattr(c.stages["second"], "mixture", {}), "config.stages.second.mixture is empty"),
+        (lambda c: c.stages.clear(), "has no stages"),
+        (lambda c: setattr(c.evaluation, "tasks", "gsm8k"), "config.evaluation.tasks: 'gsm8k'; must be a tuple or"),
+        (lambda c: setattr(c.stages["first"], "batch", None), "config.stages.first.batch: None; must be of type"),
+        (lambda c: setattr(c, "stages", {"a-b": Stage()}), "config.stages['a-b'].mixture is empty"),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_refused(change, said):
+    config = whole_experiment()
+    change(config)
+    with pytest.raises(UserError, match=re.escape(said)):
+        config.check()
+
+
+def test_a_study_names_the_experiment_and_the_field():
+    found = study.read("studies/rq4.py:tiny,1")
+    found.runs[1].experiment.checkpoints.keep = 0
+    with pytest.raises(UserError, match=r"^study\.runs\[1\]\.experiment\.checkpoints\.keep: 0; must be at least 1$"):
+        found.check()
+
+
+def test_every_numeric_override_is_read_as_before():
+    """ml_collections reads each override by the field's annotation: the same values give the same config."""
+    plain, _ = experiment.parse(["--config=quickstart.py"])
+    flags, count = [], 0
+    for path, value, allowed, _ in leaves(copy.deepcopy(plain), Tree(Experiment), "config", None):
+        if isinstance(allowed, Integer | Number | Flag | Choice) or (isinstance(allowed, Text) and value):
+            flags.append(f"--{path}={value}")
+            count += 1
+    again, _ = experiment.parse(["--config=quickstart.py", *[flag for flag in flags if "[" not in flag]])
+    assert again == plain and count > 60
+
+
+def test_ranges_leave_the_json_of_an_identity_alone():
+    config = whole_experiment()
+    assert identity.plain(config) == json.loads(json.dumps(dataclasses.asdict(config)))
+    assert identity.plain(config.stages["first"].mixture["math"]) == {"fraction": 0.5, "count": None, "weight": None}
+
+
+def test_nothing_is_written_or_read_for_a_config_out_of_range(tmp_path):
+    workdir = tmp_path / "a" / "b" / "work"
+    for flag in ("--config.name=../../../x", "--config.checkpoints.keep=0", "--config.mesh.data=5"):
+        cache = tmp_path / "cache"
+        done = run("sftmix_jax.train", "--config=quickstart.py", f"--workdir={workdir}", flag,
+                   env={"SFTMIX_CACHE": str(cache)})  # fmt: skip
+        assert done.returncode == 2 and done.stderr.strip().count("\n") == 0, done.stderr
+        assert flag.partition("=")[0].rpartition(".")[2] in done.stderr
+        left = [file for _, _, files in os.walk(tmp_path) for file in files if not file.endswith("-atime")]
+        assert not [file for file in left if "xla" not in file and not file.startswith("jit_")] and not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        (sample, ["--temperature=nan"], "argument --temperature: nan; must be a finite number"),
+        (sample, ["--temperature=inf"], "argument --temperature: inf; must be a finite number"),
+        (sample, ["--temperature=-1"], "argument --temperature: -1.0; must be at least 0.001 and at most 100, or 0"),
+        (sample, ["--top_p=nan"], "argument --top_p: nan; must be a finite number, above 0 and at most 1"),
+        (sample, ["--top_p=0"], "argument --top_p: 0.0; must be above 0 and at most 1"),
+        (sample, ["--max_new_tokens=0"], "argument --max_new_tokens: 0; must be at least 1"),
+        (sample, ["--num_samples=-2"], "argument --num_samples: -2; must be at least 1"),
+        (sample, ["--seed=-1"], "argument --seed: -1; must be at least 0"),
+        (sample, ["--slots=0"], "argument --slots: 0; must be at least 1"),
+        (sample, ["--dtype=float64"], "argument --dtype: 'float64'; must be auto, float32 or bfloat16"),
+        (evaluate, ["--limit", "-1"], "argument --limit: -1; must be at least 0"),
+        (evaluate, ["--samples=0"], "argument --samples: 0; must be at least 1"),
+        (evaluate, ["--samples=two"], "argument --samples: 'two'; must be a whole number (int), at least 1"),
+        (evaluate, ["--temperature=nan"], "argument --temperature: nan; must be a finite number"),
+        (evaluate, ["--judge_prices", "1", "nan"], "argument --judge_prices: nan; must be a finite number, at least 0"),
+        (evaluate, ["--judge_timeout=0"], "argument --judge_timeout: 0.0; must be above 0"),
+        (evaluate, ["--judge=gpt-4"], "argument --judge: 'gpt-4'; must be openai:MODEL or model:DIR_OR_HUB_ID"),
+        (study_verb, ["--config=x", "--utilisation=0"], "argument --utilisation: 0.0; must be above 0 and at most 1"),
+        (study_verb, ["--config=x", "--workers=-3"], "argument --workers: -3; must be at least 0"),
+    ],
+)
+def test_a_verbs_own_numbers_have_ranges(verb, arguments, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verb", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        verb._parse()
+    assert said in capsys.readouterr().err
+
+
+def test_flags_beside_a_config_have_ranges():
+    part, count = Number(above=0, at_most=1), Integer(at_least=1)
+    extra = {"utilisation": (0.4, part), "batches": (4, count), "data": ("", Text())}
+    _, options = experiment.parse(["--config=quickstart.py", "--batches=7", "--workdir=w"], extra)
+    assert options == {"workdir": "w", "utilisation": 0.4, "batches": 7, "data": ""}
+    for flag, said in {
+        "--utilisation=nan": "--utilisation: nan; must be a finite number, above 0 and at most 1",
+        "--batches=0": "--batches: 0; must be at least 1",
+        "--batches=x": "--batches: 'x'; must be a whole number (int), at least 1",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(said)):
+            experiment.parse(["--config=quickstart.py", flag], extra)
+
+
+def test_a_coordinators_port_and_patience_have_ranges(monkeypatch):
+    environment = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    for port in ("0", "65535", "99999"):
+        with pytest.raises(UserError, match=f"port {port}; must be at least 1 and at most 65534"):
+            processes.find_place(environment | {"JAX_COORDINATOR_ADDRESS": f"host:{port}"})
+    for timeout in ("nan", "soon", "0", "-1"):
+        monkeypatch.setenv("JAX_JOIN_TIMEOUT", timeout)
+        with pytest.raises(UserError, match=r"JAX_JOIN_TIMEOUT: .*must be"):
+            processes.join()
+
+
+def test_options_read_from_a_command_line_are_the_values_of_the_field():
+    assert ranges.of(Opening, "slots").parse("7") == 7 and ranges.of(Opening, "dtype").parse("bfloat16") == "bfloat16"
+    assert Flag().parse("true") is True and Flag().parse("0") is False
+    with pytest.raises(argparse.ArgumentTypeError, match="must be True or False"):
+        Flag().parse("2")
+
+
+def test_every_shipped_study_and_config_is_within_its_ranges():
+    for file in sorted((ROOT / "configs").glob("*.py")):
+        experiment.parse(["--config", file.name])
