@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,12 @@ def normalised(text: str) -> list[str]:
 
 def _key(words: Sequence[str]) -> bytes:
     return hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
+
+
+def _text(message: Message) -> str:
+    """The message's text, and what stands in its fields: calls, reasoning."""
+    fields = json.dumps(dict(message.fields), sort_keys=True, ensure_ascii=False) if message.fields else ""
+    return f"{message.content}\n{fields}"
 
 
 def grams(text: str) -> set[bytes]:
@@ -52,7 +59,7 @@ def find(
         own: set[bytes] = set()
         duplicates = 0
         for where, messages in conversations:
-            whole = _key([word for message in messages for word in (message.role, *normalised(message.content))])
+            whole = _key([word for message in messages for word in (message.role, *normalised(_text(message)))])
             duplicates += whole in seen
             seen.add(whole)
             first = next((m.content for m in messages if m.role in ("user", "text")), "")
@@ -60,7 +67,7 @@ def find(
             for other, theirs in prompts.items():
                 out.shared_prompts[other, domain] += prompt in theirs
             own.add(prompt)
-            mine = set().union(*(grams(message.content) for message in messages))
+            mine = set().union(*(grams(_text(message)) for message in messages))
             for benchmark, theirs in asked.items():
                 if mine & theirs:
                     out.contaminated[domain, benchmark] += 1
@@ -80,6 +87,6 @@ def questions_seen(questions: dict[str, str], conversations: Iterable[Sequence[M
     seen = {
         name
         for messages in conversations for message in messages
-        for gram in grams(message.content) & askers.keys() for name in askers[gram]
+        for gram in grams(_text(message)) & askers.keys() for name in askers[gram]
     }  # fmt: skip
     return [name for name in questions if name in seen]

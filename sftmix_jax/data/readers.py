@@ -1,0 +1,258 @@
+"""Files, hub and TFDS datasets → rows, each with its place."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from sftmix_jax.errors import UserError, did_you_mean
+
+
+class Row(NamedTuple):
+    where: str  # file:line or file[index], for messages to the user
+    value: dict[str, Any]
+
+
+def read(path: str) -> Iterator[Row]:
+    """All rows of a path (see `Source.path`) in stored order. Raises UserError at the first that cannot be read."""
+    if not path:
+        raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
+    kind, _, rest = path.partition(":")
+    if kind in DATASETS:
+        yield from DATASETS[kind](rest)
+        return
+    for file in files(path):
+        suffixes = [suffix.lower() for suffix in file.suffixes]
+        suffixes = suffixes[:-1] if suffixes[-1:] == [".gz"] else suffixes
+        suffix = suffixes[-1] if suffixes else ""
+        if suffix not in _FILES:
+            raise UserError(f"{file}: cannot read '{suffix}'; use .jsonl, .json, .parquet or .array_record")
+        yield from _FILES[suffix](file)
+
+
+def files(pattern: str) -> list[epath.Path]:
+    """The files of a path or glob, sorted. Raises UserError where there are none."""
+    if glob.has_magic(pattern):
+        root = epath.Path(pattern)
+        fixed = epath.Path(root.parts[0])
+        parts = list(root.parts[1:])
+        while parts and not glob.has_magic(parts[0]):
+            fixed /= parts.pop(0)
+        found = sorted(file for file in fixed.glob("/".join(parts)) if not file.is_dir())
+    else:
+        if epath.Path(pattern).is_dir():
+            raise UserError(f"{pattern} is a folder: name its files, e.g. '{pattern.rstrip('/')}/*.jsonl'")
+        found = [epath.Path(pattern)] if epath.Path(pattern).is_file() else []
+    if not found:
+        raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
+    return found
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte 0x{data[error.start]:02x}); convert it, e.g. with iconv") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the key {twice!a} stands twice in one object")
+    return found
+
+
+def _parse(text: str, where: str) -> Any:
+    """JSON without repeated keys: Python would keep the last value and drop the others."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        where = f"{where}:{error.lineno}" if "\n" in text.strip() else where
+        raise UserError(f"{where}: malformed JSON, column {error.colno}: {error.msg}; mend or delete it") from None
+    except RecursionError:
+        raise UserError(f"{where}: JSON is nested too deeply to be read; mend or delete it") from None
+    except ValueError as error:  # a repeated key, or an integer of thousands of digits
+        raise UserError(f"{where}: JSON that cannot be used: {error}; mend or delete it") from None
+
+
+def _as_row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a row must be a JSON object, this is a {type(value).__name__}")
+    return Row(where, value)
+
+
+def _lines(file: epath.Path) -> Iterator[bytes]:
+    """The file's lines, unpacked. Raises UserError with the line at which the file is damaged."""
+    number = 0
+    try:
+        with file.open("rb") as raw, gzip.open(raw) if file.suffix.lower() == ".gz" else raw as stream:
+            for line in stream:
+                number += 1
+                yield line
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(
+            f"{file}:{number + 1}: the file cannot be read from here on ({error}); copy or download it again"
+        ) from None
+
+
+def _read_jsonl(file: epath.Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            where = f"{file}:{number}"
+            yield _as_row(_parse(_decode(line, where), where), where)
+
+
+def _read_json(file: epath.Path) -> Iterator[Row]:
+    text = _decode(b"".join(_lines(file)), str(file))
+    if text.lstrip().startswith("{") and "\n{" in text.strip():
+        yield from _read_jsonl(file)  # JSON lines under a .json name
+        return
+    rows = _parse(text, str(file))
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: must hold a list of rows (or one JSON object a line)")
+    for index, value in enumerate(rows):
+        yield _as_row(value, f"{file}[{index}]")
+
+
+# --- other containers ---------------------------------------------------------------------------
+
+
+def _read_parquet(file: epath.Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    index = 0
+    try:
+        with file.open("rb") as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(1024):
+                for value in batch.to_pylist():
+                    yield Row(f"{file}[{index}]", _without_nulls(value))
+                    index += 1
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{file}: not a readable Parquet file from row {index} on ({error})") from None
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without null members inside its columns.
+
+    The structs of a column share their members, so a member that only other rows have is null in this one.
+    """
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(item) for key, item in value.items() if item is not None}
+        return [without(item) for item in value] if isinstance(value, list) else value
+
+    return {key: without(value) for key, value in row.items()}
+
+
+def _read_array_record(file: epath.Path) -> Iterator[Row]:
+    """ArrayRecord files whose records are JSON objects."""
+    from grain.sources import ArrayRecordDataSource
+
+    try:
+        records = ArrayRecordDataSource(str(file))
+        count = len(records)
+    except Exception as error:  # the reader has no exceptions of its own
+        raise UserError(f"{file}: not a readable ArrayRecord file ({str(error)[:160]})") from None
+    for index in range(count):
+        where = f"{file}[{index}]"
+        try:
+            data = records[index]
+        except Exception as error:
+            raise UserError(f"{where}: not readable ({str(error)[:160]}); copy or download the file again") from None
+        yield _as_row(_parse(_decode(data, where), where), where)
+
+
+_FILES: dict[str, Callable[[epath.Path], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet,
+    ".array_record": _read_array_record, ".arrayrecord": _read_array_record,
+}  # fmt: skip
+
+
+def _read_hub(spec: str) -> Iterator[Row]:
+    """`ID[:CONFIG][:SPLIT]` through `datasets`, or a folder that `save_to_disk` wrote."""
+    import datasets
+
+    name, *rest = spec.split(":")
+    split = rest.pop() if rest else "train"
+    try:
+        if Path(name).is_dir() and (Path(name) / "dataset_info.json").exists():
+            rows = datasets.load_from_disk(name)
+        else:
+            rows = datasets.load_dataset(name, *rest, split=split)
+    except Exception as error:
+        raise UserError(
+            f"hf:{spec}: the hub could not give it ({type(error).__name__}: {str(error)[:120]}); check the name, "
+            "the config and split, and the network, or download it and name the file"
+        ) from None
+    for index, value in enumerate(_guarded(rows, f"hf:{spec}")):
+        yield _as_row(_without_nulls(value) if isinstance(value, dict) else value, f"hf:{spec}[{index}]")
+
+
+def _read_tfds(spec: str) -> Iterator[Row]:
+    """`NAME_OR_DIR[:SPLIT]`: random access to ArrayRecord builders, without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    name, _, split = spec.partition(":")
+    try:
+        builder = tfds.builder_from_directory(name) if Path(name).is_dir() else tfds.builder(name)
+        rows = builder.as_data_source(split or "train")
+    except Exception as error:
+        raise UserError(
+            f"tfds:{spec}: {type(error).__name__}: {str(error)[:160]}; the builder must be prepared "
+            'with file_format="array_record"'
+        ) from None
+    for index, value in enumerate(_guarded((rows[i] for i in range(len(rows))), f"tfds:{spec}")):
+        where = f"tfds:{spec}[{index}]"
+        yield _as_row(_plain(value, where), where)
+
+
+def _guarded(rows: Iterable[Any], where: str) -> Iterator[Any]:
+    """The rows; what fails while one is read becomes a UserError with its place."""
+    index = 0
+    try:
+        for row in rows:
+            yield row
+            index += 1
+    except Exception as error:
+        raise UserError(f"{where}[{index}]: not readable ({type(error).__name__}: {str(error)[:160]})") from None
+
+
+def _plain(value: Any, where: str) -> Any:
+    """TFDS' bytes and numpy arrays as str and lists; a dict of lists (a TFDS Sequence) as a list of dicts."""
+    if isinstance(value, bytes):
+        return _decode(value, where)
+    if isinstance(value, dict):
+        plain = {key: _plain(item, where) for key, item in value.items()}
+        if plain and all(isinstance(item, list) for item in plain.values()) and len({*map(len, plain.values())}) == 1:
+            return [dict(zip(plain, items, strict=True)) for items in zip(*plain.values(), strict=True)]
+        return plain
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist(), where)
+    return [_plain(item, where) for item in value] if isinstance(value, list) else value
+
+
+def _read_tiny(spec: str) -> Iterator[Row]:
+    from sftmix_jax.tiny import domains
+
+    name, _, part = spec.partition(":")
+    if name not in domains.DOMAINS:
+        raise UserError(f"no toy domain 'tiny:{name}'; {did_you_mean(name, domains.DOMAINS)}")
+    for index, value in enumerate(domains.train_rows(name, *domains.part(part))):
+        yield Row(f"tiny:{spec}[{index}]", value)
+
+
+DATASETS: dict[str, Callable[[str], Iterator[Row]]] = {"hf": _read_hub, "tfds": _read_tfds, "tiny": _read_tiny}

@@ -1,0 +1,184 @@
+"""Which fields of rows and turns have a meaning, so that none of them is dropped without a word.
+
+A format takes the fields that it uses. A field that is left over is ignored where it says nothing about what is
+trained on (ids, sources, scores, languages, …), and refuses the row where it does: those names stand here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sftmix_jax.data.messages import BadRow
+from sftmix_jax.errors import did_you_mean
+
+WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
+LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
+VERDICTS = ("label", "kto_tag", "desirable")  # KTO: whether the answer is a good one
+SYSTEM = ("system", "system_prompt", "system_message")
+TOOLS = ("tools", "functions")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+ADDED = ("input", "context")  # what stands behind an instruction
+# Fields of a turn that templates render under the same name
+RENDERED = (*REASONING, "name", "tool_call_id", "functions", "function_calls", "tools")
+
+_TRAINED = "it says what is trained on, in a form that is not read here; use `weight` on the turns"
+_MEDIA = "only text is trained on"
+_PREFERENCE = "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
+_PLACE = "this format has no place for it"
+# name → why a row is refused whose field is left over
+MEANINGFUL: dict[str, str] = {
+    **dict.fromkeys((*WEIGHTS, *VERDICTS, *SYSTEM, *TOOLS, *REASONING, *ADDED, "history", "documents"), _PLACE),
+    **dict.fromkeys(("tool_calls", "function_call", "function_calls", "tool_call"), _PLACE),
+    **dict.fromkeys(
+        ("mask", "masked", "loss_mask", "completion_mask", "assistant_mask", "assistant_masks", "train_detail",
+         "training_detail", "loss_weight", "loss_scale", "sample_weight", "train_on_prompt", "prefix", "suffix",
+         "segments"), _TRAINED
+    ),
+    **dict.fromkeys(
+        ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
+        _PREFERENCE,
+    ),
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "input_audio", "files"), _MEDIA),
+    "refusal": "an answer that was refused",
+    "reasoning_details": _PLACE,
+    "thinking_blocks": _PLACE,
+    "chat_template_kwargs": "it changes how the template renders this row, which is not done here",
+}  # fmt: skip
+
+
+def is_preference(name: str) -> bool:
+    """Whether a field of this name makes its row one of preferences."""
+    return MEANINGFUL.get(name) is _PREFERENCE
+
+
+def shown(value: Any) -> str:
+    """A value from the data for messages: short, on one line, and printable."""
+    text = str(value)
+    text = text if len(text) <= 40 else f"{text[:40]}…"
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+class Fields:
+    """The fields of a row or turn, and which of them were taken. None, "", [] and {} are absent fields."""
+
+    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None):
+        self._values = values
+        self._columns = columns or {}  # our name → the file's
+        self._left = {name for name, value in values.items() if not _absent(value)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values and not _absent(self._values[name])
+
+    def their(self, name: str) -> str:
+        """The file's own name of a field, for messages."""
+        return shown(self._columns.get(name, name))
+
+    def take(self, name: str) -> Any:
+        """The field's value, None where it is absent."""
+        self._left.discard(name)
+        return self._values[name] if name in self else None
+
+    def required(self, name: str) -> Any:
+        """The field's value as stored. Raises BadRow where the row lacks it."""
+        self._left.discard(name)
+        if self._values.get(name) is None:
+            raise BadRow(f"no column '{self.their(name)}'")
+        return self._values[name]
+
+    def one(self, names: Iterable[str]) -> tuple[str, Any]:
+        """The name and value of the first of these that is there. Raises BadRow where a second one says otherwise."""
+        present = [name for name in names if name in self]
+        values = [self.take(name) for name in present]
+        for name, value in zip(present[1:], values[1:], strict=True):
+            if value != values[0]:
+                raise BadRow(f"'{self.their(present[0])}' and '{self.their(name)}' differ")
+        return (present[0], values[0]) if present else ("", None)
+
+    def finish(self, known: Iterable[str] | None = None) -> None:
+        """Raise BadRow for a field that is left over and has a meaning; for any that is not `known`, where given."""
+        for name, value in self._values.items():
+            if name not in self._left:
+                continue
+            if name in MEANINGFUL and (value is not False or "mask" in name):
+                raise BadRow(f"the field '{self.their(name)}' would be lost: {MEANINGFUL[name]}")
+            if known is not None and name not in MEANINGFUL:
+                raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | tuple | dict) and len(value) == 0)
+
+
+def text(value: Any, what: str) -> str:
+    """A string, or OpenAI's content parts of type text joined. Raises BadRow for all else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        return "".join(_part(part, what) for part in value)
+    raise BadRow(f"{what} is not text")
+
+
+def _part(part: Any, what: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise BadRow(f"{what} is not text")
+    kind = part.get("type", "text")
+    words = part.get("text")
+    if kind not in ("text", "input_text", "output_text") or not isinstance(words, str):
+        raise BadRow(f"{what} has a part of type '{shown(kind)}', which is not text")
+    others = Fields({name: value for name, value in part.items() if name not in ("type", "text")})
+    others.finish()
+    return words
+
+
+def items(value: Any, what: str) -> list[Any]:
+    """A list, also one that is stored as JSON text. Raises BadRow for all else."""
+    if isinstance(value, str):
+        value = parse(value, what)
+    if isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, list):
+        raise BadRow(f"{what} is no list")
+    return value
+
+
+def parse(value: str, what: str) -> Any:
+    """JSON that is stored as text. Raises BadRow."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadRow(f"{what} is not JSON") from None
+
+
+def weight(fields: Fields) -> float | None:
+    """The product of the fields that weigh a turn's or a row's loss; None where it has none of them.
+
+    `weight` is a number from 0 to LARGEST_WEIGHT; the others are true or false (or 1 or 0).
+    Raises BadRow by the field's name.
+    """
+    factors = []
+    for name in WEIGHTS:
+        value = fields.take(name)
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "weight":
+            if not number or not 0 <= value <= LARGEST_WEIGHT:
+                raise BadRow(f"the field '{fields.their(name)}' must be a number from 0 to {LARGEST_WEIGHT:g}")
+        elif not isinstance(value, bool) and not (number and value in (0, 1)):
+            raise BadRow(f"the field '{fields.their(name)}' must be true or false")
+        factors.append(float(value))
+    return math.prod(factors) if factors else None
+
+
+def refuse_bad_answer(fields: Fields) -> None:
+    """Raise BadRow where KTO's label says that the answer is a bad one."""
+    for name in VERDICTS:
+        value = fields.take(name)
+        said = value.strip().lower() if isinstance(value, str) else value
+        if said == "false" or (isinstance(said, int | float) and said == 0):
+            raise BadRow(f"the field '{fields.their(name)}' is false: the answer is marked as a bad one")
