@@ -181,9 +181,9 @@ def conversation(row: Mapping[str, Any], layout: Layout) -> Conversation:
     """A row's conversation. Raises BadRow: every field of a meaning is used, or refuses the row by its name."""
     fields = Fields(renamed(row, layout.columns), layout.columns)
     found = _conversation(fields, layout.format.read)
+    fields.finish()
     if not layout.chosen:
         _refuse_rivals(fields, found.messages, layout.format.columns)
-    fields.finish()
     return _encodable(found)
 
 

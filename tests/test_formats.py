@@ -1,0 +1,429 @@
+"""Rows as conversations: every field that has a meaning is used, or refuses its row by name."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT
+from test_sources import conversations, write_lines
+
+from sftmix_jax.data import formats, sources, stored
+from sftmix_jax.data.messages import BadRow, Conversation
+from sftmix_jax.data.sources import Source
+from sftmix_jax.errors import UserError
+
+ASK, SAY = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}
+DOCS = (ROOT / "docs" / "data_formats.md").read_text()
+
+
+def read(tmp_path, *rows, **settings) -> list[Conversation | BadRow]:
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    return [found for _, found in sources.read_conversations(Source(path, **settings))]
+
+
+def one(tmp_path, row, **settings) -> Conversation:
+    (found,) = read(tmp_path, row, **settings)
+    assert not isinstance(found, BadRow), found
+    return found
+
+
+def refused(tmp_path, row, **settings) -> str:
+    (found,) = read(tmp_path, row, **settings)
+    assert isinstance(found, BadRow), found
+    return str(found)
+
+
+def said(conversation: Conversation) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in conversation.messages]
+
+
+def weights(conversation: Conversation) -> list[float]:
+    return [message.weight for message in conversation.messages if message.role == "assistant"]
+
+
+# --- what is trained on ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "weight"),
+    [
+        ({"weight": 0}, 0), ({"weight": 1}, 1), ({"weight": 0.3}, 0.3), ({"weight": 2}, 2), ({"loss": False}, 0),
+        ({"loss": True}, 1), ({"train": False}, 0), ({"training": False}, 0), ({"training": True}, 1),
+        ({"trainable": 0}, 0), ({"weight": 0.5, "train": True}, 0.5), ({"weight": 1, "loss": False}, 0),
+        ({"weight": None}, 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_a_turn_says_how_much_it_is_trained_on(tmp_path, column, fields, weight):
+    found = one(tmp_path, {column: [ASK, SAY | fields, ASK, SAY]})
+    assert weights(found) == [weight, 1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weight": -0.5}, {"weight": "0"}, {"weight": True}, {"weight": float("nan")}, {"weight": float("inf")},
+        {"weight": 1e30}, {"loss": "false"}, {"loss": 1.7}, {"train": 2}, {"training": []} | {"training": [1]},
+        {"loss_mask": 0}, {"mask": False}, {"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}]},
+        {"loss_scale": 0.5}, {"prefix": True}, {"images": ["a.png"]}, {"refusal": "I will not."},
+        {"reasoning_details": [{"text": "t"}]},
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_used_refuses_the_row_by_its_name(tmp_path, fields):
+    (name,) = fields
+    assert f"'{name}'" in refused(tmp_path, {"messages": [ASK, SAY | fields]})
+    assert f"'{name}'" in refused(tmp_path, {"prompt": "p", "response": "r", **fields})
+
+
+def test_weights_beside_a_prompt_weigh_its_answer(tmp_path):
+    found = one(tmp_path, {"query": "q", "response": "r", "weight": 0.25})
+    assert weights(found) == [0.25]
+    found = one(tmp_path, {"messages": [ASK, SAY | {"weight": 0.5}, ASK, SAY], "weight": 0.5})
+    assert weights(found) == [0.25, 0.5]
+    assert one(tmp_path, {"text": "t", "weight": 0.5}).messages[0].weight == 0.5
+
+
+def test_a_row_whose_answers_all_have_weight_0_has_nothing_to_train_on(tmp_path):
+    assert "nothing to train on" in refused(tmp_path, {"messages": [ASK, SAY | {"weight": 0}]})
+    assert "nothing to train on" in refused(tmp_path, {"instruction": "i", "output": "o", "train": False})
+    assert "nothing to train on" in refused(tmp_path, {"text": "t", "loss": False})
+
+
+def test_only_answers_can_be_trained_on(tmp_path):
+    unweighted = [{"from": "human", "value": "q", "weight": 0}, {"from": "gpt", "value": "a", "weight": 1}]
+    assert weights(one(tmp_path, {"conversations": unweighted})) == [1]
+    for fields in ({"weight": 1}, {"loss": True}, {"train": True}):
+        assert "a 'user' turn that is to be trained on" in refused(tmp_path, {"messages": [ASK | fields, SAY]})
+
+
+@pytest.mark.parametrize("row", [{"prompt": "p", "completion": "c"}, {"messages": [ASK, SAY]}])
+@pytest.mark.parametrize("name", ["label", "kto_tag", "desirable"])
+def test_answers_marked_as_bad_are_refused_and_others_are_not(tmp_path, row, name):
+    for bad in (False, 0, "false"):
+        assert f"'{name}' is false" in refused(tmp_path, row | {name: bad})
+    for good in (True, 1, "sports", None):
+        assert weights(one(tmp_path, row | {name: good})) == [1]
+
+
+def test_a_text_classifier_s_classes_are_no_verdicts(tmp_path):
+    assert said(one(tmp_path, {"text": "t", "label": 0})) == [("text", "t")]
+    assert "'label' is false" in refused(tmp_path, {"text": "t", "label": False})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+        {"prompt": "p", "chosen": "c", "rejected": "r", "messages": [ASK, SAY]},
+        {"query": "q", "response": "r", "rejected_response": "x"},
+    ],
+)  # fmt: skip
+def test_preference_rows_are_named_as_such(tmp_path, row):
+    try:
+        reason = refused(tmp_path, row)
+    except UserError as error:
+        reason = str(error)
+    assert "preference row" in reason and ("'chosen'" in reason or "'rejected_response'" in reason)
+
+
+def test_the_chosen_answer_of_a_preference_row_can_be_mapped(tmp_path):
+    columns = {"completion": "chosen", "rejected": ""}
+    found = one(tmp_path, {"prompt": "p", "chosen": "c", "rejected": "r"}, columns=columns)
+    assert said(found) == [("user", "p"), ("assistant", "c")]
+
+
+# --- tools ----------------------------------------------------------------------------------------
+
+CALL = {"type": "function", "function": {"name": "w", "arguments": {"city": "Ulm"}}}
+TOOL = {"type": "function", "function": {"name": "w", "description": "the weather"}}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "w", "arguments": '{"city": "Ulm"}'}}]},
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "w", "arguments": {"city": "Ulm"}}]},
+        {"role": "assistant", "content": None, "tool_calls": json.dumps([CALL])},
+        {"role": "assistant", "content": None, "function_call": {"name": "w", "arguments": '{"city": "Ulm"}'}},
+        {"from": "function_call", "value": '{"name": "w", "arguments": {"city": "Ulm"}}'},
+        {"from": "function_call", "value": '[{"name": "w", "arguments": "{\\"city\\": \\"Ulm\\"}"}]'},
+        {"role": "tool_call", "content": '{"name": "w", "arguments": {"city": "Ulm"}}'},
+    ],
+)
+def test_the_model_s_calls_are_its_own_turns_in_the_form_that_templates_take(tmp_path, turn):
+    rest = [{"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "w"}, SAY]
+    found = one(tmp_path, {"messages": [ASK, turn, *rest]})
+    assert said(found) == [("user", "ask"), ("assistant", ""), ("tool", "sunny"), ("assistant", "say")]
+    assert found.messages[1].fields == {"tool_calls": [CALL]} and weights(found) == [1, 1]
+    assert found.messages[2].fields == {"tool_call_id": "c1", "name": "w"}
+
+
+@pytest.mark.parametrize("value", [[TOOL], [TOOL["function"]], json.dumps([TOOL["function"]]), [json.dumps(TOOL)]])
+@pytest.mark.parametrize("name", ["tools", "functions"])
+def test_tools_reach_the_conversation(tmp_path, name, value):
+    assert one(tmp_path, {"messages": [ASK, SAY], name: value}).tools == [TOOL]
+
+
+def test_calls_without_arguments_have_an_empty_object(tmp_path):
+    for arguments in ("", None, {}, "{}"):
+        turn = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "w", "arguments": arguments}}]}
+        (call,) = one(tmp_path, {"messages": [ASK, turn]}).messages[1].fields["tool_calls"]
+        assert call == {"id": "1", "type": "function", "function": {"name": "w", "arguments": {}}}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [ASK, SAY], "tools": "a weather service"}, "'tools' is not JSON"),
+        ({"messages": [ASK, SAY], "tools": [{"description": "d"}]}, "'tools' holds a tool without a name"),
+        ({"messages": [ASK, SAY], "tools": [TOOL], "functions": [{"name": "v"}]}, "'tools' and 'functions' differ"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"function": {"name": ""}}]}]}, "tool_calls holds a call without a"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": "x="}]}]}, "arguments is not JSON"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": [1]}]}]}, "arguments are no object"),
+        ({"messages": [ASK | {"tool_calls": [CALL]}, SAY]}, "tool_calls in a turn of the role 'user'"),
+        ({"conversations": [ASK, {"from": "function_call", "value": "w()"}]}, "the turn of a call is not JSON"),
+        ({"text": "t", "tools": [TOOL]}, "'tools' would be lost"),
+    ],
+)
+def test_unreadable_tools_and_calls_are_named(tmp_path, row, reason):
+    assert reason in refused(tmp_path, row)
+
+
+# --- beside the turns -----------------------------------------------------------------------------
+
+ROWS = {
+    "alpaca": {"instruction": "q", "output": "a"}, "query": {"query": "q", "response": "a"},
+    "orca": {"question": "q", "response": "a"}, "sharegpt": {"conversations": [
+        {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_system_and_history_are_part_of_the_conversation(tmp_path, row):
+    whole = [("system", "s"), ("user", "q0"), ("assistant", "a0"), ("user", "q"), ("assistant", "a")]
+    for name in ("system", "system_prompt"):
+        found = one(tmp_path, row | {name: "s", "history": [["q0", "a0"]]})
+        assert said(found) == whole and weights(found) == [1, 1]
+    turns = [{"role": "user", "content": "q0"}, {"from": "gpt", "value": "a0"}]
+    assert said(one(tmp_path, row | {"history": turns})) == whole[1:]
+    for nothing in ({"system": "", "history": []}, {"system": None, "history": None}, {"system": "  "}):
+        assert said(one(tmp_path, row | nothing)) == whole[3:]
+    for history in ("before", [["q0"]], [["q0", None]], ["q0", "a0"], 7):
+        assert "'history'" in refused(tmp_path, row | {"history": history})
+    assert "'system'" in refused(tmp_path, row | {"system": ["s", 1]})
+
+
+def test_a_system_prompt_twice_is_one_and_two_are_refused(tmp_path):
+    turns = [{"role": "system", "content": "s"}, ASK, SAY]
+    assert said(one(tmp_path, {"messages": turns, "system": "s"}))[:2] == [("system", "s"), ("user", "ask")]
+    assert "'system' and the system turn differ" in refused(tmp_path, {"messages": turns, "system": "t"})
+    assert "differ" in refused(tmp_path, {"messages": [ASK, SAY], "system": "s", "system_prompt": "t"})
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "thought"])
+def test_reasoning_is_a_field_of_its_answer(tmp_path, name):
+    for row in ({"messages": [ASK, SAY | {name: "hm"}]}, {"question": "ask", "answer": "say", name: "hm"}):
+        found = one(tmp_path, row)
+        assert found.messages[1].content == "say" and found.messages[1].fields == {name: "hm"}
+    assert f"'{name}'" in refused(tmp_path, {"messages": [ASK, SAY], name: "of which turn?"})
+
+
+def test_text_parts_are_joined_and_others_refused(tmp_path):
+    parts = [{"type": "text", "text": "as"}, {"type": "text", "text": "k"}]
+    assert said(one(tmp_path, {"messages": [{"role": "user", "content": parts}, SAY]}))[0] == ("user", "ask")
+    picture = {"type": "image_url", "image_url": {"url": "u"}}
+    for part in (picture, {"type": "input_audio"}, {"type": "text", "text": None}, 7):
+        assert "content" in refused(tmp_path, {"messages": [{"role": "user", "content": [parts[0], part]}, SAY]})
+    assert "'image_url'" in refused(tmp_path, {"messages": [{"role": "user", "content": [picture]}, SAY]})
+
+
+def test_roles_in_any_letter_case_and_by_newer_names(tmp_path):
+    turns = [{"role": "Developer", "content": "d"}, {"from": "Human", "value": "q"}, {"from": "GPT", "value": "a"}]
+    assert said(one(tmp_path, {"conversations": turns})) == [("system", "d"), ("user", "q"), ("assistant", "a")]
+    turns = [{"from": "USER", "value": "q"}, {"role": "Assistant", "content": "a"}]
+    assert said(one(tmp_path, {"messages": turns})) == [("user", "q"), ("assistant", "a")]
+    assert "differ" in refused(tmp_path, {"messages": [ASK | {"from": "gpt"}, SAY]})
+
+
+@pytest.mark.parametrize("content", [3, 0, True, {"text": "t"}, 1.5])
+def test_what_is_no_text_is_never_made_one(tmp_path, content):
+    assert "not text" in refused(tmp_path, {"messages": [{"role": "user", "content": content}, SAY]})
+    assert "'response'" in refused(tmp_path, {"prompt": "p", "response": content})
+    assert "'input'" in refused(tmp_path, {"instruction": "i", "input": content, "output": "o"})
+
+
+def test_conversational_prompts_are_not_trained_on(tmp_path):
+    row = {"prompt": [ASK, SAY, ASK], "completion": [SAY | {"content": "end"}]}
+    found = one(tmp_path, row)
+    assert said(found)[2:] == [("user", "ask"), ("assistant", "end")] and weights(found) == [0, 1]
+    assert weights(one(tmp_path, row | {"completion": "end"})) == [0, 1]
+    assert said(one(tmp_path, {"prompt": "p", "completion": [SAY]})) == [("user", "p"), ("assistant", "say")]
+
+
+def test_alpaca_joins_what_is_there(tmp_path):
+    for instruction, extra, prompt in [("", "x", "x"), (" \n", "x", "x"), ("i", "", "i"), ("i", None, "i")]:
+        found = one(tmp_path, {"instruction": instruction, "input": extra, "output": "o"})
+        assert found.messages[0].content == prompt
+    assert "neither" in refused(tmp_path, {"instruction": "", "input": "", "output": "o"})
+    dolly = {"instruction": "i", "context": "c", "response": "r", "category": "open_qa"}
+    assert one(tmp_path, dolly).messages[0].content == "i\n\nc"
+    assert "'context'" in refused(tmp_path, {"question": "q", "context": "c", "answer": "a"})
+    found = one(tmp_path, {"question": "q", "context": "c", "answer": "a"}, columns={"input": "context"})
+    assert found.messages[0].content == "q\n\nc"
+
+
+def test_notes_change_nothing(tmp_path):
+    notes = {"id": 3, "source": "s", "score": 0.5, "tags": ["a"], "split": "train", "language": "en", "text": "rendered",
+             "prompt": "ask", "prompt_id": "7", "answer": "42", "images": [], "tools": None, "label": None}  # fmt: skip
+    turn = {"id": 1, "timestamp": 2.5, "model": "m", "markdown": None}
+    plain = one(tmp_path, {"messages": [ASK, SAY]})
+    assert one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes) == plain
+
+
+def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
+    row = {"messages": [ASK, SAY]}
+    assert "'completion' stands beside messages" in refused(tmp_path, row | {"completion": "other"})
+    assert said(one(tmp_path, row | {"completion": "say", "response": 4}))[1] == ("assistant", "say")
+    assert said(one(tmp_path, row | {"conversations": [ASK, SAY]}))[1] == ("assistant", "say")
+    assert "'conversations'" in refused(tmp_path, row | {"conversations": [ASK, SAY | {"content": "no"}]})
+    assert one(tmp_path, row | {"completion": "other"}, format="messages") == one(tmp_path, row)
+
+
+def test_half_a_character_is_refused_wherever_it_stands(tmp_path):
+    half = "\ud83d"
+    call = {"role": "assistant", "tool_calls": [{"name": "w", "arguments": {"a": half}}]}
+    for row in (
+        {"prompt": half, "response": "r"}, {"text": half}, {"messages": [ASK, call]},
+        {"messages": [ASK, SAY], "tools": [{"name": "w", "description": half}]},
+        {"messages": [ASK, SAY | {"reasoning_content": half}]},
+    ):  # fmt: skip
+        assert "surrogate" in refused(tmp_path, row)
+    assert said(one(tmp_path, {"prompt": "\U0001f600", "response": "r"}))[0] == ("user", "\U0001f600")
+    assert refused(tmp_path, {"messages": [{"role": half, "content": "c"}, SAY]}).encode()
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def test_mapped_columns_decide_the_format(tmp_path):
+    row = {"messages": [ASK, SAY], "problem": "p", "solution": "s", "hints": "h"}
+    found = one(tmp_path, row, columns={"question": "problem", "answer": "solution", "system": "hints"})
+    assert said(found) == [("system", "h"), ("user", "p"), ("assistant", "s")]
+    assert said(one(tmp_path, row, columns={"system": "hints"}))[:2] == [("system", "h"), ("user", "ask")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"qestion": "a", "answer": "b"}, r"no format has a column 'qestion'; did you mean 'question'\?"),
+        ({"sytem": "a"}, r"did you mean 'system'\?"),
+        ({"prompt": "a", "response": "a"}, "'a' of the file is mapped to more than one column"),
+        ({"prompt": "a"}, r"rows\.jsonl:1: the columns prompt make no format: map completion or response too"),
+        ({"prompt": "a", "answer": "b"}, "the columns answer, prompt make no format: no format has them all"),
+    ],
+)
+def test_columns_that_make_no_format_are_explained(tmp_path, columns, reason):
+    with pytest.raises(UserError, match=reason):
+        read(tmp_path, {"a": "x", "b": "y"}, columns=columns)
+
+
+def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):
+    rows, columns = [{"body": "q", "reply": "a"}] * 2, {"prompt": "boddy", "response": "reply"}
+    source = Source(write_lines(tmp_path / "rows.jsonl", rows), columns=columns)
+    found = sources.read_conversations(source)
+    assert str(next(found)[1]) == str(next(found)[1]) == "no column 'boddy'"
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: no row has the column 'boddy'.*did you mean 'body'"):
+        next(found)
+    with pytest.raises(UserError, match=r"no row has the column 'sys'"):
+        read(tmp_path, *rows, columns={"prompt": "body", "response": "reply", "system": "sys"})
+    found = read(tmp_path, {"body": "q", "reply": "a"}, {"body": "q"}, columns={"prompt": "body", "response": "reply"})
+    assert str(found[1]) == "no column 'reply'"
+
+
+def test_the_format_is_that_of_the_first_row_which_has_one(tmp_path):
+    pair = {"prompt": "p", "response": "r"}
+    found = read(tmp_path, {"note": "a header"}, pair, {"messages": [ASK, SAY]}, {"prompt": "p"})
+    assert [str(row) if isinstance(row, BadRow) else said(row)[0] for row in found] == [
+        "no column 'prompt'", ("user", "p"), "no column 'prompt'", "no column 'response'",
+    ]  # fmt: skip
+    found = read(tmp_path, {"messages": None, **pair}, {"messages": [ASK, SAY], **dict.fromkeys(pair)})
+    assert said(found[0])[0] == ("user", "p") and str(found[1]) == "no column 'prompt'"
+
+
+# --- convert --------------------------------------------------------------------------------------
+
+
+def converted(tmp_path, body: str, row=None) -> list[Conversation | BadRow]:
+    (tmp_path / "mine.py").write_text(f"def turns(row):\n    {body}\n")
+    return read(tmp_path, row or {"q": "q"}, convert=f"{tmp_path / 'mine.py'}:turns")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return [{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': 'a', 'weight': 0.5}]",
+        "yield {'from': 'human', 'value': 'q'}; yield {'role': 'assistant', 'content': 'a', 'weight': 0.5}",
+        "return {'messages': [('user', 'q')] and [{'role': 'user', 'content': 'q'},"
+        " {'role': 'assistant', 'content': 'a'}], 'weight': 0.5}",
+    ],
+)
+def test_convert_returns_turns_or_a_row(tmp_path, body):
+    (found,) = converted(tmp_path, body)
+    assert said(found) == [("user", "q"), ("assistant", "a")] and weights(found) == [0.5]
+
+
+def test_convert_gives_tools_and_calls(tmp_path):
+    body = f"return {{'messages': {[ASK, {'role': 'assistant', 'tool_calls': [CALL]}]}, 'tools': {[TOOL]}}}"
+    (found,) = converted(tmp_path, body)
+    assert found.tools == [TOOL] and found.messages[1].fields == {"tool_calls": [CALL]}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return row['x']", "convert raised KeyError: 'x'"),
+        ("yield {}['x']", "convert raised KeyError: 'x'"),
+        ("raise ValueError('no luck')", "convert raised ValueError: no luck"),
+        ("return None", "convert returned a NoneType"),
+        ("return 'text'", "convert returned a str"),
+        ("return 3", "convert returned a int"),
+        ("return ['q', 'a']", "a turn must be an object, this is a str"),
+        ("return []", "no answer"),
+        (f"return [{ASK}, {SAY | {'wieght': 0}}]", "unknown field 'wieght'; did you mean 'weight'?"),
+        (f"return {{'messages': [{ASK}, {SAY}], 'tolls': []and 0 or [1]}}", "unknown field 'tolls'"),
+        (f"return {{'turns': [{ASK}, {SAY}]}}", "no column 'messages'"),
+        (f"return [{ASK}, {SAY | {'role': 'narrator'}}]", "unknown role 'narrator'"),
+    ],
+)
+def test_what_convert_does_wrong_makes_a_bad_row(tmp_path, body, reason):
+    (found,) = converted(tmp_path, body)
+    assert isinstance(found, BadRow) and reason in str(found)
+
+
+def test_a_convert_file_that_fails_is_named(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"q": "q"}])
+    for text, reason in [("def turns(:\n", r"mine\.py:1: convert: not Python"), ("1 / 0\n", "ZeroDivisionError"),
+                         ("def turnz(row): ...\n", "has no function turns; did you mean 'turnz'")]:  # fmt: skip
+        (tmp_path / "mine.py").write_text(text)
+        with pytest.raises(UserError, match=reason):
+            conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns"))
+    with pytest.raises(UserError, match="convert reads the rows itself"):
+        conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns", columns={"prompt": "q"}))
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_documented_rows_are_read_in_the_format_that_is_named(tmp_path):
+    examples = re.findall(r"^(\w+)[^\n]*\n```json\n(.*?)\n```", DOCS, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in examples] == list(formats.FORMATS)
+    for name, text in examples:
+        row = json.loads(text)
+        found = formats.layout("auto", {}, row)
+        assert found is not None and found.format is formats.FORMATS[name]
+        assert one(tmp_path, row).messages
+
+
+def test_every_name_of_a_meaning_is_documented():
+    assert {name for name in stored.MEANINGFUL if f"`{name}`" not in DOCS} == set()
