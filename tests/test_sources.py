@@ -1,13 +1,15 @@
 """Rows in every supported format and container, and what is said of those that cannot be read."""
 
+import dataclasses
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from sftmix_jax.data import sources
-from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.messages import BadRow, LeftOut, Message
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 
@@ -119,12 +121,64 @@ def test_columns_are_mapped_and_functions_are_called(tmp_path):
         ("a.parquet", b"nonsense", "not a readable Parquet"),
         ("a.txt", b"hello", "cannot read '.txt'"),
         ("a.jsonl", b'{"foo": "q", "bar": "a"}\n', "no known format"),
+        ("a.jsonl", b'{"text": "t"}\n{"text": "a", "text": "b"}\n', r"a\.jsonl:2: .*'text' stands twice"),
+        ("a.jsonl", b'{"text": "t"}\n' + b"[" * 100_000, r"a\.jsonl:2: JSON is nested too deeply"),
+        ("a.jsonl", b'{"text": "t"}\n{"n": ' + b"9" * 5000 + b"}", r"a\.jsonl:2: JSON that cannot be used"),
+        ("a.json", b'[{"text": "t"},\n {"n": 1, "n": 2}]', r"a\.json: .*'n' stands twice"),
+        ("a.json", b"", r"a\.json: malformed JSON"),
+        ("a.json", b"[" * 100_000, r"a\.json: JSON is nested too deeply"),
+        ("a.json", b'[{"text": "t"}, 3]', r"a\.json\[1\]: a row must be a JSON object"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "t"}\n' * 9000)[:-9], r"a\.jsonl\.gz:\d+: the file cannot be read"),
+        ("a.jsonl.gz", b'{"text": "t"}\n', r"a\.jsonl\.gz:1: the file cannot be read.*gzip"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "t"}\n' * 9)[:12] + b"\xff" * 30, r"a\.jsonl\.gz:1: the file cannot"),
+        ("a.json.gz", gzip.compress(b"[]" * 99)[:-4], r"a\.json\.gz:1: the file cannot be read"),
+        ("a.array_record", b"nonsense" * 9, r"a\.array_record: not a readable ArrayRecord"),
+        ("a.jsonl.zst", b"nonsense", "cannot read '.zst'"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         conversations(Source(str(tmp_path / name)))
+
+
+def test_a_cut_parquet_file_is_named(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([{"text": f"t{i}"} for i in range(4000)]), file, row_group_size=1000)
+    whole = file.read_bytes()
+    for damaged in (whole[:-5], whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"a\.parquet: not a readable Parquet file from row \d+ on"):
+            conversations(Source(str(file)))
+
+
+def test_null_members_of_parquet_structs_are_absent(tmp_path):
+    """A column's structs share their members: a turn's call would get every argument of every other call."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def row(arguments):
+        call = {"function": {"name": "w", "arguments": arguments}}
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        return {"messages": turns, "note": None}
+
+    pq.write_table(pa.Table.from_pylist([row({"a": 1}), row({"b": [2]})]), tmp_path / "a.parquet")
+    source = Source(str(tmp_path / "a.parquet"))
+    calls = [messages[1].fields["tool_calls"][0]["function"]["arguments"] for messages in conversations(source)]
+    assert calls == [{"a": 1}, {"b": [2]}]
+    assert "note" in next(sources.read_rows(source)).value  # a column that is null is there, and can be asked for
+
+
+def test_byte_order_marks_blank_lines_and_suffixes_in_capitals_are_read(tmp_path):
+    (tmp_path / "A.JSONL").write_bytes(b'\xef\xbb\xbf{"prompt": "q", "response": "a"}\r\n\r\n')
+    assert conversations(Source(str(tmp_path / "A.JSONL"))) == [PAIR]
+    with pytest.raises(UserError, match="is a folder: name its files"):
+        conversations(Source(str(tmp_path)))
+    (tmp_path / "folder.jsonl").mkdir()
+    assert conversations(Source(str(tmp_path / "*.[Jj]*"))) == [PAIR]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +211,73 @@ def test_the_fingerprint_follows_the_contents_and_the_reading(tmp_path):
     assert sources.fingerprint(Source(path, bad_rows="skip")) != first
     write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "b"}])
     assert sources.fingerprint(Source(path)) != first
+
+
+TURNS = "def turns(row):\n    from helper import ask\n    return ask(row)\ndef others(row): return turns(row)\n"
+HELPER = (
+    "from deeper.inner import SAY\n"
+    "def ask(row): return [{'role': 'user', 'content': row['q']}, {'role': 'assistant', 'content': SAY}]\n"
+)
+
+
+def own_function(folder, say: str) -> Source:
+    (folder / "deeper").mkdir(parents=True)
+    path = write_lines(folder / "rows.jsonl", [{"q": "q"}])
+    (folder / "mine.py").write_text(TURNS)
+    (folder / "helper.py").write_text(HELPER)
+    (folder / "deeper" / "inner.py").write_text(f"SAY = {say!r}\n")
+    return Source(path, convert=f"{folder / 'mine.py'}:turns")
+
+
+@pytest.fixture
+def own_imports():
+    """Modules and folders that a test's own functions import are forgotten behind it."""
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.partition(".")[0] in ("helper", "deeper", "mine"):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+def test_a_function_is_identified_by_its_name_and_all_files_beside_it_that_it_imports(tmp_path, own_imports):
+    source = own_function(tmp_path / "a", "a")
+    assert conversations(source) == [PAIR]
+    first = sources.fingerprint(source)
+    assert sources.fingerprint(own_function(tmp_path / "b", "a")) == first  # wherever they stand
+    others = dataclasses.replace(source, convert=source.convert.replace(":turns", ":others"))
+    assert sources.fingerprint(others) != first
+    (tmp_path / "a" / "unused.py").write_text("x = 1\n")
+    assert sources.fingerprint(source) == first
+    for file in ("mine.py", "helper.py", "deeper/inner.py"):
+        whole = (tmp_path / "a" / file).read_text()
+        (tmp_path / "a" / file).write_text(whole + "\n")
+        assert sources.fingerprint(source) != first, file
+        (tmp_path / "a" / file).write_text(whole)
+    assert sources.fingerprint(source) == first
+
+
+def test_two_folders_modules_of_one_name_are_not_mistaken(tmp_path, own_imports):
+    assert conversations(own_function(tmp_path / "a", "a")) == [PAIR]
+    with pytest.raises(UserError, match=r"imports '(helper|deeper)' from beside it, but another module of that name"):
+        conversations(own_function(tmp_path / "b", "b"))
+
+
+def test_a_tagger_s_function_is_part_of_the_identity_and_its_faults_make_bad_rows(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"prompt": "q", "response": "a", "t": 3}])
+    (tmp_path / "tags.py").write_text(
+        "def words(row): return 'code, math'\ndef fails(row): return row['x']\ndef none(row): return None\n"
+        "def number(row): return [3]\n"
+    )
+    by = {name: Source(path, without="code", tagger=f"{tmp_path / 'tags.py'}:{name}") for name in
+          ("words", "fails", "none", "number")}  # fmt: skip
+    assert len({sources.fingerprint(source) for source in by.values()}) == 4
+    found = {name: conversations(source)[0] for name, source in by.items()}
+    assert str(found["words"]) == "tagged code" and isinstance(found["words"], LeftOut)
+    assert str(found["fails"]) == "tagger raised KeyError: 'x'" and not isinstance(found["fails"], LeftOut)
+    assert found["none"] == PAIR and str(found["number"]) == "the tagger gives tags that are no text"
+    for column, reason in (("t", "column 't' gives tags that are no text"), ("u", "no tags in column 'u'")):
+        assert str(conversations(Source(path, without="code", tagger=f"column:{column}"))[0]) == reason
 
 
 def test_shared_files_are_read_whole(shared):
