@@ -13,7 +13,7 @@ import math
 import sys
 from collections import Counter
 
-from sftmix_jax.data.messages import BadRow, Conversation
+from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.readers import files
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
@@ -23,26 +23,16 @@ def load(path: str) -> list[Question]:
     questions = []
     for file in files(path):
         domain, left_out = file.name.partition(".")[0], Counter[str]()
-        for i, (_where, found) in enumerate(read_conversations(Source(str(file)))):
-            reason = str(found) if isinstance(found, BadRow) else _not_measured(found)
-            if isinstance(found, BadRow) or reason:
-                left_out[reason] += 1
+        for i, (_where, messages) in enumerate(read_conversations(Source(str(file)))):
+            if isinstance(messages, BadRow):
+                left_out[str(messages)] += 1
                 continue
-            messages = found.messages
             asked = "\n\n".join(message.content for message in messages if message.role == "user")
             measured = tuple((message.role, message.content) for message in messages)
             questions.append(Question(f"perplexity/{domain}/{i}", (asked,), {}, measured=measured, group=domain))
         for reason, count in left_out.items():
             print(f"perplexity: {file.name}: {count} rows left out: {reason}", file=sys.stderr)
     return questions
-
-
-def _not_measured(conversation: Conversation) -> str:
-    """Why a conversation's likelihood cannot be measured: only roles and texts are passed on. Empty where it can."""
-    if conversation.tools or any(message.fields for message in conversation.messages):
-        return "tools, calls or reasoning, which are not measured"
-    weights = {message.weight for message in conversation.messages if message.role in ("assistant", "text")}
-    return "answers that training weighs differently" if weights != {1.0} else ""
 
 
 def score(question: Question, answers: Turns) -> Verdict:

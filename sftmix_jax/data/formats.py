@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sftmix_jax.data import stored, turns
+from sftmix_jax.data import stored, stored_turns
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.data.stored import Fields, shown
 from sftmix_jax.errors import UserError, did_you_mean
@@ -21,7 +21,7 @@ class Format(NamedTuple):
 
 
 def _turns(column: str) -> Callable[[Fields], list[Message]]:
-    return lambda fields: turns.messages(fields.required(column), f"'{fields.their(column)}'")
+    return lambda fields: stored_turns.messages(fields.required(column), f"'{fields.their(column)}'")
 
 
 def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
@@ -30,11 +30,11 @@ def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
     def read(fields: Fields) -> list[Message]:
         asked, said = fields.required(prompt), fields.required(answer)
         if _are_turns(asked):
-            messages = turns.messages(asked, f"'{fields.their(prompt)}'", weight=0.0)
+            messages = stored_turns.messages(asked, f"'{fields.their(prompt)}'", weight=0.0)
         else:
             messages = [Message("user", _with_input(fields, stored.text(asked, f"'{fields.their(prompt)}'")))]
         if _are_turns(said):
-            return [*messages, *turns.messages(said, f"'{fields.their(answer)}'")]
+            return [*messages, *stored_turns.messages(said, f"'{fields.their(answer)}'")]
         return [*messages, _answer(fields, answer, said)]
 
     return read
@@ -192,7 +192,7 @@ def converted(result: Any) -> Conversation:
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise BadRow(f"convert returned a {type(result).__name__}; it must return a list of turns, or a dict with one")
     fields = Fields(result if isinstance(result, Mapping) else {"messages": list(result)})
-    found = _conversation(fields, lambda fields: turns.messages(fields.required("messages"), "'messages'", strict=True))
+    found = _conversation(fields, lambda fields: stored_turns.messages(fields.required("messages"), "'messages'", strict=True))
     fields.finish(("messages", *stored.WEIGHTS, *stored.SYSTEM, *stored.TOOLS, "history"))
     return _encodable(found)
 
@@ -205,7 +205,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
         stored.refuse_bad_answer(fields)
         messages = _with_system(fields, _with_history(fields, messages))
         name, value = fields.one(stored.TOOLS)
-        tools = turns.tools(value, f"'{fields.their(name)}'") if name else []
+        tools = stored_turns.tools(value, f"'{fields.their(name)}'") if name else []
     _check_mask(fields)
     whole = stored.weight(fields)
     if whole is not None:
@@ -217,7 +217,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
 def _check_mask(fields: Fields) -> None:
     """Raise BadRow unless NeMo's `mask`, a role that is not trained on, names the user: nothing of theirs ever is."""
     mask = fields.take("mask")
-    if mask is not None and not (isinstance(mask, str) and turns.ROLES.get(mask.strip().lower()) == "user"):
+    if mask is not None and not (isinstance(mask, str) and stored_turns.ROLES.get(mask.strip().lower()) == "user"):
         raise BadRow(f"the field '{fields.their('mask')}' would be lost: {stored.MEANINGFUL['mask']}")
 
 
@@ -230,7 +230,7 @@ def _with_history(fields: Fields, messages: list[Message]) -> list[Message]:
     earlier = []
     for turn in stored.items(value, what):
         if isinstance(turn, Mapping):
-            earlier.append(turns.message(turn))
+            earlier.append(stored_turns.message(turn))
         elif isinstance(turn, list | tuple) and len(turn) == 2:
             earlier += [Message(role, stored.text(part, what)) for role, part in zip(_SIDES, turn, strict=True)]
         else:
