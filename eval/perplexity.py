@@ -4,8 +4,9 @@
 
   perplexity           e to the mean negative log-likelihood of a token
   perplexity, math     of this file's alone
-Tokens are those that training trains on, in the chat template: every assistant turn and its end. What the model has no
-room for is cut off, as in training. Smaller is better; only models with the same tokenizer can be compared.
+Tokens are those that training trains on: every assistant turn with its end, in the chat template; all of a document.
+What the model has no room for is cut off, as in training. Smaller is better; only
+models with the same tokenizer can be compared.
 """
 
 import json
@@ -23,12 +24,11 @@ def load(path: str) -> list[Question]:
     questions = []
     for file in files(path):
         domain, left_out = file.name.partition(".")[0], Counter[str]()
-        for i, (_where, messages) in enumerate(read_conversations(Source(str(file)))):
-            if isinstance(messages, BadRow):
-                left_out[str(messages)] += 1
+        for i, (_where, measured) in enumerate(read_conversations(Source(str(file)))):
+            if isinstance(measured, BadRow):
+                left_out[str(measured)] += 1
                 continue
-            asked = "\n\n".join(message.content for message in messages if message.role == "user")
-            measured = tuple((message.role, message.content) for message in messages)
+            asked = "\n\n".join(message.content for message in measured.messages if message.role == "user")
             questions.append(Question(f"perplexity/{domain}/{i}", (asked,), {}, measured=measured, group=domain))
         for reason, count in left_out.items():
             print(f"perplexity: {file.name}: {count} rows left out: {reason}", file=sys.stderr)

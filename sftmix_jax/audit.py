@@ -35,6 +35,7 @@ def main() -> int:
     data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)
     console = Console()
+    console.print(resolved.chat.description, highlight=False, markup=False)
     _domains(resolved, console)
     _stages(resolved, console)
     _overlaps(resolved, tasks, data, console)

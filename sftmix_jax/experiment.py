@@ -71,7 +71,9 @@ class Experiment:
     domains: dict[str, Source] = dataclasses.field(default_factory=dict, metadata=within(Table(Source, NAME)))
     stages: dict[str, Stage] = dataclasses.field(default_factory=dict, metadata=within(Table(Stage, NAME)))
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    template: str = setting("vicuna_v1.1", Text())  # a chat template of data/chat.py, or jinja: the tokenizer's own
+    # A built-in chat template (data/templates), jinja: the tokenizer's own, or FILE.jinja. By default the tokenizer's
+    # own if it has one, else vicuna_v1.1.
+    template: str = setting("", Text())
     seed: int = setting(0, Integer(at_least=0))
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)

@@ -24,7 +24,7 @@ from sftmix_jax.stages import Base, architecture, find_base
 class Opening:
     """What a command line can say about how to open a model."""
 
-    # by default the stage's own; for a model folder jinja if it has one, else vicuna_v1.1
+    # by default that of the stage; for a model folder its own if it has one, else vicuna_v1.1
     template: str = setting("", Text())
     dtype: str = setting("auto", of(ComputeConfig, "dtype"))
     slots: int = setting(32, Integer(at_least=1))  # prompts that are answered at the same time
@@ -62,13 +62,25 @@ def _depth(record: dict[str, Any], records: dict[epath.Path, dict[str, Any]]) ->
 def open_stage(folder: epath.Path, opening: Opening) -> Model:
     """A finished stage, or the base of a workdir."""
     record = json.loads((folder / "stage.json").read_text())
-    template = opening.template or ("jinja" if record["template"].startswith("jinja:") else record["template"])
     tokenizer = str(folder / "tokenizer")
     if record["name"] == "base":
         base = find_base(record["init"], tokenizer, record["seed"])
     else:
         base = Base(record["id"], architecture(record), tokenizer, str(folder))
-    return _model(f"{record['name']} ({record['id']})", base, template, opening, folder, record["dtype"])
+    chat = Chat(opening.template, Tokenizer(base.tokenizer)) if opening.template else stage_chat(folder, record)
+    return _model(f"{record['name']} ({record['id']})", base, chat, opening, folder, record["dtype"])
+
+
+def stage_chat(folder: epath.Path, record: dict[str, Any]) -> Chat:
+    """The chat template that a stage was trained with, from the tokenizer in its folder. Raises UserError."""
+    tokenizer = Tokenizer(str(folder / "tokenizer"))
+    chat = Chat(record["template"].partition(":")[0], tokenizer, tokenizer.chat_template)
+    if chat.fingerprint != record["template"]:
+        raise UserError(
+            f"{folder}/tokenizer: its chat template is {chat.fingerprint}, the stage was trained with "
+            f"{record['template']}; run the training command again, which writes it anew"
+        )
+    return chat
 
 
 def open_model(init: str, opening: Opening, out: epath.Path | None = None) -> Model:
@@ -77,19 +89,17 @@ def open_model(init: str, opening: Opening, out: epath.Path | None = None) -> Mo
     if (path / "stage.json").exists():
         return open_stage(path, opening)
     base = find_base("tiny" if init == "tiny" else f"hf:{init}", "", 0)
-    tokenizer = Tokenizer(base.tokenizer)
-    template = opening.template or ("jinja" if tokenizer.chat_template else "vicuna_v1.1")
+    chat = Chat(opening.template, Tokenizer(base.tokenizer))
     folder = out or epath.Path("runs") / f"{path.name}-{base.fingerprint[:12]}"
-    return _model(path.name, base, template, opening, folder, "auto")
+    return _model(path.name, base, chat, opening, folder, "auto")
 
 
-def _model(name: str, base: Base, template: str, opening: Opening, folder: epath.Path, dtype: str) -> Model:
+def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Path, dtype: str) -> Model:
     wanted = opening.dtype if opening.dtype != "auto" else dtype
     compute = ComputeConfig(wanted, "none", "plain").resolved(base.config, jax.default_backend())
-    tokenizer = Tokenizer(base.tokenizer)
+    tokenizer = chat.tokenizer
     if tokenizer.size > base.config.vocab_size:
         raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
-    chat = Chat(template, tokenizer)
     stop_ids, stop_strings = chat.stops()
     mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(

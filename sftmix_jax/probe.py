@@ -55,7 +55,7 @@ def probe(
     if not 1 <= layer <= layers:
         raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
     settings = {"layer": layer, "queries": queries, "batches": batches, "domains": config.domains}
-    settings = identity.plain(settings | {"seed": config.seed, "template": config.template})
+    settings = identity.plain(settings | {"seed": config.seed, "template": resolved.chat.fingerprint})
     abstract = on_one_device(resolved.base.config)
     mesh = experiment.make_mesh(config, resolved.base.config)
     sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, mesh)

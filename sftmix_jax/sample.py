@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def main() -> int:
         model = open_stage(stage_folders(epath.Path(options.workdir), options.stage)[-1], opening)
     else:
         raise UserError("name what to ask: --workdir DIR [--stage NAME] or --model DIR_OR_HUB_ID")
+    if not options.raw:
+        print(model.chat.description, file=sys.stderr)
     if options.score:
         _score(model, options)
     elif options.prompt is not None or options.prompts:
@@ -70,8 +73,7 @@ def _score(model: Model, options: argparse.Namespace) -> None:
     rows = _read_rows(options.score, ("prompt", "completion"))
     pairs = []
     for where, row in rows:
-        prompt = _prompt_tokens(model, row["prompt"], options.raw)
-        pair = prompt, _completion_tokens(model, prompt, row["prompt"], row["completion"], options.raw)
+        pair = _pair_tokens(model, where, row["prompt"], row["completion"], options.raw)
         if sum(map(len, pair)) > model.sampler.config.max_length:
             raise UserError(f"{where}: {sum(map(len, pair))} tokens, the model holds {model.sampler.config.max_length}")
         pairs.append(pair)
@@ -84,22 +86,30 @@ def _score(model: Model, options: argparse.Namespace) -> None:
 
 
 def _prompt_tokens(model: Model, prompt: str, raw: bool) -> list[int]:
+    """Raises UserError for words that the chat template cannot hold."""
     if raw:
-        return model.chat.tokenizer.encode(model.chat.tokenizer.bos + prompt)
-    return model.chat.prompt([Message("user", prompt)])
+        return model.chat.tokenizer.encode_plain(prompt)
+    return _chat_tokens(model, [Message("user", prompt)])
 
 
-def _completion_tokens(model: Model, prompt_tokens: list[int], prompt: str, completion: str, raw: bool) -> list[int]:
-    """The completion's tokens as they stand behind the prompt, where the two do not melt into one token."""
+def _chat_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
+    try:
+        return model.chat.prompt(messages)
+    except BadRow as reason:
+        raise UserError(f"{messages[-1].content[:40]!r}: {reason}; --raw takes a prompt as it is") from None
+
+
+def _pair_tokens(model: Model, where: str, prompt: str, completion: str, raw: bool) -> tuple[list[int], list[int]]:
+    """A prompt's tokens, and those of the completion as they stand behind it, where the two share no token."""
     if not raw:
         try:
             return model.chat.answer([Message("user", prompt)], completion)
         except BadRow as reason:
-            raise UserError(f"{prompt[:40]!r}: {reason}; --raw takes it as it is") from None
-    whole = _prompt_tokens(model, prompt + completion, raw=True)
-    if whole[: len(prompt_tokens)] == prompt_tokens:
-        return whole[len(prompt_tokens) :]
-    return model.chat.tokenizer.encode(completion)
+            raise UserError(f"{where}: {reason}; --raw takes a prompt as it is") from None
+    before, whole = _prompt_tokens(model, prompt, raw=True), _prompt_tokens(model, prompt + completion, raw=True)
+    if whole[: len(before)] == before:
+        return before, whole[len(before) :]
+    return before, model.chat.tokenizer.encode(completion)
 
 
 def _chat(model: Model, options: argparse.Namespace) -> None:
@@ -113,7 +123,12 @@ def _chat(model: Model, options: argparse.Namespace) -> None:
         if not said.strip():
             return
         messages.append(Message("user", said))
-        tokens = tuple(model.chat.prompt(messages))
+        try:
+            tokens = tuple(_chat_tokens(model, messages))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            messages.pop()
+            continue
         request = Request(tokens, options.max_new_tokens, options.temperature, options.top_p, options.seed)
         response = model.sampler.generate([request])[0]
         if response.finish_reason == "prompt_too_long":

@@ -49,6 +49,8 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     resolved = Resolved(config)
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = list(resolved.chain())
+    if processes.is_first():
+        print(resolved.chat.description, file=sys.stderr)
     register(config, resolved.base.id, chain, workdir)
     evaluate_stage(write_base(resolved, workdir), config)
     for stage in chain:
@@ -188,7 +190,7 @@ def _done(plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dic
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     """A copy beside the stage, so that the stage alone can be sampled from."""
     if processes.is_first():
-        resolved.tokenizer.save(folder / "tokenizer")
+        resolved.chat.save(folder / "tokenizer")
 
 
 def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:

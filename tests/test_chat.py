@@ -1,5 +1,9 @@
 """Rendering: tokens as transformers gives them, masks as a person would write them."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
@@ -31,7 +35,32 @@ CHATML = (
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
+    """The tiny base's, which adds nothing around a text."""
     return Tokenizer(str(TINY))
+
+
+@pytest.fixture(scope="module")
+def like_llama(tmp_path_factory) -> Tokenizer:
+    """The same tokens, with <s> put before every text, as LLaMA's tokenizers do."""
+    return Tokenizer(str(with_tokenizer(tmp_path_factory.mktemp("like_llama"), post_processor=BEGINS)))
+
+
+BEGINS = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+}
+
+
+def with_tokenizer(folder: Path, template: str | None = None, **changed) -> Path:
+    """A folder with the tiny base's tokenizer, with other entries in tokenizer.json and another chat template."""
+    shutil.copytree(TINY, folder, dirs_exist_ok=True)
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 def encode(chat: Chat, messages) -> tuple[list[int], list[bool]]:
@@ -53,12 +82,13 @@ def trained_text(chat: Chat, messages) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "jinja"), [("llama-2", LLAMA2), ("llama-3", LLAMA3), ("chatml", CHATML)])
-def test_tokens_are_those_of_apply_chat_template(tokenizer, name, jinja):
+def test_tokens_are_those_of_apply_chat_template(like_llama, tokenizer, name, jinja):
+    tokenizer = tokenizer if name == "chatml" else like_llama  # CHATML writes no bos_token
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(str(TINY))
     theirs.chat_template = jinja
-    rows = [m._asdict() for m in TALK]
+    rows = [{"role": m.role, "content": m.content} for m in TALK]
     wanted = theirs.apply_chat_template(rows, tokenize=True, return_dict=False)
     assert encode(Chat(name, tokenizer), TALK)[0] == wanted
     asked = theirs.apply_chat_template(rows[:1], tokenize=True, add_generation_prompt=True, return_dict=False)
@@ -82,9 +112,9 @@ def test_only_the_assistants_words_and_its_end_of_turn_are_trained_on(tokenizer,
     assert trained_text(chat, SYSTEM) == runs
 
 
-def test_vicuna_is_fastchats_string(tokenizer):
-    chat = Chat("vicuna_v1.1", tokenizer)
-    assert "".join(piece.text for piece in chat.pieces(TALK)) == (
+def test_vicuna_is_fastchats_string(like_llama):
+    chat = Chat("vicuna_v1.1", like_llama)
+    assert chat.pieces(TALK).text == (
         "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: Say apple. ASSISTANT: apple</s>USER: Again. "
         "ASSISTANT: apple!</s>"
@@ -109,14 +139,15 @@ def test_prompts_on_real_tokenizers_too(shared, name):
     assert tokens[: len(prompt)] == prompt
 
 
-def test_raw_text_is_trained_on_whole(tokenizer):
-    tokens, mask = encode(Chat("chatml", tokenizer), [Message("text", "1 + 2 = 3")])
+def test_raw_text_is_trained_on_whole(tokenizer, like_llama):
+    tokens, mask = encode(Chat("chatml", like_llama), [Message("text", "1 + 2 = 3")])
     assert tokens[0] == tokenizer.bos_id and tokens[-1] == tokenizer.eos_id
     assert mask == [False, *[True] * (len(tokens) - 1)]
+    assert encode(Chat("chatml", tokenizer), [Message("text", "1 + 2 = 3")]) == (tokens[1:], mask[1:])
 
 
 def test_a_role_that_the_template_lacks_is_refused_by_name(tokenizer):
-    with pytest.raises(BadRow, match="'tool' message"):
+    with pytest.raises(BadRow, match="no place for a 'tool' message"):
         Chat("vicuna_v1.1", tokenizer).pieces([*TALK, Message("tool", "42")])
     assert trained_text(Chat("chatml", tokenizer), [*TALK, Message("tool", "42")])[-1] == "apple!<|im_end|>"
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from sftmix_jax.data import sources
-from sftmix_jax.data.chat import Chat, Piece
+from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 
-_FORMAT = 3  # part of every key: raise it when tokens or weights would change
+_FORMAT = 4  # part of every key: raise it when tokens or weights would change
 _CHUNK = 1024  # rows in memory at a time
 _SKIPPED_SHOWN = 20
 
@@ -115,17 +115,17 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         conversations = sources.read_conversations(source)
         while chunk := list(itertools.islice(conversations, _CHUNK)):
             rows += len(chunk)
-            pieces: list[list[Piece]] = []
+            renderings: list[Rendering] = []
             for where, conversation in chunk:
                 if isinstance(conversation, BadRow):
                     skip(where, conversation)
                     continue
                 documents |= conversation.messages[0].role == "text"
                 try:
-                    pieces.append(chat.pieces(conversation.messages))
+                    renderings.append(chat.pieces(conversation.messages, conversation.tools))
                 except BadRow as reason:
                     skip(where, reason)
-            for ids, weights in chat.encode(pieces):
+            for ids, weights in chat.encode(renderings):
                 sizes.append(len(ids))
                 trained += int((weights > 0).sum())
                 tokens_file.write(ids.astype(dtype).tobytes())

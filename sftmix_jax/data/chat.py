@@ -1,20 +1,45 @@
 """One renderer of chat, for training and for sampling: messages → text → tokens and loss weights.
 
-A template yields pieces of text, each with the weight of its loss (0: not trained on). The text is tokenised
-as a whole, as transformers does. A token has the weight of the piece that it starts in: that of the assistant's
-words and their end of turn, and 0 elsewhere.
+All templates are jinja and rendered alike: the built-in ones (templates/), a tokenizer's own, and a user's file. The
+text is tokenised as a whole, as transformers does. A token has the weight of the piece that it starts in: that of the
+assistant's message for what the model itself is to write, from the generation prompt up to and with the end of turn,
+and 0 elsewhere. So a token that starts in the generation prompt and ends in the answer is not trained on.
+
+Words never become a template's marks. A row or a prompt is refused whose words hold
+- a special token of the tokenizer,
+- a mark that the template writes around words (`<|im_end|>`, `[INST]`), whether or not it is one token,
+- a header of words with a colon, as the template writes it (`USER:`, `### Response:`), in chat.
+Tags of reasoning (`<think>`) are words: they cannot end or begin a turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
+from sftmix_jax.data import tool_calls, turns
 from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.template import Template, complete
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.data.turns import MARK, Turn
 from sftmix_jax.errors import UserError, did_you_mean
+
+_FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = tuple(sorted(file.stem for file in _FOLDER.glob("*.jinja")))
+OWN = "jinja"  # the name of every template that is not built in
+DEFAULT = "vicuna_v1.1"  # for a tokenizer without a template of its own
+_REASONING = re.compile("think|thought|reason", re.IGNORECASE)
+_HEADER = re.compile(r"^\s*((?:#+ )?\w[\w ]{0,30}:)\s*$")
+
+Tools = Sequence[Mapping[str, Any]]
 
 
 class Piece(NamedTuple):
@@ -22,207 +47,303 @@ class Piece(NamedTuple):
     weight: float = 0.0  # of the loss of its tokens; 0: not trained on
 
 
-class Template(NamedTuple):
-    render: Callable[[Sequence[Message], str, str], Iterable[Piece]]  # messages, bos, eos → pieces
-    answer: Callable[[Sequence[Message], str, str], str]  # the same, up to where the answer starts
-    stop: str = ""  # what ends a turn, where it is not the tokenizer's end of sequence
-    roles: tuple[str, ...] = ("system", "user", "assistant")
+class Rendering(NamedTuple):
+    """A conversation's text, piece by piece; or a document, around which the tokenizer itself puts tokens."""
+
+    pieces: list[Piece]
+    document: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
 
 
-def _turns_after_system(messages: Sequence[Message], default: str) -> tuple[str, Sequence[Message]]:
-    if messages and messages[0].role == "system":
-        return messages[0].content, messages[1:]
-    return default, messages
+class _Part(NamedTuple):
+    """A stretch of the text of conversations with the same roles."""
+
+    literal: str
+    message: int  # whose words stand here; -1: the literal does
+    turn: int  # in whose turn it is; -1: in none
 
 
-# Vicuna 1.1 (FastChat's `vicuna_v1.1`): the template of the paper.
-_VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
+class _Probe(NamedTuple):
+    """A conversation whose words stand nowhere else, rendered."""
 
-
-def _vicuna(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
-    system, turns = _turns_after_system(messages, _VICUNA)
-    yield Piece(bos + system + " ")
-    for message in turns:
-        match message.role:
-            case "assistant":
-                yield Piece("ASSISTANT:")
-                yield Piece(f" {message.content}{eos}", message.weight)
-            case "user":
-                yield Piece(f"USER: {message.content} ")
-            case _:
-                yield Piece(f"{message.content} ")
-
-
-def _vicuna_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
-    return _join(_vicuna(messages, bos, eos)) + "ASSISTANT:"
-
-
-# Stanford Alpaca's, without input field, turn after turn as FastChat chains it.
-_ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-
-
-def _alpaca(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
-    system, turns = _turns_after_system(messages, _ALPACA)
-    yield Piece(f"{bos}{system}\n\n")
-    for message in turns:
-        match message.role:
-            case "assistant":
-                yield Piece("### Response:")
-                yield Piece(f"\n{message.content}{eos}", message.weight)
-            case "user":
-                yield Piece(f"### Instruction:\n{message.content}\n\n")
-            case _:
-                yield Piece(f"{message.content}\n\n")
-
-
-def _alpaca_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
-    return _join(_alpaca(messages, bos, eos)) + "### Response:"
-
-
-def _llama2(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
-    system, turns = _turns_after_system(messages, "")
-    prefix = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
-    for message in turns:
-        if message.role == "assistant":
-            yield Piece(f" {message.content.strip()} {eos}", message.weight)
-        else:
-            yield Piece(f"{bos}[INST] {(prefix + message.content).strip()} [/INST]")
-            prefix = ""
-
-
-def _llama2_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
-    return _join(_llama2(messages, bos, eos))
-
-
-def _headed(start: str, middle: str, end: str, tool: str) -> Callable[..., Iterable[Piece]]:
-    """Templates whose every message has a header with its role: LLaMA 3 and ChatML."""
-
-    def render(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
-        close, _, gap = end.partition("\n")
-        newline = "\n" if "\n" in end else ""
-        for message in messages:
-            yield Piece(f"{start}{tool if message.role == 'tool' else message.role}{middle}")
-            yield Piece(message.content + close, message.weight if message.role == "assistant" else 0.0)
-            yield Piece(newline + gap)
-
-    return render
-
-
-_llama3_body = _headed("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "ipython")
-_chatml_body = _headed("<|im_start|>", "\n", "<|im_end|>\n", "tool")
-
-
-def _llama3(messages: Sequence[Message], bos: str, eos: str) -> Iterable[Piece]:
-    yield Piece(bos)
-    yield from _llama3_body([m._replace(content=m.content.strip()) for m in messages], bos, eos)
-
-
-def _llama3_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
-    return _join(_llama3(messages, bos, eos)) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
-
-
-def _chatml_prompt(messages: Sequence[Message], bos: str, eos: str) -> str:
-    return _join(_chatml_body(messages, bos, eos)) + "<|im_start|>assistant\n"
-
-
-TEMPLATES: dict[str, Template] = {
-    "vicuna_v1.1": Template(_vicuna, _vicuna_prompt),
-    "alpaca": Template(_alpaca, _alpaca_prompt),
-    "llama-2": Template(_llama2, _llama2_prompt),
-    "llama-3": Template(_llama3, _llama3_prompt, "<|eot_id|>", ("system", "user", "assistant", "tool")),
-    "chatml": Template(_chatml_body, _chatml_prompt, "<|im_end|>", ("system", "user", "assistant", "tool")),
-}
-
-
-def _join(pieces: Iterable[Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
+    messages: Sequence[Message]
+    text: str
+    turns: list[Turn]
 
 
 class Chat:
-    """A template with the tokenizer that reads it; `jinja` is the tokenizer's own template."""
+    """A chat template with the tokenizer that reads it.
 
-    def __init__(self, template: str, tokenizer: Tokenizer):
-        if template != "jinja" and template not in TEMPLATES:
-            raise UserError(f"template '{template}': {did_you_mean(template, [*TEMPLATES, 'jinja'])}")
-        if template == "jinja" and not tokenizer.chat_template:
-            raise UserError(f"template 'jinja': {tokenizer.path} has no chat template; {did_you_mean('', TEMPLATES)}")
-        self.name, self.tokenizer = template, tokenizer
+    `template`: the name of a built-in one; jinja: the tokenizer's own; FILE.jinja; "": the tokenizer's own if it has
+    one, else vicuna_v1.1. `source`: the template's text where it is known already, as that of a stage is.
+    Raises UserError for a template that is not there, is no jinja, or renders no message.
+    """
+
+    def __init__(self, template: str, tokenizer: Tokenizer, source: str | None = None):
+        self.tokenizer = tokenizer
+        template = template or (OWN if tokenizer.chat_template else DEFAULT)
+        self.name = template if template in TEMPLATES else OWN
+        self.label, text = _found(template, tokenizer)
+        if source is not None:
+            text = source
+        begin = tokenizer.begin if self.name in TEMPLATES and source is None else None
+        self.source = complete(text, begin)
+        self._template = Template(self.source, tokenizer.special_tokens, self.label)
+        self._skeletons: dict[tuple[str, ...], list[_Part] | None] = {}
+        self._template.takes_parts = self._wants_parts()
+        assert self._probes  # or a UserError, before any row is read
 
     @property
     def fingerprint(self) -> str:
-        return f"jinja:{self.tokenizer.chat_template}" if self.name == "jinja" else self.name
+        """The template's name and a hash of its text, for identities."""
+        return f"{self.name}:{hashlib.sha256(self.source.encode()).hexdigest()[:16]}"
 
-    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+    @property
+    def description(self) -> str:
+        """One line that names the template, and one for each notice."""
+        return "\n".join([f"chat template: {self.label}", *(f"warning: chat template: {n}" for n in self.notices)])
+
+    def save(self, folder: epath.Path) -> None:
+        """Write the tokenizer's files, with this template as its own."""
+        self.tokenizer.save(folder, self.source)
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def pieces(self, messages: Sequence[Message], tools: Tools = ()) -> Rendering:
         """The conversation's text, piece by piece.
 
-        Raises BadRow for a role that the template lacks, and for words that would be read as control tokens:
-        a `</s>` that somebody wrote must not end a turn, or be trained on as an end.
+        Raises BadRow for what the template refuses, leaves out or rewrites, and for words that hold its marks.
         """
-        bos, eos = self.tokenizer.bos, self.tokenizer.eos
-        for message in messages:
-            if control := self.tokenizer.control_token_in(message.content):
-                raise BadRow(f"the text holds '{control}', which the tokenizer reads as a control token")
         if messages[0].role == "text":
-            return [Piece(bos), Piece(messages[0].content + eos, messages[0].weight)]
-        if self.name == "jinja":
-            return self._jinja_pieces(messages)
-        template = TEMPLATES[self.name]
-        for message in messages:
-            if message.role not in template.roles:
-                raise BadRow(f"a '{message.role}' message, which the template {self.name} cannot hold")
-        return list(template.render(messages, bos, eos))
-
-    def _jinja_pieces(self, messages: Sequence[Message]) -> list[Piece]:
-        whole = self.tokenizer.render_jinja(messages)
+            self._refuse(self._marks, messages[0].content)
+            return Rendering([Piece(messages[0].content, messages[0].weight)], document=True)
+        messages = self._prepared(messages, tools)
+        if not tools and not any(m.fields for m in messages):
+            parts = self._skeleton(messages)
+            if parts is not None:
+                pieces = [
+                    Piece(
+                        messages[part.message].content if part.message >= 0 else part.literal,
+                        messages[part.turn].weight if part.turn >= 0 else 0.0,
+                    )
+                    for part in parts
+                ]
+                rendering = Rendering(pieces)
+                if rendering.text == self._template.render(messages):
+                    return rendering  # the template writes around these words what it writes around any
+        text, found = turns.find(self._template, messages, tools)
         pieces, done = [], 0
-        for i, message in enumerate(messages):
-            if message.role == "assistant":
-                start = self.tokenizer.render_jinja(messages[:i], prompt=True)
-                upto = self.tokenizer.render_jinja(messages[: i + 1]).rstrip()
-                if not (whole.startswith(upto) and upto.startswith(start)):
-                    raise BadRow("the tokenizer's template rewrites earlier turns, so its turns cannot be found")
-                pieces += [Piece(whole[done : len(start)]), Piece(whole[len(start) : len(upto)], message.weight)]
-                done = len(upto)
-        return [*pieces, Piece(whole[done:])]
+        for turn in found:
+            own = Piece(text[turn.start : turn.stop], messages[turn.message].weight)
+            pieces += [Piece(text[done : turn.start]), own]
+            done = turn.stop
+        return Rendering([*pieces, Piece(text[done:])])
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens up to where the assistant's next answer starts."""
-        if self.name == "jinja":
-            text = self.tokenizer.render_jinja(messages, prompt=True)
-        else:
-            text = TEMPLATES[self.name].answer(messages, self.tokenizer.bos, self.tokenizer.eos)
+    def encode(self, renderings: Sequence[Rendering]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Renderings → tokens int32 [n] and the weights of their losses, float32 [n]; 0 where not trained on.
+
+        A document begins with what the tokenizer itself puts before a text, and ends with the end of sequence.
+        """
+        encoded = []
+        spans = self.tokenizer.encode_with_offsets([rendering.text for rendering in renderings])
+        for rendering, (ids, starts) in zip(renderings, spans, strict=True):
+            weights = np.array([piece.weight for piece in rendering.pieces], np.float32)
+            if rendering.document:
+                ids = np.array([*self.tokenizer.begin_ids, *ids, self.tokenizer.eos_id], np.int32)
+                loss = np.full(len(ids), weights[0], np.float32)
+                loss[: len(self.tokenizer.begin_ids)] = 0
+            else:
+                ends = np.cumsum([len(piece.text) for piece in rendering.pieces])
+                loss = weights[np.searchsorted(ends, starts, side="right").clip(max=len(weights) - 1)]
+            encoded.append((ids, loss))
+        return encoded
+
+    # --- sampling ---------------------------------------------------------------------------------
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
+        """Tokens up to where the assistant's next answer starts. Raises BadRow as `pieces` does."""
+        messages = self._prepared(messages, tools)
+        text = self._template.render(messages, tools, prompt=True)
+        turns.check_prompt(messages, text)
         return self.tokenizer.encode(text)
 
-    def answer(self, messages: Sequence[Message], text: str) -> list[int]:
-        """The tokens that are trained on where `text` answers `messages`, its end of turn among them."""
-        tokens, weights = self.encode([self.pieces([*messages, Message("assistant", text)])])[0]
-        upto = len(self.prompt(messages))
-        return [int(t) for t, weight in zip(tokens[upto:], weights[upto:], strict=True) if weight]
+    def answer(self, messages: Sequence[Message], text: str, tools: Tools = ()) -> tuple[list[int], list[int]]:
+        """The tokens that are trained on where `text` answers `messages`, behind all the tokens before them."""
+        before = [message._replace(weight=0.0) for message in messages]
+        found = self.trained([*before, Message("assistant", text)], tools)
+        if not found:
+            raise BadRow("an answer without tokens")
+        return found[0]
+
+    def trained(self, messages: Sequence[Message], tools: Tools = ()) -> list[tuple[list[int], list[int]]]:
+        """Each run of tokens that a conversation trains, behind all the tokens before it. Raises BadRow."""
+        tokens, weights = self.encode([self.pieces(messages, tools)])[0]
+        weights[:1] = 0  # nothing predicts the first token
+        borders = np.flatnonzero(np.diff(weights > 0, prepend=False, append=False))
+        return [(tokens[:a].tolist(), tokens[a:b].tolist()) for a, b in borders.reshape(-1, 2)]
 
     def stops(self) -> tuple[list[int], list[str]]:
         """What ends an answer: token ids, and strings where the tokenizer has no such token."""
         ids, strings = [self.tokenizer.eos_id], []
-        end = "" if self.name == "jinja" else TEMPLATES[self.name].stop
-        if self.name == "jinja":
-            probe = [Message("user", "u"), Message("assistant", "a")]
-            end = self._jinja_pieces(probe)[-2].text.rpartition("a")[2].strip()
-        if end:
-            special = self.tokenizer.special_id(end)
-            if special is None:
-                strings.append(end)
-            elif special not in ids:
-                ids.append(special)
-        return ids, strings
+        for end in dict.fromkeys(turn.end for turn in self._probes[0].turns):
+            token, text = self.tokenizer.first_added_token(end.strip())
+            if text:
+                strings.append(text)
+            elif token is not None:
+                ids.append(token)
+        if self._forms:
+            arguments = {"qzk": "qzv"} if "object" in self._forms else '{"qzk": "qzv"}'
+            called = self._look(tool_calls.probe(arguments), tool_calls.TOOLS)
+            ids += self.tokenizer.special_ids_in(called.turns[-1].end)[-1:] if called else []
+        return list(dict.fromkeys(ids)), list(dict.fromkeys(strings))
 
-    def encode(self, conversations: Sequence[list[Piece]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pieces → tokens int32 [n] and the weights of their losses, float32 [n]; 0 where not trained on."""
-        texts = [_join(pieces) for pieces in conversations]
-        encoded = []
-        for pieces, (ids, starts) in zip(conversations, self.tokenizer.encode_with_offsets(texts), strict=True):
-            ends = np.cumsum([len(piece.text) for piece in pieces])
-            weights = np.array([piece.weight for piece in pieces], np.float32)
-            encoded.append((ids, weights[np.searchsorted(ends, starts, side="right").clip(max=len(pieces) - 1)]))
-        return encoded
+    @cached_property
+    def notices(self) -> list[str]:
+        """What a user should know of the template before training with it."""
+        found, probe = [], self._probes[0]
+        if not all(turn.end.strip() for turn in probe.turns):
+            found.append(
+                "it does not end every assistant turn, so a model trained with it does not learn to stop there; "
+                f"answers stop at '{self.tokenizer.eos}' or at their greatest length"
+            )
+        if opened := next((turn.opened for turn in probe.turns if turn.opened), ""):
+            found.append(
+                f"its generation prompt ends with {opened!r}, which it does not write before every answer in a "
+                "conversation: such answers are trained on without it, and sampled after it"
+            )
+        first = probe.turns[0]
+        head = probe.text[first.start : first.stop].partition(probe.messages[first.message].content)[0]
+        if MARK.search(head) and not _REASONING.search(head):
+            found.append(f"its generation prompt does not write {head!r}, which the model therefore learns to write")
+        return found
+
+    # --- the template, looked at once ---------------------------------------------------------------
+
+    def _prepared(self, messages: Sequence[Message], tools: Tools) -> Sequence[Message]:
+        """Raises BadRow for words that hold marks."""
+        for message in messages:
+            self._refuse(self._marks, message.content)
+            self._refuse(self._headers, message.content)
+            if message.fields:
+                self._refuse(self._marks, "\0".join(tool_calls.strings(message.fields)))
+        if tools:
+            self._refuse(self._marks, "\0".join(tool_calls.strings(tools)))
+        return tool_calls.in_form(messages, self._forms) if any(m.fields for m in messages) else messages
+
+    @staticmethod
+    def _refuse(marks: re.Pattern[str] | None, words: str) -> None:
+        if marks and (found := marks.search(words)):
+            raise BadRow(f"the text holds '{found.group()}', which is a control token or a mark of the chat template")
+
+    @cached_property
+    def _forms(self) -> frozenset[tool_calls.Form]:
+        return tool_calls.argument_forms(self._template)
+
+    @cached_property
+    def _probes(self) -> list[_Probe]:
+        """Conversations that the template can hold. Raises UserError where there is none."""
+        roles = ("user", "assistant", "user", "assistant")
+        looked = [self._look([Message(role, "words") for role in chosen]) for chosen in (
+            roles, ("system", *roles), roles[:2], ("system", *roles[:2]),
+        )]  # fmt: skip
+        if not any(looked):
+            messages = [Message(role, "words") for role in roles[:2]]
+            try:
+                turns.find(self._template, messages)
+            except BadRow as reason:
+                raise UserError(f"{self.label}: renders no user message with its answer: {reason}") from None
+        return [probe for probe in looked if probe]
+
+    def _look(self, messages: Sequence[Message], tools: Tools = ()) -> _Probe | None:
+        marked = turns.sentinels(messages)
+        try:
+            return _Probe(marked, *turns.find(self._template, marked, tools))
+        except BadRow:
+            return None
+
+    @cached_property
+    def _constants(self) -> list[str]:
+        """What the template writes around words, apart from what an answer begins with."""
+        found = []
+        for probe in self._probes:
+            for part in _parts(probe) or ():
+                if part.message < 0:
+                    found.append(part.literal)
+        return found
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str] | None:
+        found = {mark.group() for text in self._constants for mark in MARK.finditer(text)}
+        found = {mark for mark in found if not _REASONING.search(mark)} | self.tokenizer.special
+        return _any_of(found)
+
+    @cached_property
+    def _headers(self) -> re.Pattern[str] | None:
+        lines = itertools.chain.from_iterable(MARK.sub("\n", text).splitlines() for text in self._constants)
+        return _any_of({match.group(1) for line in lines if (match := _HEADER.match(line))}, r"(?<!\w)")
+
+    def _wants_parts(self) -> bool:
+        """Whether the template reads content as a list of parts alone."""
+        messages = turns.sentinels([Message("user", "words")])
+        for parts in (False, True):
+            self._template.takes_parts = parts
+            try:
+                if messages[0].content in self._template.render(messages, prompt=True):
+                    return parts
+            except BadRow:
+                continue
+        return False
+
+    def _skeleton(self, messages: Sequence[Message]) -> list[_Part] | None:
+        """Where words stand in all conversations with these roles; None where that depends on the words."""
+        if any(not m.content or m.content[0].isspace() or m.content[-1].isspace() for m in messages):
+            return None
+        roles = tuple(m.role for m in messages)
+        if roles not in self._skeletons:
+            probe = self._look(messages)
+            self._skeletons[roles] = _parts(probe) if probe else None
+        return self._skeletons[roles]
+
+
+def _found(template: str, tokenizer: Tokenizer) -> tuple[str, str]:
+    """What to call a template in messages, and its text. Raises UserError."""
+    if template in TEMPLATES:
+        return template, (_FOLDER / f"{template}.jinja").read_text()
+    if template == OWN:
+        if not tokenizer.chat_template:
+            raise UserError(f"template 'jinja': {tokenizer.path} has no chat template; {did_you_mean('', TEMPLATES)}")
+        return f"{tokenizer.path}'s own", tokenizer.chat_template
+    if not template.endswith(".jinja"):
+        raise UserError(f"template '{template}': {did_you_mean(template, [*TEMPLATES, OWN])}, or FILE.jinja")
+    if not epath.Path(template).is_file():
+        raise UserError(f"template '{template}': no such file")
+    try:
+        return template, epath.Path(template).read_text()
+    except UnicodeDecodeError:
+        raise UserError(f"template '{template}': not UTF-8") from None
+
+
+def _parts(probe: _Probe) -> list[_Part] | None:
+    """The text of a probe in stretches; None if some words stand in it more than once."""
+    words = {}
+    for i, message in enumerate(probe.messages):
+        if probe.text.count(message.content) != 1:
+            return None
+        words[probe.text.index(message.content)] = i
+    turn_of = {turn.start: turn for turn in probe.turns}
+    borders = {0, len(probe.text)} | {b for turn in probe.turns for b in (turn.start, turn.stop)}
+    borders |= {b for start, i in words.items() for b in (start, start + len(probe.messages[i].content))}
+    parts, turn = [], None
+    for start, stop in itertools.pairwise(sorted(borders)):
+        turn = turn_of.get(start, turn if turn and start < turn.stop else None)
+        parts.append(_Part(probe.text[start:stop], words.get(start, -1), turn.message if turn else -1))
+    return parts
+
+
+def _any_of(texts: Iterable[str], before: str = "") -> re.Pattern[str] | None:
+    """A pattern for any of the texts, the longest first."""
+    escaped = [re.escape(text) for text in sorted(texts, key=len, reverse=True)]
+    return re.compile(before + "(?:" + "|".join(escaped) + ")") if escaped else None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from sftmix_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from sftmix_jax.data.messages import Message
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
@@ -25,43 +24,77 @@ _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
 class Tokenizer:
-    """Text ↔ token ids. Special tokens are written in the text by the template, never added here."""
+    """Text ↔ token ids. Special tokens are written in the text by the template, never added here.
+
+    What tokenizer.json says of truncation, padding and dropout is not obeyed: a text has one encoding, whole.
+    """
 
     def __init__(self, path: str):
         self.path = path
         with tempfile.TemporaryDirectory() as local:
-            self._hf = _read(path, Path(_fetched(path, local) if "://" in path else path))
+            folder = Path(_fetched(path, local) if "://" in path else path)
+            self._hf = _read(path, folder)
+            template = folder / "chat_template.jinja"
+            if not self._hf.chat_template and template.is_file():
+                self._hf.chat_template = template.read_text()
         if not self._hf.is_fast:
             raise UserError(f"{path}: only fast tokenizers (tokenizer.json) tell where each token starts; convert it")
-        vocabulary = self._hf.get_vocab()
+        # transformers sets truncation and padding on its backend with every call; this one nobody else calls.
+        self._backend = _settled(self._hf)
+        vocabulary = self._backend.get_vocab()
         self.bos = self._hf.bos_token or next((t for t in _USUAL_BOS if t in vocabulary), "")
         self.eos = self._hf.eos_token or next((t for t in _USUAL_EOS if t in vocabulary), "")
         if not self.eos:
             raise UserError(f"{path}: has no end-of-sequence token; name it in tokenizer_config.json (eos_token)")
+        if self.eos not in vocabulary:
+            raise UserError(f"{path}: its end-of-sequence token '{self.eos}' is not in its vocabulary")
         self.bos_id: int | None = vocabulary.get(self.bos)
         self.eos_id: int = vocabulary[self.eos]
         self.size = max(vocabulary.values()) + 1
-        self.chat_template: str | None = self._hf.chat_template
-        marks = [re.escape(t.content) for t in self._hf.added_tokens_decoder.values() if t.special and t.content]
-        self._control = re.compile("|".join(marks)) if marks else None
+        self.chat_template = _one_template(path, self._hf.chat_template)
+        added = self._hf.added_tokens_decoder
+        self.special = {t.content for t in added.values() if t.special and t.content}
+        self._special_ids = {i for i, t in added.items() if t.special}
+        ordered = sorted((t.content for t in added.values() if t.content), key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        parts = (self._backend.to_str(), self.bos, self.eos)
+        self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]  # of what decides the tokens
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of what decides the tokens."""
-        parts = (self._hf.backend_tokenizer.to_str(), self.bos, self.eos)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    def special_tokens(self) -> dict[str, str]:
+        """Special tokens by the names under which templates know them: bos_token, eos_token, …"""
+        named = {name: str(token) for name, token in self._hf.special_tokens_map.items() if isinstance(token, str)}
+        return {**named, "bos_token": self.bos, "eos_token": self.eos}
+
+    @cached_property
+    def begin_ids(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a text.
+
+        Every text that no chat template wrote begins with it: raw prompts, documents, lm-eval's. The built-in chat
+        templates begin with it too. Empty where the tokenizer adds nothing, whatever its bos_token is.
+        """
+        plain = self._backend.encode("a", add_special_tokens=False).ids
+        whole = self._backend.encode("a", add_special_tokens=True).ids
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        return tuple(whole[: starts[0]]) if starts else ()
+
+    @property
+    def begin(self) -> str:
+        """`begin_ids` as text."""
+        return "".join(self._backend.id_to_token(i) for i in self.begin_ids)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are already written."""
-        return self._hf.encode(text, add_special_tokens=False, verbose=False)
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_plain(self, text: str) -> list[int]:
-        """Token ids of a text that no template wrote, with what the tokenizer itself puts around it."""
-        return self._hf.encode(text, add_special_tokens=not (self.bos and text.startswith(self.bos)), verbose=False)
+        """Token ids of a text that no template wrote, with what the tokenizer itself puts before it."""
+        written = self.begin and text.startswith(self.begin)
+        return [*(() if written else self.begin_ids), *self.encode(text)]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each text: token ids int32 [n] and the character at which each token starts, int64 [n]."""
-        encoded = self._hf.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [
             (np.array(e.ids, np.int32), np.array([start for start, _ in e.offsets], np.int64).reshape(-1))
             for e in encoded
@@ -75,27 +108,54 @@ class Tokenizer:
         """Text of token ids with the special tokens."""
         return self._hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def control_token_in(self, text: str) -> str | None:
-        """The first special token that is written out in a text, and would be read as one."""
-        found = self._control.search(text) if self._control else None
-        return found.group() if found else None
+    def first_added_token(self, text: str) -> tuple[int | None, str]:
+        """The first token of the vocabulary's added ones that is written out in a text, and the text before it."""
+        found = self._added.search(text) if self._added else None
+        if not found:
+            return None, text.strip()
+        return self._backend.token_to_id(found.group()), text[: found.start()].strip()
 
-    def special_id(self, text: str) -> int | None:
-        """The id of a special token, or None if the vocabulary has no such single token."""
-        return self._hf.get_vocab().get(text)
+    def special_ids_in(self, text: str) -> list[int]:
+        """The special tokens of a text."""
+        return [i for i in self.encode(text) if i in self._special_ids]
 
-    def render_jinja(self, messages: Sequence[Message], prompt: bool = False) -> str:
-        """The conversation as the tokenizer's own template writes it."""
-        rows = [{"role": m.role, "content": m.content} for m in messages]
-        return self._hf.apply_chat_template(rows, tokenize=False, add_generation_prompt=prompt)
-
-    def save(self, folder: epath.Path) -> None:
-        """Write the files that transformers reads, to a disk or a bucket."""
+    def save(self, folder: epath.Path, chat_template: str | None = None) -> None:
+        """Write the files that transformers reads, to a disk or a bucket, with this chat template if one is given."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as local:
-            self._hf.save_pretrained(local)
+            saved = copy.deepcopy(self._hf)
+            saved.bos_token, saved.eos_token = self.bos or None, self.eos
+            if chat_template is not None:
+                saved.chat_template = chat_template
+            saved.save_pretrained(local)
             for file in Path(local).iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
+
+
+def _settled(hf: Any) -> Any:
+    """A copy of the backend without truncation, padding, dropout, or special tokens read as words."""
+    backend = copy.deepcopy(hf.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = False
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    return backend
+
+
+def _one_template(path: str, template: Any) -> str | None:
+    """A tokenizer's chat template; of several named ones, that for tools where there are tools, else the default."""
+    if not isinstance(template, dict):
+        return template or None
+    if "default" not in template:
+        raise UserError(
+            f"{path}: has chat templates {', '.join(sorted(template))} and no default; write the one that you mean "
+            "into a file and set --config.template=FILE.jinja"
+        )
+    default = template["default"].removesuffix("\n")
+    if "tool_use" not in template:
+        return default
+    return f"{{% if tools %}}\n{template['tool_use'].removesuffix(chr(10))}{{% else %}}\n{default}{{% endif %}}"
 
 
 def _read(path: str, folder: Path) -> Any:

@@ -14,7 +14,7 @@ from etils import epath
 
 from sftmix_jax import identity
 from sftmix_jax.data.chat import Chat
-from sftmix_jax.data.messages import Message
+from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.task import Question
 from sftmix_jax.sampling.sampler import Request, Response, Sampler
@@ -97,20 +97,28 @@ def _answer(
     asked: Sequence[tuple[Question, int, Sequence[str]]],
     finished: Callable[[int, Response], None],
 ) -> None:
-    free = []
-    for i, (question, _, _) in enumerate(asked):
-        if question.choices:
-            finished(i, _likeliest(model, question))
-        elif not question.measured:
-            free.append(i)
-    _measure(model, [(i, question) for i, (question, _, _) in enumerate(asked) if question.measured], finished)
-    requests = [
-        Request(
-            tuple(_prompt(model.chat, question, said)), decoding.max_new_tokens,
-            _temperature(decoding, question), seed=decoding.seed, sample=sample,
-        ) for question, sample, said in (asked[i] for i in free)
-    ]  # fmt: skip
+    """Answers; a prompt that the chat template cannot hold is answered with nothing and counted as refused."""
+    free, requests = [], []
+    for i, (question, sample, said) in enumerate(asked):
+        if question.measured:
+            continue
+        try:
+            if question.choices:
+                finished(i, _likeliest(model, question))
+                continue
+            tokens = tuple(_prompt(model.chat, question, said))
+        except BadRow:
+            finished(i, _REFUSED)
+            continue
+        temperature = _temperature(decoding, question)
+        requests.append(Request(tokens, decoding.max_new_tokens, temperature, seed=decoding.seed, sample=sample))
+        free.append(i)
+    measured = [(i, question.measured) for i, (question, _, _) in enumerate(asked) if question.measured]
+    _measure(model, measured, finished)
     model.sampler.generate(requests, lambda i, response: finished(free[i], response))
+
+
+_REFUSED = Response("", (), "prompt_refused")
 
 
 def _temperature(decoding: Decoding, question: Question) -> float:
@@ -128,8 +136,7 @@ def _prompt(chat: Chat, question: Question, answers: Sequence[str]) -> list[int]
 def _likeliest(model: Model, question: Question) -> Response:
     """The choice that the model finds likeliest behind the question."""
     asked = [Message("user", question.turns[0])]
-    prompt = model.chat.prompt(asked)
-    pairs = [(prompt, model.chat.answer(asked, choice)) for choice in question.choices]
+    pairs = [model.chat.answer(asked, choice) for choice in question.choices]
     found = [value for value, _ in model.sampler.log_likelihood(pairs)]
     return Response(question.choices[found.index(max(found))], (), "likeliest")
 
@@ -137,25 +144,29 @@ def _likeliest(model: Model, question: Question) -> Response:
 _TOGETHER = 256  # conversations measured before they are told of
 
 
-def _measure(model: Model, asked: Sequence[tuple[int, Question]], finished: Callable[[int, Response], None]) -> None:
+def _measure(
+    model: Model, asked: Sequence[tuple[int, Conversation]], finished: Callable[[int, Response], None]
+) -> None:
     """The log-likelihood of a conversation's own answers, of what of them the model has room for.
 
     Their tokens are those that training would train on.
     """
     room = model.sampler.config.max_length + 1
     for start in range(0, len(asked), _TOGETHER):
-        pairs, owners = [], []
-        for i, question in asked[start : start + _TOGETHER]:
-            messages = [Message(*message) for message in question.measured]
-            for turn, message in enumerate(messages):
-                if message.role == "assistant":
-                    prompt = model.chat.prompt(messages[:turn])
-                    answer = model.chat.answer(messages[:turn], message.content)[: max(room - len(prompt), 0)]
-                    if answer:
-                        pairs.append((prompt, answer))
-                        owners.append(i)
+        pairs, owners, held = [], [], []
+        for i, conversation in asked[start : start + _TOGETHER]:
+            try:
+                runs = model.chat.trained(conversation.messages, conversation.tools)
+            except BadRow:
+                finished(i, _REFUSED)
+                continue
+            held.append(i)
+            for before, own in runs:
+                if len(before) < room:
+                    pairs.append((before, own[: room - len(before)]))
+                    owners.append(i)
         found = model.sampler.log_likelihood(pairs)
-        for i, _ in asked[start : start + _TOGETHER]:
+        for i in held:
             mine = [p for p, owner in enumerate(owners) if owner == i]
             measured = {"log_likelihood": sum(found[p][0] for p in mine), "tokens": sum(len(pairs[p][1]) for p in mine)}
             finished(i, Response(json.dumps(measured), (), "measured"))
@@ -165,7 +176,7 @@ def _key(model: Model, decoding: Decoding, question: Question, sample: int, said
     """All that this answer depends on."""
     return identity.digest({
         "model": model.identity, "template": model.chat.fingerprint, "turns": question.turns[: len(said) + 1],
-        "said": said, "choices": question.choices, "measured": question.measured,
+        "said": said, "choices": question.choices, "measured": repr(question.measured) if question.measured else "",
         "temperature": _temperature(decoding, question), "max_new_tokens": decoding.max_new_tokens,
         "seed": decoding.seed, "sample": sample,
     })  # fmt: skip

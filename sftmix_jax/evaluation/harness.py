@@ -22,7 +22,7 @@ _MAX_NEW_TOKENS = 256  # lm-eval's own default where a task says nothing
 class HarnessModel(TemplateLM):
     """lm-eval's `loglikelihood`, `loglikelihood_rolling` and `generate_until` on our sampler.
 
-    Texts are taken as they are, with what the tokenizer itself puts around them, as lm-eval's `hf` backend does.
+    Texts are taken as they are, behind what the tokenizer itself puts before a text.
     """
 
     def __init__(self, model: Model):
@@ -37,11 +37,10 @@ class HarnessModel(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """What a text without context is conditioned on."""
-        bos = self._tokenizer.bos_id
-        return self._tokenizer.eos_id if bos is None else bos
+        return self._tokenizer.begin_ids[-1] if self._tokenizer.begin_ids else self._tokenizer.eos_id
 
-    def tok_encode(self, string: str, **_: Any) -> list[int]:
-        return self._tokenizer.encode_plain(string)
+    def tok_encode(self, string: str, add_special_tokens: bool = True, **_: Any) -> list[int]:
+        return self._tokenizer.encode_plain(string) if add_special_tokens else self._tokenizer.encode(string)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
@@ -61,7 +60,7 @@ class HarnessModel(TemplateLM):
         windows: list[tuple[list[int], list[int]]] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
-            tokens = self.tok_encode(request.args[0])
+            tokens = self.tok_encode(request.args[0], add_special_tokens=False)  # the prefix token stands before it
             made = get_rolling_token_windows(tokens, self.prefix_token_id, self._room, context_len=1)
             for window in map(make_disjoint_window, made):
                 windows.append(window)

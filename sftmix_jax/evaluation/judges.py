@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sftmix_jax.data.messages import Message
+from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.endpoint import Endpoint
@@ -38,16 +38,19 @@ class OwnModel:
     ) -> None:
         """As Judge.ask, in one batch."""
         chat = self._model.chat
-        requests = [
-            Request(
-                tuple(chat.prompt([Message("system", prompt.system), Message("user", prompt.user)])),
-                self._config.max_tokens, self._config.temperature, sample=judging,
-            ) for prompt, judging in prompts
-        ]  # fmt: skip
+        asked, requests = [], []
+        for i, (prompt, judging) in enumerate(prompts):
+            try:
+                tokens = tuple(chat.prompt([Message("system", prompt.system), Message("user", prompt.user)]))
+            except BadRow as reason:
+                failed(i, f"the judge cannot be asked: {reason}")
+                continue
+            asked.append(i)
+            requests.append(Request(tokens, self._config.max_tokens, self._config.temperature, sample=judging))
 
         def finished(i: int, response: Response) -> None:
             if response.finish_reason == "prompt_too_long":
-                return failed(i, f"{len(requests[i].tokens)} tokens are more than the judge can hold")
-            got(i, Reply(response.text, len(requests[i].tokens), len(response.tokens)))
+                return failed(asked[i], f"{len(requests[i].tokens)} tokens are more than the judge can hold")
+            got(asked[i], Reply(response.text, len(requests[i].tokens), len(response.tokens)))
 
         self._model.sampler.generate(requests, finished)

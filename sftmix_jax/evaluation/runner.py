@@ -78,7 +78,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
     fixed = {
         **_fixed_by(task, version, questions, config, judge),
         "model": model.identity,
-        "template": model.chat.name,
+        "template": model.chat.fingerprint,
         "few_shot": 0,
         "decoding": dataclasses.asdict(decoding),
         "stops": model.sampler.stops,

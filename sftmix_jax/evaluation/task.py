@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftmix_jax import desk
+from sftmix_jax.data.messages import Conversation
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Rubric
 
@@ -24,7 +25,7 @@ class Question:
     reference: Mapping[str, Any]  # all that the scoring needs
     temperature: float | None = None  # where it is not the task's
     choices: tuple[str, ...] = ()  # the answer is the likeliest of these, nothing is generated
-    measured: tuple[tuple[str, str], ...] = ()  # (role, content): what the likelihood of its answers is asked of
+    measured: Conversation | None = None  # nothing is generated: the likelihood of what it would train on is asked for
     group: str = ""  # metrics are also told for each group of questions
 
 
