@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sftmix_jax import compilation, host_memory, processes
 from sftmix_jax.errors import UserError
@@ -26,6 +27,7 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
 
     `together`: with the other processes that the environment names, all doing the same.
     """
+    _close_stdin()
     host_memory.keep_freed()
     compilation.set_up()
     try:
@@ -54,6 +56,33 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
         _fail()
         raise
     processes.leave(code or 0)
+
+
+_stdin: int | None = None  # the standard input that the process was started with
+
+
+def _close_stdin() -> None:
+    """Points standard input to the null device, so that no library can ask the user, or a pipe, for consent."""
+    global _stdin
+    with contextlib.suppress(OSError):  # it may be closed already
+        _stdin = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open to the end; a new one has nothing buffered)
+
+
+@contextlib.contextmanager
+def open_stdin() -> Iterator[None]:
+    """Standard input as the process was started with it, for the commands that talk with the user."""
+    if _stdin is not None:
+        os.dup2(_stdin, 0)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (open to the end)
+    try:
+        yield
+    finally:
+        _close_stdin()
 
 
 def _fail() -> None:

@@ -14,6 +14,7 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.ranges import Integer, Text, of, setting
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
@@ -66,7 +67,7 @@ def open_stage(folder: epath.Path, opening: Opening) -> Model:
     if record["name"] == "base":
         base = find_base(record["init"], tokenizer, record["seed"])
     else:
-        base = Base(record["id"], architecture(record), tokenizer, str(folder))
+        base = Base(record["id"], architecture(record), tokenizer, str(folder), ends=Ends(**record["ends"]))
     chat = Chat(opening.template, Tokenizer(base.tokenizer)) if opening.template else stage_chat(folder, record)
     return _model(f"{record['name']} ({record['id']})", base, chat, opening, folder, record["dtype"])
 
@@ -104,7 +105,9 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(
         base.config, compute, base.params(abstract_params(base.config, compute, mesh)), tokenizer, mesh,
-        stop_ids=stop_ids, stop_strings=stop_strings, slots=opening.slots,
+        stop_ids=[*stop_ids, *base.ends.ids], stop_strings=[*stop_strings, *base.ends.strings], slots=opening.slots,
     )  # fmt: skip
-    identity = {"model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint}
+    identity = {
+        "model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint, "stops": sampler.stops
+    }  # fmt: skip
     return Model(name, identity, sampler, chat, folder)

@@ -44,7 +44,8 @@ def main() -> int:
     elif options.prompt is not None or options.prompts:
         _answer(model, options)
     else:
-        _chat(model, options)
+        with command.open_stdin():
+            _chat(model, options)
     return 0
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import identity, sharding
+from sftmix_jax import identity, model_folder, sharding
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -24,6 +24,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models.hf_config import NO_ENDS, Ends
 from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
 from sftmix_jax.training.checkpoints import Checkpoints
 
@@ -40,6 +41,7 @@ class Base:
     tokenizer: str
     folder: str  # a model folder, a stage folder, or "" where parameters are drawn from `seed`
     seed: int = 0
+    ends: Ends = NO_ENDS  # what ends its answers, besides what a template says
 
     @property
     def id(self) -> str:
@@ -67,11 +69,12 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
         case _:
             raise UserError(f"config.model.init: '{init}'; must be tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
     if kind == "hf":
-        folder = huggingface.find(name)
-        base = Base(huggingface.fingerprint(folder), hf_config.read(folder), str(folder), str(folder))
+        folder = model_folder.find(name)
+        fingerprint, config = huggingface.fingerprint(folder), hf_config.read(folder)
+        base = Base(fingerprint, config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
         record = read_stage(epath.Path(name))
-        base = Base(record["id"], architecture(record), f"{name}/tokenizer", name)
+        base = Base(record["id"], architecture(record), f"{name}/tokenizer", name, ends=Ends(**record["ends"]))
     else:
         if not tokenizer:
             raise UserError("config.model.tokenizer: a model from scratch needs one; name a folder or a hub id")
@@ -186,7 +189,7 @@ class Resolved:
             stage = dataclasses.replace(stage, batch=batch)
             record = {
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
-                "model": self.base.config,
+                "model": self.base.config, "ends": self.base.ends._asdict(),
                 "mixture": stage.mixture,
                 "examples": {domain: self.examples[domain].fingerprint for domain in stage.mixture},
                 "held_out": {domain: self.experiment.domains[domain].held_out for domain in stage.mixture},

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from sftmix_jax import model_folder
 from sftmix_jax.errors import UserError
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
@@ -32,11 +33,7 @@ class Tokenizer:
     def __init__(self, path: str):
         self.path = path
         with tempfile.TemporaryDirectory() as local:
-            folder = Path(_fetched(path, local) if "://" in path else path)
-            self._hf = _read(path, folder)
-            template = folder / "chat_template.jinja"
-            if not self._hf.chat_template and template.is_file():
-                self._hf.chat_template = template.read_text()
+            self._hf = _read(path, local)
         if not self._hf.is_fast:
             raise UserError(f"{path}: only fast tokenizers (tokenizer.json) tell where each token starts; convert it")
         # transformers sets truncation and padding on its backend with every call; this one nobody else calls.
@@ -145,6 +142,9 @@ def _settled(hf: Any) -> Any:
 
 def _one_template(path: str, template: Any) -> str | None:
     """A tokenizer's chat template; of several named ones, that for tools where there are tools, else the default."""
+    texts = template.values() if isinstance(template, dict) else [template or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: its chat template must be text, or an object of named texts")
     if not isinstance(template, dict):
         return template or None
     if "default" not in template:
@@ -158,24 +158,37 @@ def _one_template(path: str, template: Any) -> str | None:
     return f"{{% if tools %}}\n{template['tool_use'].removesuffix(chr(10))}{{% else %}}\n{default}{{% endif %}}"
 
 
-def _read(path: str, folder: Path) -> Any:
-    """transformers' tokenizer of a local folder or a hub id. Raises UserError, which names `path`."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing is as it should be
+def _read(path: str, local: str) -> Any:
+    """transformers' tokenizer of a folder or hub id; `local` is a folder to copy a bucket's files to.
+
+    Code in the folder is never run. Raises UserError, which names `path`.
+    """
+    found = model_folder.find(path, tokenizer_only=True)
+    folder = Path(_copied(found, local) if "://" in path else found)
+    configured = (folder / "tokenizer_config.json").is_file()
+    if not configured and not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{path}: no tokenizer.json or tokenizer_config.json in this folder")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    template = folder / "chat_template.jinja"
     try:
-        if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-            return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
-            raise UserError(f"{path}: no tokenizer.json or tokenizer_config.json in this folder")
-        return AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no tokenizer at {path}: {str(error).splitlines()[0]}") from None
+        if configured:
+            hf = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        else:
+            hf = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+            hf.chat_template = template.read_text() if template.is_file() else None
+        return hf
+    except BaseException as error:  # values of a wrong type raise anything in there, panics of Rust among them
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = (str(error) or "no reason given").splitlines()[0]
+        raise UserError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {reason})") from None
 
 
-def _fetched(path: str, local: str) -> str:
+def _copied(folder: epath.Path, local: str) -> str:
     """The tokenizer's files of a folder in a bucket, copied into a local one."""
-    for file in epath.Path(path).iterdir():
+    for file in folder.iterdir():
         if file.suffix in _TOKENIZER_FILES and not file.name.endswith(".index.json"):
             (Path(local) / file.name).write_bytes(file.read_bytes())
     return local

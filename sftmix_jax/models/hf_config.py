@@ -1,70 +1,154 @@
-"""config.json of a Hugging Face LLaMA, read and written."""
+"""config.json and generation_config.json of a Hugging Face LLaMA, read and written."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.model_folder import read_object, short
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.llama import LlamaConfig
 
+_CONFIG, _GENERATION = "config.json", "generation_config.json"
+_SIZES = range(1, 1 << 31)
+
+
+class Ends(NamedTuple):
+    """What ends an answer: token ids, and strings for ends that are no single token."""
+
+    ids: tuple[int, ...] = ()
+    strings: tuple[str, ...] = ()
+
+
+NO_ENDS = Ends()
+
 
 def read(folder: epath.Path) -> LlamaConfig:
-    """The architecture that a model folder states."""
-    file = folder / "config.json"
+    """The architecture that a model folder states. Raises UserError."""
+    file = folder / _CONFIG
     if not file.exists():
         raise UserError(f"{folder}: no config.json; a model folder holds config.json and *.safetensors")
-    try:
-        return parse(json.loads(file.read_text()), str(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+    return parse(read_object(file), str(file))
+
+
+def read_ends(folder: epath.Path) -> Ends:
+    """What ends an answer of a model folder: generation_config.json says it; config.json where there is no such file.
+
+    The same precedence as in transformers. Raises UserError.
+    """
+    file = folder / _GENERATION
+    if not file.exists():
+        file = folder / _CONFIG
+    record = read_object(file)
+    ids, strings = (
+        value if isinstance(value, list) else [] if value is None else [value]
+        for value in (record.get("eos_token_id"), record.get("stop_strings"))
+    )
+    if not all(_is_int(token) and 0 <= token < _SIZES.stop for token in ids):
+        raise UserError(f"{file}: eos_token_id is {short(ids)}; must be a token id or a list of token ids")
+    if not all(isinstance(string, str) and string for string in strings):
+        raise UserError(f"{file}: stop_strings is {short(strings)}; must be a string or a list of strings")
+    return Ends(tuple(dict.fromkeys(ids)), tuple(dict.fromkeys(strings)))
+
+
+class _Fields:
+    """Typed access to the fields of a JSON object; a field of null counts as absent."""
+
+    def __init__(self, record: dict[str, Any], where: str):
+        self._record, self._where = record, where
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self._record.get(name)
+        if value is None and default is None:
+            raise UserError(f"{self._where}: the field '{name}' is missing")
+        return default if value is None else value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        value = self._get(name, default)
+        if not _is_int(value) or value not in _SIZES:
+            raise UserError(f"{self._where}: {name} is {short(value)}; must be a whole number from 1 to 2^31 - 1")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+            raise UserError(f"{self._where}: {name} is {short(value)}; must be a positive number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise UserError(f"{self._where}: {name} is {short(value)}; must be true or false")
+        return value
+
+    def object(self, name: str) -> dict[str, Any]:
+        value = self._get(name, {})
+        if not isinstance(value, dict):
+            raise UserError(f"{self._where}: {name} is {short(value)}; must be an object")
+        return value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# Fields whose other values would make another model.
+_FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
 
 
 def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
-    """Read a config.json; whatever is not a plain LLaMA is an error that names the field."""
-    architecture = (hf.get("architectures") or [hf.get("model_type", "?")])[0]
-    if architecture not in ("LlamaForCausalLM", "LLaMAForCausalLM", "llama"):
-        raise UserError(f"{where}: architecture {architecture} is not supported, only LlamaForCausalLM")
-    for field, wanted in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        if hf.get(field, wanted) != wanted:
-            raise UserError(f"{where}: {field} is {hf[field]!r}; only {wanted!r} is supported")
-    try:
-        heads = hf["num_attention_heads"]
-        # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling
-        rope = hf.get("rope_parameters") or {}
-        scaling = hf.get("rope_scaling") or rope
-        return LlamaConfig(
-            vocab_size=hf["vocab_size"],
-            hidden_size=hf["hidden_size"],
-            intermediate_size=hf["intermediate_size"],
-            num_layers=hf["num_hidden_layers"],
-            num_heads=heads,
-            num_kv_heads=hf.get("num_key_value_heads") or heads,
-            head_dim=hf.get("head_dim") or hf["hidden_size"] // heads,
-            max_length=hf.get("max_position_embeddings", 2048),
-            rope_theta=float(hf.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-            rope_scaling=_scaling(scaling, where),
-            norm_eps=hf.get("rms_norm_eps", 1e-6),
-            tied=bool(hf.get("tie_word_embeddings", False)),
+    """Reads a config.json. Raises UserError, with the field's name, for anything but a plain LLaMA."""
+    architectures = hf.get("architectures") or [hf.get("model_type", "?")]
+    if architectures not in (["LlamaForCausalLM"], ["LLaMAForCausalLM"], ["llama"]):
+        raise UserError(f"{where}: architecture {short(architectures)} is not supported, only LlamaForCausalLM")
+    for name, wanted in _FIXED.items():
+        if hf.get(name, wanted) != wanted:
+            raise UserError(f"{where}: {name} is {short(hf[name])}; only {short(wanted)} is supported")
+    fields = _Fields(hf, where)
+    heads = fields.size("num_attention_heads")
+    hidden = fields.size("hidden_size")
+    # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling
+    rope = fields.object("rope_parameters")
+    config = LlamaConfig(
+        vocab_size=fields.size("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=fields.size("intermediate_size"),
+        num_layers=fields.size("num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=fields.size("num_key_value_heads", heads),
+        head_dim=fields.size("head_dim", hidden // heads or 1),
+        max_length=fields.size("max_position_embeddings", 2048),
+        rope_theta=fields.number("rope_theta", _Fields(rope, f"{where}: rope_parameters").number("rope_theta", 1e4)),
+        rope_scaling=_scaling(fields.object("rope_scaling") or rope, where),
+        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        tied=fields.flag("tie_word_embeddings", False),
+    )
+    if config.num_heads % config.num_kv_heads:
+        raise UserError(
+            f"{where}: num_attention_heads is {config.num_heads}, num_key_value_heads {config.num_kv_heads}; "
+            "the second must divide the first"
         )
-    except KeyError as error:
-        raise UserError(f"{where}: the field {error} is missing") from None
+    if config.head_dim % 2:
+        raise UserError(f"{where}: head_dim is {config.head_dim}; must be even")
+    return config
 
 
 def _scaling(scaling: dict[str, Any], where: str) -> RopeScaling | None:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if scaling.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UserError(f"{where}: partial_rotary_factor {short(scaling['partial_rotary_factor'])} is not supported")
     if kind == "default":
         return None
     if kind != "llama3":
-        raise UserError(f"{where}: rope scaling '{kind}' is not supported, only llama3")
+        raise UserError(f"{where}: rope scaling {short(kind)} is not supported, only llama3")
+    fields = _Fields(scaling, f"{where}: rope scaling")
     return RopeScaling(
-        float(scaling["factor"]),
-        float(scaling["low_freq_factor"]),
-        float(scaling["high_freq_factor"]),
-        int(scaling["original_max_position_embeddings"]),
+        fields.number("factor"),
+        fields.number("low_freq_factor"),
+        fields.number("high_freq_factor"),
+        fields.size("original_max_position_embeddings"),
     )
 
 

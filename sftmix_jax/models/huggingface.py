@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import hf_config
 from sftmix_jax.models.llama import LlamaConfig, Params
-from sftmix_jax.models.tensors import Folder, Index
+from sftmix_jax.models.tensors import DERIVED, Folder, Index
 
 # Our path → their name; {} is the layer.
 NAMES: dict[tuple[str, ...], str] = {
@@ -41,8 +41,6 @@ NAMES: dict[tuple[str, ...], str] = {
     ("layers", "up"): "model.layers.{}.mlp.up_proj.weight",
     ("layers", "down"): "model.layers.{}.mlp.down_proj.weight",
 }
-# Buffers that old checkpoints carry and that follow from the config.
-_DERIVED = "rotary_emb.inv_freq"
 _SHARD_BYTES = 5 * 10**9
 
 
@@ -115,7 +113,7 @@ class Weights:
                 if found != wanted:
                     raise UserError(f"{folder}: {name} has shape {found}, config.json wants {wanted}")
                 used.add(name)
-        unused = {name for name in tensors.where if name not in used and not name.endswith(_DERIVED)}
+        unused = {name for name in tensors.where if name not in used and not name.endswith(DERIVED)}
         if self.config.tied and "lm_head.weight" in unused:
             # some exporters store the tied matrix twice; another matrix would change the model
             if not np.array_equal(tensors.read("lm_head.weight"), tensors.read(NAMES["embed",])):
@@ -125,9 +123,9 @@ class Weights:
             listed = ", ".join(sorted(unused)[:5])
             raise UserError(f"{folder}: {len(unused)} tensors have no place in a LLaMA: {listed}")
 
-    def _names(self, path: tuple[str, ...]) -> list[str]:
+    def _names(self, path: tuple[str, ...]) -> Iterator[str]:
         layers = range(self.config.num_layers) if path[0] == "layers" else range(1)
-        return [NAMES[path].format(i) for i in layers]
+        return (NAMES[path].format(i) for i in layers)
 
     def shape(self, path: tuple[str, ...]) -> tuple[int, ...]:
         """Of the whole parameter, with its layers."""
@@ -139,7 +137,7 @@ class Weights:
         own = self._shapes[path]
         if path[0] != "layers":
             return self._part(NAMES[path], path, own, index)
-        names = self._names(path)[index[0]]
+        names = list(self._names(path))[index[0]]
         first = self._part(names[0], path, own, index[1:])
         out = np.empty((len(names), *first.shape), np.float32)
         for i, name in enumerate(names):
@@ -149,6 +147,11 @@ class Weights:
     def _part(self, name: str, path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> np.ndarray:
         theirs = self._tensors.read(name, _their_index(path, shape, index))
         return np.ascontiguousarray(_to_ours(path, theirs, shape, index))
+
+    @property
+    def files(self) -> list[epath.Path]:
+        """The weight files that are read."""
+        return self._tensors.files
 
     def paths(self) -> list[tuple[str, ...]]:
         """Every parameter of the model."""
@@ -281,28 +284,11 @@ def _save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
             shutil.copyfileobj(source, target, 1 << 24)
 
 
-def find(model: str) -> epath.Path:
-    """A folder on a disk or in a bucket as it is; anything else is a hub id, fetched into the hub's own cache."""
-    folder = epath.Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if model.startswith((".", "/", "~")) or "://" in model or model.count("/") != 1:
-        raise UserError(f"no model folder {model}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return epath.Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "tokenizer*"]))
-    except Exception as error:
-        raise UserError(
-            f"no model folder {model}, and the hub could not give it ({type(error).__name__}): "
-            "check the name and the network, or name a local folder"
-        ) from None
-
-
 def fingerprint(folder: epath.Path) -> str:
-    """A hash of what decides the model: its architecture and every weight file's content."""
-    digest = hashlib.sha256(repr(hf_config.read(folder)).encode())
-    for file in Folder(folder).files:
+    """A hash of what decides the model: its architecture and the content of each weight file that is read."""
+    weights = Weights(folder)
+    digest = hashlib.sha256(repr(weights.config).encode())
+    for file in weights.files:
         content = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 24):

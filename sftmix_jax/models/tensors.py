@@ -1,36 +1,43 @@
-"""The safetensors files of a model folder, on a disk or in a bucket: parts of them are read when they are asked for.
+"""The weights of a model folder in safetensors files, on a disk or in a bucket. Parts are read on demand.
 
-The safetensors package opens files on a disk alone. The format is its README's: a head in JSON, then the numbers.
+Which files belong to the model is decided as transformers decides it. Headers are validated by the safetensors
+package. It opens local files only, so each header is given to it at the head of a sparse temporary file.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from typing import Any, NamedTuple, TypeAlias
+import re
+import tempfile
+from typing import NamedTuple, TypeAlias
 
 import fsspec
 import ml_dtypes
 import numpy as np
 from etils import epath
+from safetensors import SafetensorError, safe_open
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.model_folder import read_object
 
 Index: TypeAlias = tuple[slice, ...]
 
 _FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
-_LENGTH = 8  # bytes in front of the header that say how long it is
-_LONGEST = 100 << 20  # header that the format allows
+_LENGTH = 8  # bytes before the header that hold its length
+_MAX_HEADER = 100 << 20  # bytes; the package accepts less
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# Buffers of old checkpoints that follow from the config. Indexes and shards often disagree about them.
+DERIVED = "rotary_emb.inv_freq"
 
 
 class _Stored(NamedTuple):
-    """A tensor as its file's header describes it."""
+    """Dtype, shape and byte range of a tensor in its file."""
 
     file: epath.Path
     dtype: str
     shape: tuple[int, ...]
-    begin: int  # of its bytes in the file
+    begin: int
     end: int
 
 
@@ -38,54 +45,71 @@ class Folder:
     """The tensors of a model folder, by name."""
 
     def __init__(self, folder: epath.Path):
-        """Raises UserError where there is none, or one that cannot be read."""
-        self.files = sorted(folder.glob("*.safetensors"))
-        if not self.files:
-            others = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"))]
-            found = f" (found {others[0]}: convert it to safetensors first)" if others else ""
-            raise UserError(f"{folder}: no *.safetensors file{found}")
+        """Raises UserError if weight files are missing, damaged, or disagree with their index."""
         self._storage, _ = fsspec.core.url_to_fs(os.fspath(folder))
+        weight_map = None if (folder / _SINGLE).exists() else _weight_map(folder)
+        names = [_SINGLE] if weight_map is None else sorted(set(weight_map.values()))
+        self.files = [folder / name for name in names]
         self.where: dict[str, _Stored] = {}
         for file in self.files:
-            try:
-                self.where.update(self._header(file))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file}: not a readable safetensors file ({error}); download it again") from None
+            stored = self._header(file)
+            if weight_map is not None:
+                _check_shard(file, set(stored), {name for name, shard in weight_map.items() if shard == file.name})
+            self.where.update(stored)
         self._last: tuple[tuple[str, int, int], np.ndarray] | None = None
 
     def _header(self, file: epath.Path) -> dict[str, _Stored]:
-        """The format's head: its length (8 bytes, little-endian), then JSON with each tensor's place behind it."""
+        """The tensors of one file, as the safetensors package reads its header."""
+        if not file.exists() or file.is_dir():
+            raise UserError(f"{file}: this weight file is missing; download it again")
         size = self._storage.size(os.fspath(file))
-        length = int.from_bytes(self._bytes(file, 0, _LENGTH), "little")
-        if not 0 < length <= min(_LONGEST, size - _LENGTH):
-            raise ValueError(f"a head of {length:,} bytes in a file of {size:,}")
-        head: dict[str, Any] = json.loads(self._bytes(file, _LENGTH, _LENGTH + length))
-        found = {}
-        for name, entry in head.items():
-            if name == "__metadata__":
-                continue
-            begin, end = (_LENGTH + length + offset for offset in entry["data_offsets"])
-            if end > size:
-                raise ValueError(f"{name} ends {end - size:,} bytes behind the file's end")
-            found[name] = _Stored(file, entry["dtype"], tuple(entry["shape"]), begin, end)
-        return found
+        length = int.from_bytes(self._bytes(file, 0, min(_LENGTH, size)), "little")
+        head = self._bytes(file, 0, min(_LENGTH + length, _LENGTH + _MAX_HEADER, size))
+        with tempfile.NamedTemporaryFile() as sparse:
+            sparse.write(head)
+            sparse.truncate(size)
+            sparse.flush()
+            try:
+                with safe_open(sparse.name, "np") as opened:
+                    slices = {name: opened.get_slice(name) for name in opened.offset_keys()}
+                    tensors = [(name, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()]
+            except SafetensorError as error:
+                raise UserError(f"{file}: not a readable safetensors file ({error}); download it again") from None
+        # The package guarantees that the tensors follow each other without holes, up to the end of the file.
+        stored, begin = {}, _LENGTH + length
+        for name, dtype, shape in tensors:
+            end = begin + math.prod(shape) * _bits(dtype) // 8
+            stored[name] = _Stored(file, dtype, shape, begin, end)
+            begin = end
+        if begin != size:
+            raise UserError(f"{file}: its tensors end at byte {begin:,} of {size:,}; only float weights can be read")
+        return stored
 
     def _bytes(self, file: epath.Path, begin: int, end: int) -> bytes:
-        return self._storage.cat_file(os.fspath(file), begin, end)
+        return self._storage.cat_file(os.fspath(file), begin, end) if end > begin else b""
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.where[name].shape
 
     def read(self, name: str, index: Index = ()) -> np.ndarray:
-        """The tensor, or a part of it, as float32; of the file the rows of that part are read."""
+        """The tensor, or a part of it, as float32. Reads the rows of that part.
+
+        Raises UserError for dtypes that are not float, and for NaN and infinity.
+        """
         stored = self.where[name]
         if stored.dtype not in _FLOATS:
             raise UserError(f"{stored.file}: {name} is {stored.dtype}; only float weights can be read")
         rows = range(*index[0].indices(stored.shape[0])) if index else range(stored.shape[0])
-        return self._rows(name, rows.start, rows.stop)[(slice(None), *index[1:])].astype(np.float32)
+        part = self._rows(name, rows.start, rows.stop)[(slice(None), *index[1:])].astype(np.float32)
+        if not np.isfinite(part).all():
+            raise UserError(
+                f"{stored.file}: {name} holds NaN or infinite values; the model cannot be used. "
+                "Download the file again, or export it from a sound checkpoint"
+            )
+        return part
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """As stored. Devices side by side ask for columns of the same rows: the last ones are kept."""
+        """Rows as stored. Caches the last ones: devices side by side ask for columns of the same rows."""
         if self._last is None or self._last[0] != (name, start, stop):
             stored, rest = self.where[name], self.where[name].shape[1:]
             dtype = np.dtype(_FLOATS[stored.dtype])
@@ -93,3 +117,34 @@ class Folder:
             raw = self._bytes(stored.file, stored.begin + start * row, stored.begin + stop * row)
             self._last = (name, start, stop), np.frombuffer(raw, dtype).reshape(stop - start, *rest)
         return self._last[1]
+
+
+def _weight_map(folder: epath.Path) -> dict[str, str]:
+    """Tensor name → file name, from the folder's index. Raises UserError."""
+    file = folder / _INDEX
+    if not file.exists():
+        others = sorted(p.name for pattern in ("*.safetensors", "*.bin", "*.pth") for p in folder.glob(pattern))
+        found = f" (found {others[0]}; convert or rename it)" if others else ""
+        raise UserError(f"{folder}: neither {_SINGLE} nor {_INDEX}{found}")
+    weight_map = read_object(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{file}: weight_map must be an object that maps tensors to files; download the index again")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\\x00]+\.safetensors", shard):
+            raise UserError(f"{file}: weight_map[{name!r}] is {shard!r}; must be a *.safetensors file of this folder")
+    return weight_map
+
+
+def _check_shard(file: epath.Path, stored: set[str], listed: set[str]) -> None:
+    """Raises UserError for a tensor that only one of the index and the shard knows."""
+    for problem, names in (
+        (f"lacks a tensor that {_INDEX} lists", listed - stored),
+        (f"holds a tensor that {_INDEX} does not place in it", stored - listed),
+    ):
+        if named := sorted(name for name in names if not name.endswith(DERIVED)):
+            raise UserError(f"{file}: {problem}: {named[0]}; download both again")
+
+
+def _bits(dtype: str) -> int:
+    """Bits per element of a safetensors dtype: BOOL, U8, F8_E4M3, BF16, C64, …"""
+    return 8 if dtype == "BOOL" else int(re.sub(r"^\D+(\d+).*", r"\1", dtype))

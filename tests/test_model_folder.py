@@ -1,0 +1,327 @@
+"""Model folders are data: their code never runs, the right files are read, and what is damaged is named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, random_model, save_model
+from etils import epath
+from safetensors.numpy import load_file, save_file
+
+from sftmix_jax import model_folder
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError
+from sftmix_jax.models import hf_config, huggingface
+from sftmix_jax.models.tensors import Folder
+from sftmix_jax.stages import TINY, find_base
+
+CODE = "import os, pathlib\npathlib.Path(os.environ['MARKER']).touch()\n"
+# what a folder's configs can say to have its code run: file, fields
+HOOKS = {
+    "tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]}}),
+    "tokenizer, as a list": ("tokenizer_config.json", {"auto_map": ["own.OwnTokenizer", None]}),
+    "tokenizer of an unknown class": (
+        "tokenizer_config.json",
+        {"auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}, "tokenizer_class": "OwnTokenizer"},
+    ),
+    "config": ("config.json", {"auto_map": {"AutoConfig": "own.OwnConfig"}, "model_type": "own"}),
+    "model": ("config.json", {"auto_map": {"AutoModelForCausalLM": "own.OwnModel"}}),
+    "code of another repository": ("config.json", {"auto_map": {"AutoConfig": "someone/else--own.OwnConfig"}}),
+}
+
+
+def edit(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def folder_with_code(folder, hook):
+    shutil.copytree(TINY, folder)
+    for name in ("own.py", "tokenizer.py", "modeling_llama.py", "configuration_llama.py", "tokenization_llama.py"):
+        (folder / name).write_text(CODE)
+    file, fields = HOOKS[hook]
+    edit(folder / file, **fields)
+    return folder
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_folder_that_names_code_is_refused_and_its_code_does_not_run(tmp_path, monkeypatch, hook):
+    folder = folder_with_code(tmp_path / "model", hook)
+    monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for use in (lambda: find_base(f"hf:{folder}", "", 0), lambda: Tokenizer(str(folder))):
+        with pytest.raises(UserError, match=r"auto_map.*never run"):
+            use()
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_tokenizer_without_its_model_names_its_code_too(tmp_path):
+    folder = folder_with_code(tmp_path / "model", "tokenizer")
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: 'auto_map' names Python code.*own\.OwnTokenizer"):
+        Tokenizer(str(folder))
+
+
+def test_code_that_no_config_names_is_never_looked_at(tmp_path, monkeypatch):
+    folder = folder_with_code(tmp_path / "model", "tokenizer")
+    monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+    config = json.loads((TINY / "tokenizer_config.json").read_text()) | {"tokenizer_class": "OwnTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Tokenizer(str(folder)).encode("what is 2 + 2?") == Tokenizer(str(TINY)).encode("what is 2 + 2?")
+    assert find_base(f"hf:{folder}", "", 0).fingerprint == find_base("tiny", "", 0).fingerprint
+    assert not (tmp_path / "marker").exists()
+
+
+def verb(*arguments, marker, stdin="y\n" * 20):
+    clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"MARKER": str(marker)}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=clean, timeout=300, text=True, input=stdin,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("verb_and_flags", [
+    ["sample", "--model={}", "--prompt=hi"],
+    pytest.param(["train", "--config=quickstart.py", "--workdir={}-runs", "--config.model.init=hf:{}"],
+                 marks=pytest.mark.slow),
+    pytest.param(["audit", "--config=quickstart.py", "--config.model.tokenizer={}"], marks=pytest.mark.slow),
+], ids=["sample", "train", "audit"])  # fmt: skip
+def test_yes_on_standard_input_runs_no_code(tmp_path, verb_and_flags):
+    folder = folder_with_code(tmp_path / "model", "tokenizer of an unknown class")
+    name, *flags = verb_and_flags
+    said = verb(f"sftmix_jax.{name}", *(flag.format(folder) for flag in flags), marker=tmp_path / "marker")
+    assert said.returncode == 2 and "never run" in said.stderr and "Traceback" not in said.stderr, said.stderr
+    assert not (tmp_path / "marker").exists()
+
+
+def test_standard_input_is_empty_but_in_a_chat():
+    """A library that asks hears nothing; the chat hears what was typed."""
+    script = (
+        "import sys; from sftmix_jax import command\n"
+        "def asks():\n"
+        "    try: print('library', repr(input()))\n"
+        "    except EOFError: print('library', 'nothing')\n"
+        "def main():\n"
+        "    asks()\n"
+        "    with command.open_stdin(): print('chat', repr(input()))\n"
+        "    asks()\n"
+        "command.run(main)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input="hello\ny\n", text=True, capture_output=True,
+                          check=False, timeout=120)  # fmt: skip
+    assert said.stdout.split("\n")[:3] == ["library nothing", "chat 'hello'", "library nothing"], said.stderr
+
+
+@pytest.fixture
+def single(tmp_path):
+    return save_model(tmp_path / "model", SMALL, random_model())
+
+
+@pytest.fixture
+def sharded(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface, "_SHARD_BYTES", 10_000)
+    return save_model(tmp_path / "sharded", SMALL, random_model())
+
+
+def loaded(folder):
+    return huggingface.load(epath.Path(folder))[1]["norm"]
+
+
+def test_only_the_shards_of_the_index_are_read(sharded):
+    before, norm = huggingface.fingerprint(sharded), loaded(sharded)
+    other = {name: np.zeros_like(array) for name, array in load_file(sharded / Folder(sharded).files[0].name).items()}
+    save_file(other, sharded / "model-00001-of-00009.safetensors")
+    save_file({"anything": np.zeros(3, np.float32)}, sharded / "zzz.safetensors")
+    (sharded / "consolidated.safetensors").write_bytes(b"damaged")
+    assert huggingface.fingerprint(sharded) == before
+    np.testing.assert_array_equal(loaded(sharded), norm)
+
+
+def test_a_single_file_wins_over_an_index_and_all_else(single):
+    """As in transformers."""
+    before = huggingface.fingerprint(single)
+    (single / "consolidated.safetensors").write_bytes(b"damaged")
+    (single / "model-00001-of-00002.safetensors").write_bytes(b"damaged")
+    (single / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "absent.safetensors"}}')
+    assert huggingface.fingerprint(single) == before
+
+
+def test_transformers_reads_the_same_files(single, sharded):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    for folder in (single, sharded):
+        other = {name: np.zeros_like(array) for name, array in load_file(single / "model.safetensors").items()}
+        save_file(other, folder / "consolidated.safetensors")
+        theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        np.testing.assert_array_equal(theirs.model.norm.weight.detach().numpy(), loaded(folder))
+
+
+@pytest.mark.parametrize(("weight_map", "said"), [
+    ({"model.norm.weight": "absent.safetensors"}, r"absent\.safetensors: this weight file is missing"),
+    ({"model.norm.weight": "../model.safetensors"}, r"'\.\./model\.safetensors'; must be a \*\.safetensors file"),
+    ({"model.norm.weight": "/etc/x.safetensors"}, "must be a"),
+    ({"model.norm.weight": "pytorch_model.bin"}, "must be a"),
+    ({"model.norm.weight": 3}, "must be a"),
+    ({"model.extra": "FIRST"}, "lacks a tensor that .* lists: model.extra"),
+    ({"model.layers.1.mlp.down_proj.weight": "FIRST"}, r"down_proj\.weight; download both again"),
+    ([], "weight_map must be an object"),
+    ({}, "weight_map must be an object"),
+    (None, "weight_map must be an object"),
+])  # fmt: skip
+def test_an_index_that_does_not_fit_is_explained(sharded, weight_map, said):
+    file = sharded / "model.safetensors.index.json"
+    index = json.loads(file.read_text())["weight_map"]
+    if weight_map:
+        weight_map = index | {
+            k: index["model.embed_tokens.weight"] if v == "FIRST" else v for k, v in weight_map.items()
+        }
+    edit(file, weight_map=weight_map)
+    with pytest.raises(UserError, match=said):
+        huggingface.fingerprint(sharded)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "3", "[" * 100_000])
+def test_an_index_that_is_no_json_object_is_named(sharded, text):
+    (sharded / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match=r"index\.json: "):
+        huggingface.fingerprint(sharded)
+
+
+def test_rotary_buffers_may_differ_between_index_and_shards(sharded):
+    file = sharded / "model.safetensors.index.json"
+    index = json.loads(file.read_text())["weight_map"]
+    edit(file, weight_map=index | {"model.layers.0.self_attn.rotary_emb.inv_freq": index["model.norm.weight"]})
+    assert loaded(sharded).shape == (32,)
+
+
+def test_shards_without_an_index_are_not_guessed(sharded):
+    (sharded / "model.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
+        huggingface.fingerprint(sharded)
+
+
+def rewrite_header(file, change):
+    raw = file.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    text = change(raw[8 : 8 + length].decode()).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace('"data_offsets":[0,', '"data_offsets":[4,', 1),
+    lambda text: text.replace('"F32"', '"F16"', 1),
+    lambda text: text.replace('"F32"', '"F64"', 1),
+    lambda text: text.replace('"shape":[', '"shape":[1.0,', 1),
+    lambda text: text.replace('"shape":[', '"shape":[true,', 1),
+    lambda text: text.replace('"shape":[', '"shape":[18446744073709551616,', 1),
+    lambda text: text.replace('"dtype"', '"dtype":"F32","dtype"', 1),
+    lambda text: "{}",
+    lambda text: "[" + text + "]",
+    lambda text: text[:-3],
+    lambda text: text.replace('"format"', '"format":1,"x"', 1),
+])  # fmt: skip
+def test_a_header_that_the_safetensors_package_refuses_is_refused(single, change):
+    rewrite_header(single / "model.safetensors", change)
+    from safetensors import SafetensorError
+
+    with pytest.raises(SafetensorError):
+        load_file(single / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable safetensors file"):
+        huggingface.fingerprint(single)
+
+
+def test_a_header_in_another_form_that_the_package_accepts_gives_the_same_weights(single):
+    """The package's reading of the header is ours: entries as lists, escaped names, names given twice."""
+    before = loaded(single)
+
+    def other_form(text):
+        header = json.loads(text)
+        entry = header.pop("model.norm.weight")
+        listed = json.dumps([entry["dtype"], entry["shape"], entry["data_offsets"]])
+        false = json.dumps(header["model.embed_tokens.weight"])
+        return json.dumps(header)[:-1] + f', "model.norm.weight": {false}, "model.norm.\\u0077eight": {listed}}}'
+
+    rewrite_header(single / "model.safetensors", other_form)
+    np.testing.assert_array_equal(load_file(single / "model.safetensors")["model.norm.weight"], before)
+    np.testing.assert_array_equal(loaded(single), before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_a_weight_that_is_no_number_is_named(single, value, dtype):
+    tensors = load_file(single / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"].astype(dtype)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, single / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds NaN or infinite"):
+        huggingface.load(single)
+
+
+@pytest.mark.parametrize(("generation", "config", "ids"), [
+    (None, {"eos_token_id": 2}, (2,)),
+    (None, {"eos_token_id": [2, 5, 2]}, (2, 5)),
+    (None, {}, ()),
+    ({"eos_token_id": 7}, {"eos_token_id": 2}, (7,)),
+    ({"eos_token_id": [7, 8]}, {"eos_token_id": 2}, (7, 8)),
+    ({}, {"eos_token_id": 2}, ()),
+    ({"eos_token_id": None}, {"eos_token_id": 2}, ()),
+])  # fmt: skip
+def test_the_ends_of_a_folder_are_those_of_transformers(tmp_path, generation, config, ids):
+    import transformers
+
+    save_model(tmp_path, SMALL, random_model())
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["eos_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(fields | config))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert hf_config.read_ends(tmp_path).ids == ids
+    if pytest.importorskip("torch"):
+        theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id
+        assert set(ids) == set([theirs] if isinstance(theirs, int) else theirs or [])
+
+
+@pytest.mark.parametrize("value", ["2", 2.0, True, -1, [2, None], [[2]], {"a": 2}, 2**70, float("nan")])
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_an_end_that_is_no_token_id_is_named(tmp_path, name, value):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(UserError, match=f"{name}: eos_token_id is .*; must be a token id or a list"):
+        hf_config.read_ends(epath.Path(tmp_path))
+
+
+WRONG = [None, True, -1, 0, 1.5, 10**40, float("nan"), float("inf"), "32", "", [], [1], {}, {"a": 1}]
+FIELDS = [
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters",
+    "rms_norm_eps", "tie_word_embeddings", "hidden_act", "attention_bias", "mlp_bias", "architectures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_of_a_wrong_type_is_named_or_means_its_default(single, field):
+    sound = json.loads((single / "config.json").read_text())
+    for value in WRONG:
+        try:
+            config = hf_config.parse({**sound, field: value}, "config.json")
+        except UserError as error:
+            assert "\n" not in str(error) and str(error).startswith("config.json: ")
+        else:
+            assert value in (None, {}, [], "", 0, 1.5, True, {"a": 1}) or field == "max_position_embeddings", (
+                field,
+                value,
+            )
+            assert all(type(getattr(config, name)) in (int, float, bool, type(None)) for name in config.__annotations__)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\ud800".encode("utf-8", "surrogatepass")])
+def test_a_config_that_is_no_json_object_is_named(tmp_path, file, text):
+    folder = shutil.copytree(TINY, tmp_path / "model")
+    (folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=rf"{file}: (not valid JSON|holds )"):
+        model_folder.find(str(folder))
