@@ -12,19 +12,18 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 
-_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]  # neither code nor pickles
-_TOKENIZER_FILES = ["tokenizer*.json", "*_tokens*.json", "config.json", "*.jinja", "tokenizer.model"]
+_FILES = ["*.json", "*.jinja", "tokenizer.model"]  # neither code nor pickles
 _CONFIGS = ("config.json", "tokenizer_config.json")
 
 
-def find(model: str, *, tokenizer_only: bool = False) -> epath.Path:
+def find(model: str, *, weights: bool = True) -> epath.Path:
     """A folder on a disk or in a bucket as it is; anything else is a hub id, fetched into the hub's cache.
 
     Raises UserError, also if the folder's configs name Python code.
     """
     folder = epath.Path(model).expanduser()
     if not folder.is_dir():
-        folder = _fetched(model, _TOKENIZER_FILES if tokenizer_only else _FILES)
+        folder = _fetched(model, [*_FILES, "*.safetensors"] if weights else _FILES)
     refuse_code(folder)
     return folder
 

@@ -163,7 +163,7 @@ def _read(path: str, local: str) -> Any:
 
     Code in the folder is never run. Raises UserError, which names `path`.
     """
-    found = model_folder.find(path, tokenizer_only=True)
+    found = model_folder.find(path, weights=False)
     folder = Path(_copied(found, local) if "://" in path else found)
     configured = (folder / "tokenizer_config.json").is_file()
     if not configured and not (folder / "tokenizer.json").is_file():

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sftmix_jax import identity
+from sftmix_jax import identity, model_folder
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
-from sftmix_jax.models import hf_config, huggingface, llama
+from sftmix_jax.models import hf_config, llama
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.planning import flops
 from sftmix_jax.stages import Resolved, find_base
@@ -43,7 +43,7 @@ def architecture(experiment: Experiment) -> LlamaConfig:
     if kind == "hf" and name in KNOWN and not Path(name).exists():
         return llama.preset(KNOWN[name])
     if kind == "hf" and not Path(name).exists():
-        return hf_config.read(huggingface.find(name))
+        return hf_config.read(model_folder.find(name, weights=False))
     if kind == "scratch":
         return llama.preset(name)
     return find_base(experiment.model.init, experiment.model.tokenizer, experiment.seed).config
