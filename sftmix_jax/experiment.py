@@ -167,7 +167,7 @@ def parse(
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
-    options = {name: _option(name, values[name].value, allowed) for name, (_, allowed) in (extra or {}).items()}
+    options = {name: _option(name, str(values[name].value), allowed) for name, (_, allowed) in (extra or {}).items()}
     return experiment, {"workdir": values["workdir"].value, **options}
 
 
