@@ -283,7 +283,7 @@ def test_an_experiment_killed_and_resumed_is_whole_in_both_trackers(tmp_path, of
         rows = [row for records in runs for row in history(records)]
         assert all(any(text == row for row in rows) for text in lines)
         scores = train._scores(epath.Path(folder))
-        assert {"score/tiny_math/accuracy"} <= set(scores) and rows[-1] == {"step": 12, **scores}
+        assert {"score/tiny_math/strict"} <= set(scores) and rows[-1] == {"step": 12, **scores}
         board = shown(folder)
         for key in ("loss", f"held_out/{name}"):
             expected = [(text["step"], text[key]) for text in lines if key in text]
