@@ -28,9 +28,15 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24
 
 
+_OPTIONS: dict[str, tuple[str | int | float, ranges.Range]] = {
+    "tasks": ("", ranges.Text()),
+    "data": ("", ranges.Text()),
+    "examples": (1, ranges.Integer(at_least=0)),
+}
+
+
 def main() -> int:
-    extra = {"tasks": ("", ranges.Text()), "data": ("", ranges.Text()), "examples": (1, ranges.Integer(at_least=0))}
-    config, options = experiment.parse(sys.argv[1:], extra)
+    config, options = experiment.parse(sys.argv[1:], _OPTIONS)
     tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
     data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)

@@ -89,6 +89,9 @@ class Experiment:
         """Fields that do not fit together (sftmix_jax.ranges)."""
         if not self.stages:
             yield f"{where}.stages: experiment '{self.name}' has no stages"
+        for name in self.evaluation.tasks:
+            if problem := _task_problem(name):
+                yield f"{where}.evaluation.tasks: '{name}'; {problem}"
         for name, stage in self.stages.items():
             if name in ("all", "base") or name.startswith("base-"):
                 yield f"{where}.stages: key '{name}'; must not be all, base or base-…, which mean other folders"
@@ -97,6 +100,16 @@ class Experiment:
                 yield f"{where}.stages.{name}.mixture: no domain '{domain}' in {where}.domains; {near}"
             if problem := _optimizer_problem(json.dumps(identity.plain(stage.optimizer))):
                 yield f"{where}.stages.{name}.{problem}"
+
+
+@functools.cache
+def _task_problem(name: str) -> str:
+    """Why there is no such task; empty if there is one."""
+    try:
+        desk.find("eval", name)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache  # a study has the same optimizer in all of its stages
@@ -167,7 +180,7 @@ def parse(
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
-    options = {name: _option(name, values[name].value, allowed) for name, (_, allowed) in (extra or {}).items()}
+    options = {name: _option(name, str(values[name].value), allowed) for name, (_, allowed) in (extra or {}).items()}
     return experiment, {"workdir": values["workdir"].value, **options}
 
 

@@ -26,7 +26,7 @@ from sftmix_jax.files import write_json
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
-from sftmix_jax.ranges import Integer
+from sftmix_jax.ranges import Integer, Range
 from sftmix_jax.stages import Resolved, on_one_device, stage_params
 
 QUERIES, BATCHES = 100, 4
@@ -34,6 +34,7 @@ QUERIES, BATCHES = 100, 4
 
 def main() -> int:
     positive = Integer(at_least=1)
+    extra: dict[str, tuple[str | int | float, Range]]
     extra = {"queries": (QUERIES, positive), "layer": (0, Integer(at_least=0)), "batches": (BATCHES, positive)}
     config, options = experiment.parse(sys.argv[1:], extra)
     if not options["workdir"]:

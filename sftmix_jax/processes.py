@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sftmix_jax import __version__
@@ -31,6 +31,7 @@ _PORT = Integer(at_least=1, at_most=65_534)
 _HEARTBEAT = 30  # seconds after which jax gives up a machine that has gone without a word
 _GRACE = 2.0  # seconds for this process to end on its own, if what ended the other is its error too
 _DONE, _FAILED = b"done", b"failed"  # last words
+_CLOSING = 10.0  # seconds for trackers to close when another process has ended
 _CLOCKS = 60.0  # seconds that two machines' clocks may differ
 
 
@@ -46,6 +47,7 @@ class Place:
 
 _place: Place | None = None
 _watch: _Watch | None = None
+_closers: list[Callable[[], None]] = []
 
 
 def is_first() -> bool:
@@ -123,6 +125,27 @@ def leave(code: int) -> None:
     os._exit(code)  # jax's own farewell waits for processes that will not come
 
 
+def on_early_end(close: Callable[[], None]) -> None:
+    """Has `close` called if this process must end because another one has."""
+    _closers.append(close)
+
+
+def forget_early_end(close: Callable[[], None]) -> None:
+    """Takes back `on_early_end`."""
+    if close in _closers:
+        _closers.remove(close)
+
+
+def _close_early() -> None:
+    """What is open is closed, if it takes no longer than _CLOSING."""
+    threads = [threading.Thread(target=close, daemon=True) for close in _closers]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _CLOSING
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+
+
 def hear_of_deaths() -> None:
     """Time for the watch to end this process if another one has died: a broken collective is heard of first."""
     if _watch is not None:
@@ -183,6 +206,7 @@ class _Watch:
         # Process 0 hears of everybody and ends; its own connections then close, and so all the others hear.
         who = f"process {index}" if is_first() else "process 0, or one that it has lost,"
         say(f"{who} has ended. All stop; the same command goes on from the last checkpoint")
+        _close_early()
         os._exit(1)
 
     def part(self, word: bytes) -> None:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from sftmix_jax.errors import UserError, did_you_mean
@@ -138,10 +138,10 @@ NAME = Text(
 class Choice(Range):
     """One of some words."""
 
-    words: Collection[str] | Callable[[], Collection[str]]  # a function where they are known only later
+    words: Collection[str]
 
     def broken(self, value: Any) -> str:
-        known = list(self.words() if callable(self.words) else self.words)
+        known = list(self.words)
         if isinstance(value, str) and value in known:
             return ""
         listed = f"must be {', '.join(known[:-1])} or {known[-1]}" if len(known) > 1 else f"must be {known[0]}"

@@ -25,11 +25,13 @@ from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
 from sftmix_jax.stages import Resolved, ResolvedStage
-from sftmix_jax.training import precision
+from sftmix_jax.training import precision, trackers
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
 from sftmix_jax.training.optimizer import learning_rates, make_optimizer
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
+from sftmix_jax.training.trackers import Trackers
+from sftmix_jax.training.trackers.tracker import Tracked
 
 
 def main() -> int:
@@ -46,19 +48,16 @@ def main() -> int:
 
 def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     """Train every stage that is not done, evaluate after each if asked to. → the stages' folders."""
+    trackers.require(config.logging)
     resolved = Resolved(config)
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = list(resolved.chain())
     if processes.is_first():
         print(resolved.chat.description, file=sys.stderr)
     register(config, resolved.base.id, chain, workdir)
-    evaluate_stage(write_base(resolved, workdir), config)
+    score_base(resolved, workdir)
     for stage in chain:
-        if stage.is_done(workdir):
-            print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
-        else:
-            train_stage(resolved, stage, workdir)
-        evaluate_stage(stage.folder(workdir), config)
+        complete(resolved, stage, workdir)
     return [stage.folder(workdir) for stage in chain]
 
 
@@ -89,10 +88,48 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
     processes.wait_for_all("registered")
 
 
-def evaluate_stage(folder: epath.Path, config: Experiment) -> None:
-    """The config's tasks on one stage; nothing where there are none, or where they were scored before."""
-    if config.evaluation.tasks:
-        run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
+def complete(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -> None:
+    """Train a stage whose parent is done, unless it is done itself, and evaluate it as the experiment asks.
+
+    Raises Stopped.
+    """
+    config, folder = resolved.experiment, stage.folder(workdir)
+    tracked = Tracked(folder, config.name, {"name": stage.name, "id": stage.id, **stage.record})
+    with Trackers(tracked, config.logging) as tracking:
+        if stage.is_done(workdir):
+            print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
+        else:
+            train_stage(resolved, stage, workdir, tracking)
+        evaluate_stage(folder, config, tracking, json.loads((folder / "done.json").read_text())["steps"])
+
+
+def score_base(resolved: Resolved, workdir: epath.Path) -> None:
+    """Write the base's folder, and evaluate the base as the experiment asks."""
+    config, folder = resolved.experiment, write_base(resolved, workdir)
+    record = {"name": "base", "id": resolved.base.id, "init": config.model.init}
+    with Trackers(Tracked(folder, config.name, record), config.logging) as tracking:
+        evaluate_stage(folder, config, tracking, 0)
+
+
+def evaluate_stage(folder: epath.Path, config: Experiment, tracking: Trackers, step: int) -> None:
+    """The config's tasks on one stage, as it is after `step`; nothing where they were scored before."""
+    if not config.evaluation.tasks:
+        return
+    before = _scores(folder)
+    run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
+    new = {name: value for name, value in _scores(folder).items() if before.get(name) != value}
+    tracking.score(new, step)
+
+
+def _scores(folder: epath.Path) -> dict[str, float]:
+    """The values of all score.json of a stage, as `score/TASK/METRIC`; of process 0 alone."""
+    if not processes.is_first() or not (folder / "eval").exists():
+        return {}
+    records = [json.loads(file.read_text()) for file in sorted((folder / "eval").glob("*/score.json"))]
+    return {
+        f"score/{record['task']}/{name}": metric["value"]
+        for record in records for name, metric in record["metrics"].items() if metric["value"] is not None
+    }  # fmt: skip
 
 
 def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
@@ -109,7 +146,7 @@ def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
     return folder
 
 
-def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -> None:
+def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, tracking: Trackers) -> None:
     """Train one stage whose parent is done, from its newest checkpoint if it has one. Raises Stopped."""
     mesh = experiment.make_mesh(resolved.experiment, resolved.base.config)
     config, folder = resolved.experiment, stage.folder(workdir)
@@ -131,6 +168,7 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -
         rates=learning_rates(stage.stage.optimizer, steps),
         held_out=resolved.held_out_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
+        trackers=tracking,
     )  # fmt: skip
     write_json(folder / "done.json", _done(plan, rows, steps, outcome))
     processes.wait_for_all("the stage is written")

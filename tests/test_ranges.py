@@ -232,6 +232,7 @@ def test_a_misspelt_assignment_of_a_config_file_is_named():
         (lambda c: setattr(c.stages["second"], "mixture", {}), "config.stages.second.mixture is empty"),
         (lambda c: c.stages.clear(), "has no stages"),
         (lambda c: setattr(c.evaluation, "tasks", "gsm8k"), "config.evaluation.tasks: 'gsm8k'; must be a tuple or"),
+        (lambda c: setattr(c.evaluation, "tasks", ("tiny_maths",)), "config.evaluation.tasks: 'tiny_maths'; no file"),
         (lambda c: setattr(c.stages["first"], "batch", None), "config.stages.first.batch: None; must be of type"),
         (lambda c: setattr(c, "stages", {"a-b": Stage()}), "config.stages['a-b'].mixture is empty"),
     ],

@@ -394,10 +394,9 @@ def test_unknown_state_dtypes_name_the_nearest():
 
 def test_metrics_of_a_cut_off_run_are_written_again(tmp_path):
     """From a checkpoint of step 10 on: its held-out losses and all that came later are dropped."""
-    config = metrics.LoggingConfig()
     lines = [{"step": 5, "held_out/a": 1.0}, {"step": 9, "loss": 1.0}, {"step": 10, "loss": 1.0}]
     later = [{"step": 10, "held_out/a": 1.0}, {"step": 11, "loss": 1.0}]
     text = "".join(json.dumps(line) + "\n" for line in lines + later)
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 12, "lo')
-    metrics.MetricsFile(epath.Path(tmp_path), config, 10).close()
+    metrics.MetricsFile(epath.Path(tmp_path), 10).close()
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines

@@ -15,7 +15,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sftmix_jax import fsdp, sharding
+from sftmix_jax import fsdp, ranges, sharding
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
@@ -95,7 +95,8 @@ class ComputeConfig:
     attention: str = setting("auto", Choice(("auto", *kernels.NAMES)))
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
-        """The same with every `auto` decided: the one place where that happens."""
+        """The same with every `auto` decided: the one place where that happens. Raises UserError."""
+        ranges.check(self, "model.compute")
         dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
         remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
         kernel = self.attention if self.attention != "auto" else kernels.BY_BACKEND.get(backend, "plain")

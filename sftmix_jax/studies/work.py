@@ -13,7 +13,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
 from sftmix_jax.studies.claims import Claims, Lost
 from sftmix_jax.studies.jobs import Job
-from sftmix_jax.train import evaluate_stage, train_stage, write_base
+from sftmix_jax.train import complete, score_base
 from sftmix_jax.training.loop import Stopped
 
 _WAIT = 1.0  # seconds between looks for something to do
@@ -78,10 +78,9 @@ def _do(job: Job, workdir: epath.Path) -> None:
     begin = time.monotonic()
     try:
         if job.stage is None:
-            write_base(job.resolved, workdir)
-        elif not job.is_trained(workdir):
-            train_stage(job.resolved, job.stage, workdir)
-        evaluate_stage(job.folder(workdir), job.resolved.experiment)
+            score_base(job.resolved, workdir)
+        else:
+            complete(job.resolved, job.stage, workdir)
     except Stopped:
         raise
     except Exception as error:

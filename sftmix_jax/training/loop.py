@@ -19,6 +19,7 @@ from sftmix_jax.ranges import Integer, setting
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress
 from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
+from sftmix_jax.training.trackers import Trackers
 
 
 @dataclasses.dataclass
@@ -90,10 +91,11 @@ class _Reporter:
         clock: _Clock,
         rates: np.ndarray,
         config: LoggingConfig,
+        trackers: Trackers | None,
     ):
         self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
         self._rates, self._every = rates, config.every
-        self._metrics = MetricsFile(folder, config, first) if processes.is_first() else None
+        self._metrics = MetricsFile(folder, first, trackers) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
     def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int) -> None:
@@ -146,6 +148,7 @@ def train(
     checkpoints: CheckpointConfig,
     logging: LoggingConfig,
     loading: LoaderConfig,
+    trackers: Trackers | None = None,
 ) -> Outcome:
     """Train one stage to its last step, from its newest sound checkpoint if it has one.
 
@@ -155,7 +158,7 @@ def train(
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
     first, clock = position["step"], _Clock(position["seconds"])
     part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
-    reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging)
+    reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
 
     def save(step: int) -> None:
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from typing import Any, TextIO
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.ranges import Flag, Integer, Text, setting
+from sftmix_jax.training.trackers import Trackers
 
 _PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
                 "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
@@ -26,9 +25,9 @@ class LoggingConfig:
 
 
 class MetricsFile:
-    """metrics.jsonl, and the trackers asked for beside it."""
+    """metrics.jsonl, and the trackers beside it."""
 
-    def __init__(self, folder: epath.Path, config: LoggingConfig, start: int):
+    def __init__(self, folder: epath.Path, start: int, trackers: Trackers | None = None):
         """What comes after step `start` belongs to a run that was cut off, and will be written again: later lines, and
         the held-out losses of that step, which are measured after its checkpoint."""
         file = folder / "metrics.jsonl"
@@ -43,41 +42,18 @@ class MetricsFile:
                     kept.append(line)
         file.write_text("".join(f"{line}\n" for line in kept))
         self._stream: TextIO = file.open("a")
-        self._trackers = _trackers(folder, config)
+        self._trackers = trackers
+        if trackers:
+            trackers.begin(start, [record for record in map(json.loads, kept) if record["step"] == start])
 
     def write(self, record: dict[str, Any]) -> None:
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
-        for tracker in self._trackers:
-            tracker(record)
+        if self._trackers:
+            self._trackers.log(record)
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _trackers(folder: epath.Path, config: LoggingConfig) -> list[Any]:
-    trackers = []
-    if config.tensorboard:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise UserError("logging.tensorboard needs tensorboardX: pip install 'sftmix-jax[tensorboard]'") from None
-        writer = SummaryWriter(os.fspath(folder / "tensorboard"))
-
-        def to_tensorboard(record: dict[str, Any]) -> None:
-            for key, value in record.items():
-                if isinstance(value, float):
-                    writer.add_scalar(key, value, record["step"])
-
-        trackers.append(to_tensorboard)
-    if config.wandb:
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("logging.wandb needs wandb: pip install 'sftmix-jax[wandb]'") from None
-        run = wandb.init(project=config.wandb, name=folder.name, id=folder.name, resume="allow")
-        trackers.append(lambda record: run.log(record, step=record["step"]))
-    return trackers
 
 
 class Progress:
