@@ -233,7 +233,14 @@ def test_text_parts_are_joined_and_others_refused(tmp_path):
     parts = [{"type": "text", "text": "as"}, {"type": "text", "text": "k"}]
     assert said(one(tmp_path, {"messages": [{"role": "user", "content": parts}, SAY]}))[0] == ("user", "ask")
     picture = {"type": "image_url", "image_url": {"url": "u"}}
-    for part in (picture, {"type": "input_audio"}, {"type": "text", "text": None}, 7):
+    for part in (
+        picture,
+        {"type": "input_audio"},
+        parts[0] | {"value": "other"},
+        parts[0] | {"weight": 0},
+        {"type": "text", "text": None},
+        7,
+    ):
         assert "content" in refused(tmp_path, {"messages": [{"role": "user", "content": [parts[0], part]}, SAY]})
     assert "'image_url'" in refused(tmp_path, {"messages": [{"role": "user", "content": [picture]}, SAY]})
 
@@ -274,8 +281,9 @@ def test_alpaca_joins_what_is_there(tmp_path):
 
 
 def test_notes_change_nothing(tmp_path):
-    notes = {"id": 3, "source": "s", "score": 0.5, "tags": ["a"], "split": "train", "language": "en", "text": "rendered",
-             "prompt": "ask", "prompt_id": "7", "answer": "42", "images": [], "tools": None, "label": None}  # fmt: skip
+    notes = {"id": 3, "source": "s", "score": 0.5, "tags": ["a"], "split": "train", "language": "en",
+             "text": "rendered", "prompt": "ask", "answer": "42", "images": [], "tools": None,
+             "label": None}  # fmt: skip
     turn = {"id": 1, "timestamp": 2.5, "model": "m", "markdown": None}
     plain = one(tmp_path, {"messages": [ASK, SAY]})
     assert one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes) == plain

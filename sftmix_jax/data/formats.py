@@ -20,8 +20,8 @@ class Format(NamedTuple):
 # --- one function per format ----------------------------------------------------------------------
 
 
-def _turns(column: str) -> Callable[[Fields], list[Message]]:
-    return lambda fields: stored_turns.messages(fields.required(column), f"'{fields.their(column)}'")
+def _turns(column: str, strict: bool = False) -> Callable[[Fields], list[Message]]:
+    return lambda fields: stored_turns.messages(fields.required(column), f"'{fields.their(column)}'", strict=strict)
 
 
 def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
@@ -192,7 +192,7 @@ def converted(result: Any) -> Conversation:
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise BadRow(f"convert returned a {type(result).__name__}; it must return a list of turns, or a dict with one")
     fields = Fields(result if isinstance(result, Mapping) else {"messages": list(result)})
-    found = _conversation(fields, lambda fields: stored_turns.messages(fields.required("messages"), "'messages'", strict=True))
+    found = _conversation(fields, _turns("messages", strict=True))
     fields.finish(("messages", *stored.WEIGHTS, *stored.SYSTEM, *stored.TOOLS, "history"))
     return _encodable(found)
 

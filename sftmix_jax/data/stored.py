@@ -132,6 +132,8 @@ def _part(part: Any, what: str) -> str:
         raise BadRow(f"{what} has a part of type '{shown(kind)}', which is not text")
     others = Fields({name: value for name, value in part.items() if name not in ("type", "text")})
     others.finish()
+    if "content" in others or "value" in others:
+        raise BadRow(f"{what} has a part with more than one text")
     return words
 
 

@@ -72,6 +72,9 @@ class Rows:
                 ]  # fmt: skip
         return turns
 
+    def asked(self) -> dict[str, Any]:
+        return {"role": "user", "content": self.text()}
+
     def row(self, format: str) -> dict[str, Any]:
         match format:
             case "messages" | "conversation":
@@ -80,8 +83,7 @@ class Rows:
                 return {"conversations": self.turns("from", "value", "human", "gpt")}
             case "prompt_completion" if self.rng.random() < 0.5:
                 return {
-                    "prompt": self.turns("role", "content", "user", "assistant")
-                    + [{"role": "user", "content": self.text()}],
+                    "prompt": [*self.turns("role", "content", "user", "assistant"), self.asked()],
                     "completion": [{"role": "assistant", "content": self.text()}],
                 }
             case _:
@@ -89,7 +91,9 @@ class Rows:
 
 
 def _turns_of(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return [turn for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    """The turns of all lists of turns; content parts, which a row's text may be, are none."""
+    items = [turn for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    return [item for item in items if "type" not in item]
 
 
 def _note(rows: Rows, row: dict[str, Any]) -> None:
@@ -228,8 +232,9 @@ class Campaign:
                     _note(self.rows, row)
             elif kind == "weight":
                 name, value, weight = rng.choice(_WEIGHTS)
-                answers = [turn for turn in _turns_of(row) if {"gpt", "assistant"} & {turn.get("role"), turn.get("from")}]
-                calls = any("function_call" in turn.values() for turn in _turns_of(row))
+                turns = _turns_of(row)
+                answers = [turn for turn in turns if turn.get("role", turn.get("from")) in ("gpt", "assistant")]
+                calls = any("function_call" in turn.values() for turn in turns)
                 if answers and not calls and "prompt" not in row and rng.random() < 0.7:
                     which = rng.randrange(len(answers))
                     answers[which][name] = value
