@@ -16,7 +16,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import huggingface
 from sftmix_jax.opening import stage_folders
-from sftmix_jax.stages import architecture, on_one_device, read_stage, stage_params
+from sftmix_jax.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
 
 
 def main() -> int:
@@ -31,6 +31,7 @@ def main() -> int:
     record = read_stage(folder)
     if record["name"] == "base":
         raise UserError("the base is a model folder already")
+    check_tokenizer(folder)
     tokenizer = Tokenizer(str(folder / "tokenizer"))
     config = architecture(record)
     params = jax.device_get(stage_params(folder, on_one_device(config)))

@@ -1,20 +1,105 @@
-"""Files that are there whole or not at all, written by one process for all."""
+"""JSON records: written atomically by one process for all, read and checked in one place."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import threading
 from typing import Any
 
 from etils import epath
 
 from sftmix_jax import processes
+from sftmix_jax.errors import UserError
+
+
+def is_remote(path: epath.Path) -> bool:
+    """True for a path in an object store (gs://)."""
+    return "://" in os.fspath(path)
 
 
 def write_json(file: epath.Path, record: Any) -> None:
-    """A reader sees the old record or the new one, never a part. Of many processes the first writes."""
-    if not processes.is_first():
-        return
+    """Replaces a JSON file. Of several processes the first one writes."""
+    if processes.is_first():
+        replace(file, json.dumps(record, indent=1).encode())
+
+
+def replace(file: epath.Path, data: bytes) -> None:
+    """Replaces a file atomically: a reader sees the old content or the new one, also after a power failure."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(file)
+    if is_remote(file):
+        file.write_bytes(data)  # an object is visible once it is complete
+        return
+    unique = f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
+    partial = f"{os.fspath(file)}.{unique}.partial"
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def read_json(file: epath.Path, remedy: str, **fields: type) -> dict[str, Any]:
+    """The object in a JSON file, with at least `fields` of these types.
+
+    Raises UserError with the file, what is wrong and `remedy`, if it is missing, truncated or of another form.
+    """
+    record = _parsed(_read(file, remedy), str(file), remedy)
+    for name, kind in fields.items():
+        if name not in record:
+            raise UserError(f"{file}: has no field '{name}'; {remedy}")
+        if not isinstance(record[name], kind) or (kind is int and isinstance(record[name], bool)):
+            raise UserError(f"{file}: its field '{name}' is {_named(record[name])}; {remedy}")
+    return record
+
+
+def read_lines(file: epath.Path, remedy: str) -> list[dict[str, Any]]:
+    """The objects in a file with a JSON object per line. Raises UserError as `read_json` does, with the line."""
+    lines = _read(file, remedy).splitlines()
+    return [_parsed(line, f"{file}:{number}", remedy) for number, line in enumerate(lines, 1)]
+
+
+def _read(file: epath.Path, remedy: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error}); {remedy}") from None
+
+
+def _parsed(text: bytes, where: str, remedy: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON, so it was truncated or changed ({error}); {remedy}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: holds {_named(record)} instead of an object; {remedy}")
+    return record
+
+
+def exists(path: epath.Path) -> bool:
+    """True for a link that leads nowhere, too."""
+    return os.path.lexists(path) or path.exists()
+
+
+def remove(path: epath.Path) -> None:
+    """Deletes a file, a link or a folder with all that is in it; nothing if there is none."""
+    if path.is_dir() and not os.path.islink(path):
+        path.rmtree()
+    elif exists(path):
+        path.unlink()
+
+
+_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+def _named(value: Any) -> str:
+    return _NAMES.get(type(value), "a number")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.ranges import Integer, Text, of, setting
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
-from sftmix_jax.stages import Base, architecture, find_base
+from sftmix_jax.stages import Base, architecture, check_tokenizer, find_base, read_done, read_stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +31,16 @@ class Opening:
 
 
 def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
-    """Folders of finished stages, bases first, then in the order of training; all or those of a name or id."""
+    """Folders of finished stages, bases first, then in the order of training; all or those of a name or id.
+
+    Raises UserError if a record of a finished stage is damaged, whichever stage is wanted.
+    """
     if not (workdir / "stages").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no stages/); train there first")
     records = {}
     for folder in (workdir / "stages").iterdir():
         if (folder / "done.json").exists() or folder.name.startswith("base-"):
-            records[folder] = json.loads((folder / "stage.json").read_text())
+            records[folder] = read_stage(folder)
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":
@@ -61,12 +63,19 @@ def _depth(record: dict[str, Any], records: dict[epath.Path, dict[str, Any]]) ->
 
 
 def open_stage(folder: epath.Path, opening: Opening) -> Model:
-    """A finished stage, or the base of a workdir."""
-    record = json.loads((folder / "stage.json").read_text())
+    """A finished stage, or the base of a workdir. Raises UserError for one that is unfinished or damaged."""
+    record = read_stage(folder)
+    check_tokenizer(folder)
     tokenizer = str(folder / "tokenizer")
     if record["name"] == "base":
         base = find_base(record["init"], tokenizer, record["seed"])
+        if base.id != record["id"]:
+            raise UserError(
+                f"{folder}: its model {record['init']} has changed since (it was {record['id']}, it is {base.id}); "
+                "restore its files, or train from it in another --workdir"
+            )
     else:
+        read_done(folder, record)
         base = Base(record["id"], architecture(record), tokenizer, str(folder), ends=Ends(**record["ends"]))
     chat = Chat(opening.template, Tokenizer(base.tokenizer)) if opening.template else stage_chat(folder, record)
     return _model(f"{record['name']} ({record['id']})", base, chat, opening, folder, record["dtype"])

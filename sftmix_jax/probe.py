@@ -8,7 +8,6 @@ Of a study's experiments: python -m sftmix_jax.study … --probe 'dmt*-s0'
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from typing import Any
 
@@ -16,13 +15,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import command, experiment, identity
+from sftmix_jax import command, experiment, identity, records
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import LoaderConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import write_json
+from sftmix_jax.files import exists, write_json
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
@@ -63,7 +62,7 @@ def probe(
     done = [stage.folder(workdir) for stage in resolved.chain() if stage.is_done(workdir)]
     for folder in (workdir / "stages" / f"base-{resolved.base.id}", *done):
         file = folder / "probe.json"
-        record = json.loads(file.read_text()) if file.exists() else {}
+        record = _known(file)
         if record.get("settings") != settings:
             params = stage_params(folder, abstract) if folder in done else resolved.base.params(abstract)
             record = {
@@ -73,6 +72,17 @@ def probe(
             write_json(file, record)
         told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
         print(f"{folder.name}: silhouettes after layer {layer}: {told}")
+
+
+def _known(file: epath.Path) -> dict[str, Any]:
+    """What was probed before; nothing if the record is damaged, so that it is made again."""
+    if not exists(file):
+        return {}
+    try:
+        return records.probe(file)
+    except UserError as error:
+        print(f"probing again: {error}", file=sys.stderr)
+        return {}
 
 
 def _cosines(resolved: Resolved, sketcher: Sketcher, params: Params, batches: int) -> dict[str, dict[str, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import identity, model_folder, sharding
+from sftmix_jax import identity, manifest, model_folder, processes, records, sharding
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -26,6 +27,8 @@ from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
 from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
+from sftmix_jax.records import TRAIN_AGAIN
+from sftmix_jax.training import checkpoints, precision
 from sftmix_jax.training.checkpoints import Checkpoints
 
 _LENGTH = 2048  # where the config leaves it to the model
@@ -53,9 +56,9 @@ class Base:
             compute = ComputeConfig().resolved(self.config, "cpu")
             return sharding.put_tree(jax.device_get(llama.init(self.config, compute, self.seed)), abstract)
         folder = epath.Path(self.folder)
-        if (folder / "config.json").exists():
-            return huggingface.stream(folder, abstract)
-        return stage_params(folder, abstract)
+        if (folder / "stage.json").exists():
+            return stage_params(folder, abstract)
+        return huggingface.stream(folder, abstract)
 
 
 def find_base(init: str, tokenizer: str, seed: int) -> Base:
@@ -73,7 +76,12 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
         fingerprint, config = huggingface.fingerprint(folder), hf_config.read(folder)
         base = Base(fingerprint, config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
-        record = read_stage(epath.Path(name))
+        folder = epath.Path(name)
+        record = read_stage(folder)
+        if record["name"] == "base":
+            raise UserError(f"config.model.init: {folder} is a base and holds no weights; set it to {record['init']}")
+        read_done(folder, record)
+        check_tokenizer(folder)
         base = Base(record["id"], architecture(record), f"{name}/tokenizer", name, ends=Ends(**record["ends"]))
     else:
         if not tokenizer:
@@ -84,11 +92,52 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
 
 
 def read_stage(folder: epath.Path) -> dict[str, Any]:
-    """A stage folder's stage.json. Raises UserError if it is none."""
+    """A stage folder's stage.json. Raises UserError if it is none, or if its content is not what its id is the hash of.
+
+    A base's id is that of its model folder, so its record holds a hash of its own.
+    """
     file = folder / "stage.json"
     if not file.exists():
         raise UserError(f"{folder}: no stage folder (it has no stage.json)")
-    return json.loads(file.read_text())
+    record = records.stage(file)
+    if stage_digest(record) != (record.get("digest") if record["name"] == "base" else record["id"]):
+        raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
+    return record
+
+
+def stage_digest(record: dict[str, Any]) -> str:
+    """The hash of a stage.json without what is not part of it."""
+    return identity.digest({key: value for key, value in record.items() if key not in ("name", "id", "digest")})
+
+
+def read_done(folder: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The done.json of a stage with this stage.json. Raises UserError if it is damaged, or the stage not finished."""
+    file = folder / "done.json"
+    if not file.exists():
+        raise UserError(f"{folder}: this stage is not finished (it has no done.json); {TRAIN_AGAIN}")
+    done = records.done(file)
+    if done["id"] != record["id"]:
+        raise UserError(f"{file}: is of the stage {done['id']}, stage.json of {record['id']}; {TRAIN_AGAIN}")
+    if done["digest"] != done_digest(done):
+        raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
+    return done
+
+
+def done_digest(done: dict[str, Any]) -> str:
+    """The hash of a done.json without itself."""
+    return identity.digest({key: value for key, value in done.items() if key != "digest"})
+
+
+def check_tokenizer(folder: epath.Path) -> None:
+    """Raises UserError unless a stage folder's tokenizer is as it was written."""
+    problem = manifest.damage(folder / "tokenizer", tokenizer_of(read_stage(folder)))
+    if problem:
+        raise UserError(f"{folder / 'tokenizer'}: {problem}; {TRAIN_AGAIN}")
+
+
+def tokenizer_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest of the tokenizer beside a stage.json says that it is of."""
+    return {"tokenizer": record["tokenizer"]}
 
 
 def architecture(record: dict[str, Any]) -> LlamaConfig:
@@ -106,15 +155,40 @@ def on_one_device(config: LlamaConfig) -> Params:
 
 
 def stage_params(folder: epath.Path, abstract: Params) -> Params:
-    """A stage's newest parameters, with the dtypes and shardings of `abstract`. Raises UserError."""
-    saves = Checkpoints(folder / "checkpoints")
+    """A finished stage's parameters, with the dtypes and shardings of `abstract`.
+
+    They are read in the dtype that they were trained in and hashed before they are cast, one after the other. Raises
+    UserError if the checkpoint is damaged, or if they are not those that done.json names.
+    """
+    record = read_stage(folder)
+    done = read_done(folder, record)
+    saves, step = Checkpoints(folder / "checkpoints", stage=record["id"]), done["steps"]
+    total, params = hashlib.sha256(), []
     try:
-        params = saves.restore_part("params", abstract)
+        if processes.is_first() and (problem := checkpoints.damage(saves.folder, record["id"], step)):
+            raise _set_aside(saves, step, folder, problem)
+        processes.wait_for_all("the checkpoint is checked")
+        stored = precision.find(record["optimizer"]["state"]).stored(abstract)
+        for (path, leaf), wanted in zip(saves.leaves(step, "params", stored), jax.tree.leaves(abstract), strict=True):
+            identity.add_param(total, path, leaf)
+            params.append(leaf.astype(wanted.dtype))
     finally:
         saves.close()
-    if params is None:
-        raise UserError(f"{folder}: holds no sound checkpoint; run the same training command again")
-    return params
+    if total.hexdigest() != done["params_sha256"]:
+        problem = f"its parameters hash to {total.hexdigest()[:12]}…, done.json says {done['params_sha256'][:12]}…"
+        raise _set_aside(saves, step, folder, problem)
+    return jax.tree.unflatten(jax.tree.structure(abstract), params)
+
+
+def _set_aside(saves: Checkpoints, step: int, folder: epath.Path, problem: str) -> UserError:
+    """Renames a finished stage's last checkpoint, so that training replaces it. → what to say of it."""
+    if processes.is_first() and (folder / "done.json").exists():  # else it is being trained again already
+        with contextlib.suppress(OSError):  # it may not be ours to change, or there may be none
+            saves.set_aside(step, problem)
+    return UserError(
+        f"{folder}: its last checkpoint, after step {step}, cannot be used: {problem}. Run the same train command "
+        "again: it goes on from the sound checkpoint before it, and from the stage's start where there is none"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +210,31 @@ class ResolvedStage:
         return found[0] if found else workdir / "stages" / f"{self.name}-{self.id}"
 
     def is_done(self, workdir: epath.Path) -> bool:
-        return (self.folder(workdir) / "done.json").exists()
+        """True if the stage is finished, by its records; the checkpoint's and the tokenizer's files are not read."""
+        folder = self.folder(workdir)
+        if not (folder / "done.json").exists():
+            return False
+        try:
+            return checkpoints.is_complete(folder / "checkpoints", self._done(folder)["steps"])
+        except UserError:
+            return False
+
+    def problem(self, workdir: epath.Path) -> str | None:
+        """What is missing or damaged of a stage, or None if it is finished and sound; reads its last checkpoint."""
+        folder = self.folder(workdir)
+        try:
+            step = self._done(folder)["steps"]
+            check_tokenizer(folder)
+        except UserError as error:
+            return str(error).partition(f"; {TRAIN_AGAIN}")[0]
+        problem = checkpoints.damage(folder / "checkpoints", self.id, step)
+        return f"{folder / 'checkpoints' / str(step)}: {problem}" if problem else None
+
+    def _done(self, folder: epath.Path) -> dict[str, Any]:
+        record = read_stage(folder)
+        if record["id"] != self.id:
+            raise UserError(f"{folder / 'stage.json'}: is of the stage {record['id']}; {TRAIN_AGAIN}")
+        return read_done(folder, record)
 
 
 class Resolved:

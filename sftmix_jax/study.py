@@ -32,12 +32,12 @@ from rich.table import Table
 from sftmix_jax import command, probe, processes, report
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
+from sftmix_jax.leases import Leases
 from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
 from sftmix_jax.ranges import Integer
 from sftmix_jax.studies import emit, hold, jobs, study, work
-from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.training.loop import Stopped
@@ -158,7 +158,7 @@ def _watch(
     chosen: Study, todo: list[Job], workdir: epath.Path, workers: list[subprocess.Popen[bytes]], begin: float = 0.0
 ) -> int:
     """Show what is done until all is, or until no worker is left."""
-    claims = Claims(workdir / "claims")
+    leases = Leases(workdir / "claims")
     console, done, ended = Console(stderr=True), set[str](), False
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
@@ -171,14 +171,14 @@ def _watch(
                         console.print(f"{len(done)}/{len(todo)} done: {name}", highlight=False)
             failed = work.failures(todo, workdir)
             if console.is_terminal:
-                live.update(_states(chosen, todo, done, failed, claims, begin), refresh=True)
+                live.update(_states(chosen, todo, done, failed, leases, begin), refresh=True)
             if ended or all(job.id in done or work.blocked(job, todo, failed) for job in todo):
                 break
             time.sleep(1.0)
     return _summary(chosen, todo, workdir, done, failed, begin)
 
 
-def _states(chosen: Study, todo: list[Job], done: set[str], failed: set[str], claims: Claims, begin: float) -> Table:
+def _states(chosen: Study, todo: list[Job], done: set[str], failed: set[str], leases: Leases, begin: float) -> Table:
     """What is running and what is left."""
     table = Table(title=f"{chosen.name}: {len(done)} of {len(todo)} stages done", box=box.SIMPLE, title_justify="left")
     for column in ("stage", "of", "state"):
@@ -187,7 +187,7 @@ def _states(chosen: Study, todo: list[Job], done: set[str], failed: set[str], cl
     for job in todo:
         if job.id in done:
             continue
-        holder = claims.holder(job.id)
+        holder = leases.holder(job.id)
         if job.id in failed:
             table.add_row(job.name, job.experiments[0], "failed", style="red")
         elif holder:

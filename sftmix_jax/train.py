@@ -5,26 +5,28 @@ python -m sftmix_jax.train --config dmt.py[:SIZE] --workdir DIR [--config.field=
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, processes
+from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import write_json
+from sftmix_jax.files import exists, read_json, remove, write_json
+from sftmix_jax.leases import Leases
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
-from sftmix_jax.stages import Resolved, ResolvedStage
+from sftmix_jax.stages import Resolved, ResolvedStage, done_digest, read_done, read_stage, stage_digest, stage_params
 from sftmix_jax.training import precision, trackers
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
@@ -32,6 +34,8 @@ from sftmix_jax.training.optimizer import learning_rates, make_optimizer
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
 from sftmix_jax.training.trackers import Trackers
 from sftmix_jax.training.trackers.tracker import Tracked
+
+_FORMER = "done.json.damaged"  # of a finished stage that is trained again
 
 
 def main() -> int:
@@ -57,8 +61,29 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     register(config, resolved.base.id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:
-        complete(resolved, stage, workdir)
+        complete(resolved, stage, workdir, _leased(stage, workdir))
     return [stage.folder(workdir) for stage in chain]
+
+
+def _is_sound(stage: ResolvedStage, workdir: epath.Path) -> bool:
+    """Whether process 0 finds the stage finished and all of it undamaged."""
+    problem = stage.problem(workdir) if processes.is_first() else None
+    return bool(processes.first_says(problem is None))
+
+
+@contextlib.contextmanager
+def _leased(stage: ResolvedStage, workdir: epath.Path) -> Iterator[Callable[[], None]]:
+    """Holds the stage for all processes of this run. → raises Lost once another one has it.
+
+    Raises UserError if another trainer holds it.
+    """
+    if not processes.is_first():
+        processes.wait_for_all("the stage is leased")
+        yield lambda: None
+        return
+    with Leases(workdir / "claims").insist(stage.id, f"{stage.name} ({stage.id})") as lease:
+        processes.wait_for_all("the stage is leased")
+        yield lease.check
 
 
 def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workdir: epath.Path) -> None:
@@ -76,7 +101,7 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
         "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
     }  # fmt: skip
     if file.exists():
-        known = json.loads(file.read_text())
+        known = records.experiment(file)
         if known["stages"] != record["stages"]:
             changed = identity.differences(known["experiment"], record["experiment"])
             listed = "; ".join(changed[:5]) or "the contents of its data or its base model"
@@ -88,19 +113,24 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
     processes.wait_for_all("registered")
 
 
-def complete(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path) -> None:
+def complete(
+    resolved: Resolved, stage: ResolvedStage, workdir: epath.Path,
+    holding: contextlib.AbstractContextManager[Callable[[], None]],
+) -> None:  # fmt: skip
     """Train a stage whose parent is done, unless it is done itself, and evaluate it as the experiment asks.
 
-    Raises Stopped.
+    `holding` gives what `train` calls before it saves; it is entered to train alone. Raises Stopped.
     """
     config, folder = resolved.experiment, stage.folder(workdir)
     tracked = Tracked(folder, config.name, {"name": stage.name, "id": stage.id, **stage.record})
     with Trackers(tracked, config.logging) as tracking:
-        if stage.is_done(workdir):
+        if _is_sound(stage, workdir):
             print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
         else:
-            train_stage(resolved, stage, workdir, tracking)
-        evaluate_stage(folder, config, tracking, json.loads((folder / "done.json").read_text())["steps"])
+            with holding as check_lease:
+                if not _is_sound(stage, workdir):  # another process may have finished it meanwhile
+                    train_stage(resolved, stage, workdir, tracking, check_lease)
+        evaluate_stage(folder, config, tracking, records.done(folder / "done.json")["steps"])
 
 
 def score_base(resolved: Resolved, workdir: epath.Path) -> None:
@@ -125,10 +155,13 @@ def _scores(folder: epath.Path) -> dict[str, float]:
     """The values of all score.json of a stage, as `score/TASK/METRIC`; of process 0 alone."""
     if not processes.is_first() or not (folder / "eval").exists():
         return {}
-    records = [json.loads(file.read_text()) for file in sorted((folder / "eval").glob("*/score.json"))]
+    scored = []
+    for file in sorted((folder / "eval").glob("*/score.json")):
+        with contextlib.suppress(UserError):  # a damaged one is reported where it is scored again
+            scored.append(records.score(file))
     return {
         f"score/{record['task']}/{name}": metric["value"]
-        for record in records for name, metric in record["metrics"].items() if metric["value"] is not None
+        for record in scored for name, metric in record["metrics"].items() if metric["value"] is not None
     }  # fmt: skip
 
 
@@ -138,16 +171,22 @@ def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
     folder = workdir / "stages" / f"base-{base.id}"
     record = {
         "name": "base", "id": base.id, "init": resolved.experiment.model.init, "seed": base.seed,
-        "model": base.config, "template": resolved.chat.fingerprint, "dtype": resolved.compute.dtype,
+        "model": base.config, "template": resolved.chat.fingerprint, "tokenizer": resolved.tokenizer.fingerprint,
+        "dtype": resolved.compute.dtype,
     }  # fmt: skip
-    write_json(folder / "stage.json", identity.plain(record))
+    write_json(folder / "stage.json", {**identity.plain(record), "digest": stage_digest(record)})
     _save_tokenizer(resolved, folder)
     processes.wait_for_all("the base is written")
     return folder
 
 
-def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, tracking: Trackers) -> None:
-    """Train one stage whose parent is done, from its newest checkpoint if it has one. Raises Stopped."""
+def train_stage(
+    resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, tracking: Trackers, check_lease: Callable[[], None]
+) -> None:
+    """Train one stage whose parent is done, from its newest sound checkpoint if it has one. Raises Stopped.
+
+    What is damaged of a stage that was finished is written anew; until then it has no done.json.
+    """
     mesh = experiment.make_mesh(resolved.experiment, resolved.base.config)
     config, folder = resolved.experiment, stage.folder(workdir)
     plan, pools = resolved.plan(stage.stage)
@@ -158,6 +197,8 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, t
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
         kept=precision.find(stage.stage.optimizer.state),
     )  # fmt: skip
+    if processes.is_first():
+        _reopen(stage, workdir)
     write_json(folder / "stage.json", {"name": stage.name, "id": stage.id, **stage.record})
     _save_tokenizer(resolved, folder)
     rows = plan.rows_account(pools, config.seed)
@@ -169,8 +210,12 @@ def train_stage(resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, t
         held_out=resolved.held_out_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
         trackers=tracking,
+        stage_id=stage.id, check_lease=check_lease,
     )  # fmt: skip
-    write_json(folder / "done.json", _done(plan, rows, steps, outcome))
+    done = _done(stage, plan, rows, steps, outcome)
+    if processes.is_first():
+        _compare_with_former(folder, done["params_sha256"])
+    write_json(folder / "done.json", done)
     processes.wait_for_all("the stage is written")
 
 
@@ -186,31 +231,58 @@ def _checked(resolved: Resolved, mesh: Mesh) -> Compute:
     return dataclasses.replace(compute, attention="plain")
 
 
+def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
+    """Rename the done.json of a stage that is damaged: from here on nobody takes the stage for finished."""
+    done = stage.folder(workdir) / "done.json"
+    if not exists(done):
+        return
+    print(f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again from "
+          "its newest sound checkpoint", file=sys.stderr)  # fmt: skip
+    remove(done.with_name(_FORMER))
+    done.rename(done.with_name(_FORMER))
+
+
+def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
+    """Report if a stage that was finished before has other parameters now, as its children have the former ones."""
+    former = folder / _FORMER
+    if not exists(former):
+        return
+    try:
+        record = read_json(former, "", id=str, digest=str, params_sha256=str)
+    except UserError:
+        record = {"digest": None}
+    before = record["params_sha256"] if record["digest"] == done_digest(record) else params_sha256
+    if before == params_sha256:  # or the record was what was damaged
+        remove(former)
+        return
+    print(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
+          f"{before[:12]}…), as on other devices or versions. Stages that start from it were trained from the former "
+          f"ones; {former} is kept", file=sys.stderr)  # fmt: skip
+
+
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
     """Parameters of the stage before, or of the base; a fresh optimiser unless told to carry it."""
     if stage.parent is None:
         params = resolved.base.params(trainer.abstract.params)
         return TrainState(params, trainer.init_optimizer(params))
-    saves = Checkpoints(stage.parent.folder(workdir) / "checkpoints")
-    try:
-        params = saves.restore_part("params", trainer.abstract.params)
-        if params is None:
-            raise UserError(
-                f"{stage.parent.folder(workdir)}: holds no sound checkpoint any more; delete its done.json "
-                "to train that stage again"
-            )
-        if stage.stage.carry_optimizer:
-            return TrainState(params, saves.restore_part("opt_state", trainer.abstract.opt_state))
+    parent = stage.parent.folder(workdir)
+    params = stage_params(parent, trainer.abstract.params)
+    if not stage.stage.carry_optimizer:
         return TrainState(params, trainer.init_optimizer(params))
+    saves = Checkpoints(parent / "checkpoints", stage=stage.parent.id)
+    try:
+        step = read_done(parent, read_stage(parent))["steps"]
+        return TrainState(params, saves.restore_part(step, "opt_state", trainer.abstract.opt_state))
     finally:
         saves.close()
 
 
-def _done(plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
+def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
     ledger = plan.ledger(steps)
     trained = sum(account["trained_tokens"] for account in ledger.values())
     tokens = sum(account["tokens"] for account in ledger.values())
-    return {
+    record = {
+        "id": stage.id,
         "steps": steps,
         "ledger": ledger,
         "rows": rows,
@@ -223,12 +295,19 @@ def _done(plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dic
         "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "version": __version__,
     }
+    return {**record, "digest": done_digest(record)}
 
 
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
-    """A copy beside the stage, so that the stage alone can be sampled from."""
-    if processes.is_first():
-        resolved.chat.save(folder / "tokenizer")
+    """A copy beside the stage, so that the stage alone can be sampled from; written again if it is damaged."""
+    copy, of = folder / "tokenizer", {"tokenizer": resolved.tokenizer.fingerprint}
+    if not processes.is_first() or (problem := manifest.damage(copy, of)) is None:
+        return
+    if manifest.is_sealed(copy):
+        print(f"{copy}: {problem}; written again", file=sys.stderr)
+    remove(copy)
+    resolved.chat.save(copy)
+    manifest.seal(copy, of)
 
 
 def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:

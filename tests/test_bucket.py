@@ -129,12 +129,12 @@ def test_data_and_weights_are_read_from_a_bucket_and_exported_to_it(bucket, conf
 RACE = """
 import sys, threading
 from etils import epath
-from sftmix_jax.studies.claims import Claims
+from sftmix_jax.leases import Leases
 took, barrier = [], threading.Barrier(6)
 def worker():
-    claims = Claims(epath.Path(sys.argv[1]))
+    leases = Leases(epath.Path(sys.argv[1]))
     barrier.wait()
-    with claims.take("job") as mine:
+    with leases.take("job") as mine:
         took.append(mine)
         barrier.wait()
 threads = [threading.Thread(target=worker) for _ in range(6)]

@@ -17,9 +17,9 @@ from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.leases import Leases
 from sftmix_jax.planning import costs
 from sftmix_jax.studies import study
-from sftmix_jax.studies.claims import Claims
 from sftmix_jax.studies.study import Run, Study
 
 # Two strategies and a replay on a handful of rows; three of five stages are shared.
@@ -86,7 +86,7 @@ def test_the_papers_study_shares_what_it_can():
 
 
 def test_one_claim_at_a_time(tmp_path):
-    first, second = Claims(epath.Path(tmp_path)), Claims(epath.Path(tmp_path))
+    first, second = Leases(epath.Path(tmp_path)), Leases(epath.Path(tmp_path))
     with first.take("job") as mine, second.take("job") as theirs:
         assert mine and not theirs
         assert second.holder("job")["pid"] == os.getpid()
@@ -96,12 +96,12 @@ def test_one_claim_at_a_time(tmp_path):
 
 
 def test_a_dead_workers_claim_is_taken_over(tmp_path):
-    script = ("import sys, os; from etils import epath; from sftmix_jax.studies.claims import Claims\n"
-              f"with Claims(epath.Path({str(tmp_path)!r})).take('job'): os._exit(9)")  # fmt: skip
+    script = ("import sys, os; from etils import epath; from sftmix_jax.leases import Leases\n"
+              f"with Leases(epath.Path({str(tmp_path)!r})).take('job'): os._exit(9)")  # fmt: skip
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    claims = Claims(epath.Path(tmp_path))
-    assert claims.holder("job") is not None
-    with claims.take("job") as mine:
+    leases = Leases(epath.Path(tmp_path))
+    assert leases.holder("job") is not None
+    with leases.take("job") as mine:
         assert mine
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from etils import epath
 
+from sftmix_jax import records
 from sftmix_jax.analysis.page import Table
-from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.results import Result, read_done
 
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
 
@@ -58,7 +58,7 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
             if identity in seen or folder is None or not (folder / "done.json").exists():
                 continue
             seen.add(identity)
-            done = json.loads((folder / "done.json").read_text())
+            done = read_done(folder)
             fill, losses = done.get("packing_fill"), done.get("held_out_loss", {})
             for domain, account in done["ledger"].items():
                 own = done["rows"][domain]
@@ -83,7 +83,7 @@ def contamination(workdir: epath.Path) -> str:
     if not file.exists():
         return "Not looked for: evaluate does, with --workdir."
     told = []
-    for task, record in json.loads(file.read_text()).items():
+    for task, record in records.contamination(file).items():
         where = ", ".join(f"{len(ids)} in {domain}" for domain, ids in record["questions"].items())
         told.append(f"{task}: of {record['of']} questions 13 words in a row stand {where}")
     return "; ".join(told)
@@ -106,7 +106,7 @@ def missing(workdir: epath.Path, experiments: Experiments, study: dict[str, Any]
             if lost:
                 told.append(f"{name}: its stage {stage} has no score on {', '.join(lost)}")
     for file in sorted((workdir / "failures").glob("*.json")) if (workdir / "failures").exists() else []:
-        record = json.loads(file.read_text())
+        record = records.failure(file)
         last = record["error"].strip().splitlines()[-1]
         told.append(f"{', '.join(record['experiments'])}: {record['job']} failed: {last}")
     return told

@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from sftmix_jax import records
 from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, scores
 from sftmix_jax.analysis.cells import Cells
 from sftmix_jax.analysis.figures import Curves, Figure
@@ -154,7 +155,7 @@ class Report:
             chain = {"base": record.get("base", ""), **record["stages"]}
             folders = {stage: accounts.stage_folder(self.workdir, identity) for stage, identity in chain.items()}
             if all(folder is not None and (folder / "probe.json").exists() for folder in folders.values()):
-                found[name] = {stage: json.loads((f / "probe.json").read_text()) for stage, f in folders.items() if f}
+                found[name] = {stage: records.probe(f / "probe.json") for stage, f in folders.items() if f}
         return found
 
     def _curves(self, name: str) -> Curves:
@@ -182,7 +183,7 @@ class Report:
                 file = folder / "eval" / task / "responses.jsonl" if folder else None
                 if file is None or not file.exists():
                     continue
-                row = json.loads(file.read_text().splitlines()[0])
+                row = records.responses(file)[0]
                 said = row.get("response", row.get("samples", ""))
                 if not answers:
                     answers.append((f"{task}: asked", "\n\n".join(row["turns"])))

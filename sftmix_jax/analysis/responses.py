@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +11,12 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text
 
+from sftmix_jax import records
+
 
 def read(folder: epath.Path, only: str = "") -> list[dict[str, Any]]:
     """The rows of a responses.jsonl, worst first; `only` is wrong, right, or words that the question must hold."""
-    rows = [json.loads(line) for line in (folder / "responses.jsonl").read_text().splitlines()]
+    rows = records.responses(folder / "responses.jsonl")
     if only in ("wrong", "right"):
         best = max((worth(row) for row in rows), default=0.0)
         rows = [row for row in rows if (worth(row) == best and best > 0) == (only == "right")]

@@ -11,6 +11,8 @@ from typing import Any
 
 from etils import epath
 
+from sftmix_jax import records
+
 # The ability that a benchmark measures, and so the domain whose data is its own.
 ABILITIES = {
     "gsm8k": "math", "tiny_math": "math", "gsm_hard": "math", "svamp": "math", "asdiv": "math", "mawps": "math",
@@ -58,13 +60,13 @@ class Result:
 def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each experiment's resolved config and its stages' ids, by name."""
     files = sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []
-    return {file.name.removesuffix(".json"): json.loads(file.read_text()) for file in files}
+    return {file.name.removesuffix(".json"): records.experiment(file) for file in files}
 
 
 def read_studies(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each study's record by name; a workdir without one has one study of all its experiments."""
     files = sorted((workdir / "studies").glob("*.json")) if (workdir / "studies").exists() else []
-    return {file.stem: json.loads(file.read_text()) for file in files} or {"experiments": every_experiment(workdir)}
+    return {file.stem: records.study(file) for file in files} or {"experiments": every_experiment(workdir)}
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -87,12 +89,12 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
             folder = folders.get(identity)
             if folder is None:
                 break
-            done = _read(folder / "done.json")
+            done = read_done(folder)
             for domain, account in done.get("ledger", {}).items():
                 tokens[domain] = tokens.get(domain, 0) + account["trained_tokens"]
             if identity not in scored:
                 files = sorted((folder / "eval").glob("*/score.json")) if (folder / "eval").exists() else []
-                scored[identity] = [json.loads(file.read_text()) for file in files]
+                scored[identity] = [records.score(file) for file in files]
             for record in scored[identity]:
                 ability = ABILITIES.get(record["task"], record["task"])
                 own = tokens.get(ability, 0)
@@ -136,14 +138,15 @@ def comparable(found: Sequence[Result]) -> tuple[list[Result], list[str]]:
     return [result for result in found if result.fixed_by == stands[result.task]], list(told)
 
 
-def _read(file: epath.Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}
+def read_done(folder: epath.Path) -> dict[str, Any]:
+    """A stage's done.json; empty if it is not finished. Raises UserError if it is damaged."""
+    return records.done(folder / "done.json") if (folder / "done.json").exists() else {}
 
 
 def verdicts(result: Result) -> dict[str, float]:
     """A primary metric by question, of those that have one; from responses.jsonl."""
-    lines = (epath.Path(result.folder) / "eval" / result.task / "responses.jsonl").read_text().splitlines()
-    found = {row["id"]: row["scores"][result.metric] for row in map(json.loads, lines)}
+    rows = records.responses(epath.Path(result.folder) / "eval" / result.task / "responses.jsonl")
+    found = {row["id"]: row["scores"][result.metric] for row in rows}
     return {question: float(value) for question, value in found.items() if value is not None}
 
 

@@ -1,18 +1,30 @@
-"""Tokenised sources on disk, memory-mapped: a second start tokenises nothing."""
+"""Tokenised sources on disk, memory-mapped: a second start tokenises nothing.
+
+A cache folder is used only if its manifest names its fingerprint and every file matches its checksum. Any other is
+reported and built again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import shutil
+import socket
+import sys
+import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from etils import epath
 
+from sftmix_jax import files, manifest
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
@@ -71,18 +83,52 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
     """
     key = "\0".join((str(_FORMAT), sources.fingerprint(source), chat.fingerprint, chat.tokenizer.fingerprint))
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = cache_root() / "tokens" / fingerprint
-    if not (folder / "meta.json").exists():
-        building = folder.with_name(f"{fingerprint}.{os.getpid()}")
+    folder = epath.Path(cache_root()) / "tokens" / fingerprint
+    of = {"source": fingerprint}
+    problem = manifest.damage(folder, of)
+    if problem is None:
+        return _opened(Path(folder), fingerprint)
+    if files.exists(folder):
+        print(f"token cache {folder}: {problem}; domain '{name}' is tokenised again", file=sys.stderr)
+    building = _building_folder(Path(folder))
+    try:
+        _build(name, source, chat, building)
+        manifest.seal(epath.Path(building), of)
+        examples = _opened(building, fingerprint)  # stays readable wherever the folder goes
+        _install(building, folder, of)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return examples
+
+
+def _building_folder(folder: Path) -> Path:
+    """A new folder beside the cache's, or a temporary one where nothing can be written there."""
+    building = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        shutil.rmtree(building, ignore_errors=True)  # of an ended process with the same number
         building.mkdir(parents=True)
-        try:
-            _build(name, source, chat, building)
-            building.rename(folder)
-        except OSError:
-            if not (folder / "meta.json").exists():  # else another process was faster, with the same
-                raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        return building
+    except OSError as error:
+        print(f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
+              "SFTMIX_CACHE to a folder that can be written", file=sys.stderr)  # fmt: skip
+        return Path(tempfile.mkdtemp(prefix="sftmix_jax."))
+
+
+def _install(building: Path, folder: epath.Path, of: dict[str, Any]) -> None:
+    """Moves a finished folder to its place, unless another process has put a sound one there."""
+    if building.parent != Path(folder).parent:
+        return
+    if manifest.damage(folder, of) is None:
+        return
+    damaged = epath.Path(f"{building}.damaged")
+    with contextlib.suppress(OSError):  # there is none, or another process has taken it away
+        folder.rename(damaged)
+        files.remove(damaged)
+    with contextlib.suppress(OSError):  # another process was faster, with the same tokens
+        building.rename(folder)
+
+
+def _opened(folder: Path, fingerprint: str) -> Examples:
     meta = json.loads((folder / "meta.json").read_text())
     return Examples(
         fingerprint,

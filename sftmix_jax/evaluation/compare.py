@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
 
+from sftmix_jax import records
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, paired_bootstrap
 
@@ -31,8 +31,8 @@ def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference
 
     Raises UserError if one was not scored, or if what fixed the scores (but for the model) differs.
     """
-    records, verdicts = zip(*(_read(folder, task) for folder in (first, second)), strict=True)
-    differing = _differing(*(record["fixed_by"] for record in records))
+    scores, verdicts = zip(*(_read(folder, task) for folder in (first, second)), strict=True)
+    differing = _differing(*(record["fixed_by"] for record in scores))
     if differing:
         raise UserError(
             f"{task}: the scores of {first.name} and {second.name} cannot stand side by side; they differ in "
@@ -40,7 +40,7 @@ def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference
             + ". Evaluate both again in the same way"
         )
     found = []
-    for metric, summary in records[0]["metrics"].items():
+    for metric, summary in scores[0]["metrics"].items():
         both = [(verdicts[0][id][metric], verdicts[1][id][metric]) for id in verdicts[0]]
         pairs = [(a, b) for a, b in both if a is not None and b is not None]  # n tells how many these are
         if pairs:
@@ -63,8 +63,8 @@ def _read(folder: epath.Path, task: str) -> tuple[dict[str, Any], dict[str, dict
     scored = folder / "eval" / task
     if not (scored / "score.json").exists():
         raise UserError(f"{folder}: has no score on {task}; run evaluate --tasks {task} on it first")
-    rows = map(json.loads, (scored / "responses.jsonl").read_text().splitlines())
-    return json.loads((scored / "score.json").read_text()), {row["id"]: row["scores"] for row in rows}
+    rows = records.responses(scored / "responses.jsonl")
+    return records.score(scored / "score.json"), {row["id"]: row["scores"] for row in rows}
 
 
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

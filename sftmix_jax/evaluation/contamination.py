@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
+from sftmix_jax import records
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
-from sftmix_jax.files import write_json
+from sftmix_jax.files import exists, write_json
 
 
 def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -25,17 +27,17 @@ def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
     """
     domains: dict[str, dict[str, Source]] = {}
     for file in sorted((workdir / "experiments").glob("*.json")):
-        for name, fields in json.loads(file.read_text())["experiment"]["domains"].items():
+        for name, fields in records.experiment(file)["experiment"]["domains"].items():
             source = Source(**fields)
             domains.setdefault(name, {})[sources.fingerprint(source)] = source
     file = workdir / "contamination.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = _known(file)
     found: dict[str, Any] = {}
     for name in config.tasks:
         task, _ = find_task(name)
         questions = load_questions(task, config)
         key = f"{questions_hash(questions)} {sorted(print_ for own in domains.values() for print_ in own)}"
-        if known.get(task.name, {}).get("key") != key:
+        if task.name not in known or known[task.name]["key"] != key:
             known[task.name] = {
                 "key": key,
                 "of": len(questions),
@@ -44,6 +46,26 @@ def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
         found[task.name] = known[task.name]
     write_json(file, known)
     return found
+
+
+def _known(file: epath.Path) -> dict[str, Any]:
+    """What was found before; what of it is damaged is left out, and so looked for again."""
+    if not exists(file):
+        return {}
+    try:
+        record = records.contamination(file)
+    except UserError as error:
+        print(f"looking for the questions again: {error}", file=sys.stderr)
+        return {}
+    wanted = {"key": str, "of": int, "questions": dict}
+    sound = {
+        task: entry for task, entry in record.items()
+        if isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted.items())
+    }  # fmt: skip
+    if sound.keys() != record.keys():
+        print(f"{file}: damaged; looking for the questions of {', '.join(record.keys() - sound.keys())} again",
+              file=sys.stderr)  # fmt: skip
+    return sound
 
 
 def _seen(questions: Sequence[Question], rows: Iterable[Source]) -> list[str]:

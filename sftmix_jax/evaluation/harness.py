@@ -8,6 +8,7 @@ from typing import Any
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.files import replace
 from sftmix_jax.sampling.sampler import Request
 
 try:
@@ -138,11 +139,9 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
         },
     }  # fmt: skip
     folder = model.folder / "eval" / f"lm_eval_{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "score.json").write_text(json.dumps(record, indent=1, default=str))
-    with (folder / "samples.jsonl").open("w") as stream:
-        for sample in results.get("samples", {}).get(name, []):
-            stream.write(json.dumps(sample, default=str) + "\n")
+    samples = results.get("samples", {}).get(name, [])
+    replace(folder / "samples.jsonl", "".join(json.dumps(sample, default=str) + "\n" for sample in samples).encode())
+    replace(folder / "score.json", json.dumps(record, indent=1, default=str).encode())
     return record
 
 

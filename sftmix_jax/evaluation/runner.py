@@ -14,7 +14,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import __version__, processes
+from sftmix_jax import __version__, processes, records
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
@@ -22,7 +22,7 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Metric, Question, Task, Verdict, find_task, questions_hash
-from sftmix_jax.files import write_json
+from sftmix_jax.files import replace, write_json
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
 
@@ -87,7 +87,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
     }
     folder = model.folder / "eval" / task.name
     if processes.first_says(_is_scored(folder, fixed)):
-        return _read_score(folder)
+        return records.score(folder / "score.json")
 
     def running(question: Question, text: str) -> float | None:
         cheap = task.score is not None and not task.runs_code and len(question.turns) == 1
@@ -98,7 +98,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
     asked = ask(model, task.name, questions, decoding, journal, running)
     if not processes.is_first():
         processes.wait_for_all("scored")
-        return _read_score(folder)
+        return records.score(folder / "score.json")
     scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
     record = {
         "task": task.name,
@@ -116,11 +116,14 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
 
 
 def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:
-    return (folder / "score.json").exists() and _read_score(folder)["fixed_by"] == fixed
-
-
-def _read_score(folder: epath.Path) -> dict[str, Any]:
-    return json.loads((folder / "score.json").read_text())
+    """Whether the same was scored before; a damaged score.json is reported and counts as none."""
+    if not (folder / "score.json").exists():
+        return False
+    try:
+        return records.score(folder / "score.json")["fixed_by"] == fixed
+    except UserError as error:
+        print(f"scored again: {error}", file=sys.stderr)
+        return False
 
 
 def score_responses(
@@ -377,18 +380,16 @@ def write(
     record: dict[str, Any],
 ) -> None:  # fmt: skip
     """responses.jsonl (question, response, what of it was compared, verdict; a line a question), then score.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "responses.jsonl.partial"  # whoever reads meanwhile sees the old ones whole
-    with partial.open("w") as stream:
-        for question, verdict in zip(questions, verdicts, strict=True):
-            said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
-            row = {
-                "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
-                **({"response": said[0]} if len(said) == 1 else {"samples": said}),
-                **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
-                   if task.extract else {}),
-                "scores": verdict, "reference": dict(question.reference),
-            }  # fmt: skip
-            stream.write(json.dumps(row) + "\n")
-    partial.replace(folder / "responses.jsonl")
+    rows = []
+    for question, verdict in zip(questions, verdicts, strict=True):
+        said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
+        row = {
+            "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
+            **({"response": said[0]} if len(said) == 1 else {"samples": said}),
+            **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
+               if task.extract else {}),
+            "scores": verdict, "reference": dict(question.reference),
+        }  # fmt: skip
+        rows.append(json.dumps(row) + "\n")
+    replace(folder / "responses.jsonl", "".join(rows).encode())
     write_json(folder / "score.json", record)

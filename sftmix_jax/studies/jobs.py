@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import identity
+from sftmix_jax import identity, records
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.files import write_json
 from sftmix_jax.stages import Resolved, ResolvedStage
@@ -38,7 +38,7 @@ class Job:
 
     def is_trained(self, workdir: epath.Path) -> bool:
         """A base needs no training, but its folder must be there."""
-        return (self.folder(workdir) / ("done.json" if self.stage else "stage.json")).exists()
+        return self.stage.is_done(workdir) if self.stage else (self.folder(workdir) / "stage.json").exists()
 
     def is_done(self, workdir: epath.Path) -> bool:
         """Trained, and scored as the experiment asks."""
@@ -50,8 +50,11 @@ class Job:
             file = self.folder(workdir) / "eval" / task.name / "score.json"
             if not file.exists():
                 return False
-            fixed = json.loads(file.read_text())["fixed_by"]
-            if (fixed["task_version"], fixed["limit"]) != (version, config.limit):
+            try:
+                fixed = records.score(file)["fixed_by"]
+            except UserError:
+                return False  # damaged, so that it is scored again
+            if (fixed.get("task_version"), fixed.get("limit")) != (version, config.limit):
                 return False
         return True
 
@@ -71,7 +74,7 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
         for stage in chain:
             jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [])).experiments.append(name)
     file = workdir / "studies" / f"{study.name}.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = records.study(file) if file.exists() else {}
     # A part of a study (--only) adds to what is known of it, and takes nothing away.
     experiments = known.get("experiments", {}) | registered
     record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": experiments}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 
 from etils import epath
 
 from sftmix_jax import processes
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
-from sftmix_jax.studies.claims import Claims, Lost
+from sftmix_jax.leases import Leases, Lost, describe
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.train import complete, score_base
 from sftmix_jax.training.loop import Stopped
@@ -25,7 +27,7 @@ def work(jobs: list[Job], workdir: epath.Path) -> None:
     A job that fails is written down under failures/ and not tried again; those that need it are left. Raises Stopped
     when asked to stop.
     """
-    claims = Claims(workdir / "claims")
+    leases = Leases(workdir / "claims")
     finished: set[str] = set()
     while True:
         open_ = [job for job in jobs if job.id not in finished]
@@ -40,9 +42,9 @@ def work(jobs: list[Job], workdir: epath.Path) -> None:
             if not _is_ready(job, jobs, workdir):
                 continue
             try:
-                with claims.take(job.id) as mine:
-                    if mine:
-                        _do(job, workdir)
+                with leases.take(job.id) as lease:
+                    if lease:
+                        _do(job, workdir, lease.check)
                         break
             except Lost as lost:
                 print(lost, file=sys.stderr)
@@ -63,8 +65,30 @@ def do_one(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
             raise UserError(f"{job.name} ({job.id}) starts from {parent.name} ({parent.id}), which failed: see "
                             f"{failure_file(parent, workdir)}")  # fmt: skip
         time.sleep(_WAIT)
-    _do(job, workdir)
+    with _waited_for(job, workdir) as check_lease:
+        _do(job, workdir, check_lease)
     return job.is_done(workdir)
+
+
+@contextlib.contextmanager
+def _waited_for(job: Job, workdir: epath.Path) -> Iterator[Callable[[], None]]:
+    """Holds the job for all processes of this run, once no other process does. → raises Lost if one takes it over."""
+    if not processes.is_first():
+        processes.wait_for_all("the job is leased")
+        yield lambda: None
+        return
+    leases = Leases(workdir / "claims")
+    said = False
+    while True:
+        with leases.take(job.id) as lease:
+            if lease:
+                processes.wait_for_all("the job is leased")
+                yield lease.check
+                return
+        if not said:
+            said = True
+            print(f"{job.name} ({job.id}): waiting for {describe(leases.holder(job.id))}", file=sys.stderr)
+        time.sleep(_WAIT)
 
 
 def _is_ready(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
@@ -72,16 +96,16 @@ def _is_ready(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
     return parent is None or parent.is_trained(workdir)
 
 
-def _do(job: Job, workdir: epath.Path) -> None:
-    if job.is_done(workdir):  # by another worker, between the look and the claim
+def _do(job: Job, workdir: epath.Path, check_lease: Callable[[], None]) -> None:
+    if processes.first_says(job.is_done(workdir)):  # by another worker, between the look and the lease
         return
     begin = time.monotonic()
     try:
         if job.stage is None:
             score_base(job.resolved, workdir)
         else:
-            complete(job.resolved, job.stage, workdir)
-    except Stopped:
+            complete(job.resolved, job.stage, workdir, contextlib.nullcontext(check_lease))
+    except (Stopped, Lost):
         raise
     except Exception as error:
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()

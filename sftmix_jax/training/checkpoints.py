@@ -1,30 +1,27 @@
 """Orbax checkpoints with a checksum manifest: what is restored is what was saved, bit for bit.
 
-A checkpoint without a manifest was not finished; one whose files do not match it is damaged. Both
-are set aside under a telling name, and the one before is used.
+A checkpoint without a manifest was not finished. One whose files do not match it is damaged, and one of another stage
+or step was misplaced. All are renamed to STEP.damaged, and the checkpoint before is used.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
 import sys
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.tree_util import KeyPath
 
-from sftmix_jax import processes
+from sftmix_jax import files, manifest, processes
 from sftmix_jax.training.step import TrainState
-
-_MANIFEST = "manifest.json"
 
 
 def _say(message: str) -> None:
@@ -34,10 +31,13 @@ def _say(message: str) -> None:
 class Checkpoints:
     """The checkpoints of one stage; saving goes on in the background while training continues."""
 
-    def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say):
+    def __init__(
+        self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say, *, stage: str = ""
+    ):  # fmt: skip
+        """`stage`: the id that every checkpoint is saved with, and must have been saved with to be used."""
         # Orbax takes absolute paths alone; gs:// paths are.
         self.folder = folder if "://" in str(folder) else epath.Path(os.path.abspath(folder))
-        self._keep, self._report = keep, report
+        self._keep, self._report, self._stage = keep, report, stage
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._sealer = ThreadPoolExecutor(1)
         self._sealing: Future[None] | None = None
@@ -100,42 +100,62 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         if not processes.is_first():
             return
-        partial = self.folder / str(step) / f"{_MANIFEST}.partial"
-        partial.write_text(json.dumps(checksums(self.folder / str(step))))
-        partial.rename(self.folder / str(step) / _MANIFEST)
+        manifest.seal(self.folder / str(step), _of(self._stage, step))
         for old in self.steps()[self._keep :]:
-            (self.folder / str(old)).rmtree()
+            files.remove(self.folder / str(old))
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest sound checkpoint and its position, or None if there is none; from any number of processes."""
         if processes.is_first():
             self._sweep()
-        step = self._newest_sound()
-        if step is None:
-            return None
-        found = self._orbax.restore(
-            self.folder / str(step),
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(abstract.params),
-                opt_state=ocp.args.StandardRestore(abstract.opt_state),
-                position=ocp.args.JsonRestore(),
-            ),
-        )
-        return TrainState(found["params"], found["opt_state"]), found["position"]
+        while (step := self._newest_sound()) is not None:
+            found = self._orbax.restore(
+                self.folder / str(step),
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardRestore(abstract.params),
+                    opt_state=ocp.args.StandardRestore(abstract.opt_state),
+                    position=ocp.args.JsonRestore(),
+                ),
+            )
+            position = found["position"]
+            if position.get("step") == step:
+                return TrainState(found["params"], found["opt_state"]), position
+            if processes.is_first():
+                self.set_aside(step, f"its position is step {position.get('step')}")
+            processes.wait_for_all("set aside")
+        return None
 
-    def restore_part(self, part: str, abstract: Any) -> Any:
-        """`params` or `opt_state` alone of the newest sound checkpoint, or None if there is none."""
-        step = self._newest_sound()
-        if step is None:
-            return None
+    def restore_part(self, step: int, part: str, abstract: Any) -> Any:
+        """`params` or `opt_state` of the checkpoint after `step`, which must be sound."""
         args = ocp.args.Composite(**{part: ocp.args.StandardRestore(abstract)})
         return self._orbax.restore(self.folder / str(step), args=args)[part]
+
+    def leaves(self, step: int, part: str, abstract: Any) -> Iterator[tuple[KeyPath, jax.Array]]:
+        """The arrays of `params` or `opt_state` one after the other, so that the caller holds one at a time."""
+        one_by_one = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        named = jax.tree_util.tree_leaves_with_path(abstract)
+        structure = jax.tree.structure(abstract)
+        try:
+            for i, (path, leaf) in enumerate(named):
+                tree = jax.tree.unflatten(structure, [leaf if j == i else ocp.PLACEHOLDER for j in range(len(named))])
+                restore_args = jax.tree.map(_restore_args, tree)
+                args = ocp.args.PyTreeRestore(item=tree, restore_args=restore_args)
+                yield path, jax.tree.leaves(one_by_one.restore(self.folder / str(step) / part, args=args))[i]
+        finally:
+            one_by_one.close()
+
+    def set_aside(self, step: int, problem: str) -> None:
+        """Rename a checkpoint that must not be used, and report it."""
+        aside = self.folder / f"{step}.damaged"
+        files.remove(aside)
+        (self.folder / str(step)).rename(aside)
+        self._report(f"checkpoint {self.folder / str(step)} is not used: {problem}; set aside as {aside.name}")
 
     def _sweep(self) -> None:
         """Delete what saves that were cut off have left."""
         if self.folder.exists():
             for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                path.rmtree()
+                files.remove(path)
 
     def _newest_sound(self) -> int | None:
         """What process 0 finds: it alone looks, so that all restore the same."""
@@ -147,52 +167,28 @@ class Checkpoints:
 
     def _look(self) -> int | None:
         for step in self.steps():
-            problem = damage(self.folder / str(step))
+            problem = damage(self.folder, self._stage, step)
             if problem is None:
                 return step
-            aside = self.folder / f"{step}.damaged"
-            if aside.exists():
-                aside.rmtree()
-            (self.folder / str(step)).rename(aside)
-            self._report(f"checkpoint {self.folder / str(step)} is not used: {problem}; set aside as {aside.name}")
+            self.set_aside(step, problem)
         return None
 
 
-def checksums(folder: epath.Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file below a folder, by relative path."""
-    sums = {}
-    for file in sorted(_files(folder)):
-        name = str(file.relative_to(folder))
-        if name.startswith(_MANIFEST):
-            continue
-        crc, size = 0, 0
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 24):
-                crc, size = zlib.crc32(chunk, crc), size + len(chunk)
-        sums[name] = [size, crc]
-    return sums
+def damage(folder: epath.Path, stage: str, step: int) -> str | None:
+    """What is wrong with a checkpoint, or None if it is of this stage and step and every file is as it was saved."""
+    return manifest.damage(folder / str(step), _of(stage, step))
 
 
-def damage(folder: epath.Path) -> str | None:
-    """What is wrong with a checkpoint, or None if every file is as it was saved."""
-    manifest = folder / _MANIFEST
-    if not manifest.exists():
-        return "it has no manifest, so its save was not finished"
-    try:
-        wanted = json.loads(manifest.read_text())
-    except ValueError:
-        return "its manifest is not readable"
-    found = checksums(folder)
-    for name, sums in wanted.items():
-        if name not in found:
-            return f"the file {name} is missing"
-        if found[name] != sums:
-            return f"the file {name} has changed since it was saved"
-    return None
+def is_complete(folder: epath.Path, step: int) -> bool:
+    """True if the checkpoint's save was finished; its files are not read."""
+    return manifest.is_sealed(folder / str(step))
 
 
-def _files(folder: epath.Path) -> list[epath.Path]:
-    files: list[epath.Path] = []
-    for path in folder.iterdir():
-        files += _files(path) if path.is_dir() else [path]
-    return files
+def _of(stage: str, step: int) -> dict[str, Any]:
+    return {"stage": stage, "step": step}
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+    if leaf is ocp.PLACEHOLDER:
+        return ocp.RestoreArgs()
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)

@@ -95,7 +95,7 @@ class _Reporter:
     ):
         self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
         self._rates, self._every = rates, config.every
-        self._metrics = MetricsFile(folder, first, trackers) if processes.is_first() else None
+        self._metrics = MetricsFile(folder, first, config.every, trackers) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
     def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int) -> None:
@@ -129,6 +129,11 @@ class _Reporter:
         if self._metrics:
             self._metrics.write(record)
 
+    def sync(self) -> None:
+        """Returns once what was reported is on the storage."""
+        if self._metrics:
+            self._metrics.sync()
+
     def close(self) -> None:
         self._progress.close()
         if self._metrics:
@@ -148,19 +153,24 @@ def train(
     checkpoints: CheckpointConfig,
     logging: LoggingConfig,
     loading: LoaderConfig,
+    stage_id: str,
+    check_lease: Callable[[], None],
     trackers: Trackers | None = None,
 ) -> Outcome:
     """Train one stage to its last step, from its newest sound checkpoint if it has one.
 
-    Raises Stopped after a SIGTERM or Ctrl-C, once everything is saved.
+    `check_lease` raises where another process has taken the stage over; it is called before each save. Raises Stopped
+    after a SIGTERM or Ctrl-C, once everything is saved.
     """
-    saves = Checkpoints(folder / "checkpoints", checkpoints.keep)
+    saves = Checkpoints(folder / "checkpoints", checkpoints.keep, stage=stage_id)
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
     first, clock = position["step"], _Clock(position["seconds"])
     part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
     reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
 
     def save(step: int) -> None:
+        check_lease()
+        reporter.sync()  # a checkpoint's steps are all in metrics.jsonl
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
 
     def held_out_losses(step: int) -> dict[str, float]:
@@ -193,7 +203,7 @@ def train(
                 code = stop_asked(step)
                 saving = code is not None or step == steps or step % checkpoints.every == 0
                 if saving or measured_at(step):
-                    report()  # a checkpoint's steps are all in metrics.jsonl
+                    report()
                 if saving:
                     save(step)
                 if code is not None:
@@ -203,6 +213,8 @@ def train(
                     held_out_losses(step)
             final = held_out_losses(steps)
             saves.wait()
+        check_lease()
+        reporter.sync()
         return Outcome(state, clock.seconds(), final)
     finally:
         reporter.close()

@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import operator
+import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from etils import epath
 
+from sftmix_jax import files
 from sftmix_jax.ranges import Flag, Integer, Text, setting
 from sftmix_jax.training.trackers import Trackers
 
 _PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
                 "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
+
+_REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object store
 
 
 @dataclasses.dataclass
@@ -27,33 +32,77 @@ class LoggingConfig:
 class MetricsFile:
     """metrics.jsonl, and the trackers beside it."""
 
-    def __init__(self, folder: epath.Path, start: int, trackers: Trackers | None = None):
-        """What comes after step `start` belongs to a run that was cut off, and will be written again: later lines, and
-        the held-out losses of that step, which are measured after its checkpoint."""
-        file = folder / "metrics.jsonl"
-        kept = []
-        if file.exists():
-            for line in file.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break  # a half-written last line
-                if record["step"] < start or (record["step"] == start and "loss" in record):
-                    kept.append(line)
-        file.write_text("".join(f"{line}\n" for line in kept))
-        self._stream: TextIO = file.open("a")
+    def __init__(self, folder: epath.Path, start: int, every: int, trackers: Trackers | None = None):
+        """Keeps what an earlier run wrote up to step `start`, and reports lines that are damaged or missing.
+
+        Later lines belong to a run that was cut off and will be written again, as will the held-out losses of step
+        `start`, which are measured after its checkpoint.
+        """
+        self._file = folder / "metrics.jsonl"
+        self._lines = _kept(self._file, start, every)
+        files.replace(self._file, _joined(self._lines))
+        # Object stores cannot append: there the file is replaced as a whole, now and then and before a checkpoint.
+        self._stream = None if files.is_remote(self._file) else self._file.open("a")
+        self._replaced = time.monotonic()
         self._trackers = trackers
         if trackers:
-            trackers.begin(start, [record for record in map(json.loads, kept) if record["step"] == start])
+            trackers.begin(start, [record for record in map(json.loads, self._lines) if record["step"] == start])
 
     def write(self, record: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
+        self._lines.append(json.dumps(record))
+        if self._stream:
+            self._stream.write(self._lines[-1] + "\n")
+            self._stream.flush()
+        elif time.monotonic() - self._replaced > _REPLACE:
+            self.sync()
         if self._trackers:
             self._trackers.log(record)
 
+    def sync(self) -> None:
+        """Returns once every line is on the storage, as it must be before a checkpoint that covers its step."""
+        if self._stream:
+            os.fsync(self._stream.fileno())
+        else:
+            files.replace(self._file, _joined(self._lines))
+            self._replaced = time.monotonic()
+
     def close(self) -> None:
-        self._stream.close()
+        if self._stream:
+            self._stream.close()
+
+
+def _joined(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _kept(file: epath.Path, start: int, every: int) -> list[str]:
+    """The lines of an earlier run that count up to step `start`, in order, one per step and kind."""
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    lines = text.split("\n")
+    kept: dict[tuple[int, bool], str] = {}
+    damaged: list[int] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            step, is_held_out = record["step"], "loss" not in record
+            kind = (operator.index(step), is_held_out)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if line and number < len(lines):  # what follows the last line end was being written
+                damaged.append(number)
+            continue
+        if step < start or (step == start and not is_held_out):
+            kept[kind] = line
+    wanted = range(every, start + 1, every)
+    missing = [step for step in wanted if (step, False) not in kept]
+    if damaged:
+        listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
+        print(f"{file}: left out what cannot be read (line {listed})", file=sys.stderr)
+    if missing:
+        print(
+            f"{file}: of {len(wanted)} steps up to {start} at logging.every={every}, {len(missing)} have no line (the "
+            f"first is {missing[0]}): they were lost, or logging.every was another", file=sys.stderr,
+        )  # fmt: skip
+    return [kept[kind] for kind in sorted(kept)]
 
 
 class Progress:

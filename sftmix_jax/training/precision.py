@@ -26,6 +26,10 @@ class Precision:
         """The shapes of parameters, in the dtype that they are kept in."""
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.params), params)
 
+    def stored(self, params: Any) -> Any:
+        """The same, with the shardings of `params`."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.params, sharding=x.sharding), params)
+
 
 PRECISIONS = {
     "float32": Precision("float32", "float32", "float32"),  # 12 bytes a parameter, and 4 for its gradient
