@@ -1,0 +1,82 @@
+"""A small experiment of two stages that trains within a second, for campaigns that run it many times in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+from etils import epath
+
+from sftmix_jax import identity, stages, train
+from sftmix_jax.data.loader import BatchConfig
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
+from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.training.optimizer import OptimizerConfig
+
+ARCHITECTURE = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+
+
+def save_model(folder: Path, seed: int = 0) -> Path:
+    """A random model with the toy's tokenizer."""
+    abstract = llama.build(ARCHITECTURE, Compute("float32", "none"))[1]
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
+    huggingface.save(folder, ARCHITECTURE, params, bos_id=1, eos_id=2)
+    Tokenizer(str(stages.TINY)).save(epath.Path(folder))
+    return folder
+
+
+def experiment(model: Path, keep: int = 2) -> Experiment:
+    """Two stages of six steps, saved after every third one."""
+    pattern = Stage(steps=6, batch=BatchConfig(rows=2, length=64), optimizer=OptimizerConfig(learning_rate=1e-2))
+    mixtures = {"first": {"math": Share(count=20)}, "second": {"general": Share(count=20), "math": Share(count=4)}}
+    return Experiment(
+        name="campaign",
+        domains={name: Source(f"tiny:{name}:40", held_out=4) for name in ("math", "general")},
+        stages={name: Stage(**{**vars(pattern), "mixture": mixture}) for name, mixture in mixtures.items()},
+        model=ModelConfig(init=f"hf:{model}"),
+        template="chatml",
+        checkpoints=CheckpointConfig(every=3, keep=keep),
+        logging=LoggingConfig(every=1),
+    )
+
+
+def compile_once() -> None:
+    """Let every run of this process share the compiled steps of the first one, as all have the same shapes."""
+    made: dict[Any, Any] = {}
+    original = train.make_trainer
+
+    def shared(*arguments: Any, **settings: Any) -> Any:
+        key = (settings["domains"], settings["accumulation"])
+        if key not in made:
+            made[key] = original(*arguments, **settings)
+        return made[key]
+
+    train.make_trainer = shared
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Keeps what a run prints; → the buffer with it."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        yield said
+
+
+def open_params(folder: Path) -> str:
+    """What a reader of a finished stage gets, as the hash of its parameters. Raises UserError."""
+    record = stages.read_stage(epath.Path(folder))
+    stages.check_tokenizer(epath.Path(folder))
+    abstract = stages.on_one_device(stages.architecture(record))
+    return identity.params_sha256(stages.stage_params(epath.Path(folder), abstract))
