@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from etils import epath
-from tests.campaigns import scratch
 
 from sftmix_jax import compilation, manifest, train
 from sftmix_jax.errors import UserError
+from tests.campaigns import scratch
 
 Harm = Callable[[Path, random.Random], None]
 

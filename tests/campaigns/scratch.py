@@ -37,12 +37,12 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def experiment(model: Path, keep: int = 2) -> Experiment:
+def experiment(model: Path, keep: int = 2, name: str = "campaign") -> Experiment:
     """Two stages of six steps, saved after every third one."""
     pattern = Stage(steps=6, batch=BatchConfig(rows=2, length=64), optimizer=OptimizerConfig(learning_rate=1e-2))
     mixtures = {"first": {"math": Share(count=20)}, "second": {"general": Share(count=20), "math": Share(count=4)}}
     return Experiment(
-        name="campaign",
+        name=name,
         domains={name: Source(f"tiny:{name}:40", held_out=4) for name in ("math", "general")},
         stages={name: Stage(**{**vars(pattern), "mixture": mixture}) for name, mixture in mixtures.items()},
         model=ModelConfig(init=f"hf:{model}"),
