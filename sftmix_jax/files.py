@@ -32,8 +32,7 @@ def replace(file: epath.Path, data: bytes) -> None:
     if is_remote(file):
         file.write_bytes(data)  # an object is visible once it is complete
         return
-    unique = f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
-    partial = f"{os.fspath(file)}.{unique}.partial"
+    partial = os.fspath(unfinished(file))
     try:
         with open(partial, "wb") as stream:
             stream.write(data)
@@ -44,6 +43,11 @@ def replace(file: epath.Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def unfinished(path: epath.Path) -> epath.Path:
+    """Where this thread builds what is then renamed to `path`; no other thread of any machine uses that name."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.partial")
 
 
 def read_json(file: epath.Path, remedy: str, **fields: type) -> dict[str, Any]:

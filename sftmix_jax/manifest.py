@@ -6,6 +6,7 @@ files of its manifest, unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -24,6 +25,18 @@ def seal(folder: epath.Path, of: dict[str, Any]) -> None:
     """Writes the manifest of a folder that is complete."""
     record = {"of": of, "files": {name: _checksum(file) for name, file in _files(folder).items()}}
     files.replace(folder / _NAME, json.dumps(record).encode())
+
+
+def install(building: epath.Path, folder: epath.Path, of: dict[str, Any]) -> None:
+    """Renames a sealed folder to `folder`, unless another process has put a sound one there."""
+    if damage(folder, of) is None:
+        return
+    damaged = folder.with_name(f"{building.name}.damaged")
+    with contextlib.suppress(OSError):  # there is none, or another process has taken it away
+        folder.rename(damaged)
+        files.remove(damaged)
+    with contextlib.suppress(OSError):  # another process was faster
+        building.rename(folder)
 
 
 def is_sealed(folder: epath.Path) -> bool:

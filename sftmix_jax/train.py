@@ -21,7 +21,7 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import exists, read_json, remove, write_json
+from sftmix_jax.files import exists, read_json, remove, unfinished, write_json
 from sftmix_jax.leases import Leases
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
@@ -305,9 +305,13 @@ def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
         return
     if manifest.is_sealed(copy):
         print(f"{copy}: {problem}; written again", file=sys.stderr)
-    remove(copy)
-    resolved.chat.save(copy)
-    manifest.seal(copy, of)
+    building = unfinished(copy)
+    try:
+        resolved.chat.save(building)
+        manifest.seal(building, of)
+        manifest.install(building, copy, of)
+    finally:
+        remove(building)
 
 
 def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:

@@ -1,5 +1,7 @@
 """Cache, mixture, packing and loading: every row accounted for, every batch by its number."""
 
+import random
+
 import numpy as np
 import pytest
 from test_sources import write_lines
@@ -13,6 +15,7 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.stages import TINY
+from tests.campaigns import cache_faults
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,30 @@ def test_a_second_start_tokenises_nothing(examples, chat, monkeypatch):
     again = cache.tokenized("math", Source("tiny:math:300"), chat)
     assert isinstance(again.tokens, np.memmap)
     np.testing.assert_array_equal(again.tokens, examples["math"].tokens)
+
+
+@pytest.fixture
+def own_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFTMIX_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("harm", cache_faults.HARMS, ids=lambda harm: harm.__name__[:40].strip())
+def test_a_damaged_cache_is_made_again_and_reported(own_cache_folder, chat, capsys, harm):
+    source = Source("tiny:math:40", bad_rows="skip")
+    cache.tokenized("general", Source("tiny:general:10"), chat)
+    wanted = cache.tokenized("math", source, chat)
+    arrays = {name: np.array(value) for name, value in vars(wanted).items() if isinstance(value, np.ndarray)}
+    harm(own_cache_folder / "tokens" / wanted.fingerprint, random.Random(5))
+    again = cache.tokenized("math", source, chat)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+    assert (again.rows, again.skipped, again.skipped_where) == (wanted.rows, wanted.skipped, wanted.skipped_where)
+    said = capsys.readouterr().err
+    assert said.count("token cache") == (harm is not cache_faults.faults.folder_missing)
+    if (own_cache_folder / "tokens").is_dir():
+        sound = cache.tokenized("math", source, chat)
+        assert not capsys.readouterr().err and len(sound) == len(wanted)
 
 
 def test_refused_and_skipped_rows(tmp_path, chat):

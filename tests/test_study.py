@@ -10,14 +10,12 @@ import time
 
 import pytest
 from conftest import ROOT, run
-from etils import epath
 
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.leases import Leases
 from sftmix_jax.planning import costs
 from sftmix_jax.studies import study
 from sftmix_jax.studies.study import Run, Study
@@ -83,26 +81,6 @@ def test_the_papers_study_shares_what_it_can():
     assert sum(map(len, chains)) == 16 and len(costs.distinct(chains)) == 11
     multitask = chains[0][0]
     assert multitask.expected and multitask.tokens == 3 * (110_142 * 250 + 20_022 * 150 + 86_060 * 1000)
-
-
-def test_one_claim_at_a_time(tmp_path):
-    first, second = Leases(epath.Path(tmp_path)), Leases(epath.Path(tmp_path))
-    with first.take("job") as mine, second.take("job") as theirs:
-        assert mine and not theirs
-        assert second.holder("job")["pid"] == os.getpid()
-    assert second.holder("job") is None
-    with second.take("job") as theirs:
-        assert theirs
-
-
-def test_a_dead_workers_claim_is_taken_over(tmp_path):
-    script = ("import sys, os; from etils import epath; from sftmix_jax.leases import Leases\n"
-              f"with Leases(epath.Path({str(tmp_path)!r})).take('job'): os._exit(9)")  # fmt: skip
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    leases = Leases(epath.Path(tmp_path))
-    assert leases.holder("job") is not None
-    with leases.take("job") as mine:
-        assert mine
 
 
 def test_the_tagger_by_hand():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -322,6 +324,62 @@ def test_unfinished_checkpoints_are_set_aside(saved, harm):
     assert position["step"] == 1 and len(said) == 1 and (folder / "2.damaged").exists()
 
 
+def write(text):
+    return lambda newest: (newest / "manifest.json").write_text(text)
+
+
+def without_an_entry(newest):
+    record = json.loads((newest / "manifest.json").read_text())
+    del record["files"][sorted(record["files"])[0]]
+    (newest / "manifest.json").write_text(json.dumps(record))
+
+
+def dangling(newest):
+    file = newest / "position" / "metadata"
+    file.unlink()
+    file.symlink_to("/nowhere")
+
+
+def a_file(newest):
+    shutil.rmtree(newest)
+    newest.write_text("")
+
+
+def of_another_step(newest):
+    shutil.rmtree(newest)
+    shutil.copytree(newest.with_name("1"), newest)
+
+
+def aside_already(newest):
+    newest.with_name("2.damaged").symlink_to("/nowhere")
+    (newest / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *map(write, ("", "[]", "null", "{}", '{"of": {"stage": "", "step": 2}, "files": {}}', "[" * 50_000, "\0")),
+        without_an_entry, dangling, a_file, of_another_step, aside_already,
+        lambda newest: (newest / "extra").write_text(""),
+        lambda newest: os.symlink(newest, newest / "loop"),
+        lambda newest: os.mkfifo(newest / "pipe"),
+        lambda newest: (newest / "manifest.json").unlink() or (newest / "manifest.json").symlink_to("/nowhere"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_is_not_what_its_manifest_must_say_is_set_aside(saved, harm):
+    trainer, folder, said, _ = saved
+    harm(Path(folder / "2"))
+    _, position = restore(trainer, folder, said)
+    assert position["step"] == 1 and len(said) == 1 and "set aside as 2.damaged" in said[0]
+
+
+def test_a_checkpoint_of_another_stage_is_not_used(saved):
+    trainer, folder, said, _ = saved
+    saves = Checkpoints(folder, report=said.append, stage="another")
+    assert saves.restore(trainer.abstract) is None and "not of stage another" in said[0]
+    saves.close()
+
+
 def test_without_any_sound_checkpoint_there_is_none(saved):
     trainer, folder, said, _ = saved
     for step in (1, 2):
@@ -402,3 +460,42 @@ def test_metrics_of_a_cut_off_run_are_written_again(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 12, "lo')
     metrics.MetricsFile(epath.Path(tmp_path), 10).close()
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
+
+
+def metrics_after(tmp_path, text: str, start: int) -> list[dict]:
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode("latin-1"))
+    metrics.MetricsFile(epath.Path(tmp_path), metrics.LoggingConfig(every=1), start).close()
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_hold_each_step_once_and_say_what_is_lost(tmp_path, capsys):
+    lines = [f'{{"step": {step}, "loss": 1.0}}' for step in range(1, 7)]
+    damaged = [
+        *lines[:2],
+        '{"step": 3, "lo',
+        lines[3],
+        "\xff\0",
+        "[]",
+        '{"step": "4", "loss": 1.0}',
+        lines[3],
+        *lines[4:],
+    ]
+    found = metrics_after(tmp_path, "\n".join(damaged) + "\n", 5)
+    assert [record["step"] for record in found] == [1, 2, 4, 5]
+    said = capsys.readouterr().err
+    assert "left out what cannot be read (line 3, 5, 6, 7)" in said and "1 have no line (the first is 3)" in said
+    assert [record["step"] for record in metrics_after(tmp_path, "\n".join(lines) + "\n", 4)] == [1, 2, 3, 4]
+    assert not capsys.readouterr().err
+    assert metrics_after(tmp_path, "", 2) == [] and "2 have no line" in capsys.readouterr().err
+
+
+def test_metrics_in_an_object_store_survive_a_resume(monkeypatch, tmp_path):
+    """There a file cannot be appended to: what is opened for it replaces what was there."""
+    monkeypatch.setattr(metrics.files, "is_remote", lambda path: path.name == "metrics.jsonl")
+    for start in (0, 2):
+        written = metrics.MetricsFile(epath.Path(tmp_path), metrics.LoggingConfig(every=1), start)
+        for step in (start + 1, start + 2):
+            written.write({"step": step, "loss": 1.0})
+        written.sync()  # and killed
+    steps_ = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps_ == [1, 2, 3, 4]

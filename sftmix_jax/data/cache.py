@@ -6,20 +6,16 @@ reported and built again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
-import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -90,20 +86,21 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
         return _opened(Path(folder), fingerprint)
     if files.exists(folder):
         print(f"token cache {folder}: {problem}; domain '{name}' is tokenised again", file=sys.stderr)
-    building = _building_folder(Path(folder))
+    building = _building_folder(folder)
     try:
         _build(name, source, chat, building)
         manifest.seal(epath.Path(building), of)
         examples = _opened(building, fingerprint)  # stays readable wherever the folder goes
-        _install(building, folder, of)
+        if building.parent == Path(folder).parent:
+            manifest.install(epath.Path(building), folder, of)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return examples
 
 
-def _building_folder(folder: Path) -> Path:
+def _building_folder(folder: epath.Path) -> Path:
     """A new folder beside the cache's, or a temporary one where nothing can be written there."""
-    building = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
+    building = Path(files.unfinished(folder))
     try:
         shutil.rmtree(building, ignore_errors=True)  # of an ended process with the same number
         building.mkdir(parents=True)
@@ -112,20 +109,6 @@ def _building_folder(folder: Path) -> Path:
         print(f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
               "SFTMIX_CACHE to a folder that can be written", file=sys.stderr)  # fmt: skip
         return Path(tempfile.mkdtemp(prefix="sftmix_jax."))
-
-
-def _install(building: Path, folder: epath.Path, of: dict[str, Any]) -> None:
-    """Moves a finished folder to its place, unless another process has put a sound one there."""
-    if building.parent != Path(folder).parent:
-        return
-    if manifest.damage(folder, of) is None:
-        return
-    damaged = epath.Path(f"{building}.damaged")
-    with contextlib.suppress(OSError):  # there is none, or another process has taken it away
-        folder.rename(damaged)
-        files.remove(damaged)
-    with contextlib.suppress(OSError):  # another process was faster, with the same tokens
-        building.rename(folder)
 
 
 def _opened(folder: Path, fingerprint: str) -> Examples:

@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     compilation.set_up()
-    scratch.compile_once()
+    train.make_trainer = scratch.compiled_once(train.make_trainer)
     begin, counts, wrong = time.monotonic(), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as root_:
         root = Path(root_)

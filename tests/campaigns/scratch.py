@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import identity, stages, train
+from sftmix_jax import identity, stages
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
@@ -52,18 +53,17 @@ def experiment(model: Path, keep: int = 2, name: str = "campaign") -> Experiment
     )
 
 
-def compile_once() -> None:
-    """Let every run of this process share the compiled steps of the first one, as all have the same shapes."""
+def compiled_once(make_trainer: Callable[..., Any]) -> Callable[..., Any]:
+    """`make_trainer` for many runs of one process, as all stages here have the same shapes."""
     made: dict[Any, Any] = {}
-    original = train.make_trainer
 
     def shared(*arguments: Any, **settings: Any) -> Any:
         key = (settings["domains"], settings["accumulation"])
         if key not in made:
-            made[key] = original(*arguments, **settings)
+            made[key] = make_trainer(*arguments, **settings)
         return made[key]
 
-    train.make_trainer = shared
+    return shared
 
 
 @contextlib.contextmanager

@@ -1,0 +1,214 @@
+"""What a workdir holds is verified before use, and what is damaged is named and made again."""
+
+import functools
+import json
+import random
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+from etils import epath
+
+from sftmix_jax import experiment, files, manifest, opening, records, stages, train
+from sftmix_jax.errors import UserError
+from tests.campaigns import checkpoint_faults as faults
+from tests.campaigns import scratch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished experiment of two stages: its config, workdir and stage folders' names."""
+    root = tmp_path_factory.mktemp("store")
+    config = scratch.experiment(scratch.save_model(root / "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        one = functools.partial(experiment.make_mesh, devices=jax.devices()[:1])
+        patch.setattr(experiment, "make_mesh", one)
+        patch.setattr(train, "make_trainer", scratch.compiled_once(train.make_trainer))
+        with scratch.quiet():
+            names = [Path(folder).name for folder in train.run(config, epath.Path(root / "whole"))]
+        yield config, root / "whole", names
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    config, workdir, names = whole
+    shutil.copytree(workdir, tmp_path / "w")
+    return config, tmp_path / "w", tmp_path / "w" / "stages" / names[0], tmp_path / "w" / "stages" / names[1]
+
+
+def params_sha256(stage: Path) -> str:
+    return json.loads((stage / "done.json").read_text())["params_sha256"]
+
+
+def train_again(config, workdir) -> str:
+    with scratch.quiet() as said:
+        train.run(config, epath.Path(workdir))
+    return said.getvalue()
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(bytes(data))
+
+
+def largest(folder: Path) -> Path:
+    return max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def test_a_finished_stage_with_a_damaged_checkpoint_is_refused_and_trained_again(copied):
+    config, workdir, first, second = copied
+    wanted = {stage: params_sha256(stage) for stage in (first, second)}
+    flip(largest(first / "checkpoints" / "6" / "params"))
+    with pytest.raises(UserError, match=r"after step 6, cannot be used.*Run the same train command again"):
+        scratch.open_params(first)
+    said = train_again(config, workdir)
+    assert "was finished but is damaged" in said and "second" in said
+    assert {stage: params_sha256(stage) for stage in wanted} == wanted
+    assert scratch.open_params(first) == wanted[first]
+    assert not (first / "done.json.damaged").exists()
+    assert train_again(config, workdir).count("done already") == 2
+
+
+def test_parameters_that_done_json_does_not_name_are_refused(copied):
+    """A checkpoint of another stage, with a manifest that fits: only the hash of the parameters tells."""
+    config, workdir, first, second = copied
+    wanted = params_sha256(first)
+    shutil.rmtree(first / "checkpoints" / "6" / "params")
+    shutil.copytree(second / "checkpoints" / "6" / "params", first / "checkpoints" / "6" / "params")
+    of = json.loads((first / "checkpoints" / "6" / "manifest.json").read_text())["of"]
+    manifest.seal(epath.Path(first / "checkpoints" / "6"), of)
+    with pytest.raises(UserError, match=f"done.json says {wanted[:12]}"):
+        scratch.open_params(first)
+    train_again(config, workdir)
+    assert scratch.open_params(first) == wanted
+
+
+def test_a_checkpoint_of_another_stage_or_step_is_not_used(copied):
+    config, workdir, first, second = copied
+    wanted = params_sha256(second)
+    shutil.rmtree(second / "checkpoints" / "6")
+    shutil.copytree(first / "checkpoints" / "6", second / "checkpoints" / "6")
+    shutil.copytree(second / "checkpoints" / "3", second / "checkpoints" / "5")
+    (second / "done.json").unlink()
+    said = train_again(config, workdir)
+    assert said.count("set aside as") == 2 and "not of stage" in said and "not of" in said
+    assert params_sha256(second) == wanted
+
+
+@pytest.mark.parametrize("record", ["done.json", "stage.json"])
+def test_damaged_records_of_a_stage_are_named_and_written_again(copied, record):
+    config, workdir, first, _ = copied
+    wanted, sound = params_sha256(first), (first / record).read_bytes()
+    for harm in (
+        faults.text("[]"),
+        faults.text("null"),
+        faults.field_missing,
+        faults.wrong_type,
+        faults.flip,
+        faults.half,
+    ):
+        (first / record).write_bytes(sound)
+        harm(first / record, random.Random(3))
+        with pytest.raises(UserError, match=rf"{record}.*run the same train command again"):
+            opening.open_stage(epath.Path(first), opening.Opening())
+    train_again(config, workdir)
+    assert scratch.open_params(first) == wanted == params_sha256(first)
+
+
+def test_a_record_of_another_stage_is_refused(copied):
+    _, _, first, second = copied
+    shutil.copy(second / "done.json", first / "done.json")
+    with pytest.raises(UserError, match=r"done\.json: is of the stage"):
+        scratch.open_params(first)
+
+
+def test_a_changed_tokenizer_is_refused_and_written_again(copied):
+    config, workdir, first, second = copied
+    file = first / "tokenizer" / "tokenizer_config.json"
+    sound = file.read_bytes()
+    file.write_bytes(sound + b" ")
+    with pytest.raises(UserError, match=r"tokenizer_config\.json has changed since it was saved; run the same train"):
+        opening.open_stage(epath.Path(first), opening.Opening())
+    assert "written again" in train_again(config, workdir)
+    assert file.read_bytes() == sound and scratch.open_params(first)
+
+
+def test_a_base_whose_model_has_changed_is_refused(copied):
+    _, workdir, *_ = copied
+    base = next((workdir / "stages").glob("base-*"))
+    record = json.loads((base / "stage.json").read_text()) | {"init": f"hf:{stages.TINY}"}
+    with pytest.raises(UserError, match="has changed since it was written"):
+        (base / "stage.json").write_text(json.dumps(record))
+        opening.open_stage(epath.Path(base), opening.Opening())
+    (base / "stage.json").write_text(json.dumps(record | {"digest": stages.stage_digest(record)}))
+    with pytest.raises(UserError, match="its model .* has changed since"):
+        opening.open_stage(epath.Path(base), opening.Opening())
+
+
+def test_a_stage_is_a_base_model_only_once_it_is_finished(copied):
+    _, workdir, first, _ = copied
+    assert stages.find_base(f"stage:{first}", "", 0).fingerprint in first.name
+    (first / "done.json").unlink()
+    with pytest.raises(UserError, match=r"not finished \(it has no done.json\)"):
+        stages.find_base(f"stage:{first}", "", 0)
+    base = next((workdir / "stages").glob("base-*"))
+    with pytest.raises(UserError, match="is a base and holds no weights; set it to hf:"):
+        stages.find_base(f"stage:{base}", "", 0)
+
+
+def test_parameters_other_than_before_are_reported(copied):
+    """As after training again on other devices: what started from the stage was trained from the former ones."""
+    _, _, first, _ = copied
+    record = json.loads((first / "done.json").read_text())
+    (first / "done.json").rename(first / "done.json.damaged")
+    with scratch.quiet() as said:
+        train._compare_with_former(epath.Path(first), "0" * 64)
+    assert f"other parameters (000000000000…, before {record['params_sha256'][:12]}…)" in said.getvalue()
+    with scratch.quiet() as said:
+        train._compare_with_former(epath.Path(first), record["params_sha256"])
+    assert not said.getvalue() and not (first / "done.json.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"name": "n", "questi', "not valid JSON, so it was truncated or changed"),
+        ("\x00\x80", "not valid JSON"),
+        ("[" * 50_000, "not valid JSON"),
+        ("[]", "holds a list instead of an object"),
+        ("null", "holds null instead of an object"),
+        ("{}", "has no field 'name'"),
+        ('{"name": "n", "question": 3}', "its field 'question' is a number"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named_with_the_remedy(tmp_path, text, said):
+    file = epath.Path(tmp_path / "s.json")
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=said) as error:
+        records.study(file)
+    assert str(error.value).startswith(str(file)) and "run its study command again" in str(error.value)
+
+
+def test_records_are_replaced_whole(tmp_path):
+    file = epath.Path(tmp_path / "record.json")
+    files.write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        files.write_json(file, {"a": object()})
+    with pytest.raises(OSError):
+        files.write_json(epath.Path(tmp_path), {"a": 2})  # a folder stands there
+    assert json.loads(file.read_text()) == {"a": 1} and [f.name for f in tmp_path.iterdir()] == ["record.json"]
+    (tmp_path / "link.json").symlink_to("/nowhere/else")
+    files.write_json(epath.Path(tmp_path / "link.json"), {"a": 3})
+    assert json.loads((tmp_path / "link.json").read_text()) == {"a": 3}
+
+
+def test_a_damaged_experiment_is_not_taken_for_another_one(copied):
+    config, workdir, *_ = copied
+    file = workdir / "experiments" / "campaign.json"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(UserError, match=r"campaign\.json: not valid JSON.*delete it and run"):
+        train_again(config, workdir)
+    file.unlink()
+    assert train_again(config, workdir).count("done already") == 2
