@@ -137,7 +137,7 @@ def check_tokenizer(folder: epath.Path) -> None:
 
 def tokenizer_of(record: dict[str, Any]) -> dict[str, Any]:
     """What the manifest of the tokenizer beside a stage.json says that it is of."""
-    return {"tokenizer": record["tokenizer"]}
+    return {key: record[key] for key in ("tokenizer", "template")}
 
 
 def architecture(record: dict[str, Any]) -> LlamaConfig:

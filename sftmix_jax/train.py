@@ -26,7 +26,7 @@ from sftmix_jax.leases import Leases
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
-from sftmix_jax.stages import Resolved, ResolvedStage, done_digest, read_done, read_stage, stage_digest, stage_params
+from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training import precision, trackers
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train
@@ -300,7 +300,8 @@ def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, ou
 
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     """A copy beside the stage, so that the stage alone can be sampled from; written again if it is damaged."""
-    copy, of = folder / "tokenizer", {"tokenizer": resolved.tokenizer.fingerprint}
+    copy = folder / "tokenizer"
+    of = tokenizer_of({"tokenizer": resolved.tokenizer.fingerprint, "template": resolved.chat.fingerprint})
     if not processes.is_first() or (problem := manifest.damage(copy, of)) is None:
         return
     if manifest.is_sealed(copy):
