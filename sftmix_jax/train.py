@@ -16,7 +16,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records
+from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
@@ -174,7 +174,7 @@ def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
         "model": base.config, "template": resolved.chat.fingerprint, "tokenizer": resolved.tokenizer.fingerprint,
         "dtype": resolved.compute.dtype,
     }  # fmt: skip
-    write_json(folder / "stage.json", {**identity.plain(record), "digest": stage_digest(record)})
+    write_json(folder / "stage.json", {**identity.plain(record), "digest": stages.stage_digest(record)})
     _save_tokenizer(resolved, folder)
     processes.wait_for_all("the base is written")
     return folder
@@ -251,7 +251,7 @@ def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
         record = read_json(former, "", id=str, digest=str, params_sha256=str)
     except UserError:
         record = {"digest": None}
-    before = record["params_sha256"] if record["digest"] == done_digest(record) else params_sha256
+    before = record["params_sha256"] if record["digest"] == stages.done_digest(record) else params_sha256
     if before == params_sha256:  # or the record was what was damaged
         remove(former)
         return
@@ -266,12 +266,12 @@ def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: 
         params = resolved.base.params(trainer.abstract.params)
         return TrainState(params, trainer.init_optimizer(params))
     parent = stage.parent.folder(workdir)
-    params = stage_params(parent, trainer.abstract.params)
+    params = stages.stage_params(parent, trainer.abstract.params)
     if not stage.stage.carry_optimizer:
         return TrainState(params, trainer.init_optimizer(params))
     saves = Checkpoints(parent / "checkpoints", stage=stage.parent.id)
     try:
-        step = read_done(parent, read_stage(parent))["steps"]
+        step = stages.read_done(parent, stages.read_stage(parent))["steps"]
         return TrainState(params, saves.restore_part(step, "opt_state", trainer.abstract.opt_state))
     finally:
         saves.close()
@@ -295,13 +295,13 @@ def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, ou
         "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "version": __version__,
     }
-    return {**record, "digest": done_digest(record)}
+    return {**record, "digest": stages.done_digest(record)}
 
 
 def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     """A copy beside the stage, so that the stage alone can be sampled from; written again if it is damaged."""
     copy = folder / "tokenizer"
-    of = tokenizer_of({"tokenizer": resolved.tokenizer.fingerprint, "template": resolved.chat.fingerprint})
+    of = stages.tokenizer_of({"tokenizer": resolved.tokenizer.fingerprint, "template": resolved.chat.fingerprint})
     if not processes.is_first() or (problem := manifest.damage(copy, of)) is None:
         return
     if manifest.is_sealed(copy):

@@ -125,7 +125,7 @@ def test_a_record_of_another_stage_is_refused(copied):
 
 
 def test_a_changed_tokenizer_is_refused_and_written_again(copied):
-    config, workdir, first, second = copied
+    config, workdir, first, _ = copied
     file = first / "tokenizer" / "tokenizer_config.json"
     sound = file.read_bytes()
     file.write_bytes(sound + b" ")
@@ -143,7 +143,7 @@ def test_a_base_whose_model_has_changed_is_refused(copied):
         (base / "stage.json").write_text(json.dumps(record))
         opening.open_stage(epath.Path(base), opening.Opening())
     (base / "stage.json").write_text(json.dumps(record | {"digest": stages.stage_digest(record)}))
-    with pytest.raises(UserError, match="its model .* has changed since"):
+    with pytest.raises(UserError, match=r"its model .* has changed since"):
         opening.open_stage(epath.Path(base), opening.Opening())
 
 
