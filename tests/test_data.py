@@ -57,7 +57,7 @@ def own_cache_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("harm", cache_faults.HARMS, ids=lambda harm: harm.__name__[:40].strip())
+@pytest.mark.parametrize("harm", [*cache_faults.HARMS[:-8:4], *cache_faults.HARMS[-8:]])
 def test_a_damaged_cache_is_made_again_and_reported(own_cache_folder, chat, capsys, harm):
     source = Source("tiny:math:40", bad_rows="skip")
     cache.tokenized("general", Source("tiny:general:10"), chat)
