@@ -1,5 +1,6 @@
 """Every global batch of a stage by its number, and the workers that prepare them ahead."""
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -159,7 +160,7 @@ class Plan:
         return account
 
 
-def make_plan(
+def make_order(
     examples: Mapping[str, Examples],
     shares: Mapping[str, Share],
     batch: BatchConfig,
@@ -170,17 +171,39 @@ def make_plan(
     unit: str,
     steps: int | None,
     seed: int,
-) -> tuple[Plan, dict[str, Pool]]:
-    """The plan of a stage; with `steps`, as much data as so many batches hold."""
-    chosen = {name: examples[name] for name in shares}
-    pools = {name: pool(chosen[name], batch, held_out.get(name, 0)) for name in shares}
+) -> tuple[Order, dict[str, Pool]]:
+    """The examples of a stage in order; with `steps`, enough to fill so many batches. Raises UserError."""
+    pools = {name: pool(examples[name], batch, held_out.get(name, 0)) for name in shares}
     end = None
     if steps:
         # Examples that fill all places of all rows need at least as many rows, however they are packed.
         rows = steps * batch.rows
         end = ("examples", rows) if batch.packing == "none" else ("places", rows * batch.length)
-    order = mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed, end=end)
-    return Plan(chosen, order, batch, seed, steps), pools
+    return mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed, end=end), pools
+
+
+def make_plan(
+    examples: Mapping[str, Examples],
+    shares: Mapping[str, Share],
+    batch: BatchConfig,
+    held_out: Mapping[str, int],
+    *,
+    steps: int | None,
+    seed: int,
+    **amount: Any,
+) -> tuple[Plan, dict[str, Pool]]:
+    """The plan of a stage, and its domains' sizes: `make_order`, packed. Raises UserError; packing never fails."""
+    order, pools = make_order(examples, shares, batch, held_out, steps=steps, seed=seed, **amount)
+    return Plan({name: examples[name] for name in shares}, order, batch, seed, steps), pools
+
+
+def shortest_length(examples: Examples, batch: BatchConfig) -> int | None:
+    """The smallest batch.length at which some row has a trained token; None if no row ever has."""
+    lengths = range(2, int(np.diff(examples.offsets).max()) + 1)
+    found = bisect.bisect_left(
+        lengths, True, key=lambda length: pool(examples, dataclasses.replace(batch, length=length), 0).trained.any()
+    )
+    return lengths[found] if found < len(lengths) else None
 
 
 @dataclasses.dataclass

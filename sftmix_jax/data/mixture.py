@@ -91,8 +91,8 @@ def selected(domain: str, pool: Pool, share: Share, seed: int) -> np.ndarray:
     usable = order[pool.trained[order] > 0]
     if not len(usable):
         raise UserError(
-            f"domain '{domain}': no row has a trained token within the length (of {size} rows, {pool.held_out} are "
-            "held out); raise batch.length, or hold out fewer rows"
+            f"domain '{domain}': no row has a trained token within the length, of {size} rows of which "
+            f"{pool.held_out} are held out; raise batch.length, or hold out fewer rows"
         )
     if share.count is not None:
         wanted = share.count
