@@ -10,7 +10,7 @@ import jax
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
-from sftmix_jax.training import optimizer, precision
+from sftmix_jax.training import optimizer
 
 if TYPE_CHECKING:
     from sftmix_jax.stages import Resolved, ResolvedStage
@@ -28,7 +28,6 @@ def _faults(resolved: Resolved, stage: ResolvedStage) -> list[str]:
     faults = [_data_fault(resolved, stage, domain) for domain in config.mixture]
     checks: list[Callable[[], Any]] = [
         lambda: optimizer.check(config.optimizer, config.steps or 1),
-        lambda: precision.find(config.optimizer.state),
         lambda: loader.process_part(config.batch.rows, jax.process_index(), jax.process_count()),
         lambda: _check_carried(resolved, stage),
     ]
@@ -96,7 +95,7 @@ def _check_carried(resolved: Resolved, stage: ResolvedStage) -> None:
         jax.eval_shape(optimizer.make_optimizer(each.optimizer).init, params)
         for each in (stage.parent.stage, stage.stage)
     )
-    if jax.tree.structure(before) != jax.tree.structure(own) or jax.tree.leaves(before) != jax.tree.leaves(own):
+    if jax.tree_util.tree_leaves_with_path(before) != jax.tree_util.tree_leaves_with_path(own):
         raise UserError(
             f"carry_optimizer: the optimizer of stage '{stage.parent.name}' keeps another state; give both stages the "
             "same optimizer.name and options, and clip_norm=0 to both or to none, or set carry_optimizer=False"

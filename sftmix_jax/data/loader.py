@@ -200,9 +200,11 @@ def make_plan(
 def shortest_length(examples: Examples, batch: BatchConfig) -> int | None:
     """The smallest batch.length at which some row has a trained token; None if no row ever has."""
     lengths = range(2, int(np.diff(examples.offsets).max()) + 1)
-    found = bisect.bisect_left(
-        lengths, True, key=lambda length: pool(examples, dataclasses.replace(batch, length=length), 0).trained.any()
-    )
+
+    def is_enough(length: int) -> bool:
+        return bool(pool(examples, dataclasses.replace(batch, length=length), 0).trained.any())
+
+    found = bisect.bisect_left(lengths, True, key=is_enough)
     return lengths[found] if found < len(lengths) else None
 
 

@@ -58,10 +58,12 @@ _SET_ELSEWHERE = {
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    name: str = setting("adamw", Text())  # any optimiser of optax
+    name: str = setting("adamw", Text())  # one of OPTIMIZERS
     learning_rate: float = setting(2e-5, Number(above=0))  # at its peak
     schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
-    warmup: float = setting(0.03, Number(at_least=0))  # part of the steps, or from 1 on their number
+    # part of the steps, or from 1 on their number; at most all but the last step
+    warmup: float = setting(0.03, Number(at_least=0))
+    # of matrices and embeddings; never of norms and biases
     weight_decay: float = setting(0.0, Number(at_least=0))
     clip_norm: float = setting(1.0, Number(at_least=0))  # of the global gradient; 0: no clipping
     state: str = setting("float32", Choice(PRECISIONS))  # how parameters and moments are kept
@@ -72,14 +74,6 @@ class OptimizerConfig:
         """Fields that do not fit together (sftmix_jax.ranges)."""
         if self.warmup >= 1 and self.warmup % 1:
             yield f"{where}.warmup: {self.warmup}; must be below 1 (a part of the steps) or a whole number of steps"
-    name: str = "adamw"  # one of OPTIMIZERS
-    learning_rate: float = 2e-5  # at its peak
-    schedule: str = "cosine"  # after the warm-up: cosine or linear to 0, or constant
-    warmup: float = 0.03  # part of the steps, or from 1 on their number; at most all but the last step
-    weight_decay: float = 0.0  # of matrices and embeddings; never of norms and biases
-    clip_norm: float = 1.0  # of the global gradient; 0: no clipping
-    state: str = "float32"  # how parameters and moments are kept: float32, bfloat16_moments or bfloat16
-    options: dict[str, float] = dataclasses.field(default_factory=dict)  # further arguments, e.g. {"b2": 0.95}
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
