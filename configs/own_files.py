@@ -3,7 +3,7 @@
 Command:  python -m sftmix_jax.train --config own_files.py --workdir DIR \\
             --config.domains.math.path=FILE --config.domains.code.path=FILE --config.domains.general.path=FILE \\
             --config.model.init=hf:DIR
-          another k: --config own_files.py:1/16
+          another k: --config own_files.py:1/16 (1/256 needs files of at least 256 rows; the smallest k of 200 is 1/200)
 Formats:  messages, ShareGPT, Alpaca, prompt/completion, question/answer, query/response; JSONL, JSON, Parquet.
 Look first: the same line with sftmix_jax.audit instead of sftmix_jax.train.
 """

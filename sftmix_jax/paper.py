@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 from sftmix_jax.data.loader import BatchConfig
-from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.mixture import Share, rows_of
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.runner import EvaluationConfig
@@ -57,7 +57,7 @@ def sources(size: str) -> dict[str, Source]:
 
 def share(size: str, domain: str, k: float = 1.0) -> Share:
     """The part k of a source."""
-    return Share(count=max(1, int(TOY_ROWS[domain] * k))) if size == "tiny" else Share(fraction=k)
+    return Share(count=rows_of(k, TOY_ROWS[domain])) if size == "tiny" else Share(fraction=k)
 
 
 def shares(size: str, domains: Sequence[str] = DOMAINS, k: float = 1.0) -> dict[str, Share]:

@@ -87,7 +87,7 @@ def _known(file: epath.Path) -> dict[str, Any]:
 
 def _cosines(resolved: Resolved, sketcher: Sketcher, params: Params, batches: int) -> dict[str, dict[str, float]]:
     """Between domains; and of each domain with itself, on other rows: the most that the others can reach."""
-    batch = next(resolved.chain()).stage.batch
+    batch = resolved.chain()[0].stage.batch
     sketches = {}
     for name, examples in resolved.examples.items():
         plan, _ = loader.make_plan(
@@ -110,7 +110,7 @@ def _is_itself(pair: str) -> bool:
 
 def _map(resolved: Resolved, params: Params, layer: int, count: int) -> dict[str, Any]:
     """The first question of `count` rows of each domain, cut to a batch's length."""
-    length = next(resolved.chain()).stage.batch.length
+    length = resolved.chain()[0].stage.batch.length
     queries: list[list[int]] = []
     domains: list[str] = []
     for name, examples in resolved.examples.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import identity, manifest, model_folder, processes, records, sharding
+from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -273,9 +272,12 @@ class Resolved:
         used = dict.fromkeys(domain for stage in self.experiment.stages.values() for domain in stage.mixture)
         return {name: cache.tokenized(name, self.experiment.domains[name], self.chat) for name in used}
 
-    def chain(self) -> Iterator[ResolvedStage]:
-        """The stages in order, each knowing its parent and so its identity."""
-        parent: ResolvedStage | None = None
+    def chain(self) -> list[ResolvedStage]:
+        """The stages in order, each knowing its parent and so its identity.
+
+        Raises UserError for everything that would keep one of them from being trained, before any of them is.
+        """
+        stages: list[ResolvedStage] = []
         for name, stage in self.experiment.stages.items():
             longest = self.base.config.max_length
             if stage.batch.length > longest:
@@ -283,6 +285,7 @@ class Resolved:
                     f"config.stages.{name}.batch.length: {stage.batch.length}, the model was made for {longest} "
                     f"tokens; set it to {longest} or less, and longer examples are cut and counted"
                 )
+            parent = stages[-1] if stages else None
             batch = dataclasses.replace(stage.batch, length=stage.batch.length or min(longest, _LENGTH))
             stage = dataclasses.replace(stage, batch=batch)
             record = {
@@ -299,16 +302,21 @@ class Resolved:
                 "dtype": self.compute.dtype,
                 "seed": self.experiment.seed,
             }  # fmt: skip
-            parent = ResolvedStage(name, stage, identity.plain(record), parent)
-            yield parent
+            stages.append(ResolvedStage(name, stage, identity.plain(record), parent))
+        checks.check(self, stages)
+        return stages
 
     def plan(self, stage: Stage) -> tuple[Plan, dict[str, Pool]]:
         """The stage's data, batch by batch, and its domains' sizes."""
-        held_out = {name: self.experiment.domains[name].held_out for name in stage.mixture}
-        return loader.make_plan(
-            self.examples, stage.mixture, stage.batch, held_out, epochs=stage.epochs, budget=stage.budget or None,
-            unit=stage.unit, steps=stage.steps or None, seed=self.experiment.seed,
-        )  # fmt: skip
+        return loader.make_plan(self.examples, stage.mixture, stage.batch, **self.amounts(stage))
+
+    def amounts(self, stage: Stage) -> dict[str, Any]:
+        """How much of its domains a stage takes: the arguments of loader.make_plan behind the batch."""
+        return {
+            "held_out": {name: self.experiment.domains[name].held_out for name in stage.mixture},
+            "epochs": stage.epochs, "budget": stage.budget or None, "unit": stage.unit, "steps": stage.steps or None,
+            "seed": self.experiment.seed,
+        }  # fmt: skip
 
     def held_out_plan(self, stage: Stage) -> Plan | None:
         """The held-out rows of every domain, those too that this stage does not train on."""

@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.mixture import Share, as_ratio, fewest_rows, rows_of
+from sftmix_jax.errors import UserError
 
 if TYPE_CHECKING:
     from sftmix_jax.experiment import Stage
@@ -50,18 +51,27 @@ def dmt(pattern: Stage, specialised: Shares, general: Shares, k: float = 1 / 256
     """
     if k == 0:
         return mixed_sequential(pattern, specialised, general)
-    replay = {name: replayed(share, k) for name, share in specialised.items()}
+    replay = {name: replayed(name, share, k) for name, share in specialised.items()}
     return {
         "specialised": _stage(pattern, specialised),
         "general": _stage(pattern, {**general, **replay}),
     }
 
 
-def replayed(share: Share, k: float) -> Share:
-    """k of a share: the head of the same seeded order, so a subset of the rows that the share took."""
+def replayed(domain: str, share: Share, k: float) -> Share:
+    """k of a share: the head of the same seeded order, so a subset of the rows that the share took.
+
+    Raises UserError where k of a count is no row.
+    """
     if share.fraction is not None:
         return Share(fraction=share.fraction * k)
     if share.count is not None:
-        return Share(count=max(1, int(share.count * k)))
+        count = rows_of(k, share.count)
+        if not count:
+            raise UserError(
+                f"stage 'general': the replay of '{domain}', k={as_ratio(k)} of {share.count} rows, is no row at all; "
+                f"the smallest k that works is 1/{share.count}, and {as_ratio(k)} needs at least {fewest_rows(k)} rows"
+            )
+        return Share(count=count)
     assert share.weight is not None
     return Share(weight=share.weight * k)

@@ -55,7 +55,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     trackers.require(config.logging)
     resolved = Resolved(config)
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
-    chain = list(resolved.chain())
+    chain = resolved.chain()
     if processes.is_first():
         print(resolved.chat.description, file=sys.stderr)
     register(config, resolved.base.id, chain, workdir)

@@ -105,6 +105,41 @@ def test_rows_whose_answer_was_cut_off_do_not_count_as_taken():
         mixture.selected("math", pool, Share(count=80), 0)
 
 
+def test_ratios_take_the_rows_of_exact_arithmetic():
+    """All p/q with q ≤ 300, of every multiple of q up to 600 rows, one row more and one less."""
+    for q in range(1, 301):
+        for p in range(1, q + 1):
+            for whole in range(q, 601, q):
+                for rows in (whole - 1, whole, whole + 1):
+                    assert mixture.rows_of(p / q, rows) == p * rows // q, (p, q, rows)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "rows", "wanted"),
+    [(0.29, 100, 29), (0.07, 100, 7), (0.57, 1000, 570), (1 / 49, 49, 1), (1 / 3, 3, 1), (1 / 256, 256, 1),
+     (1 / 256, 255, 0), (0.1 * 3, 10, 3), (0.29 * 0.1, 1000, 29), (1 / 3 / 7, 21, 1), (0.289999, 100, 28),
+     (0.999999, 1000, 999), (0.7, 10_000_000, 7_000_000)],
+)  # fmt: skip
+def test_decimals_take_the_rows_that_a_person_expects(fraction, rows, wanted):
+    assert mixture.rows_of(fraction, rows) == wanted
+    if wanted and rows <= 1000:
+        pool = Pool(np.full(rows, 3), np.ones(rows, int))
+        assert len(mixture.selected("math", pool, Share(fraction=fraction), 0)) == wanted
+
+
+@pytest.mark.parametrize("rows", [3, 7, 49, 200, 255, 999])
+def test_the_fraction_that_an_error_names_works(rows):
+    pool = Pool(np.full(rows, 3), np.ones(rows, int))
+    with pytest.raises(
+        UserError, match=rf"1/1000 of {rows} rows .*1/{rows} \((.*)\), and 1/1000 needs at least 1000"
+    ) as e:
+        mixture.selected("math", pool, Share(fraction=0.001), 0)
+    named = float(str(e.value).partition("(")[2].partition(")")[0])
+    assert len(mixture.selected("math", pool, Share(fraction=named), 0)) == 1
+    larger = Pool(np.full(1000, 3), np.ones(1000, int))
+    assert len(mixture.selected("math", larger, Share(fraction=0.001), 0)) == 1
+
+
 def test_the_papers_subsets_have_the_papers_sizes():
     sizes = {"math": 110_142, "code": 20_022, "general": 86_060}
     found = {
@@ -143,6 +178,84 @@ def test_weights_are_met_in_their_unit(unit):
     }
     assert abs(amounts["math"] / sum(amounts.values()) - 0.75) < 0.03
     assert 60_000 <= sum(amounts.values()) < 60_500
+
+
+def long_tailed(rows: dict[str, int], seed: int) -> dict[str, Pool]:
+    """Log-normal lengths, the longest cut at 2048 and many times the mean."""
+    rng, pools = np.random.default_rng(seed), {}
+    for i, (name, n) in enumerate(rows.items()):
+        lengths = np.clip(rng.lognormal(4.5 + 0.4 * i, 1.0, n).astype(int) + 8, 8, 2048)
+        pools[name] = Pool(lengths, np.maximum(1, (lengths * rng.uniform(0.1, 0.9, n)).astype(int)))
+    return pools
+
+
+@pytest.mark.parametrize("unit", mixture.UNITS)
+@pytest.mark.parametrize("weights", [(1, 1, 256), (3, 1, 1000)])
+def test_small_shares_by_weight_are_within_a_percent(unit, weights):
+    """Of 1/258 and 3/1004, for budgets in which the share is due some 600 rows."""
+    pools = long_tailed({"math": 900, "code": 700, "general": 9000}, seed=sum(weights))
+    shares = {name: Share(weight=weight) for name, weight in zip(pools, weights, strict=True)}
+    due = weights[0] / sum(weights)
+    budget = int(600 * pools["math"].amounts(unit).mean() / due)
+    order = mixture.order(pools, shares, epochs=1, budget=budget, unit=unit, seed=1)
+    taken = [pools[n].amounts(unit)[order.examples[order.domains == i]].sum() for i, n in enumerate(pools)]
+    assert taken[0] / sum(taken) == pytest.approx(due, rel=0.01)
+    assert budget <= sum(taken) < budget + 2048
+
+
+@pytest.mark.parametrize("unit", mixture.UNITS)
+def test_at_every_point_a_domain_has_had_its_share_to_within_half_a_row(unit):
+    pools = long_tailed({"math": 40, "code": 25, "general": 300}, seed=7)
+    weights = np.array([0.3, 1.7, 20.0])
+    shares = {name: Share(weight=float(weight)) for name, weight in zip(pools, weights, strict=True)}
+    order = mixture.order(pools, shares, epochs=1, budget=3000 if unit == "examples" else 300_000, unit=unit, seed=0)
+    sizes = [pools[name].amounts(unit) for name in pools]
+    part, largest = weights / weights.sum(), np.array([own.max() for own in sizes])
+    each = np.zeros((len(order.domains), 3))
+    for i, own in enumerate(sizes):
+        mine = order.domains == i
+        each[mine, i] = own[order.examples[mine]]
+    had = np.cumsum(each, axis=0)
+    due = had.sum(axis=1, keepdims=True) * part
+    assert (np.abs(had - due) <= largest / 2 + part * largest.sum() / 2 + 1e-6).all()
+
+
+def test_a_domain_of_one_row_is_drawn_again_and_a_share_below_half_a_row_gets_none():
+    pools = {"one": Pool(np.array([40]), np.array([20])), "many": Pool(np.full(500, 40), np.full(500, 20))}
+    shares = {"one": Share(weight=1.0), "many": Share(weight=3.0)}
+    order = mixture.order(pools, shares, epochs=1, budget=40_000, unit="tokens", seed=0)
+    assert (order.domains == 0).sum() == 250
+    shares["one"] = Share(weight=1e-9)
+    order = mixture.order(pools, shares, epochs=1, budget=40_000, unit="tokens", seed=0)
+    assert (order.domains == 0).sum() == 0 and len(order.domains) == 1000
+    smallest = mixture.order(pools, shares, epochs=1, budget=1, unit="tokens", seed=0)
+    assert len(smallest.domains) == 1
+
+
+@pytest.mark.parametrize("kind", ["fraction", "weight"])
+def test_a_longer_order_begins_with_a_shorter_one(kind):
+    pools = long_tailed({"math": 70, "code": 33}, seed=1)
+    shares = {"math": Share(**{kind: 1.0}), "code": Share(**{kind: 0.5})}
+
+    def order(places):
+        end = ("places", places)
+        return mixture.order(pools, shares, epochs=1, budget=None, unit="tokens", seed=0, end=end)
+
+    short, long = order(5_000), order(500_000)
+    count = len(short.examples)
+    assert 0 < count < len(long.examples) / 20
+    np.testing.assert_array_equal(short.examples, long.examples[:count])
+    np.testing.assert_array_equal(short.domains, long.domains[:count])
+
+
+@pytest.mark.parametrize("packing_name", packing.PACKINGS)
+@pytest.mark.parametrize("rows", [1, 7, 300, 2000])
+def test_rows_that_are_asked_for_hold_the_first_examples(packing_name, rows):
+    lengths = np.random.default_rng(rows).integers(1, 512, 10_000)
+    packed = packing.pack(lengths, 512, packing_name, 0, rows)
+    assert packed.num_rows == rows
+    assert np.add.reduceat(lengths[packed.members], packed.starts[:-1]).max() <= 512
+    assert sorted(packed.members) == list(range(len(packed.members)))
 
 
 @pytest.mark.parametrize("packing_name", packing.PACKINGS)
@@ -225,10 +338,39 @@ def test_the_loader_gives_batches_in_order_from_any_position(examples, config):
             np.testing.assert_array_equal(batch[key], wanted)
 
 
-def test_steps_decide_how_much_data_there_is(examples):
+@pytest.mark.parametrize("packing_name", packing.PACKINGS)
+@pytest.mark.parametrize("steps", [1, 3, 400])
+def test_steps_decide_how_much_data_there_is(examples, steps, packing_name):
     for shares in (ALL, {"math": Share(weight=1.0), "code": Share(weight=1.0)}):
-        plan, _ = plan_of(examples, shares, steps=200)
-        assert plan.num_steps >= 200
+        batch = BatchConfig(4, 160, packing=packing_name)
+        plan, _ = plan_of(examples, shares, batch, steps=steps)
+        assert plan.num_steps == steps
+        assert sum(account["examples"] for account in plan.ledger(steps).values()) == len(plan.packed.members)
+
+
+def test_steps_beyond_the_data_are_planned_once(examples, monkeypatch):
+    calls = []
+    for module, name in ((mixture, "order"), (packing, "pack")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function, **k: calls.append(f) or f(*a, **k))
+    plan, _ = plan_of(examples, ALL, steps=1600)
+    assert plan.num_steps == 1600 and len(calls) == 2
+
+
+def test_the_order_of_shares_by_weight_and_steps_keeps_their_unit(examples):
+    shares = {"math": Share(weight=1.0), "code": Share(weight=3.0)}
+    for unit, wanted in (("examples", "examples"), ("tokens", "tokens"), ("trained_tokens", "trained_tokens")):
+        plan, _ = plan_of(examples, shares, steps=150, unit=unit)
+        ledger = plan.ledger(150)
+        assert ledger["code"][wanted] / ledger["math"][wanted] == pytest.approx(3, rel=0.02)
+
+
+def test_rows_that_the_steps_leave_out_are_not_counted_as_used(examples):
+    plan, pools = plan_of(examples, {"math": Share(fraction=1.0)}, steps=3)
+    account = plan.rows_account(pools, 3)["math"]
+    assert account["used"] == plan.ledger(3)["math"]["examples"] < account["stored"] / 2
+    parts = {k: v for k, v in account.items() if k not in ("stored", "of them truncated", "skipped")}
+    assert sum(parts.values()) + sum(account["skipped"].values()) == account["stored"]
 
 
 @pytest.mark.parametrize(

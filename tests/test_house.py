@@ -44,7 +44,7 @@ MAY_IMPORT = {
 }
 VERBS = {
     "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe",
-    "experiment", "stages", "opening", "paper", "studies", "planning",
+    "experiment", "stages", "checks", "opening", "paper", "studies", "planning",
 }  # fmt: skip
 
 

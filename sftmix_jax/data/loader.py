@@ -1,5 +1,6 @@
 """Every global batch of a stage by its number, and the workers that prepare them ahead."""
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -45,14 +46,21 @@ def pool(examples: Examples, batch: BatchConfig, held_out: int) -> Pool:
     if batch.too_long == "skip":
         trained = np.where(np.diff(examples.offsets) > batch.length, 0, trained)
     if held_out >= len(lengths):
-        raise UserError(f"held_out={held_out} leaves nothing of {len(lengths)} rows to train on")
+        raise UserError(
+            f"held_out={held_out} leaves nothing of {len(lengths)} rows to train on; hold out fewer than {len(lengths)}"
+        )
     return Pool(lengths, trained, held_out)
 
 
 class Plan:
-    """A stage's data: batch `step` is a pure function of (what made the plan, step)."""
+    """A stage's data: batch `step` is a pure function of (what made the plan, step).
 
-    def __init__(self, examples: Mapping[str, Examples], order: Order, batch: BatchConfig, seed: int):
+    With `steps`, the plan is that long where the order holds enough, and takes no more of the order than it needs.
+    """
+
+    def __init__(
+        self, examples: Mapping[str, Examples], order: Order, batch: BatchConfig, seed: int, steps: int | None = None
+    ):
         self.names = list(examples)
         self.examples, self.order, self.batch_config = list(examples.values()), order, batch
         sizes = [e.lengths(batch.length) for e in self.examples]
@@ -62,7 +70,9 @@ class Plan:
         ids = starts[order.domains] + order.examples
         self.lengths, self.trained = lengths[ids], trained[ids]
         # n tokens make n - 1 predictions, and fill as many places
-        self.packed: Packed = packing.pack(self.lengths - 1, batch.length, batch.packing, seed)
+        self.packed: Packed = packing.pack(
+            self.lengths - 1, batch.length, batch.packing, seed, steps * batch.rows if steps else None
+        )
 
     @property
     def num_steps(self) -> int:
@@ -71,7 +81,8 @@ class Plan:
     @property
     def fill(self) -> float:
         """The part of all places that hold a token."""
-        return float((self.lengths - 1).sum()) / (self.num_steps * self.batch_config.rows * self.batch_config.length)
+        tokens = float((self.lengths[self.packed.members] - 1).sum())
+        return tokens / (self.num_steps * self.batch_config.rows * self.batch_config.length)
 
     def tokens(self, step: int) -> int:
         """How many places of a batch hold a token."""
@@ -130,9 +141,10 @@ class Plan:
     def rows_account(self, pools: Mapping[str, Pool], seed: int) -> dict[str, dict[str, Any]]:
         """Where every stored row of each domain went; the parts but `of them truncated` add up to `stored`."""
         account: dict[str, dict[str, Any]] = {}
+        members = self.packed.members
         for i, name in enumerate(self.names):
             examples, pool = self.examples[i], pools[name]
-            used = np.unique(self.order.examples[self.order.domains == i])
+            used = np.unique(self.order.examples[members[self.order.domains[members] == i]])
             reserved = np.zeros(len(examples), bool)
             reserved[mixture.held_out(name, pool, seed)] = True
             unusable = int(((pool.trained == 0) & ~reserved).sum())
@@ -148,7 +160,7 @@ class Plan:
         return account
 
 
-def make_plan(
+def make_order(
     examples: Mapping[str, Examples],
     shares: Mapping[str, Share],
     batch: BatchConfig,
@@ -159,22 +171,41 @@ def make_plan(
     unit: str,
     steps: int | None,
     seed: int,
+) -> tuple[Order, dict[str, Pool]]:
+    """The examples of a stage in order; with `steps`, enough to fill so many batches. Raises UserError."""
+    pools = {name: pool(examples[name], batch, held_out.get(name, 0)) for name in shares}
+    end = None
+    if steps:
+        # Examples that fill all places of all rows need at least as many rows, however they are packed.
+        rows = steps * batch.rows
+        end = ("examples", rows) if batch.packing == "none" else ("places", rows * batch.length)
+    return mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed, end=end), pools
+
+
+def make_plan(
+    examples: Mapping[str, Examples],
+    shares: Mapping[str, Share],
+    batch: BatchConfig,
+    held_out: Mapping[str, int],
+    *,
+    steps: int | None,
+    seed: int,
+    **amount: Any,
 ) -> tuple[Plan, dict[str, Pool]]:
-    """The plan of a stage; with `steps`, as much data as so many batches hold."""
-    chosen = {name: examples[name] for name in shares}
-    pools = {name: pool(chosen[name], batch, held_out.get(name, 0)) for name in shares}
-    by_weight = any(share.weight is not None for share in shares.values())
-    if steps and by_weight and not budget:
-        budget, unit = steps * batch.rows * batch.length, "tokens"
-    while True:
-        plan = Plan(
-            chosen, mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed), batch, seed
-        )
-        if not steps or plan.num_steps >= steps:
-            return plan, pools
-        # Not enough data for so many steps: another epoch, or half as much budget again.
-        epochs += 1
-        budget = budget and budget * 3 // 2
+    """The plan of a stage, and its domains' sizes: `make_order`, packed. Raises UserError; packing never fails."""
+    order, pools = make_order(examples, shares, batch, held_out, steps=steps, seed=seed, **amount)
+    return Plan({name: examples[name] for name in shares}, order, batch, seed, steps), pools
+
+
+def shortest_length(examples: Examples, batch: BatchConfig) -> int | None:
+    """The smallest batch.length at which some row has a trained token; None if no row ever has."""
+    lengths = range(2, int(np.diff(examples.offsets).max()) + 1)
+
+    def is_enough(length: int) -> bool:
+        return bool(pool(examples, dataclasses.replace(batch, length=length), 0).trained.any())
+
+    found = bisect.bisect_left(lengths, True, key=is_enough)
+    return lengths[found] if found < len(lengths) else None
 
 
 @dataclasses.dataclass

@@ -4,8 +4,8 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
-import grain
 import numpy as np
 
 from sftmix_jax.errors import UserError, did_you_mean
@@ -13,6 +13,8 @@ from sftmix_jax.ranges import Integer, Number, setting
 
 UNITS = ("examples", "tokens", "trained_tokens")
 _LEAVE_OUT = "to leave a domain out, delete it"
+_ROUNDING = 2.0**-48  # relative: what a float, or a product of a few, may miss the number that was written by
+_BLOCK = 1 << 16  # examples that are shuffled at a time
 
 
 @dataclasses.dataclass
@@ -42,8 +44,32 @@ class Pool:
     held_out: int = 0
 
     def amounts(self, unit: str) -> np.ndarray:
-        """Each example's size in a unit of UNITS."""
-        return {"examples": np.ones_like(self.lengths), "tokens": self.lengths, "trained_tokens": self.trained}[unit]
+        """Each example's size in a unit of UNITS, or in the places of a packed row that it fills."""
+        return {
+            "examples": np.ones_like(self.lengths), "tokens": self.lengths, "trained_tokens": self.trained,
+            "places": self.lengths - 1,
+        }[unit]  # fmt: skip
+
+
+def rows_of(fraction: float, rows: int) -> int:
+    """floor(fraction · rows) for the number that was written: 0.29 of 100 rows is 29, 1/49 of 49 is 1.
+
+    A float differs from the decimal or ratio that it stands for, and 0.29 · 100 is 28.999999999999996. A product within
+    a relative 2⁻⁴⁸ below an integer counts as that integer. This is exact for ratios p/q while q · rows < 2⁴⁷.
+    """
+    return math.floor(fraction * rows * (1 + _ROUNDING))
+
+
+def fewest_rows(fraction: float) -> int:
+    """The smallest number of rows of which `fraction` is at least one row."""
+    return math.ceil(1 / fraction * (1 - _ROUNDING))
+
+
+def as_ratio(value: float) -> str:
+    """A number as people write it: `1/256`, or `0.29` where no small ratio equals it."""
+    ratio = Fraction(value).limit_denominator(10_000)
+    exact = math.isclose(ratio, value, rel_tol=_ROUNDING)
+    return f"{ratio}" if exact and (ratio.numerator == 1 or ratio.denominator == 1) else f"{value:.6g}"
 
 
 def shuffled(domain: str, size: int, seed: int) -> np.ndarray:
@@ -55,25 +81,44 @@ def shuffled(domain: str, size: int, seed: int) -> np.ndarray:
 
 
 def selected(domain: str, pool: Pool, share: Share, seed: int) -> np.ndarray:
-    """The examples that a share by fraction or count takes, or that a share by weight draws from."""
+    """The examples that a share by fraction or count takes, or that a share by weight draws from; at least one.
+
+    Raises UserError, with the nearest share and the number of rows that would work.
+    """
     size = len(pool.lengths)
     order = shuffled(domain, size, seed)[: size - pool.held_out]
     # An example whose answer was cut off whole teaches nothing: shares take of the others, the ledger counts it.
     usable = order[pool.trained[order] > 0]
+    if not len(usable):
+        raise UserError(
+            f"domain '{domain}': no row has a trained token within the length, of {size} rows of which "
+            f"{pool.held_out} are held out; raise batch.length, or hold out fewer rows"
+        )
     if share.count is not None:
         wanted = share.count
         if wanted > len(usable):
             raise UserError(
                 f"the share of '{domain}' asks for {wanted} rows, there are {len(usable)} (of {size}, {pool.held_out} "
-                f"are held out and {len(order) - len(usable)} have no answer within batch.length)"
+                f"are held out and {len(order) - len(usable)} have no answer within batch.length); set count to at "
+                f"most {len(usable)}"
             )
     elif share.fraction is not None:
-        wanted = min(math.floor(share.fraction * size), len(usable))
-        if math.floor(share.fraction * size) == 0:
-            raise UserError(f"the share of '{domain}': {share.fraction} of {size} rows is no row at all")
+        wanted = min(rows_of(share.fraction, size), len(usable))
+        if not wanted:
+            raise UserError(
+                f"the share of '{domain}': {as_ratio(share.fraction)} of {size} rows is no row at all; the smallest "
+                f"fraction that takes a row is 1/{size} ({_decimal(size)}), and {as_ratio(share.fraction)} needs at "
+                f"least {fewest_rows(share.fraction)} rows"
+            )
     else:
         wanted = len(usable)
     return usable[:wanted]
+
+
+def _decimal(rows: int) -> str:
+    """1/rows in as few digits as still take a row."""
+    digits = next(digits for digits in range(1, 18) if rows_of(float(f"{1 / rows:.{digits}g}"), rows))
+    return f"{1 / rows:.{digits}g}"
 
 
 def held_out(domain: str, pool: Pool, seed: int) -> np.ndarray:
@@ -91,48 +136,92 @@ class Order:
 
 
 def order(
-    pools: Mapping[str, Pool], shares: Mapping[str, Share], *, epochs: int, budget: int | None, unit: str, seed: int
+    pools: Mapping[str, Pool],
+    shares: Mapping[str, Share],
+    *,
+    epochs: int,
+    budget: int | None,
+    unit: str,
+    seed: int,
+    end: tuple[str, int] | None = None,
 ) -> Order:
-    """The examples of a stage: shares by fraction or count for `epochs`, or by weight for `budget` units."""
+    """The examples of a stage: `epochs` passes of shares by fraction or count, or `budget` units of shares by weight.
+
+    `end` (a unit, or places, and how many) ends the order there instead, after as many passes as that takes. The order
+    is the head of one endless order, so a longer one begins with a shorter one.
+
+    Shares by weight: each row stands where its domain's due reaches the middle of the row. The due grows with the
+    weights, so the next row is that of the domain with the smallest (had + row / 2) / weight. At every point a domain
+    has had its share of all that was taken to within half a row of its own, plus its share of half a row of every
+    domain. Shares are therefore exact for budgets of many rows, whatever the lengths; a share that is due less than
+    half a row gets none.
+    """
     names = list(shares)
     chosen = [selected(name, pools[name], shares[name], seed) for name in names]
-    for name, rows in zip(names, chosen, strict=True):
-        if not len(rows):
-            raise UserError(f"domain '{name}': no row has a trained token within the length; raise batch.length")
-    weighted = [shares[name].weight is not None for name in names]
-    if any(weighted) and not all(weighted):
-        raise UserError("a stage's shares are all by weight or none is: a budget and exact rows do not mix")
     # Ids count through all domains, so that one integer names an example.
     starts = np.cumsum([0, *[len(pools[name].lengths) for name in names]])
-    parts = [
-        grain.MapDataset.source(start + rows).seed(seed + i).shuffle()
-        for i, (start, rows) in enumerate(zip(starts, chosen, strict=False))
-    ]
-    if not any(weighted):
-        mixed = grain.MapDataset.concatenate(parts).seed(seed).shuffle().repeat(epochs)
-        ids = _take(mixed, len(mixed))
+    ids = [start + rows for start, rows in zip(starts, chosen, strict=False)]
+    sizes = {u: np.concatenate([pools[name].amounts(u) for name in names]) for u in (*UNITS, "places")}
+    weights = [share.weight for share in shares.values() if share.weight is not None]
+    if not weights:
+        measure, amount = end or ("examples", epochs * sum(map(len, chosen)))
+        every = np.concatenate(ids)
+        taken = _passes(every, -(-amount // int(sizes[measure][every].sum())), [seed])
     else:
-        if unit not in UNITS:
-            raise UserError(f"mixture unit '{unit}': {did_you_mean(unit, UNITS)}")
-        if not budget:
-            raise UserError("shares by weight need a budget: set the stage's budget (in its unit) or its steps")
-        amounts = [pools[name].amounts(unit)[rows] for name, rows in zip(names, chosen, strict=True)]
-        weights = np.array([shares[name].weight for name in names]) / [a.mean() for a in amounts]
-        mixed = grain.MapDataset.mix([part.repeat() for part in parts], list(weights / weights.sum()))
-        sizes = np.concatenate([pools[name].amounts(unit) for name in names])
-        ids = _take_budget(mixed, sizes, budget)
-    domains = (np.searchsorted(starts, ids, side="right") - 1).astype(np.int32)
-    return Order(domains, ids - starts[domains], {n: len(rows) for n, rows in zip(names, chosen, strict=True)})
+        _check_weights(shares, unit, budget, end)
+        measure, amount = end or (unit, budget or 0)
+        taken = _interleaved(ids, np.array(weights), sizes[unit], sizes[measure], amount, _seeds(names, seed))
+    taken = taken[: np.searchsorted(np.cumsum(sizes[measure][taken]), amount) + 1]
+    domains = (np.searchsorted(starts, taken, side="right") - 1).astype(np.int32)
+    return Order(domains, taken - starts[domains], {n: len(rows) for n, rows in zip(names, chosen, strict=True)})
 
 
-def _take(ids: Sequence[int], count: int) -> np.ndarray:
-    return np.fromiter((ids[i] for i in range(count)), np.int64, count)
+def _check_weights(shares: Mapping[str, Share], unit: str, budget: int | None, end: tuple[str, int] | None) -> None:
+    if others := [name for name, share in shares.items() if share.weight is None]:
+        raise UserError(
+            "a stage's shares are all by weight or none is: a budget and exact rows do not mix; give "
+            f"{', '.join(others)} a weight too"
+        )
+    if unit not in UNITS:
+        raise UserError(f"mixture unit '{unit}': {did_you_mean(unit, UNITS)}")
+    if not (budget or end):
+        raise UserError("shares by weight need a budget: set the stage's budget (in its unit) or its steps")
 
 
-def _take_budget(ids: Sequence[int], sizes: np.ndarray, budget: int) -> np.ndarray:
-    """The shortest head of `ids` whose sizes reach the budget."""
-    taken = np.empty(0, np.int64)
-    while sizes[taken].sum() < budget:
-        grown = max(1024, 2 * len(taken))
-        taken = np.fromiter((ids[i] for i in range(grown)), np.int64, grown)
-    return taken[: np.searchsorted(np.cumsum(sizes[taken]), budget) + 1]
+def _seeds(names: Sequence[str], seed: int) -> list[list[int]]:
+    """A seed for each domain's passes; it depends on the domain's name, not on what stands beside it."""
+    return [[seed, zlib.crc32(name.encode())] for name in names]
+
+
+def _passes(ids: np.ndarray, count: int, seed: Sequence[int]) -> np.ndarray:
+    """`count` passes over `ids`, each in an order of its own; more passes begin with the same ones."""
+    block = max(1, _BLOCK // len(ids))
+    drawn = [
+        np.random.default_rng([*seed, number, len(ids)]).permuted(np.tile(ids, (block, 1)), axis=1)
+        for number in range(-(-count // block))
+    ]
+    return np.concatenate(drawn)[:count].reshape(-1)
+
+
+def _interleaved(
+    ids: Sequence[np.ndarray], weights: np.ndarray, sizes: np.ndarray, measured: np.ndarray, amount: int,
+    seeds: Sequence[Sequence[int]],
+) -> np.ndarray:  # fmt: skip
+    """Passes over each domain, merged by the point at which its due reaches the middle of a row.
+
+    `sizes` and `measured`: each example's size in the shares' unit and in that of `amount`. The result measures
+    at least `amount`.
+    """
+    per_pass = np.array([sizes[own].sum() for own in ids])
+    gained = np.array([measured[own].sum() for own in ids])
+    # Up to `due` a domain completes more than weight · due / per_pass − 1.5 passes (a row is at most one pass).
+    due = (amount + 1.5 * gained.sum()) / (weights * gained / per_pass).sum()
+    rows, middles = [], []
+    for own, weight, total, seed in zip(ids, weights, per_pass, seeds, strict=True):
+        mine = _passes(own, int(weight * due / total) + 2, seed)
+        ends = np.cumsum(sizes[mine])
+        rows.append(mine)
+        middles.append((ends - sizes[mine] / 2) / weight)
+    merged = np.concatenate(middles)
+    at = np.argsort(merged, kind="stable")
+    return np.concatenate(rows)[at[: np.searchsorted(merged, due, side="right", sorter=at)]]

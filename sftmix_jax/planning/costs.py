@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sftmix_jax import identity, model_folder
+from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
@@ -92,7 +93,7 @@ def _expected(experiment: Experiment, name: str, stage: Stage, config: LlamaConf
             )
         if share.weight is not None:
             continue
-        rows: float = share.count if share.count is not None else int(source.expected_rows * (share.fraction or 0))
+        rows = share.count if share.count is not None else rows_of(share.fraction or 0.0, source.expected_rows)
         tokens += rows * min(source.expected_tokens, length) * stage.epochs
     if stage.budget:
         tokens = float(stage.budget)

@@ -63,10 +63,10 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     """The study's jobs, parents first; registers its experiments, and the study itself, in the workdir."""
     jobs: dict[str, Job] = {}
     registered: dict[str, Any] = {}
-    for run in study.runs:
+    # All chains before the first is written down: a stage of the last run may be one that cannot be trained.
+    chains = [(run, resolved, resolved.chain()) for run in study.runs for resolved in (Resolved(run.experiment),)]
+    for run, resolved, chain in chains:
         name = run.experiment.name
-        resolved = Resolved(run.experiment)
-        chain = list(resolved.chain())
         register(run.experiment, resolved.base.id, chain, workdir)
         registered[name] = run.labels
         base = jobs.setdefault(resolved.base.id, Job(resolved.base.id, "base", resolved, None, []))

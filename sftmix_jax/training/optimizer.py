@@ -1,27 +1,69 @@
-"""Any optax optimiser by name, with clipping, warm-up and decay."""
+"""Optax optimizers by name, with clipping, warm-up, decay of the learning rate and weight decay."""
 
 import dataclasses
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
+from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.ranges import AnyOf, Choice, Flag, Number, Table, Text, setting, within
 from sftmix_jax.training.precision import PRECISIONS
 
 SCHEDULES = ("cosine", "linear", "constant")
 _OPTION = AnyOf((Number(), Flag()), "must be a finite number, True or False")
+# Gradient transformations that need nothing but gradients and parameters, and whose learning rate can be set each step.
+OPTIMIZERS = (
+    "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad", "fromage",
+    "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2", "optimistic_gradient_descent", "radam",
+    "rmsprop", "sgd", "sign_sgd", "signum", "sm3", "yogi",
+    "acprop", "ademamix", "adopt", "cocob", "dadapt_adamw", "dog", "dowg", "madgrad", "muon", "prodigy",
+    "simplified_ademamix",
+)  # fmt: skip
+# These keep the first parameters, and measure the distance from them.
+_KEEP_THE_FIRST = ("cocob", "dadapt_adamw", "dog", "dowg", "prodigy")
+_NOT_OFFERED = {
+    "lbfgs": "its line search evaluates the loss within an update",
+    "polyak_sgd": "an update needs the value of the loss",
+    "momo": "an update needs the value of the loss",
+    "momo_adam": "an update needs the value of the loss",
+    "sophia": "an update needs the loss function, for the Hessian's diagonal",
+    "sam": "an update needs a second gradient",
+    "dpsgd": "an update needs the gradient of each example",
+    "noisy_sgd": "its updates depend on a random seed of their own",
+    "rprop": "its learning rate is that of the first step alone",
+    "galore": "its projections are made for matrices that are not stacked by layer",
+    "optimistic_adam": "optax has replaced it; use optimistic_adam_v2",
+    "schedule_free": "it evaluates other parameters than it trains",
+    "schedule_free_adamw": "it evaluates other parameters than it trains",
+    "schedule_free_sgd": "it evaluates other parameters than it trains",
+}
+# What the config sets by fields of its own, or the parameters decide.
+_SET_ELSEWHERE = {
+    "learning_rate": "set optimizer.learning_rate",
+    "weight_decay": "set optimizer.weight_decay",
+    "mask": "weight decay leaves norms and biases out",
+    "weight_decay_mask": "weight decay leaves norms and biases out",
+    "adam_weight_decay": "set optimizer.weight_decay, which decays the matrices of the layers",
+    "adam_learning_rate": "set optimizer.learning_rate",
+    "muon_weight_dimension_numbers": "the parameters decide it",
+}
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    name: str = setting("adamw", Text())  # any optimiser of optax
+    name: str = setting("adamw", Text())  # one of OPTIMIZERS
     learning_rate: float = setting(2e-5, Number(above=0))  # at its peak
     schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
-    warmup: float = setting(0.03, Number(at_least=0))  # part of the steps, or from 1 on their number
+    # part of the steps, or from 1 on their number; at most all but the last step
+    warmup: float = setting(0.03, Number(at_least=0))
+    # of matrices and embeddings; never of norms and biases
     weight_decay: float = setting(0.0, Number(at_least=0))
     clip_norm: float = setting(1.0, Number(at_least=0))  # of the global gradient; 0: no clipping
     state: str = setting("float32", Choice(PRECISIONS))  # how parameters and moments are kept
@@ -39,7 +81,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     if config.schedule not in SCHEDULES:
         raise UserError(f"optimizer.schedule: '{config.schedule}'; {did_you_mean(config.schedule, SCHEDULES)}")
     peak = config.learning_rate
-    warmup = min(int(config.warmup if config.warmup >= 1 else config.warmup * steps), steps - 1)
+    warmup = min(int(config.warmup) if config.warmup >= 1 else rows_of(config.warmup, steps), steps - 1)
     rest = max(steps - warmup, 1)
     decay = {
         "cosine": optax.cosine_decay_schedule(peak, rest),
@@ -60,32 +102,86 @@ def learning_rates(config: OptimizerConfig, steps: int) -> np.ndarray:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The transformation from gradients to updates.
+    """The transformation from gradients to updates. Raises UserError.
 
     The learning rate is a number in its state, which the training step sets: so stages of other lengths and peaks share
     one compiled step, and carried moments do not carry their schedule.
     """
-    factory = getattr(optax, config.name, None)
-    known = [name for name in dir(optax) if "learning_rate" in _arguments(getattr(optax, name))]
-    if factory is None or config.name not in known:
-        raise UserError(f"optimizer.name: optax has no optimiser '{config.name}'; {did_you_mean(config.name, known)}")
+    factory = _factory(config.name)
+    arguments = tuple(inspect.signature(factory).parameters)
+    for name in config.options:
+        if name in _SET_ELSEWHERE:
+            raise UserError(f"optimizer.options: '{name}' is no option; {_SET_ELSEWHERE[name]}")
+        if name not in arguments:
+            raise UserError(
+                f"optimizer.options: {config.name} has no argument '{name}'; {did_you_mean(name, arguments)}"
+            )
+    if config.name in _KEEP_THE_FIRST and config.state != "float32":
+        raise UserError(
+            f"optimizer.state: {config.name} measures the distance from the first parameters, which {config.state} "
+            "would round; set it to float32"
+        )
     options: dict[str, Any] = dict(config.options)
-    if "weight_decay" in _arguments(factory):
+    mask = next((name for name in ("mask", "weight_decay_mask") if name in arguments), None)
+    if mask:
+        options[mask] = decayed
+    if "weight_decay" in arguments:
         options["weight_decay"] = config.weight_decay
-    elif config.weight_decay:
-        raise UserError(f"optimizer.weight_decay: {config.name} takes none; use adamw or set it to 0")
-    for name in options:
-        if name not in _arguments(factory):
-            raise UserError(f"optimizer.options: {config.name} has no argument '{name}'; "
-                            f"{did_you_mean(name, _arguments(factory))}")  # fmt: skip
-    optimizer = optax.inject_hyperparams(factory, static_args=tuple(options))(config.learning_rate, **options)
+    if config.weight_decay and not (mask and "weight_decay" in arguments):
+        raise UserError(
+            f"optimizer.weight_decay: {config.name} takes none that leaves norms and biases out; use adamw or set it "
+            "to 0"
+        )
+    if config.name == "muon":
+        options["muon_weight_dimension_numbers"] = _matrices
+    # All but the learning rate are Python numbers: optax takes some of them for sizes and switches.
+    static = tuple(name for name in arguments if name != "learning_rate")
+    optimizer = optax.inject_hyperparams(factory, static_args=static)(learning_rate=config.learning_rate, **options)
     if config.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optimizer
 
 
-def _arguments(function: Any) -> tuple[str, ...]:
+def _factory(name: str) -> Any:
+    if name in _NOT_OFFERED:
+        raise UserError(f"optimizer.name: {name} cannot be used here: {_NOT_OFFERED[name]}")
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name: no optimizer '{name}'; {did_you_mean(name, OPTIMIZERS)}")
+    return getattr(optax, name, None) or getattr(optax.contrib, name)
+
+
+def decayed(params: Any) -> Any:
+    """True for the parameters that weight decay applies to: matrices and embeddings, not norm scales and biases.
+
+    These are the parameters that transformers' Trainer decays (get_decay_parameter_names).
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim - _stacked(path) >= 2, params)
+
+
+def _matrices(params: Any) -> Any:
+    """Each matrix of a layer as muon takes it, None for what it leaves to AdamW: norms, embeddings, the head."""
+
+    def one(path: Any, x: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if not _stacked(path) or x.ndim < 3:
+            return None
+        # Attention's output projection [L, N, H, D] contracts heads; all others contract the axis after the layers.
+        contracted = 3 if path[-1].key == "o" else 2
+        return optax.contrib.MuonDimensionNumbers(tuple(range(1, contracted)), tuple(range(contracted, x.ndim)))
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _stacked(path: Any) -> bool:
+    """True for a parameter of the decoder layers, whose first axis is the layer."""
+    return any(getattr(key, "key", None) == "layers" for key in path)
+
+
+def check(config: OptimizerConfig, steps: int) -> None:
+    """Raise UserError for an optimizer, an option or a schedule that training could not use."""
+    make_schedule(config, steps)
+    optimizer = make_optimizer(config)
+    params = {"layers": {"up": jax.ShapeDtypeStruct((2, 4, 8), jnp.float32)}}
     try:
-        return tuple(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return ()
+        jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer.options: {config.name} refuses {config.options}: {error}") from None

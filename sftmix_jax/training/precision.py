@@ -6,6 +6,7 @@ as they would in float32 on average.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,9 +51,28 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
-def cast_moments(optimizer: optax.GradientTransformation, opt_state: optax.OptState, dtype: str) -> optax.OptState:
-    """What the optimiser keeps of each parameter in this dtype, to the nearest; counters as they are."""
-    return optax.tree_map_params(optimizer, lambda x: x.astype(dtype), opt_state)
+def map_moments(
+    function: Callable[[Any, Any], Any], opt_state: optax.OptState, params: Any, others: Callable[[Any], Any]
+) -> optax.OptState:
+    """`function(leaf, parameter)` of what the optimizer keeps of each parameter, `others(leaf)` of all else.
+
+    A leaf belongs to a parameter if its path ends with the parameter's. Its shape may be another one: Adafactor keeps
+    sums over rows and columns.
+    """
+    by_path = dict(jax.tree_util.tree_leaves_with_path(params))
+
+    def one(path: Any, leaf: Any) -> Any:
+        owner = next((by_path[path[i:]] for i in range(len(path)) if path[i:] in by_path), None)
+        return others(leaf) if owner is None else function(leaf, owner)
+
+    return jax.tree_util.tree_map_with_path(one, opt_state)
+
+
+def cast_moments(params: Any, opt_state: optax.OptState, dtype: str) -> optax.OptState:
+    """What the optimizer keeps of each parameter in this dtype, to the nearest; counters as they are."""
+    return map_moments(
+        lambda x, _: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, opt_state, params, lambda x: x
+    )
 
 
 def narrow(tree: Any, dtype: str, key: Array) -> Any:
@@ -64,14 +84,15 @@ def narrow(tree: Any, dtype: str, key: Array) -> Any:
     return jax.tree.unflatten(structure, [round_at_random(x, k) for x, k in zip(leaves, keys, strict=True)])
 
 
-def narrow_moments(
-    optimizer: optax.GradientTransformation, opt_state: optax.OptState, dtype: str, key: Array
-) -> optax.OptState:
-    """`narrow` for what the optimiser keeps of each parameter."""
+def narrow_moments(params: Any, opt_state: optax.OptState, dtype: str, key: Array) -> optax.OptState:
+    """`narrow` for what the optimizer keeps of each parameter."""
     if dtype == "float32":
         return opt_state
     keys = iter(jax.random.split(key, len(jax.tree.leaves(opt_state))))
-    return optax.tree_map_params(optimizer, lambda x: round_at_random(x, next(keys)), opt_state)
+    return map_moments(
+        lambda x, _: round_at_random(x, next(keys)) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+        opt_state, params, lambda x: x,
+    )  # fmt: skip
 
 
 def round_at_random(x: Array, key: Array) -> Array:

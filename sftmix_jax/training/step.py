@@ -62,13 +62,14 @@ def make_trainer(
 
     def init_optimizer(params: Params) -> optax.OptState:
         # Optax takes the dtype of its own numbers (b2, eps) from the parameters: they stay float32.
-        return precision.cast_moments(optimizer, optimizer.init(precision.cast(params, "float32")), kept.moments)
+        return precision.cast_moments(params, optimizer.init(precision.cast(params, "float32")), kept.moments)
 
     opt_state = jax.eval_shape(init_optimizer, abstract_params)
-    # Moments live where their parameters live, counters everywhere.
-    opt_shardings = optax.tree_map_params(
-        optimizer, lambda _, where: where, opt_state, param_shardings, transform_non_params=lambda _: replicated
-    )
+    # Moments live where their parameters live; counters, and sums over a parameter's rows and columns, everywhere.
+    opt_shardings = precision.map_moments(
+        lambda x, param: param.sharding if x.shape == param.shape else replicated, opt_state, abstract_params,
+        lambda _: replicated,
+    )  # fmt: skip
     state_shardings = TrainState(param_shardings, opt_shardings)
     batch_sharding = sharding.sharding(mesh, ("batch", None))
 
@@ -82,12 +83,12 @@ def make_trainer(
         # From here on all is float32, and narrowed again at the end.
         params = precision.cast(state.params, "float32")
         grads = jax.tree.map(lambda g: g / total, precision.cast(grads, "float32"))
-        opt_state = precision.cast_moments(optimizer, state.opt_state, "float32")
+        opt_state = precision.cast_moments(params, state.opt_state, "float32")
         opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=learning_rate)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         for_params, for_moments = jax.random.split(precision.step_key(opt_state))
         params = precision.narrow(optax.apply_updates(params, updates), kept.params, for_params)
-        opt_state = precision.narrow_moments(optimizer, opt_state, kept.moments, for_moments)
+        opt_state = precision.narrow_moments(params, opt_state, kept.moments, for_moments)
         return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
 
     told = compilation.options(mesh.devices.flat[0].platform)

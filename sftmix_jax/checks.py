@@ -1,0 +1,102 @@
+"""What would keep a stage of an experiment from being trained, found before any of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from sftmix_jax.data import loader, mixture
+from sftmix_jax.errors import UserError
+from sftmix_jax.models import llama
+from sftmix_jax.training import optimizer
+
+if TYPE_CHECKING:
+    from sftmix_jax.stages import Resolved, ResolvedStage
+
+
+def check(resolved: Resolved, stages: Iterable[ResolvedStage]) -> None:
+    """Raise one UserError with every fault of every stage: its data, its optimizer, its batch over the processes."""
+    faults = [f"stage '{stage.name}': {fault}" for stage in stages for fault in _faults(resolved, stage)]
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _faults(resolved: Resolved, stage: ResolvedStage) -> list[str]:
+    config = stage.stage
+    faults = [_data_fault(resolved, stage, domain) for domain in config.mixture]
+    checks: list[Callable[[], Any]] = [
+        lambda: optimizer.check(config.optimizer, config.steps or 1),
+        lambda: loader.process_part(config.batch.rows, jax.process_index(), jax.process_count()),
+        lambda: _check_carried(resolved, stage),
+    ]
+    if any(faults):
+        faults.append(_replay_fault(resolved, stage))
+    else:  # all of the plan but the packing, which cannot fail
+        checks.append(
+            lambda: loader.make_order(resolved.examples, config.mixture, config.batch, **resolved.amounts(config))
+        )
+    for each in checks:
+        try:
+            each()
+        except UserError as error:
+            faults.append(str(error))
+    return [fault for fault in faults if fault]
+
+
+def _data_fault(resolved: Resolved, stage: ResolvedStage, domain: str) -> str:
+    """Why a stage cannot have its share of a domain, and what would work; empty if it can."""
+    batch, examples = stage.stage.batch, resolved.examples[domain]
+    held_out = resolved.experiment.domains[domain].held_out
+    try:
+        pool = loader.pool(examples, batch, held_out)
+        mixture.selected(domain, pool, stage.stage.mixture[domain], resolved.experiment.seed)
+    except UserError as error:
+        if loader.pool(examples, batch, 0).trained.any():
+            return f"{domain}: {error}"
+        needed, longest = loader.shortest_length(examples, batch), resolved.base.config.max_length
+        remedy = "no length keeps one" if needed is None else f"the shortest length that keeps one is {needed}"
+        if needed and needed > longest:
+            remedy += f", and the model was made for {longest}"
+        return f"{domain}: no row has a trained token within batch.length={batch.length}; {remedy}"
+    return ""
+
+
+def _replay_fault(resolved: Resolved, stage: ResolvedStage) -> str:
+    """The smallest k for a stage whose shares are a part k, too small, of what an earlier stage took."""
+    small: dict[str, tuple[float, int]] = {}  # domain → k, and the rows that it is a part of
+    for domain, share in stage.stage.mixture.items():
+        earlier = stage.parent
+        while earlier is not None and domain not in earlier.stage.mixture:
+            earlier = earlier.parent
+        before = earlier.stage.mixture[domain].fraction if earlier else None
+        if not (share.fraction and before):
+            continue
+        rows, stored = mixture.rows_of(before, len(resolved.examples[domain])), len(resolved.examples[domain])
+        if rows and not mixture.rows_of(share.fraction, stored):
+            small[domain] = (share.fraction / before, rows)
+    if not small:
+        return ""
+    listed = ", ".join(f"k={mixture.as_ratio(k)} of {rows} rows of {domain}" for domain, (k, rows) in small.items())
+    fewest = min(rows for _, rows in small.values())
+    return (
+        f"the replay of an earlier stage is no row at all ({listed}); the smallest k that works is 1/{fewest}, as in "
+        f"--config FILE.py:1/{fewest} for a config that takes k"
+    )
+
+
+def _check_carried(resolved: Resolved, stage: ResolvedStage) -> None:
+    """Raise UserError if the optimizer cannot go on with the state of the stage before."""
+    if not stage.stage.carry_optimizer or stage.parent is None:
+        return
+    _, params, _ = llama.build(resolved.base.config, resolved.compute)
+    before, own = (
+        jax.eval_shape(optimizer.make_optimizer(each.optimizer).init, params)
+        for each in (stage.parent.stage, stage.stage)
+    )
+    if jax.tree_util.tree_leaves_with_path(before) != jax.tree_util.tree_leaves_with_path(own):
+        raise UserError(
+            f"carry_optimizer: the optimizer of stage '{stage.parent.name}' keeps another state; give both stages the "
+            "same optimizer.name and options, and clip_norm=0 to both or to none, or set carry_optimizer=False"
+        )
