@@ -61,7 +61,7 @@ class HarnessModel(TemplateLM):
         windows: list[tuple[list[int], list[int]]] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
-            tokens = self.tok_encode(request.args[0], add_special_tokens=False)  # the prefix token stands before it
+            tokens = self.tok_encode(request.args[0])
             made = get_rolling_token_windows(tokens, self.prefix_token_id, self._room, context_len=1)
             for window in map(make_disjoint_window, made):
                 windows.append(window)
