@@ -16,6 +16,7 @@ from sftmix_jax.errors import UserError
 class LoggingConfig:
     every: int = 10  # steps between lines of metrics.jsonl
     held_out_every: int = 0  # steps between held-out losses; 0: at the end of the stage alone
+    batch_hashes: bool = False  # also a hash of each batch, read back from the devices; steps then do not overlap
     tensorboard: bool = False  # also write TensorBoard events (the extra 'tensorboard')
     wandb: str = ""  # also log to this Weights & Biases project (the extra 'wandb')
 
