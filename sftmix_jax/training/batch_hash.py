@@ -14,9 +14,9 @@ _SALTS = (0x9E3779B9, 0x7F4A7C15)  # one 32-bit word of the hash each
 def batch_hash(batch: Mapping[str, Array]) -> str:
     """Sixteen hexadecimal digits that change with any value of a batch and with the order of its rows.
 
-    `batch`: arrays [B, T] of 32-bit numbers by name, sharded in any way over any number of processes. Every value is mixed with its
-    name, row and column, and the mixed values are added modulo 2³². Integer sums do not depend on their order, so the
-    hash does not depend on the mesh. All processes must call it.
+    `batch`: arrays [B, T] of 32-bit numbers by name, sharded in any way over any number of processes. Every value is
+    mixed with its name, row and column, and the mixed values are added modulo 2³². Integer sums do not depend on their
+    order, so the hash does not depend on the mesh. All processes must call it.
     """
     return "".join(f"{int(word):08x}" for word in jax.device_get(_words(dict(batch))))
 
