@@ -15,7 +15,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.resuming import kills, records
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.records import Comparison, Difference, StageRecord
-from sftmix_jax.resuming.runs import TRAIN, Failure, Layout, Run
+from sftmix_jax.resuming.runs import Failure, Launch, Layout, Run, train
 
 _KILLS_PER_RUN = 10
 _START_UPS = 0.25  # of the kills that are not in saves: at the start
@@ -83,12 +83,12 @@ class Check:
         *,
         seed: int = 0,
         keep: bool = False,
-        train: Sequence[str] = TRAIN,
+        launch: Launch = train,
         say: Callable[[str], None] = print,
     ):
-        """`config`: the shortened experiment. `keep`: the folders of finished runs stay. `train`: what trains it."""
+        """`config`: the shortened experiment. `keep`: folders of finished runs stay. `launch`: starts the training."""
         self._config, self._folder, self._layouts, self._wanted = config, folder, layouts, kills
-        self._random, self._keep, self._train, self._say = random.Random(seed), keep, train, say
+        self._random, self._keep, self._launch, self._say = random.Random(seed), keep, launch, say
 
     def run(self) -> Findings:
         """Raises UserError if the uninterrupted run fails."""
@@ -113,7 +113,7 @@ class Check:
     def _remaining(self, pace: Pace) -> float:
         """Seconds that the rest will take, by the pace of the uninterrupted run."""
         whole = len(self._layouts) - 1 + math.ceil(self._wanted / _KILLS_PER_RUN)
-        return whole * pace.total + self._wanted * (pace.start_up + 3 * pace.step)
+        return whole * pace.total + self._wanted * pace.start_up
 
     def _uninterrupted(self, name: str, layout: Layout) -> tuple[dict[str, StageRecord], Pace]:
         workdir = self._folder / name
@@ -209,8 +209,8 @@ class Check:
         return "at the start" if self._random.random() < _START_UPS else "in a step"
 
     def _start(self, workdir: Path, layout: Layout, name: str) -> Run:
-        command = [*self._train, f"--config={self._config}", f"--workdir={workdir}"]
-        return Run(command, layout, self._log(name))
+        arguments = [f"--config={self._config}", f"--workdir={workdir}"]
+        return Run(self._launch, arguments, layout, self._log(name))
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import random
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 from sftmix_jax.resuming import records
 
 WHERE = ("in a save", "in a step", "between stages", "at the start")
-_POLL = 0.003  # seconds between looks
+_POLL = 0.01  # seconds between looks
 _UNFINISHED = "orbax-checkpoint-tmp"  # in the name of a folder that Orbax has not committed
 
 
@@ -42,6 +44,7 @@ class Watch:
 
     def __init__(self, workdir: Path):
         self._workdir = workdir
+        self._ids: dict[str, str] = {}
         stages = self._stages()
         self._first = {name: saved(folder) + 1 for name, folder in stages.items()}
         self._finished = {name for name, folder in stages.items() if _is_done(folder)}
@@ -73,7 +76,8 @@ class Watch:
 
     def _stages(self) -> dict[str, Path]:
         """The folders of the run's stages, in the order of training, as soon as it has named them."""
-        return {name: self._workdir / "stages" / f"{name}-{id}" for name, id in records.stages(self._workdir).items()}
+        self._ids = self._ids or records.stages(self._workdir)
+        return {name: self._workdir / "stages" / f"{name}-{id}" for name, id in self._ids.items()}
 
     def _moves(self, name: str, folder: Path) -> bool:
         """Whether this attempt has written into the stage's metrics."""
@@ -114,11 +118,14 @@ def measure(watch: Watch, has_ended: Callable[[], bool]) -> Pace:
     begin = time.monotonic()
     moved = 0.0
     saves: list[float] = []
+    lines: list[float] = []  # when each step was reported
     since: float | None = None
     while not has_ended():
         seen, now = watch.look(), time.monotonic() - begin
         if seen.moving and not moved:
             moved = now
+        if seen.trained > len(lines):
+            lines += [now] * (seen.trained - len(lines))
         if seen.saving and since is None:
             since = now
         if not seen.saving and since is not None:
@@ -126,8 +133,8 @@ def measure(watch: Watch, has_ended: Callable[[], bool]) -> Pace:
             since = None
         time.sleep(_POLL)
     total, trained = time.monotonic() - begin, watch.look().trained
-    typical = sorted(saves)[len(saves) // 2] if saves else 0.0
-    return Pace(moved, (total - moved) / max(trained, 1), typical, total, trained)
+    step = statistics.median(map(operator.sub, lines[1:], lines)) if lines[1:] else 0.0
+    return Pace(moved, step, statistics.median(saves or [0.0]), total, trained)
 
 
 def hit(watch: Watch) -> tuple[str, str, int]:

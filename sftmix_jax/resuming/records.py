@@ -83,7 +83,7 @@ class Comparison:
     def attempt(
         self, found: Mapping[str, StageRecord], first: Mapping[str, int], tolerance: float = 0.0
     ) -> Difference | None:
-        """The first difference in steps and held-out losses. `first`: the step from which an attempt trained a stage."""
+        """The first difference in steps and held-out losses. `first`: from which step an attempt trained each stage."""
         for name, wanted in self.reference.items():
             if name not in found:
                 continue

@@ -15,7 +15,7 @@ from sftmix_jax.resuming.kills import WHERE
 from sftmix_jax.resuming.shortening import Length
 
 _WIDTH = 80
-_HEAD = 12  # columns of the names on the left
+_HEAD = 13  # columns of the names on the left
 
 
 def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int, seconds: float) -> list[str]:
@@ -28,8 +28,11 @@ def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int,
     for name, length in lengths.items():
         out += _row(f"stage {name}" if len(name) < 6 else "stage", _stage(name, stages[name].id, length))
         out += _row("", f"params_sha256 {stages[name].done['params_sha256'][:32]}…")
-    out += _row("shortened", f"checkpoints every {every} steps; no evaluation, no trackers; data, batches, mesh, model, "
-                "dtypes and optimizer as configured; the learning rate schedule spans the shortened stage")  # fmt: skip
+    out += _row(
+        "shortened",
+        f"checkpoints every {every} steps; no evaluation, no trackers; data, batches, mesh, model, dtypes and "
+        "optimizer as configured; the learning rate schedule spans the shortened stage",
+    )
     out += _row("killed", _kills(found))
     if len(found.exact) + len(found.rounded) > 1:
         out += _row("processes", "; ".join(str(layout) for layout in (*found.exact, *found.rounded)))
@@ -41,8 +44,11 @@ def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int,
     if not any(record.get("held_out_loss") for record in done):
         out += _row("", "no held-out losses: the experiment holds no rows out")
     for layout, largest in found.rounded.items():
-        out += _row("rounding", f"{layout}: batches, learning rates and ledger equal; losses and gradient norms within "
-                    f"{largest:.0e} (relative), params_sha256 not compared, no kills on this process count")  # fmt: skip
+        out += _row(
+            "rounding",
+            f"{layout}: batches, learning rates and ledger equal; losses and gradient norms within {largest:.0e} "
+            "(relative); params_sha256 not compared; no kills on this process count",
+        )
     out += _row("time", duration(seconds))
     if found.difference is None:
         return [*out, *_row("result", "equal bit for bit" + (", but for the rounding above" * bool(found.rounded)))]
@@ -51,8 +57,11 @@ def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int,
     if found.kills:
         out += _row("after", f"kill {len(found.kills)}, {found.kills[-1]}")
     if not found.repeatable:
-        out += _row("but", "two uninterrupted runs differ as well: this machine does not repeat its arithmetic, so this "
-                    "is no evidence against resuming. Compare again with XLA_FLAGS=--xla_gpu_deterministic_ops=true")  # fmt: skip
+        out += _row(
+            "but",
+            "two uninterrupted runs differ as well: this machine does not repeat its arithmetic, so this is no "
+            "evidence against resuming. On GPUs compare again with XLA_FLAGS=--xla_gpu_deterministic_ops=true",
+        )
     elif found.difference.measured:
         out += _row("and", "two uninterrupted runs are equal: the difference comes from being interrupted")
     return [*out, *_row("log", str(found.log))]

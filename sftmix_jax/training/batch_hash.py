@@ -23,18 +23,10 @@ def batch_hash(batch: Mapping[str, Array]) -> str:
 
 @jax.jit
 def _words(batch: dict[str, Array]) -> list[Array]:
-    words = []
-    for salt in _SALTS:
-        total = jnp.uint32(0)
-        for number, name in enumerate(sorted(batch)):
-            values = batch[name]
-            rows = jax.lax.broadcasted_iota(jnp.uint32, values.shape, 0)
-            columns = jax.lax.broadcasted_iota(jnp.uint32, values.shape, 1)
-            place = _mix(_mix(_mix(jnp.uint32(salt + number)) ^ rows) ^ columns)
-            bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
-            total += _mix(bits ^ place).sum(dtype=jnp.uint32)
-        words.append(total)
-    return words
+    values = jnp.stack([jax.lax.bitcast_convert_type(batch[name], jnp.uint32) for name in sorted(batch)])
+    names, rows, columns = (jax.lax.broadcasted_iota(jnp.uint32, values.shape, axis) for axis in range(3))
+    places = [_mix(_mix(_mix(salt + names) ^ rows) ^ columns) for salt in map(jnp.uint32, _SALTS)]
+    return [_mix(values ^ place).sum(dtype=jnp.uint32) for place in places]
 
 
 def _mix(x: Array) -> Array:
