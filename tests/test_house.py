@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "strategies": {"data"},
 }
 VERBS = {
-    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe",
-    "experiment", "stages", "opening", "paper", "studies", "planning",
+    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe", "resume_check",
+    "experiment", "stages", "opening", "paper", "studies", "planning", "resuming",
 }  # fmt: skip
 
 
