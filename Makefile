@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Quick tests run on the cores that there are; slow ones start many processes themselves.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup quickstart study study-paper test test-all lint clean
+.PHONY: setup quickstart study study-paper test test-all campaigns lint clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,13 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Many injected faults each, hours in all: not part of CI. One of them, with fewer: python -m tests.campaigns.kills --count 20
+campaigns: setup
+	@status=0; for file in tests/campaigns/[a-z]*.py; do \
+	    echo "== $$(basename $$file .py)"; \
+	    $(BIN)/python -m tests.campaigns.$$(basename $$file .py) || status=1; \
+	done; exit $$status
 
 lint: setup
 	$(BIN)/ruff check .

@@ -43,8 +43,8 @@ MAY_IMPORT = {
     "strategies": {"data"},
 }
 VERBS = {
-    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe",
-    "experiment", "stages", "checks", "opening", "paper", "studies", "planning",
+    "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe", "resume_check",
+    "experiment", "stages", "checks", "opening", "paper", "studies", "planning", "resuming",
 }  # fmt: skip
 
 

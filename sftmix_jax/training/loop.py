@@ -16,6 +16,7 @@ from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.ranges import Integer, setting
+from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress
 from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
@@ -98,7 +99,7 @@ class _Reporter:
         self._metrics = MetricsFile(folder, first, config.every, trackers) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
-    def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int) -> None:
+    def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int, fed: str) -> None:
         """Waits for the step. Raises UserError if its loss is not a number."""
         sums = jax.device_get(measured.sums)
         losses = {name: float(sums.loss[i] / sums.weight[i]) for i, name in enumerate(self._domains) if sums.weight[i]}
@@ -120,6 +121,7 @@ class _Reporter:
             "trained_tokens": trained_tokens,
             "tokens": tokens,
             "seconds": round(self._clock.seconds(), 3),
+            **({"batch": fed} if fed else {}),
         })  # fmt: skip
 
     def held_out(self, step: int, losses: dict[str, float]) -> None:
@@ -183,7 +185,7 @@ def train(
     def measured_at(step: int) -> bool:
         return bool(logging.held_out_every) and step % logging.held_out_every == 0 and 0 < step < steps
 
-    waiting: tuple[int, StepMetrics, int, int] | None = None
+    waiting: tuple[int, StepMetrics, int, int, str] | None = None
 
     def report() -> None:
         nonlocal waiting
@@ -197,9 +199,10 @@ def train(
         with stop_requests() as stop_asked:
             for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
                 on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
+                fed = batch_hash(on_device) if logging.batch_hashes else ""
                 state, measured = trainer.train_step(state, on_device, rates[step - 1])
                 report()  # of the step before, while the device works on this one
-                waiting = (step, measured, plan.tokens(step - 1), plan.trained_tokens(step - 1))
+                waiting = (step, measured, plan.tokens(step - 1), plan.trained_tokens(step - 1), fed)
                 code = stop_asked(step)
                 saving = code is not None or step == steps or step % checkpoints.every == 0
                 if saving or measured_at(step):
