@@ -17,7 +17,7 @@ def load(path: str) -> list[Question]:
     if "base_input" in next((row.value for row in read_rows(Source(path))), {}):
         return code.checked([_question(row.value) for row in read_rows(Source(path))])
     questions = find_task("humaneval")[0].load(path)
-    return [dataclasses.replace(q, reference={**q.reference, **evalplus.SECONDS}) for q in questions]
+    return [dataclasses.replace(q, reference={**q.reference, **evalplus.LIMITS}) for q in questions]
 
 
 def _question(row: dict[str, Any]) -> Question:

@@ -54,7 +54,7 @@ def score(question: Question, answers: Turns) -> Verdict:
     """One sample against hidden tests.
 
     The reference holds `prompt`, `entry_point` and `tests`, a program; and where they are needed `prelude` (trusted
-    code that the tests use), `names` (of the answer, beside the entry point), `seconds` and `each`.
+    code that the tests use), `names` (of the answer, beside the entry point), `seconds`, `each` and `memory` (sandbox.run).
     """
     if not answers[0].strip():
         return Explained({"pass@1": 0.0}, "no answer")
@@ -63,7 +63,7 @@ def score(question: Question, answers: Turns) -> Verdict:
     try:
         verdict = sandbox.run(
             extract(question, answers), r["entry_point"], r["tests"], prelude=prelude, names=r.get("names", ()),
-            seconds=r.get("seconds", 5), each=r.get("each", 0),
+            seconds=r.get("seconds", 5), each=r.get("each", 0), memory=r.get("memory", 1 << 30),
         )  # fmt: skip
     except sandbox.TestsCannotRun as error:
         raise UserError(f"{question.id}: {error}") from None

@@ -3,7 +3,7 @@
 A row: {"task_id": "Mbpp/2", "prompt": "…", "entry_point": "similar_elements", "canonical_solution": "…",
 "base_input": [[[3, 4], [5, 4]], …], "plus_input": […], "atol": 0}
 
-The results that are wanted are those of the canonical solution. Floats are equal within atol, or 1e-6 where a row has
+The results that are wanted are those of the canonical solution, and a call may take four times its time. Floats are equal within atol, or 1e-6 where a row has
 none; some problems have a rule of their own (`_RULES`). JSON has no tuples, sets or complex numbers: `_KINDS` says
 which problems' inputs have them.
 """
@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-SECONDS = {"seconds": 60, "each": 3}  # of all inputs, of one call
+LIMITS = {"seconds": 120, "each": 10, "memory": 4 << 30}  # seconds of all inputs and of one call, bytes
 
 _TESTS = """
 import copy
 import math
 import numpy
+import time
 
 inf, nan = float("inf"), float("nan")
 _answer = candidate
@@ -34,7 +35,9 @@ def _are_floats(x):
 
 def _check(inputs, atol):
     for given in inputs:
+        begin = time.perf_counter()
         exp = _wanted(*copy.deepcopy(given))
+        limit_call(max(10, 4 * (time.perf_counter() - begin)))
         out = _answer(*given)
 {rule}
         if atol == 0 and _are_floats(exp):
@@ -80,7 +83,7 @@ def reference(row: Mapping[str, Any]) -> dict[str, Any]:
         rule="\n".join(f"        {line}" for line in rule.split("\n")),
         inputs=[kinds(inputs) for inputs in given] if kinds else given,
     )  # fmt: skip
-    return {"entry_point": name, "tests": tests, **SECONDS}
+    return {"entry_point": name, "tests": tests, **LIMITS}
 
 
 def _at(depth: int) -> Callable[[Any], Any]:

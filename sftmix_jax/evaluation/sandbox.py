@@ -65,7 +65,8 @@ def run(
     """Whether the function `name` of a program passes the tests: statements that call it, or `candidate`.
 
     `prelude` is trusted code that the tests may need; `names` are further functions and classes of the program that
-    they use. `seconds` bound the whole run, `each` one call (0: no bound of its own), `memory` the bytes.
+    they use. `seconds` bound the whole run, `each` one call (0: no bound of its own; tests change it by
+    `limit_call(seconds)`), `memory` the bytes.
     Raises `TestsCannotRun`.
     """
     nonce = secrets.token_hex(16)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import wire  # type: ignore[import-not-found]
 
-_LONGEST = 1 << 24  # bytes of one answer
+_LONGEST = 1 << 26  # bytes of one answer
 
 
 class Silent(BaseException):
@@ -19,13 +19,16 @@ class Silent(BaseException):
 
 
 class Solution:
-    """The model's program in the other process. `each`: seconds that one call may take, 0 for no limit of its own."""
-
-    each = 0
+    """The model's program in the other process."""
 
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
         self._raised: list[tuple[BaseException, str]] = []
+        self._each: float = 0
+
+    def limit_call(self, seconds: float) -> None:
+        """How long one call may take from now on; 0 for no limit of its own."""
+        self._each = seconds
 
     def named(self, name: str) -> Foreign:
         """What the program calls by this name."""
@@ -39,8 +42,8 @@ class Solution:
             self._to.flush()
         except BrokenPipeError:
             raise Silent(self._ending()) from None
-        if self.each and not select.select([self._back], [], [], self.each)[0]:
-            raise Silent(f"timed out: a call took more than {self.each} s")
+        if self._each and not select.select([self._back], [], [], self._each)[0]:
+            raise Silent(f"timed out: a call took more than {self._each:.3g} s")
         text = self._back.readline(_LONGEST)
         if not text.endswith(b"\n"):
             raise Silent(self._ending() if len(text) < _LONGEST else f"output: one answer of more than {_LONGEST} bytes")

@@ -85,10 +85,10 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
 
 def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str]) -> dict[str, Any]:
     """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have."""
-    solution.each = job["each"]
+    solution.limit_call(job["each"])
     try:
         standing += solution.ask("run", job["program"], job["name"])
-        space: dict[str, Any] = {"__name__": "tests"}
+        space: dict[str, Any] = {"__name__": "tests", "limit_call": solution.limit_call}
         _execute(job["prelude"], "<prelude>", space)
         space |= {name: solution.named(name) for name in job["names"]}
         space["candidate"] = space[job["name"]] = solution.named(job["name"])
