@@ -75,6 +75,7 @@ class Task:
     default_data: str
     score: Callable[[Question, Turns], Verdict] | None = None
     pool: Callable[[Question, Sequence[Turns], Sequence[Verdict]], Verdict] = mean_over_samples
+    of_samples: Callable[[int], list[Metric]] | None = None  # further metrics, of so many samples of each question
     extract: Callable[[Question, Turns], Any] | None = None  # what of a sample was compared, for people who look
     rubric: Rubric | None = None
     max_new_tokens: int = 512

@@ -47,7 +47,10 @@ class Solution:
         text = self._back.readline(_LONGEST)
         if not text.endswith(b"\n"):
             raise Silent(self._ending() if len(text) < _LONGEST else f"output: one answer of more than {_LONGEST} bytes")
-        (kind, *rest), _ = wire.decode(text, self._incoming, mutable)
+        try:
+            (kind, *rest), _ = wire.decode(text, self._incoming, mutable)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise Silent("no reply: the answer's process wrote something else") from None
         if kind == "error":
             raise self.exception(*rest)
         return rest[0]
@@ -56,8 +59,9 @@ class Solution:
         """An exception that tests can catch by any class of Python's own that it has."""
         known = [kind for module, name in classes if (kind := _known_exception(module, name))]
         bases = [kind for kind in known if not any(issubclass(other, kind) and other is not kind for other in known)]
-        error = _exception(known[0] if _known_exception(*classes[0]) else None, bases, classes[0][1], args, text)
-        self._raised.append((error, classes[0][1]))
+        name = str(classes[0][1]).rpartition(".")[2]
+        error = _exception(known[0] if _known_exception(*classes[0]) else None, bases, name, args, text)
+        self._raised.append((error, name))
         return error
 
     def raised(self, error: BaseException) -> bool:
@@ -114,7 +118,7 @@ class Foreign:
 
     def __bool__(self) -> bool:
         if not isinstance(self._truth, bool):
-            raise wire.NotPlain(f"a {self._kind}, whose truth value cannot be told")
+            raise wire.NotPlain(f"{self!r} has no truth value")
         return self._truth
 
     def __eq__(self, other: object) -> bool:
@@ -122,13 +126,13 @@ class Foreign:
             return self._place == other._place
         if self._by_identity:
             return False
-        raise wire.NotPlain(f"a {self._kind} is compared")
+        raise wire.NotPlain(f"{self!r} is compared")
 
     def __hash__(self) -> int:
         return hash(tuple(self._place))
 
     def _unordered(self, other: object) -> bool:
-        raise wire.NotPlain(f"a {self._kind} is compared")
+        raise wire.NotPlain(f"{self!r} is compared")
 
     __lt__ = __le__ = __gt__ = __ge__ = _unordered
 
@@ -145,7 +149,7 @@ class Foreign:
         return self._solution.ask("text", self)
 
     def __repr__(self) -> str:
-        return f"<{self._kind} of the answer>"
+        return f"the answer's object of class {self._kind}"
 
 
 class Stream:
@@ -179,7 +183,7 @@ def _exception(
         except Exception:  # its arguments did not cross
             bases = [own]
     try:
-        kind = type(str(name).rpartition(".")[2], tuple(bases), {"__str__": lambda self: text})
+        kind = type(name, tuple(bases), {"__str__": lambda self: text})
         error = kind.__new__(kind, *args)
         error.args = args
         return error
@@ -198,7 +202,7 @@ def _outgoing(value: Any) -> list[Any]:
             found = getattr(found, part, None)
         if found is value:
             return ["known", module, name]
-    raise wire.NotPlain(f"the tests hand over a {type(value).__name__}")
+    raise wire.NotPlain(f"the tests' object of class {type(value).__name__} is an argument")
 
 
 def _known_exception(module: str, name: str) -> type[BaseException] | None:
