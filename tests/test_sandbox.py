@@ -31,8 +31,8 @@ def surroundings(tmp_path_factory):
     unix.listen()
     yield {
         "secret": "secret-of-the-caller", "file": str(folder / "file"), "folder": str(folder), "pid": os.getpid(),
-        "left": str(attacks.LEFT_BEHIND), "port": listening.getsockname()[1], "unix": str(folder / "socket"), "link": str(folder / "link"),
-        "packages": str(Path(pytest.__file__).parents[1]),
+        "left": str(attacks.LEFT_BEHIND), "port": listening.getsockname()[1], "unix": str(folder / "socket"),
+        "link": str(folder / "link"), "packages": str(Path(pytest.__file__).parents[1]),
     }  # fmt: skip
     listening.close()
     unix.close()

@@ -79,13 +79,14 @@ def _few(names: list[str]) -> list[str]:
 
 
 def print_failures(record: dict[str, Any], console: Console | None = None) -> None:
-    """One line: why samples failed, where the task says it; a second one where that looks like a fault of the set-up."""
+    """One line: why samples failed, where the task says it; a warning where that looks like a fault of the set-up."""
     console = console or Console()
     if counts := record.get("failures"):
         told = ", ".join(f"{kind} {number}" for kind, number in counts.items())
-        console.print(f"{record['task']} on {record['model']}, why samples failed: {told}", markup=False)
+        line = f"{record['task']} on {record['model']}, why samples failed: {told}"
+        console.print(line, markup=False, soft_wrap=True)
         if record["warning"]:
-            console.print(f"warning: {record['warning']}", style="yellow", markup=False)
+            console.print(f"warning: {record['warning']}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_stored(record: dict[str, Any], console: Console) -> None:

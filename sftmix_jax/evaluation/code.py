@@ -54,7 +54,8 @@ def score(question: Question, answers: Turns) -> Verdict:
     """One sample against hidden tests.
 
     The reference holds `prompt`, `entry_point` and `tests`, a program; and where they are needed `prelude` (trusted
-    code that the tests use), `names` (of the answer, beside the entry point), `seconds`, `each` and `memory` (sandbox.run).
+    code that the tests use), `names` (of the answer, beside the entry point), `seconds`, `each` and `memory`
+    (sandbox.run).
     """
     if not answers[0].strip():
         return Explained({"pass@1": 0.0}, "no answer")

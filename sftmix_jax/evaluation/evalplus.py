@@ -3,9 +3,9 @@
 A row: {"task_id": "Mbpp/2", "prompt": "…", "entry_point": "similar_elements", "canonical_solution": "…",
 "base_input": [[[3, 4], [5, 4]], …], "plus_input": […], "atol": 0}
 
-The results that are wanted are those of the canonical solution, and a call may take four times its time. Floats are equal within atol, or 1e-6 where a row has
-none; some problems have a rule of their own (`_RULES`). JSON has no tuples, sets or complex numbers: `_KINDS` says
-which problems' inputs have them.
+The results that are wanted are those of the canonical solution, and a call may take four times its time. Floats are
+equal within atol, or 1e-6 where a row has none; some problems have a rule of their own (`_RULES`). JSON has no tuples,
+sets or complex numbers: `_KINDS` says which problems' inputs have them.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     before, head = split(prompt, entry_point)
     wanted = {entry_point, *names}
-    if head and (found := _continued(before, head, text, entry_point, wanted)):
-        return found
+    if head and (continued := _continued(before, head, text, entry_point, wanted)):
+        return continued
     fenced = list(_fenced(text))
     blocks = [code for code in fenced if _binds(code, entry_point)]
     if not blocks:
@@ -63,7 +63,7 @@ def context(prompt: str, entry_point: str) -> str:
 def _continued(before: str, head: str, text: str, entry_point: str, wanted: Collection[str]) -> str:
     """The program where the text goes on in the function that the prompt begins, else ""."""
     first = next((line for line in text.split("\n") if line.strip()), "")
-    if not first[:1].isspace() and head.endswith("\n") or _FENCE.match(first):
+    if (head.endswith("\n") and not first[:1].isspace()) or _FENCE.match(first):
         return ""
     body = _pieces(text)[0]
     for between in ("", "\n"):
@@ -86,7 +86,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """Fenced blocks. A fence ends at the first line that can close it and leaves Python behind: docstrings hold fences."""
+    """Fenced blocks. A block ends at the first line that can close it and leaves Python: docstrings hold fences."""
     lines = text.split("\n")
     i = 0
     while i < len(lines):
@@ -158,7 +158,8 @@ def _joined(before: str, code: str) -> str:
     future = [s for s in ast.parse(code).body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
     lines = code.split("\n")
     for statement in future:
-        lines[statement.lineno - 1 : statement.end_lineno] = [""] * (statement.end_lineno - statement.lineno + 1)
+        last = statement.end_lineno or statement.lineno
+        lines[statement.lineno - 1 : last] = [""] * (last - statement.lineno + 1)
     parts = [*map(ast.unparse, future), before.rstrip("\n"), "\n".join(lines).strip("\n")]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -207,8 +208,8 @@ def _changed(statement: ast.stmt) -> set[str]:
     for node in _outside_functions(statement):
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
             found.add(_root(node))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
-            found.add(_root(node.value.func))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            found.add(_root(node.value.func) if isinstance(node.value.func, ast.Attribute) else "")
     return found - {""}
 
 

@@ -300,7 +300,10 @@ def score(
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(one, zip(questions, whole, strict=True)))
-    reasons = {question.id: each for question, (_, each) in zip(questions, found, strict=True) if each}
+    reasons = {
+        question.id: each for question, (_, each) in zip(questions, found, strict=True)
+        if each and answers.get(question.id)
+    }  # fmt: skip
     return Scored([verdict for verdict, _ in found], {}, reasons)
 
 

@@ -108,8 +108,9 @@ class _Server:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, pass_fds=[theirs.fileno()],
+            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={},
+            pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
         theirs.close()

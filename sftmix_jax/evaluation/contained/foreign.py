@@ -46,7 +46,8 @@ class Solution:
             raise Silent(f"timed out: a call took more than {self._each:.3g} s")
         text = self._back.readline(_LONGEST)
         if not text.endswith(b"\n"):
-            raise Silent(self._ending() if len(text) < _LONGEST else f"output: one answer of more than {_LONGEST} bytes")
+            much = f"output: one answer of more than {_LONGEST} bytes"
+            raise Silent(self._ending() if len(text) < _LONGEST else much)
         try:
             (kind, *rest), _ = wire.decode(text, self._incoming, mutable)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):

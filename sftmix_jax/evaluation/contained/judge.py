@@ -136,7 +136,7 @@ class _Prisoner:
         while line := self._asked.readline():
             (verb, *parts), mutable = wire.decode(line, self._incoming)
             try:
-                value = self._run(*parts, standing) if verb == "run" else getattr(self, f"_{verb}")(*parts)
+                value = getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else []))
                 self._reply(("value", value), line, (verb, *parts), mutable)
             except BaseException as error:
                 self._reply(("error", *_described(error)), line, (verb, *parts), mutable)

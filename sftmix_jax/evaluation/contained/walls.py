@@ -233,7 +233,9 @@ def _seccomp() -> bool:
     for command in _FCNTL:
         program += [(equal, 0, 1, command), (give, 0, 0, no_permission)]
     program += [(give, 0, 0, allow)]
-    program += [(equal, 0, 4, prlimit), (load, 0, 0, 16), (equal, 1, 0, 0), (give, 0, 0, no_permission), (give, 0, 0, allow)]
+    program += [
+        (equal, 0, 4, prlimit), (load, 0, 0, 16), (equal, 1, 0, 0), (give, 0, 0, no_permission), (give, 0, 0, allow),
+    ]  # fmt: skip
     # clone3 hides its flags from a filter; without it libc falls back to clone, which may make threads alone.
     program += [
         (equal, 0, 1, clone3), (give, 0, 0, no_such_call),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ Foreign = Callable[..., Any]
 _INLINE = frozenset({type(None), bool, float, str})
 _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
 _DEEP = 100_000  # nested values are encoded by recursion
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
 _ARRAYS = frozenset("biufcSUMm")  # kinds of numpy's data types whose bytes are their value
 
@@ -178,12 +179,14 @@ class _Encoder:
         if isinstance(value, timedelta):
             return ["timedelta", [value.days, value.seconds, value.microseconds]]
         if isinstance(value, (date, time)) and (zone := _zone(value)) is not None:
-            base = next(kind for kind in (datetime, date, time) if isinstance(value, kind))
-            return [base.__name__, base.isoformat(value) if base is date else base.isoformat(value.replace(tzinfo=None)),
-                    zone]  # fmt: skip
+            base: Any = next(kind for kind in (datetime, date, time) if isinstance(value, kind))
+            clock: Any = value if base is date else value.replace(tzinfo=None)  # type: ignore[call-arg]
+            return [base.__name__, base.isoformat(clock), zone]
         if isinstance(value, _VIEWS):
-            items = [self.children(item) for item in value] if isinstance(value, _VIEWS[2]) else self.children(value)
-            return [("keys", "values", "items")[next(i for i, kind in enumerate(_VIEWS) if isinstance(value, kind))], items]
+            viewed: Any = value
+            items = [self.children(item) for item in viewed] if isinstance(value, _VIEWS[2]) else self.children(viewed)
+            names = zip(("keys", "values", "items"), _VIEWS, strict=True)
+            return [next(name for name, kind in names if isinstance(value, kind)), items]
         return self._foreign(value)
 
 
@@ -254,7 +257,7 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
 
 def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Foreign) -> Any:
     """An immutable value from its node."""
-    first = parts[0] if parts else None
+    first: Any = parts[0] if parts else None
     match kind:
         case "int":
             return int(first, 16)
@@ -277,7 +280,8 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
         case "timedelta":
             return timedelta(*first)
         case "datetime" | "date" | "time":
-            made: Any = {"datetime": datetime, "date": date, "time": time}[kind].fromisoformat(first)
+            kinds: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
+            made = kinds[kind].fromisoformat(first)
             return made if parts[1] == "" else made.replace(tzinfo=timezone(timedelta(seconds=parts[1])))
         case "keys":
             return dict.fromkeys([child(item) for item in first]).keys()
@@ -293,6 +297,5 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
 
 def _named(name: str, fields: tuple[str, ...]) -> type:
     """A tuple whose items have names; `namedtuple` would compile source text of the other side's words."""
-    places = {field: property(lambda self, i=i: tuple.__getitem__(self, i)) for i, field in enumerate(fields)
-              if not field.startswith("_")}  # fmt: skip
+    places = {field: property(operator.itemgetter(i)) for i, field in enumerate(fields) if field[:1] != "_"}
     return type(str(name), (tuple,), {"__slots__": (), "_fields": fields, **places})
