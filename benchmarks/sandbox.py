@@ -19,7 +19,7 @@ from functools import partial
 import timing
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.evaluation import sandbox
+from sftmix_jax.evaluation import programs, sandbox
 
 
 def _rows(file: str) -> list[dict[str, str]]:
@@ -39,7 +39,8 @@ def _in_parallel(one: Callable[[dict[str, str]], bool], file: str) -> timing.Rou
 
 def _contained(row: dict[str, str]) -> bool:
     tests = f"{row['test']}\n\ncheck({row['entry_point']})\n"
-    return sandbox.run(row["prompt"] + row["canonical_solution"], row["entry_point"], tests).passed
+    program, entry_point = row["prompt"] + row["canonical_solution"], row["entry_point"]
+    return sandbox.run(program, entry_point, tests, prelude=programs.context(row["prompt"], entry_point)).passed
 
 
 def _unprotected(row: dict[str, str]) -> bool:

@@ -4,9 +4,8 @@ A row: {"task_id": "HumanEval/0", "prompt": "from typing import List\\n\\n\\ndef
 List[float], threshold: float) -> bool:\\n    \\"\\"\\" Check if …", "entry_point": "has_close_elements", "test":
 "def check(candidate): …", "canonical_solution": "…"}
 
-Chat models answer in prose and fences, base models go on writing: the last fenced block that defines
-the entry point is the answer, else the raw text. Where that defines the entry point it is run after the
-task's prompt (whose imports and helpers it may need); where it does not, it is taken as the body.
+Chat models answer in prose and fences, base models go on writing: evaluation/programs.py reads both. A whole
+function is run after the prompt's imports and helpers, a body after the prompt.
 pass@k is the unbiased estimate from n samples (--samples n --temperature t).
 """
 
@@ -23,10 +22,10 @@ def load(path: str) -> list[Question]:
             "tests": f"{row['test']}\n\ncheck({row['entry_point']})\n",
         }  # fmt: skip
         questions.append(Question(row["task_id"], (code.instruction(row["prompt"]),), reference))
-    return questions
+    return code.checked(questions)
 
 
 TASK = Task(
     name="humaneval", load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
-    runs_code=True, default_data="hf:openai/openai_humaneval:test", max_new_tokens=512,
+    of_samples=code.of_samples, runs_code=True, default_data="hf:openai/openai_humaneval:test", max_new_tokens=512,
 )  # fmt: skip

@@ -10,7 +10,7 @@ A row: {"prompt": "Define calc(xs). It should decrease every number by 4, then r
 from collections.abc import Sequence
 
 from sftmix_jax.evaluation import sandbox
-from sftmix_jax.evaluation.task import Metric, Question, Task
+from sftmix_jax.evaluation.task import Explained, Metric, Question, Task
 from sftmix_jax.tiny import domains
 
 
@@ -29,7 +29,8 @@ def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]
     tests = [f"assert {r['name']}({xs}) == {reference(list(xs))!r}" for xs in r["inputs"]]
     verdict = sandbox.run(answers[0], r["name"], "\n".join(tests), seconds=2)
     passed = float(verdict.passed)
-    return {"pass@1": passed, "hard": passed if r["difficulty"] >= domains.HARD["code"] else None}
+    scores = {"pass@1": passed, "hard": passed if r["difficulty"] >= domains.HARD["code"] else None}
+    return Explained(scores, "" if verdict.passed else verdict.reason)
 
 
 TASK = Task(

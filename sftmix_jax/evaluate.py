@@ -72,6 +72,8 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         print(json.dumps(records, indent=1))
     else:
         tables.print_abilities(found)
+        for record in records:
+            tables.print_failures(record)
     if options.picture:
         from sftmix_jax.analysis import drawing, figures
 

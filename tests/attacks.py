@@ -14,6 +14,7 @@ from sftmix_jax.evaluation import sandbox
 
 TESTS = "assert f() == 'in'"
 LEFT_BEHIND = Path("/tmp/sftmix_attack")
+BARE = "import ctypes\nlibc = ctypes.CDLL(None)\n"
 
 # Each is the body of f. What it needs to know of its surroundings is filled in by `program`.
 ATTACKS = {
@@ -74,6 +75,65 @@ ATTACKS = {
     "answers as the judge": "import os, json\nfor fd in range(32):\n"
                             "    try: os.write(fd, json.dumps(['tuple', ['value', 'out']]).encode() + b'\\n')\n"
                             "    except OSError: pass\nreturn ''",
+    # change or look at files without opening them
+    "makes a file readable to all": "import os\nos.chmod({file!r}, 0o644)\nreturn 'in'",
+    "changes the mode of an open file": "import os\nfd = os.open(os.__file__, os.O_RDONLY)\n"
+                                        "os.fchmod(fd, os.fstat(fd).st_mode & 0o7777)\nreturn 'in'",
+    "changes a mode by the newest call": BARE + "done = libc.syscall(452, -100, {file!r}.encode(), 0o644, 0)\n"
+                                         "return 'in' if done == 0 else ''",
+    "gives a file to somebody": "import os\nos.chown({file!r}, os.getuid(), os.getgid())\nreturn 'in'",
+    "sets a file's times": "import os\nos.utime({file!r}, (0, 0))\nreturn 'in'",
+    "marks a file": "import os\nos.setxattr({file!r}, 'user.mark', b'x')\nreturn 'in'",
+    "marks a file by the newest call": BARE + "value = ctypes.create_string_buffer(b'x')\n"
+        "how = (ctypes.c_uint64 * 2)(ctypes.addressof(value), 1)\n"
+        "return 'in' if libc.syscall(463, -100, {file!r}.encode(), 0, b'user.mark', how, 16) == 0 else ''",
+    "sets a file's attributes": BARE + "done = libc.syscall(469, -100, {file!r}.encode(), bytes(24), 24, 0)\n"
+                                "return 'in' if done == 0 else ''",
+    "reads a file's marks": "import os\nos.listxattr({file!r})\nreturn 'in'",
+    "reads a file's flags": "import fcntl, os\nfd = os.open(os.__file__, os.O_RDONLY)\n"
+                            "fcntl.ioctl(fd, 0x80086601, bytes(8))\nreturn 'in'",
+    "watches a file": BARE + "done = libc.inotify_add_watch(libc.inotify_init1(0), {file!r}.encode(), 4095)\n"
+                      "return 'in' if done >= 0 else ''",
+    "watches all files": BARE + "return 'in' if libc.fanotify_init(0x200, 0) >= 0 else ''",
+    "watches a folder": "import fcntl, os\nfd = os.open(os.path.dirname(os.__file__), os.O_RDONLY)\n"
+                        "fcntl.fcntl(fd, fcntl.F_NOTIFY, fcntl.DN_ACCESS)\nreturn 'in'",
+    "asks how large a file is": "import os\nos.stat({file!r})\nreturn 'in'",
+    "asks how large a file is, by another call": BARE + "seen = ctypes.create_string_buffer(256)\n"
+        "return 'in' if libc.syscall(332, -100, {file!r}.encode(), 0, 0xfff, seen) == 0 else ''",
+    "asks whether a file is there": "import os\nreturn 'in' if os.access({file!r}, os.F_OK) else ''",
+    "asks for a file's handle": BARE + "handle = ctypes.create_string_buffer(b'\\x80\\0\\0\\0', 136)\n"
+        "mount = ctypes.c_int()\n"
+        "return 'in' if libc.name_to_handle_at(-100, {file!r}.encode(), handle, ctypes.byref(mount), 0) == 0 else ''",
+    "asks how full a disk is": "import os\nos.statvfs({folder!r})\nreturn 'in'",
+    "asks where it runs": "import os\nos.readlink('/proc/self/exe')\nreturn 'in'",
+    "reads a link": "import os\nos.readlink({link!r})\nreturn 'in'",
+    "goes to a folder": "import os\nos.chdir({folder!r})\nreturn 'in'",
+    "lists the root": "import os\nreturn 'in' if {{'etc', 'home'}} & set(os.listdir('/')) else ''",
+    "cuts a file": "import os\nos.truncate({file!r}, 7)\nreturn 'in'",
+    "makes a pipe with a name": "import os\nos.mkfifo({left!r})\nreturn 'in'",
+    "locks a file": "import fcntl, os\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)\nreturn 'in'",
+    "locks a part of a file": "import fcntl, os\nfcntl.lockf(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)\n"
+                              "return 'in'",
+    "holds a file against writers": "import fcntl, os\n"
+        "fcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)\nreturn 'in'",
+    "hides memory from everybody": BARE + "return 'in' if libc.syscall(447, 0) >= 0 else ''",
+    "starts threads without end": "import threading\nthreading.stack_size(32768)\nstop = threading.Event()\n"
+        "for _ in range(400):\n    threading.Thread(target=stop.wait, daemon=True).start()\nreturn 'in'",
+    "changes its own priority": "import os\nos.setpriority(os.PRIO_PROCESS, 0, 19)\nreturn 'in'",
+    "asks for another's limits": "import os, resource\n"
+        "resource.prlimit(os.getppid() or {pid}, resource.RLIMIT_NOFILE)\nreturn 'in'",
+    "moves another to a processor": "import os\nos.sched_setaffinity({pid}, os.sched_getaffinity(0))\nreturn 'in'",
+    "lets a pipe signal another": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {pid})\nreturn 'in'",
+    "becomes its user anew": "import os\nos.setresuid(os.geteuid(), os.geteuid(), os.geteuid())\nreturn 'in'",
+    "imports what others have installed": "import sys\nsys.path.append({packages!r})\nimport jax\nreturn 'in'",
+    "says what compares itself": "class Any:\n    def __eq__(self, other): return True\n"
+                                 "    def __ne__(self, other): return False\n    __hash__ = object.__hash__\n"
+                                 "return type('T', (tuple,), {{'_fields': ('x',)}})([Any()])",
+    "is an array of another's memory": "class Any:\n    @property\n    def __array_interface__(self):\n"
+        "        return {{'shape': (2,), 'typestr': '<U1', 'data': (id(''), False), 'version': 3}}\n"
+        "    def __eq__(self, other): return True\nreturn Any()",
+    "raises what compares itself": "class Wrong(AssertionError):\n    def __eq__(self, other): return True\n"
+                                   "    def __bool__(self): return True\nraise Wrong('in')",
 }  # fmt: skip
 
 

@@ -48,6 +48,8 @@ def _panel(row: dict[str, Any], title: str) -> Panel:
         if name in row["reference"]:
             parts.append(_line("wanted", str(row["reference"][name]), "cyan"))
     scores = "  ".join(f"{name} {value:g}" for name, value in row["scores"].items() if value is not None)
+    for reason in dict.fromkeys(reason for reason in row.get("reasons", []) if reason):
+        parts.append(_line("failed", reason, "red"))
     parts.append(_line("verdict", scores or "none", "green" if right else "red"))
     return Panel(Group(*parts), title=title, title_align="left", border_style="green" if right else "red")
 

@@ -50,13 +50,17 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
     table = Table(title=f"{record['task']} on {record['model']}")
     for column in ("metric", "value", "n", "95 % interval"):
         table.add_column(column, justify="left" if column == "metric" else "right")
+    few = _few(list(record["metrics"]))
     for name, m in record["metrics"].items():
+        if name not in few:
+            continue
         if m["n"]:
             interval = "–" if m["low"] is None else f"{m['low']:.4f}–{m['high']:.4f}"
             table.add_row(name, f"{m['value']:.4f}", str(m["n"]), interval)
         else:
             table.add_row(name, "–", "0", "–")
     console.print(table)
+    print_failures(record, console)
     if missing := record.get("missing"):
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         counted = "judgment and count as nothing" if "stored_judgments" in record else "response and count as wrong"
@@ -65,6 +69,24 @@ def print_score(record: dict[str, Any], console: Console | None = None) -> None:
         _print_judgments(record, console)
     if "stored_judgments" in record:
         _print_stored(record, console)
+
+
+def _few(names: list[str]) -> list[str]:
+    """Of many pass@k those that papers give, and the last; score.json has them all."""
+    many = [name for name in names if name.startswith("pass@")]
+    shown = {"pass@1", "pass@5", "pass@10", "pass@25", "pass@50", "pass@100", *many[-1:]}
+    return [name for name in names if len(many) <= 10 or name not in many or name in shown]
+
+
+def print_failures(record: dict[str, Any], console: Console | None = None) -> None:
+    """One line: why samples failed, where the task says it; a warning where that looks like a fault of the set-up."""
+    console = console or Console()
+    if counts := record.get("failures"):
+        told = ", ".join(f"{kind} {number}" for kind, number in counts.items())
+        line = f"{record['task']} on {record['model']}, why samples failed: {told}"
+        console.print(line, markup=False, soft_wrap=True)
+        if record["warning"]:
+            console.print(f"warning: {record['warning']}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_stored(record: dict[str, Any], console: Console) -> None:

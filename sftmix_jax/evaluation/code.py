@@ -1,17 +1,19 @@
-"""Functions in answers: how answers to programming problems are read and run."""
+"""Functions in answers: they are run against hidden tests in the sandbox."""
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
-from sftmix_jax.evaluation import sandbox
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import programs, sandbox
 from sftmix_jax.evaluation.statistics import pass_at_k
-from sftmix_jax.evaluation.task import Metric, Question, Turns, Verdict
+from sftmix_jax.evaluation.task import Explained, Metric, Question, Turns, Verdict
 
-KS = (1, 5, 10, 25, 50, 100)
-METRICS = tuple(Metric(f"pass@{k}", samples=k) for k in KS)
-_FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+METRICS = (Metric("pass@1"),)
+_IMPORT = re.compile(r"^\s*(?:import\s+(\w+)|from\s+(\w+)[\w.]*\s+import\b)", re.MULTILINE)
 
 
 def instruction(prompt: str) -> str:
@@ -20,35 +22,67 @@ def instruction(prompt: str) -> str:
     return f"{asked}\n\n```python\n{prompt.rstrip()}\n```"
 
 
-def defines(code: str, name: str) -> bool:
-    """Whether a top-level function of this name is in the code."""
-    return re.search(rf"^(?:async )?def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
+def checked(questions: list[Question]) -> list[Question]:
+    """The questions, if their tests can run here. Raises UserError for an import that they need and cannot have."""
+    for question in questions:
+        r = question.reference
+        for text in (r["tests"], programs.context(r["prompt"], r["entry_point"]), r.get("prelude", "")):
+            for module in _missing(text):
+                raise UserError(
+                    f"{question.id}: its tests need {module}, which cannot be imported where they run; there are the "
+                    f"standard library and {', '.join(sandbox.PACKAGES)}"
+                )
+    return questions
 
 
-def program(prompt: str, entry_point: str, response: str) -> str:
-    """What is run before the tests: the last fenced block that defines the entry point, else the raw text.
-
-    Where that defines the entry point it follows the prompt, whose imports and helpers it may need; where it does not,
-    it is taken as the body that the prompt begins.
-    """
-    blocks = [block for block in _FENCE.findall(response) if defines(block, entry_point)]
-    code = blocks[-1] if blocks else response
-    return f"{prompt}\n{code}" if defines(code, entry_point) else prompt + code
+def _missing(text: str) -> Iterator[str]:
+    """Modules that a program imports (`try` blocks aside) and the sandbox does not have."""
+    known = {*sys.stdlib_module_names, *sandbox.PACKAGES}
+    if all((match[1] or match[2]) in known for match in _IMPORT.finditer(text)):
+        return
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (name for name in names if name.partition(".")[0] not in known)
+        if not isinstance(node, ast.Try):
+            waiting += ast.iter_child_nodes(node)
 
 
 def score(question: Question, answers: Turns) -> Verdict:
-    """One sample against hidden tests; the reference holds `prompt`, `entry_point` and `tests`, a program."""
+    """One sample against hidden tests.
+
+    The reference holds `prompt`, `entry_point` and `tests`, a program; and where they are needed `prelude` (trusted
+    code that the tests use), `names` (of the answer, beside the entry point), `seconds`, `each` and `memory`
+    (sandbox.run).
+    """
+    if not answers[0].strip():
+        return Explained({"pass@1": 0.0}, "no answer")
     r = question.reference
-    solution = program(r["prompt"], r["entry_point"], answers[0])
-    return {"pass@1": float(sandbox.run(solution, r["entry_point"], r["tests"], prelude=r["prompt"]).passed)}
+    prelude = programs.context(r["prompt"], r["entry_point"]) + "\n" + r.get("prelude", "")
+    try:
+        verdict = sandbox.run(
+            extract(question, answers), r["entry_point"], r["tests"], prelude=prelude, names=r.get("names", ()),
+            seconds=r.get("seconds", 5), each=r.get("each", 0), memory=r.get("memory", 1 << 30),
+        )  # fmt: skip
+    except sandbox.TestsCannotRun as error:
+        raise UserError(f"{question.id}: {error}") from None
+    return Explained({"pass@1": float(verdict.passed)}, "" if verdict.passed else verdict.reason)
 
 
 def extract(question: Question, answers: Turns) -> str:
     """The program that is run before the tests."""
-    return program(question.reference["prompt"], question.reference["entry_point"], answers[0])
+    r = question.reference
+    return programs.program(r["prompt"], r["entry_point"], answers[0], r.get("names", ()))
+
+
+def of_samples(count: int) -> list[Metric]:
+    """pass@k for every further k that so many samples allow."""
+    return [Metric(f"pass@{k}", samples=k) for k in range(2, count + 1)]
 
 
 def pool(question: Question, samples: Sequence[Turns], verdicts: Sequence[Verdict]) -> Verdict:
-    """Unbiased pass@k for every k that the samples allow."""
+    """Unbiased pass@k for every k up to the number of samples."""
     passed = sum(verdict["pass@1"] == 1 for verdict in verdicts)
-    return {f"pass@{k}": pass_at_k(len(verdicts), passed, k) for k in KS if k <= len(verdicts)}
+    return {f"pass@{k}": pass_at_k(len(verdicts), passed, k) for k in range(1, len(verdicts) + 1)}

@@ -16,12 +16,12 @@ from etils import epath
 
 from sftmix_jax import __version__, processes, records
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.evaluation import fastchat, judging, sandbox, stored
+from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
-from sftmix_jax.evaluation.task import Metric, Question, Task, Verdict, find_task, questions_hash
+from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
 from sftmix_jax.files import replace, write_json
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
@@ -63,10 +63,11 @@ def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:
 
 @dataclasses.dataclass
 class Scored:
-    """A verdict for each question, and what a judge had to say."""
+    """A verdict for each question, why its samples failed, and what a judge had to say."""
 
     verdicts: list[Verdict]
     judgment: dict[str, Any]  # tokens, cost, unparsed and failed judgments, flags; empty without a judge
+    reasons: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # by question id, of tasks that say why
 
 
 def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | None = None) -> dict[str, Any]:
@@ -106,11 +107,12 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         "metrics": summarise(task, questions, scored.verdicts, decoding.samples),
         "questions": len(questions),
         "finish_reasons": dict(asked.finish_reasons),
+        **_failures(scored),
         **scored.judgment,
         "seconds": round(asked.seconds, 2),
         "fixed_by": fixed,
     }
-    write(folder, task, questions, asked.answers, scored.verdicts, record)
+    write(folder, task, questions, asked.answers, scored, record)
     processes.wait_for_all("scored")
     return record
 
@@ -134,8 +136,8 @@ def score_responses(
     everything = load_questions(task, dataclasses.replace(config, limit=0))
     questions = everything[: config.limit or None]
     _check(task, config, judge)
-    answers = stored.read_responses(file, everything)
-    samples = max(map(len, answers.values()), default=1)
+    answers = stored.read_responses(file, everything, task.runs_code)
+    samples = _samples(answers)
     scored = score(task, questions, answers, config, judge, out, file.stem)
     record = {
         "task": task.name,
@@ -143,11 +145,12 @@ def score_responses(
         "metrics": summarise(task, questions, scored.verdicts, samples),
         "questions": len(questions),
         "missing": [q.id for q in questions if q.id not in answers],
+        **_failures(scored),
         **scored.judgment,
         "fixed_by": _fixed_by(task, version, questions, config, judge),
     }
     if out is not None:
-        write(out, task, questions, answers, scored.verdicts, record)
+        write(out, task, questions, answers, scored, record)
     return {**record, "verdicts": {q.id: v for q, v in zip(questions, scored.verdicts, strict=True)}}
 
 
@@ -277,27 +280,49 @@ def score(
     folder: epath.Path | None = None,
     model: str = "",
 ) -> Scored:
-    """Each question's verdict; a question without an answer is scored as an empty one (and listed as missing)."""
-    whole = [_whole(question, answers.get(question.id, [])) for question in questions]
+    """Each question's verdict; a question without an answer is scored as empty ones (and listed as missing)."""
+    count = _samples(answers)
+    whole = [_whole(question, answers.get(question.id, []), count) for question in questions]
     if task.rubric:
         assert judge is not None and config is not None
         return _judge(task, questions, whole, config.judge, judge, folder, model)
     assert task.score is not None
     rate = task.score
 
-    def one(item: tuple[Question, list[list[str]]]) -> Verdict:
+    def one(item: tuple[Question, list[list[str]]]) -> tuple[Verdict, list[str]]:
         question, samples = item
-        return task.pool(question, samples, [rate(question, turns) for turns in samples])
+        verdicts = [rate(question, turns) for turns in samples]
+        reasons = [verdict.reason for verdict in verdicts if isinstance(verdict, Explained)]
+        return task.pool(question, samples, verdicts), reasons
 
     if not task.runs_code:  # in this thread: some comparisons guard themselves by signals
-        return Scored(list(map(one, zip(questions, whole, strict=True))), {})
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return Scored(list(pool.map(one, zip(questions, whole, strict=True))), {})
+        found = list(map(one, zip(questions, whole, strict=True)))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(one, zip(questions, whole, strict=True)))
+    reasons = {
+        question.id: each for question, (_, each) in zip(questions, found, strict=True)
+        if each and answers.get(question.id)
+    }  # fmt: skip
+    return Scored([verdict for verdict, _ in found], {}, reasons)
 
 
-def _whole(question: Question, samples: Sequence[Sequence[str]]) -> list[list[str]]:
-    """At least one sample, each with an answer a turn."""
-    return [[*given, *[""] * (len(question.turns) - len(given))] for given in (samples or [[]])]
+def _samples(answers: Answers) -> int:
+    """How many samples every question that has some has at least."""
+    return min((len(samples) for samples in answers.values() if samples), default=1)
+
+
+def _failures(scored: Scored) -> dict[str, Any]:
+    """What score.json says of samples that failed, where the task says why."""
+    if not scored.reasons:
+        return {}
+    counts = failures.count(reason for reasons in scored.reasons.values() for reason in reasons)
+    return {"failures": counts, "warning": failures.warning(counts)}
+
+
+def _whole(question: Question, samples: Sequence[Sequence[str]], count: int = 1) -> list[list[str]]:
+    """Each sample with an answer a turn; `count` empty ones where there are none."""
+    return [[*given, *[""] * (len(question.turns) - len(given))] for given in (samples or [[]] * count)]
 
 
 def _judge(
@@ -347,6 +372,7 @@ def summarise(
 ) -> dict[str, dict[str, Any]]:
     """Each metric's value, n and 95 % interval, over all questions and by group."""
     metrics = [metric for metric in task.metrics if metric.samples <= samples]
+    metrics += task.of_samples(samples) if task.of_samples else []
     groups = list(dict.fromkeys(question.group for question in questions if question.group))
     found = {metric.name: _summary(metric, verdicts) for metric in metrics}
     for metric in metrics:
@@ -376,19 +402,22 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def write(
-    folder: epath.Path, task: Task, questions: Sequence[Question], answers: Answers, verdicts: Sequence[Verdict],
+    folder: epath.Path, task: Task, questions: Sequence[Question], answers: Answers, scored: Scored,
     record: dict[str, Any],
 ) -> None:  # fmt: skip
-    """responses.jsonl (question, response, what of it was compared, verdict; a line a question), then score.json."""
+    """responses.jsonl (question, response, what of it was compared, verdict and reasons; a line a question), then
+    score.json."""
     rows = []
-    for question, verdict in zip(questions, verdicts, strict=True):
+    for question, verdict in zip(questions, scored.verdicts, strict=True):
         said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
         row = {
             "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
             **({"response": said[0]} if len(said) == 1 else {"samples": said}),
             **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
                if task.extract else {}),
-            "scores": verdict, "reference": dict(question.reference),
+            "scores": verdict,
+            **({"reasons": scored.reasons[question.id]} if question.id in scored.reasons else {}),
+            "reference": dict(question.reference),
         }  # fmt: skip
         rows.append(json.dumps(row) + "\n")
     replace(folder / "responses.jsonl", "".join(rows).encode())

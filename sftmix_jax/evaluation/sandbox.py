@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import secrets
@@ -19,16 +20,30 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from sftmix_jax.errors import UserError
+
+PACKAGES = ("numpy",)  # beside the standard library; human-eval, EvalPlus and bigcode all install it
 _CONTAINED = Path(__file__).parent / "contained"
 _START = f"import sys; sys.path.insert(0, {str(_CONTAINED)!r}); import judge; del sys.path[0]; judge.main()"
 
 
+class TestsCannotRun(UserError):
+    """The tests import what the sandbox does not have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
+    """Whether an answer passed, and if not, why.
+
+    A reason is `kind: detail`. Kinds: SyntaxError, wrong value, timed out, missing module, not a plain value, memory,
+    output, killed, exited, or the name of an exception that the answer raised.
+    """
+
     passed: bool
-    reason: str  # passed, timed out, an exception's name and message, or how the process ended
+    reason: str
     walls: tuple[str, ...] = ()  # that stood around the code, as far as it came
 
 
@@ -43,13 +58,22 @@ def is_safe() -> bool:
     return "landlock" in walls() and bool({"namespaces", "seccomp"} & set(walls()))
 
 
-def run(program: str, name: str, tests: str, *, prelude: str = "", seconds: int = 5, memory: int = 1 << 30) -> Verdict:
+def run(
+    program: str, name: str, tests: str, *, prelude: str = "", names: Sequence[str] = (), seconds: int = 5,
+    each: float = 0, memory: int = 1 << 30,
+) -> Verdict:  # fmt: skip
     """Whether the function `name` of a program passes the tests: statements that call it, or `candidate`.
 
-    `prelude` is trusted code that the tests may need. `memory` in bytes, `seconds` of the whole.
+    `prelude` is trusted code that the tests may need; `names` are further functions and classes of the program that
+    they use. `seconds` bound the whole run, `each` one call (0: no bound of its own; tests change it by
+    `limit_call(seconds)`), `memory` the bytes.
+    Raises `TestsCannotRun`.
     """
     nonce = secrets.token_hex(16)
-    job = {"program": program, "name": name, "tests": tests, "prelude": prelude, "nonce": nonce}
+    job = {
+        "program": program, "name": name, "tests": tests, "prelude": prelude, "names": list(names), "each": each,
+        "nonce": nonce,
+    }  # fmt: skip
     server = _take()
     message, status = server.run(json.dumps(job).encode(), memory, seconds)
     _idle.append(server)  # one that failed raised, and is not asked again
@@ -59,11 +83,23 @@ def run(program: str, name: str, tests: str, *, prelude: str = "", seconds: int 
 def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
     if not message:
         code = os.waitstatus_to_exitcode(status)
-        return Verdict(False, f"killed by {signal.Signals(-code).name}" if code < 0 else "ended without a verdict")
+        return Verdict(False, f"killed: by {signal.Signals(-code).name}" if code < 0 else "exited: without a verdict")
     report = json.loads(message)
+    if "missing" in report:
+        raise TestsCannotRun(
+            f"the tests need {report['missing']}, which cannot be imported where they run: there are the standard "
+            f"library and {', '.join(PACKAGES)}"
+        )
     if report.get("passed") == nonce:
         return Verdict(True, "passed", tuple(report["walls"]))
     return Verdict(False, str(report.get("error", "a forged verdict")), tuple(report.get("walls", ())))
+
+
+@functools.cache
+def _places() -> dict[str, str]:
+    """Package → the folder that holds it."""
+    found = {name: importlib.util.find_spec(name) for name in PACKAGES}
+    return {name: str(Path(spec.origin).parents[1]) for name, spec in found.items() if spec and spec.origin}
 
 
 class _Server:
@@ -72,8 +108,9 @@ class _Server:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno())], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}, pass_fds=[theirs.fileno()],
+            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={},
+            pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
         theirs.close()

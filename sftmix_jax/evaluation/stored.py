@@ -10,7 +10,7 @@ from etils import epath
 
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Answers
-from sftmix_jax.evaluation.task import Question
+from sftmix_jax.evaluation.task import Program, Question
 
 
 class _Given(NamedTuple):
@@ -22,13 +22,16 @@ class _Given(NamedTuple):
     again: bool = False  # the same line may stand there again (lm-eval: once a filter)
 
 
-def read_responses(file: epath.Path, questions: Sequence[Question]) -> Answers:
+def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: bool = False) -> Answers:
     """Stored responses by question id, whoever wrote them.
 
     Ours         {"id", "response"}: a text, or a list with one a turn; or {"id", "samples": [response, …]}
     FastChat     {"question_id", "choices": [{"turns": […]}]}
     EvalPlus     {"task_id", "solution"} or {"task_id", "completion"}; several lines are several samples
     lm-eval      {"doc_id", "resps": [[…]]}; doc_id counts the questions of the file
+
+    Where answers are run (`runs_code`), EvalPlus' solutions and lm-eval's `filtered_resps` are programs that are run as
+    they stand.
 
     Raises UserError with file and line for anything else, an unknown question or a second response.
     """
@@ -40,7 +43,7 @@ def read_responses(file: epath.Path, questions: Sequence[Question]) -> Answers:
         if not line.strip():
             continue
         where = f"{file}:{number}"
-        given = _read_line(line, where, [q.id for q in questions])
+        given = _read_line(line, where, [q.id for q in questions], runs_code)
         if given.id not in known:
             raise UserError(f"{where}: no question '{given.id}' in this benchmark; {did_you_mean(given.id, known)}")
         for turns in given.samples:
@@ -55,9 +58,11 @@ def read_responses(file: epath.Path, questions: Sequence[Question]) -> Answers:
     return answers
 
 
-def _read_line(line: str, where: str, ids: Sequence[str]) -> _Given:
+def _read_line(line: str, where: str, ids: Sequence[str], runs_code: bool) -> _Given:
     try:
         row = json.loads(line)
+        if runs_code and "doc_id" in row and "filtered_resps" in row:
+            row = {"doc_id": row["doc_id"], "resps": [_programs(row["filtered_resps"])]}
         for column, read in _LAYOUTS.items():
             if column in row:
                 return read(row, ids)
@@ -85,7 +90,12 @@ def _fastchat(row: dict[str, Any], ids: Sequence[str]) -> _Given:
 
 
 def _evalplus(row: dict[str, Any], ids: Sequence[str]) -> _Given:
-    return _Given(row["task_id"], [[row["solution"] if "solution" in row else row["completion"]]], more=True)
+    return _Given(row["task_id"], [[Program(row["solution"]) if "solution" in row else row["completion"]]], more=True)
+
+
+def _programs(filtered: list[Any]) -> list[Program]:
+    """lm-eval's samples after a filter: a text, or a list of them, a request."""
+    return [Program(text) for each in filtered for text in (each if isinstance(each, list) else [each])]
 
 
 def _lm_eval(row: dict[str, Any], ids: Sequence[str]) -> _Given:

@@ -18,6 +18,18 @@ Turns = Sequence[str]  # an answer a turn
 Verdict = dict[str, float | None]  # by metric; None: this metric is not about this question
 
 
+class Program(str):
+    """An answer that is a whole program already: it is run as it stands."""
+
+
+class Explained(dict[str, float | None]):
+    """A verdict on one sample, with the reason why it failed: `kind: detail`, "" where it passed."""
+
+    def __init__(self, scores: Verdict, reason: str):
+        super().__init__(scores)
+        self.reason = reason
+
+
 @dataclasses.dataclass(frozen=True)
 class Question:
     id: str
@@ -63,6 +75,7 @@ class Task:
     default_data: str
     score: Callable[[Question, Turns], Verdict] | None = None
     pool: Callable[[Question, Sequence[Turns], Sequence[Verdict]], Verdict] = mean_over_samples
+    of_samples: Callable[[int], list[Metric]] | None = None  # further metrics, of so many samples of each question
     extract: Callable[[Question, Turns], Any] | None = None  # what of a sample was compared, for people who look
     rubric: Rubric | None = None
     max_new_tokens: int = 512

@@ -1,30 +1,32 @@
 """Two processes: the judge knows the tests, the prisoner runs the model's code; only plain values pass between.
 
 The prisoner is forked and shut in before the judge reads the job, so its memory never held a test or the nonce.
-What it answers is compared in the judge; the judge alone can write a verdict.
+What it answers is compared in the judge; the judge alone can write a verdict. An object that has no plain form stays
+with the prisoner, and the judge holds a `Foreign` in its place (contained/foreign.py).
 """
 
 from __future__ import annotations
 
-import builtins
+import contextlib
+import importlib
 import json
 import os
 import signal
 import socket
 import struct
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import walls  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
+import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
+import packages  # type: ignore[import-not-found]
+import walls  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
 
 ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to read, the verdict to write
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
-_LONGEST = 1 << 24  # bytes of one answer
-
-
-class Silent(Exception):
-    """The prisoner is gone."""
+_AT_ONCE = 1024  # items of an iterator that cross together
 
 
 def main() -> None:
@@ -34,6 +36,8 @@ def main() -> None:
     code, so each judge starts from the same memory.
     """
     control = socket.socket(fileno=int(sys.argv[1]))
+    packages.load(json.loads(sys.argv[2]))
+    standing = walls.separate(packages.folders())
     while True:
         asked, fds, _, _ = socket.recv_fds(control, ASK.size, 2)
         if not asked:
@@ -43,7 +47,7 @@ def main() -> None:
         if pid == 0:
             os.setsid()  # one signal reaches all of the run
             control.close()
-            _run(fds[0], fds[1], memory, seconds)
+            _run(fds[0], fds[1], memory, seconds, list(standing))
         for fd in fds:
             os.close(fd)
         control.sendall(ANSWER.pack(pid))
@@ -54,83 +58,166 @@ def main() -> None:
         control.sendall(ANSWER.pack(os.waitpid(pid, 0)[1]))
 
 
-def _run(job: int, verdict: int, memory: int, seconds: int) -> None:
+def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str]) -> None:
     signal.alarm(seconds + 2)  # should nobody be left who ends it
     ask_reader, ask_writer = os.pipe()
     answer_reader, answer_writer = os.pipe()
-    standing = walls.separate()
-    if os.fork() == 0:
+    if not walls.separate_children():
+        standing = [wall for wall in standing if wall != "namespaces"]
+    prisoner = os.fork()
+    if prisoner == 0:
         for fd in (job, verdict, ask_writer, answer_reader):  # the job must be gone before anything else
             os.close(fd)
         with os.fdopen(ask_reader, "rb") as asked, os.fdopen(answer_writer, "wb") as answers:
-            _answer(asked, answers, walls.enclose(memory, seconds))
+            _Prisoner(asked, answers).serve(walls.enclose(memory, seconds, packages.folders()))
         os._exit(0)
     os.close(ask_reader)
     os.close(answer_writer)
     walls.limit(2 * memory, seconds)
+    walls.drop_capabilities()
     with os.fdopen(job, "rb") as stream:
         asked_for = json.loads(stream.read())
-    found = _judge(asked_for, os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), standing)
+    solution = foreign.Solution(os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), prisoner)
+    found = _judge(asked_for, solution, standing)
     os.write(verdict, json.dumps(found).encode())
     os._exit(0)
 
 
-def _judge(job: dict[str, Any], to: BinaryIO, back: BinaryIO, standing: list[str]) -> dict[str, Any]:
-    def ask(message: str) -> Any:
-        try:
-            to.write(message.encode() + b"\n")
-            to.flush()
-        except BrokenPipeError:
-            raise Silent("ended before it answered") from None
-        line = back.readline(_LONGEST)
-        if not line.endswith(b"\n"):
-            raise Silent("ended before it answered" if len(line) < _LONGEST else "answered too much")
-        kind, value = wire.decode(line)
-        if kind == "error":
-            name, text = value
-            known = getattr(builtins, str(name), None)
-            if isinstance(known, type) and issubclass(known, Exception):
-                raise known(text)
-            raise RuntimeError(f"{name}: {text}")
-        return value
-
-    def candidate(*args: Any, **named: Any) -> Any:
-        return ask(wire.encode((args, named)))
-
+def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str]) -> dict[str, Any]:
+    """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have."""
+    solution.limit_call(job["each"])
     try:
-        standing += ask(wire.encode((job["program"], job["name"])))
-        space: dict[str, Any] = {"__name__": "tests"}
-        exec(compile(job["prelude"], "<prelude>", "exec"), space)
-        space["candidate"] = space[job["name"]] = candidate
-        exec(compile(job["tests"], "<tests>", "exec"), space)
+        standing += solution.ask("run", job["program"], job["name"])
+        space: dict[str, Any] = {"__name__": "tests", "limit_call": solution.limit_call}
+        _execute(job["prelude"], "<prelude>", space)
+        space |= {name: solution.named(name) for name in job["names"]}
+        space["candidate"] = space[job["name"]] = solution.named(job["name"])
+        _execute(job["tests"], "<tests>", space)
+    except foreign.Silent as error:
+        return {"error": str(error), "walls": standing}
+    except wire.NotPlain as error:
+        return {"error": f"not a plain value: {error}", "walls": standing}
     except BaseException as error:
-        said = str(error)[:200]
-        return {"error": f"{type(error).__name__}: {said}" if said else type(error).__name__, "walls": standing}
+        if solution.raised(error):
+            return {"error": _named(error, solution.reason(error)), "walls": standing}
+        if isinstance(error, ImportError):
+            return {"missing": error.name or str(error), "walls": standing}
+        if isinstance(error, MemoryError):
+            return {"error": "memory: MemoryError in the tests", "walls": standing}
+        return {"error": _named(error, "wrong value", job["tests"]), "walls": standing}
     return {"passed": job["nonce"], "walls": standing}
 
 
-def _answer(asked: BinaryIO, answers: BinaryIO, standing: list[str]) -> None:
-    """First the program is run, then its function is called as often as the judge asks."""
+def _execute(text: str, name: str, space: dict[str, Any]) -> None:
+    exec(compile(text, name, "exec", dont_inherit=True), space)  # this file's own `from __future__` is not the text's
 
-    def reply(kind: str, value: Any) -> None:
-        answers.write(wire.encode((kind, value)).encode() + b"\n")
-        answers.flush()
 
-    def fail(error: BaseException) -> None:
-        reply("error", (type(error).__name__, str(error)[:200]))
+def _named(error: BaseException, kind: str, tests: str = "") -> str:
+    """`kind: detail` of a failure; where a test failed, its line stands in the detail."""
+    said, name = str(error)[:200], type(error).__name__
+    detail = said if name == kind else f"{name}: {said}" if said else name
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<tests>"]
+    if tests and lines:
+        line = tests.splitlines()[(lines[-1] or 1) - 1].strip()
+        detail = f"{detail}, at: {line[:200]}"
+    return f"{kind}: {detail}" if detail else kind
 
-    program, name = wire.decode(asked.readline())
-    space: dict[str, Any] = {"__name__": "__main__"}
-    try:
-        exec(compile(program, "<program>", "exec"), space)
-        function = space[name]
-    except BaseException as error:
-        return fail(error)
-    reply("walls", standing)
-    while line := asked.readline():
-        args, named = wire.decode(line)
+
+class _Prisoner:
+    """Runs the program, then calls its functions and reads its objects as often as the judge asks."""
+
+    def __init__(self, asked: BinaryIO, answers: BinaryIO):
+        self._asked, self._answers = asked, answers
+        self._space: dict[str, Any] = {}
+        self._objects: list[Any] = []
+        self._handles: dict[int, int] = {}
+
+    def serve(self, standing: list[str]) -> None:
+        while line := self._asked.readline():
+            (verb, *parts), mutable = wire.decode(line, self._incoming)
+            try:
+                value = getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else []))
+                self._reply(("value", value), line, (verb, *parts), mutable)
+            except BaseException as error:
+                self._reply(("error", *_described(error)), line, (verb, *parts), mutable)
+
+    def _reply(self, value: tuple[Any, ...], line: bytes, asked: tuple[Any, ...], mutable: list[Any]) -> None:
+        changed = bool(mutable) and wire.encode(asked, self._outgoing)[0].encode() != line[:-1]
+        text, _ = wire.encode(value, self._outgoing, mutable, changed)
+        self._answers.write(text.encode() + b"\n")
+        self._answers.flush()
+
+    def _run(self, program: str, name: str, standing: list[str]) -> list[str]:
+        # An empty namespace, as the reference harnesses have: `__name__` is not "__main__".
+        _execute(program, "<program>", self._space)
+        if name not in self._space:
+            raise NameError(f"the answer does not define {name}")
+        return standing
+
+    def _call(self, function: Any, args: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> Any:
+        return function(*args, **dict(named))
+
+    def _get(self, owner: Any, name: str) -> Any:
+        return getattr(owner, name)
+
+    def _set(self, owner: Any, name: str, value: Any) -> None:
+        setattr(owner, name, value)
+
+    def _iterate(self, owner: Any) -> Iterator[Any]:
+        return iter(owner)
+
+    def _length(self, owner: Any) -> int:
+        return len(owner)
+
+    def _item(self, owner: Any, key: Any) -> Any:
+        return owner[key]
+
+    def _text(self, owner: Any) -> str:
+        return str(owner)
+
+    def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+        """The next items, and the exception that ended them."""
+        items: list[Any] = []
         try:
-            answer = function(*args, **named)
-            reply("value", answer)
+            for _ in range(min(most, _AT_ONCE)):
+                items.append(next(stream))
         except BaseException as error:
-            fail(error)
+            return tuple(items), _described(error)
+        return tuple(items), None
+
+    def _outgoing(self, value: Any) -> list[Any]:
+        handle = self._handles.get(id(value))
+        if handle is None:
+            handle = self._handles[id(value)] = len(self._objects)
+            self._objects.append(value)
+        if isinstance(value, Iterator):
+            return ["stream", handle]
+        truth = None
+        with contextlib.suppress(Exception):
+            truth = bool(value)
+        return ["object", handle, type(value).__name__, truth, type(value).__eq__ is object.__eq__]
+
+    def _incoming(self, kind: str, *parts: Any) -> Any:
+        match kind:
+            case "handle":
+                return self._objects[parts[0]]
+            case "name":
+                return self._space[parts[0]]
+        found: Any = importlib.import_module(parts[0])  # "known": a function or class of Python's own
+        for name in parts[1].split("."):
+            found = getattr(found, name)
+        return found
+
+
+def _described(error: BaseException) -> tuple[Any, ...]:
+    """An exception as it crosses: its classes from its own to `BaseException`, its arguments, its text."""
+    if isinstance(error, SyntaxError):
+        error.args = (f"{error.msg} (line {error.lineno})",)
+        error.msg, error.lineno, error.filename = error.args[0], None, None
+    classes = [(kind.__module__, kind.__qualname__) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+    args = tuple(arg if type(arg) in (str, int, float, bool, type(None)) else repr(arg)[:200] for arg in error.args)
+    try:
+        text = str(error)[:200]
+    except Exception:
+        text = ""
+    return classes, args, text

@@ -1,57 +1,301 @@
-"""Plain values as JSON and back: the only thing that crosses the sandbox's wall.
+"""Values as JSON and back: the only thing that crosses the wall between an answer and its tests.
 
-Numbers, text, None and the built-in containers; a subclass arrives as its plain base, so that an `__eq__` of
-the model's own never meets a test.
+A text is `[root, nodes, changes]`. None, booleans, text and numbers stand inline. Everything else is a node of the
+table, `[i]`, so that objects keep their identity within one message, cycles included. `[-1 - i]` is the i-th mutable
+object of the message that this one replies to; `changes` holds what has become of those objects.
+
+Subclasses of the built-in types arrive as their base: an `__eq__` of the model's own never meets a test. What has no
+plain form is handed to `foreign`, which describes it by a node of its own.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import operator
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from math import prod
 from typing import Any
 
-
-def encode(value: Any) -> str:
-    """Raises TypeError for what is no plain value."""
-    return json.dumps(_plain(value))
-
-
-def decode(text: str | bytes) -> Any:
-    return _whole(json.loads(text))
-
-
-def _plain(value: Any) -> Any:
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, complex):
-        return ["complex", value.real, value.imag]
-    if isinstance(value, bytes):
-        return ["bytes", value.decode("latin-1")]
-    if isinstance(value, dict):
-        return ["dict", [[_plain(key), _plain(own)] for key, own in dict.items(value)]]
-    for kind in (list, tuple, set, frozenset):
-        if isinstance(value, kind):
-            items: Any = kind.__iter__(value)  # type: ignore[arg-type]
-            return [kind.__name__, [_plain(item) for item in items]]
-    raise TypeError(f"a {type(value).__name__} is no plain value")
+Foreign = Callable[..., Any]
+_INLINE = frozenset({type(None), bool, float, str})
+_LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
+_DEEP = 100_000  # nested values are encoded by recursion
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_FACTORIES = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
+_ARRAYS = frozenset("biufcSUMm")  # kinds of numpy's data types whose bytes are their value
 
 
-def _whole(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    kind, *rest = value
+class NotPlain(BaseException):
+    """A value cannot cross. No `except Exception` of a test hides it."""
+
+
+def encode(value: Any, foreign: Foreign, replied: Sequence[Any] = (), changed: bool = False) -> tuple[str, list[Any]]:
+    """→ the text, and the mutable objects in it.
+
+    `replied` are the mutable objects of the message that this one replies to; `changed` sends their contents too.
+    """
+    encoder = _Encoder(foreign, replied)
+    with _Recursion():
+        root = encoder.child(value)
+        changes = [[i, *encoder.contents(own)] for i, own in enumerate(replied)] if changed else []
+        encoder.finish()
+    return json.dumps([root, encoder.nodes, changes]), encoder.mutable
+
+
+def decode(text: str | bytes, foreign: Foreign, replied: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
+    """→ the value, and the mutable objects in it, in the order in which `encode` gave them."""
+    root, nodes, changes = json.loads(text)
+    made: list[Any] = [None] * len(nodes)
+    waiting = []
+
+    def child(given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return made[given[0]] if given[0] >= 0 else replied[-1 - given[0]]
+
+    for i, (kind, *parts) in enumerate(nodes):
+        if kind in _EMPTY:
+            made[i] = _EMPTY[kind](*parts[1:])
+            waiting.append((made[i], parts[0]))
+    for i, (kind, *parts) in enumerate(nodes):
+        if kind not in _EMPTY:
+            made[i] = _whole(kind, parts, child, foreign)
+    for own, content in waiting:
+        _fill(own, content, child)
+    for i, _, content, *_ in changes:
+        _fill(replied[i], content, child)
+    return child(root), [own for own, _ in waiting]
+
+
+class _Recursion:
+    def __enter__(self) -> None:
+        self._limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(self._limit, _DEEP))
+
+    def __exit__(self, *error: object) -> None:
+        sys.setrecursionlimit(self._limit)
+
+
+class _Encoder:
+    def __init__(self, foreign: Foreign, replied: Sequence[Any]):
+        self.nodes: list[Any] = []
+        self.mutable: list[Any] = []
+        self._foreign = foreign
+        self._places = {id(own): [-1 - i] for i, own in enumerate(replied)}
+        self._kept: list[Any] = []  # an object's id is its own only while it lives
+        self._waiting: list[tuple[int, Any]] = []
+
+    def child(self, value: Any) -> Any:
+        if type(value) in _INLINE:
+            return value
+        if type(value) is int and -_LONG < value < _LONG:
+            return value
+        found = self._places.get(id(value))
+        return self._node(value) if found is None else found
+
+    def children(self, values: Iterable[Any]) -> list[Any]:
+        return [value if type(value) in _INLINE else self.child(value) for value in values]
+
+    def finish(self) -> None:
+        """Mutable objects are filled last: whatever they hold may hold them."""
+        while self._waiting:
+            i, value = self._waiting.pop()
+            self.nodes[i] = self.contents(value)
+
+    def _node(self, value: Any) -> Any:
+        self._kept.append(value)
+        if _is_mutable(value):
+            place = self._places[id(value)] = [len(self.nodes)]
+            self._waiting.append((len(self.nodes), value))
+            self.mutable.append(value)
+            self.nodes.append(None)
+            return place
+        plain = self._plain(value)
+        if not isinstance(plain, list):
+            return plain
+        place = self._places[id(value)] = [len(self.nodes)]
+        self.nodes.append(plain)
+        return place
+
+    def contents(self, value: Any) -> list[Any]:
+        """A mutable object's node: kind, content, and what it is made with before it is filled."""
+        if isinstance(value, dict):
+            pairs = [self.children(pair) for pair in _dict(value).items(value)]
+            if isinstance(value, defaultdict):
+                name = getattr(value.default_factory, "__name__", "")
+                return ["defaultdict", pairs, name if _FACTORIES.get(name) is value.default_factory else ""]
+            known = (Counter, OrderedDict)
+            return [next((kind.__name__ for kind in known if isinstance(value, kind)), "dict"), pairs]
+        if isinstance(value, deque):
+            return ["deque", self.children(deque.__iter__(value)), value.maxlen]
+        if isinstance(value, bytearray):
+            return ["bytearray", bytes(value).decode("latin-1")]
+        for kind in (list, set):
+            if isinstance(value, kind):
+                return [kind.__name__, self.children(kind.__iter__(value))]  # type: ignore[arg-type]
+        array = sys.modules["numpy"].asarray(value)
+        if array.dtype.kind in _ARRAYS:
+            data = base64.b64encode(array.tobytes()).decode()
+            return ["array", data, array.dtype.str, array.shape]
+        return ["array", self.children(array.ravel().tolist()), "O", array.shape]
+
+    def _plain(self, value: Any) -> Any:
+        """An immutable value's node, or the value itself where it stands inline."""
+        if isinstance(value, numpy.generic if (numpy := sys.modules.get("numpy")) else ()):  # before float, its base
+            if value.dtype.kind in _ARRAYS:
+                return ["scalar", base64.b64encode(value.tobytes()).decode(), value.dtype.str]
+            return self._foreign(value)
+        if isinstance(value, int):
+            whole = int.__int__(value)
+            return whole if -_LONG < whole < _LONG else ["int", hex(whole)]
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, complex):
+            return ["complex", value.real, value.imag]
+        if isinstance(value, bytes):
+            return ["bytes", value.decode("latin-1")]
+        if isinstance(value, tuple):
+            items = self.children(tuple.__iter__(value))
+            fields = getattr(type(value), "_fields", None)
+            if isinstance(fields, tuple) and len(fields) == len(items) and all(isinstance(f, str) for f in fields):
+                return ["named", items, type(value).__name__, list(fields)]
+            return ["tuple", items]
+        if isinstance(value, frozenset):
+            return ["frozenset", self.children(frozenset.__iter__(value))]
+        if isinstance(value, range):
+            return ["range", self.children((value.start, value.stop, value.step))]
+        if isinstance(value, Fraction):
+            return ["fraction", self.children((value.numerator, value.denominator))]
+        if isinstance(value, Decimal):
+            return ["decimal", Decimal.__str__(value)]
+        if isinstance(value, timedelta):
+            return ["timedelta", [value.days, value.seconds, value.microseconds]]
+        if isinstance(value, (date, time)) and (zone := _zone(value)) is not None:
+            base: Any = next(kind for kind in (datetime, date, time) if isinstance(value, kind))
+            clock: Any = value if base is date else value.replace(tzinfo=None)  # type: ignore[call-arg]
+            return [base.__name__, base.isoformat(clock), zone]
+        if isinstance(value, _VIEWS):
+            viewed: Any = value
+            items = [self.children(item) for item in viewed] if isinstance(value, _VIEWS[2]) else self.children(viewed)
+            names = zip(("keys", "values", "items"), _VIEWS, strict=True)
+            return [next(name for name, kind in names if isinstance(value, kind)), items]
+        return self._foreign(value)
+
+
+def _is_mutable(value: Any) -> bool:
+    if isinstance(value, (list, dict, set, bytearray, deque)):
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind in _ARRAYS | {"O"}
+
+
+def _dict(value: dict[Any, Any]) -> type[dict[Any, Any]]:
+    """Whose methods read and write it: an OrderedDict keeps an order of its own."""
+    return OrderedDict if isinstance(value, OrderedDict) else dict
+
+
+def _zone(value: date | time) -> float | str | None:
+    """Seconds from UTC, "" without a time zone, None for a zone that has no fixed offset."""
+    zone = getattr(value, "tzinfo", None)
+    if zone is None:
+        return ""
+    return zone.utcoffset(None).total_seconds() if type(zone) is timezone else None
+
+
+def _array(shape: Sequence[int], kind: str) -> Any:
+    numpy = sys.modules["numpy"]
+    if numpy.dtype(kind).kind not in _ARRAYS | {"O"} or not 0 <= prod(shape) <= 1 << 26:
+        raise ValueError("not an array of this wire")
+    return numpy.empty(shape, kind)
+
+
+# What a mutable object is before it is filled, from the rest of its node.
+_EMPTY: dict[str, Callable[..., Any]] = {
+    "list": list,
+    "set": set,
+    "dict": dict,
+    "OrderedDict": OrderedDict,
+    "Counter": Counter,
+    "defaultdict": lambda factory: defaultdict(_FACTORIES.get(factory)),
+    "deque": lambda longest: deque(maxlen=longest),
+    "bytearray": bytearray,
+    "array": lambda kind, shape: _array(shape, kind),
+}
+
+
+def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
+    """Give a mutable object its content, by its base's own methods."""
+    if isinstance(own, dict):
+        base = _dict(own)
+        base.clear(own)
+        for key, value in content:
+            base.__setitem__(own, child(key), child(value))
+    elif isinstance(own, bytearray):
+        own[:] = content.encode("latin-1")
+    elif isinstance(own, list):
+        list.__setitem__(own, slice(None), [child(item) for item in content])
+    elif isinstance(own, set):
+        set.clear(own)
+        set.update(own, [child(item) for item in content])
+    elif isinstance(own, deque):
+        deque.clear(own)
+        deque.extend(own, [child(item) for item in content])
+    elif isinstance(content, str):
+        numpy = sys.modules["numpy"]
+        own[...] = numpy.frombuffer(base64.b64decode(content), own.dtype).reshape(own.shape)
+    else:
+        own.flat = [child(item) for item in content]
+
+
+def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Foreign) -> Any:
+    """An immutable value from its node."""
+    first: Any = parts[0] if parts else None
     match kind:
+        case "int":
+            return int(first, 16)
         case "complex":
-            return complex(*rest)
+            return complex(*parts)
         case "bytes":
-            return rest[0].encode("latin-1")
-        case "dict":
-            return {_whole(key): _whole(own) for key, own in rest[0]}
-        case "list" | "tuple" | "set" | "frozenset":
-            return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](map(_whole, rest[0]))
-    raise ValueError("not a value of this wire")
+            return first.encode("latin-1")
+        case "tuple":
+            return tuple([child(item) for item in first])
+        case "named":
+            return _named(parts[1], tuple(parts[2]))([child(item) for item in first])
+        case "frozenset":
+            return frozenset([child(item) for item in first])
+        case "range":
+            return range(*[child(item) for item in first])
+        case "fraction":
+            return Fraction(*[child(item) for item in first])
+        case "decimal":
+            return Decimal(first)
+        case "timedelta":
+            return timedelta(*first)
+        case "datetime" | "date" | "time":
+            kinds: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
+            made = kinds[kind].fromisoformat(first)
+            return made if parts[1] == "" else made.replace(tzinfo=timezone(timedelta(seconds=parts[1])))
+        case "keys":
+            return dict.fromkeys([child(item) for item in first]).keys()
+        case "values":
+            return dict(enumerate([child(item) for item in first])).values()
+        case "items":
+            return {child(key): child(value) for key, value in first}.items()
+        case "scalar":
+            numpy = sys.modules["numpy"]
+            return numpy.frombuffer(base64.b64decode(first), _array((), parts[1]).dtype)[0]
+    return foreign(kind, *[child(part) for part in parts])
+
+
+def _named(name: str, fields: tuple[str, ...]) -> type:
+    """A tuple whose items have names; `namedtuple` would compile source text of the other side's words."""
+    places = {field: property(operator.itemgetter(i)) for i, field in enumerate(fields) if field[:1] != "_"}
+    return type(str(name), (tuple,), {"__slots__": (), "_fields": fields, **places})

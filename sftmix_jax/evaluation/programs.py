@@ -1,0 +1,242 @@
+"""How an answer to a programming problem is read: text of a model → the program that is run.
+
+The rules are those of the reference harnesses. A chat model's answer is code among prose and fences: the last fenced
+block that defines the entry point, else the longest run of lines that is Python and defines it. A base model goes on
+where the prompt ends: its text is the function's body, up to where it stops being Python. Of either, imports are kept
+and what the entry point reaches, as EvalPlus' sanitizer does: calls behind it, a main part, half a function at the
+end do not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from types import CodeType
+
+from sftmix_jax.evaluation.task import Program
+
+_FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
+_START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
+_NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+warnings.filterwarnings("ignore", category=SyntaxWarning, module="<answer>")  # escapes in a model's text literals
+
+
+def program(prompt: str, entry_point: str, response: str, names: Sequence[str] = ()) -> str:
+    """The program that an answer is. `names` are kept beside the entry point, as tests may use them."""
+    if isinstance(response, Program):
+        return str(response)
+    text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    before, head = split(prompt, entry_point)
+    wanted = {entry_point, *names}
+    if head and (continued := _continued(before, head, text, entry_point, wanted)):
+        return continued
+    fenced = list(_fenced(text))
+    blocks = [code for code in fenced if _binds(code, entry_point)]
+    if not blocks:
+        pieces = _pieces(text)
+        found = (_longest_run(piece, entry_point) for piece in [*pieces[::-1], "\n".join(pieces), text])
+        blocks = [code for code in found if code][:1]
+    if blocks:
+        return _joined(before, _reached(_python(blocks[-1]), wanted))
+    if fenced and _compiled(fenced[-1]):  # a program, though of something else
+        return _joined(before, fenced[-1])
+    return prompt + ("" if prompt.endswith("\n") or not prompt else "\n") + text
+
+
+def split(prompt: str, entry_point: str) -> tuple[str, str]:
+    """A prompt's imports and helpers, and the head of the function that it begins ("" where it begins none)."""
+    heads = list(re.finditer(rf"^(?:@.*\n)*(?:async +)?def +{re.escape(entry_point)}\b", prompt, re.MULTILINE))
+    if heads:
+        return prompt[: heads[-1].start()], prompt[heads[-1].start() :]
+    return prompt, ""
+
+
+def context(prompt: str, entry_point: str) -> str:
+    """Of a prompt what tests may need: its imports and helpers, "" where they are no program."""
+    before, _ = split(prompt, entry_point)
+    return before if _compiled(before) else ""
+
+
+def _continued(before: str, head: str, text: str, entry_point: str, wanted: Collection[str]) -> str:
+    """The program where the text goes on in the function that the prompt begins, else ""."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if (head.endswith("\n") and not first[:1].isspace()) or _FENCE.match(first):
+        return ""
+    body = _pieces(text)[0]
+    for between in ("", "\n"):
+        whole = head + between + body
+        code = _python(whole)
+        if len(code.rstrip()) > len(head.rstrip()):
+            return _joined(before, _reached(code, wanted, only_first=entry_point))
+    return ""
+
+
+def _pieces(text: str) -> list[str]:
+    """The text between the lines that are fences."""
+    pieces: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        if _FENCE.match(line):
+            pieces.append([])
+        else:
+            pieces[-1].append(line)
+    return ["\n".join(piece) + "\n" for piece in pieces]
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """Fenced blocks. A block ends at the first line that can close it and leaves Python: docstrings hold fences."""
+    lines = text.split("\n")
+    i = 0
+    while i < len(lines):
+        opening = _FENCE.match(lines[i])
+        i += 1
+        if not opening:
+            continue
+        ends = [j for j in range(i, len(lines)) if _closes(lines[j], opening)]
+        blocks = [textwrap.dedent("\n".join(lines[i:j])) + "\n" for j in [*ends, len(lines)]]
+        whole = next((n for n, block in enumerate(blocks) if block.strip() and _compiled(block)), None)
+        if whole is None and not opening[3].strip():
+            continue  # it closes a block that the prompt has opened
+        yield blocks[whole or 0]
+        i = [*ends, len(lines)][whole or 0] + 1
+
+
+def _closes(line: str, opening: re.Match[str]) -> bool:
+    fence = _FENCE.match(line)
+    return (
+        fence is not None and fence[2][0] == opening[2][0] and len(fence[2]) >= len(opening[2])
+        and not fence[3].strip() and len(fence[1]) <= len(opening[1]) + 3
+    )  # fmt: skip
+
+
+def _longest_run(text: str, entry_point: str) -> str:
+    """The longest run of lines that is Python and binds the entry point, else ""."""
+    lines, best, end = text.split("\n"), "", 0
+    for i, line in enumerate(lines):
+        if i >= end and _START.match(line):
+            code = _python("\n".join(lines[i:]))
+            end = i + max(code.count("\n"), 1)
+            if _binds(code, entry_point) and _lines(code) >= _lines(best):
+                best = code
+    return best
+
+
+def _lines(code: str) -> int:
+    return sum(1 for line in code.split("\n") if line.strip())
+
+
+def _python(text: str) -> str:
+    """The text up to where it stops being Python, as a whole number of statements."""
+    lines = text.split("\n")
+    while lines:
+        try:
+            compile("\n".join(lines), "<answer>", "exec", dont_inherit=True)
+            return "\n".join(lines) + "\n"
+        except SyntaxError as error:
+            lines = lines[: min(max((error.lineno or 1) - 1, 0), len(lines) - 1)]
+        except _NOT_PYTHON:
+            break
+    return ""
+
+
+def _compiled(code: str) -> CodeType | None:
+    try:
+        return compile(code, "<answer>", "exec", dont_inherit=True)
+    except _NOT_PYTHON:
+        return None
+
+
+def _binds(code: str, name: str) -> bool:
+    """Whether the code, up to where it stops being Python, gives this name a value at its top level."""
+    return any(name in _bound(statement) for statement in ast.parse(_python(code)).body)
+
+
+def _joined(before: str, code: str) -> str:
+    """Imports and helpers before the code; what the future brings stands first."""
+    future = [s for s in ast.parse(code).body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+    lines = code.split("\n")
+    for statement in future:
+        last = statement.end_lineno or statement.lineno
+        lines[statement.lineno - 1 : last] = [""] * (last - statement.lineno + 1)
+    parts = [*map(ast.unparse, future), before.rstrip("\n"), "\n".join(lines).strip("\n")]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _reached(code: str, wanted: Collection[str], only_first: str = "") -> str:
+    """Imports, and the statements that give what is wanted its value, whatever they need included."""
+    body = ast.parse(code).body
+    if only_first:
+        whole = next((i for i, s in enumerate(body) if only_first in _bound(s)), len(body))
+        body = [s for i, s in enumerate(body) if i <= whole or only_first not in _bound(s)]
+    bound, used = [_bound(s) | _changed(s) for s in body], [_used(s) for s in body]
+    imports = (ast.Import, ast.ImportFrom)
+    kept = {i for i, s in enumerate(body) if isinstance(s, imports) or _sets_recursion(s)}
+    names = set(wanted)
+    while more := {i for i in range(len(body)) if i not in kept and bound[i] & names}:
+        kept |= more
+        names |= set().union(*(used[i] for i in more))
+    if len(kept) == len(body) and not only_first:
+        return code
+    lines, out, end = code.split("\n"), [], 0
+    for i in sorted(kept):
+        start = min([body[i].lineno, *(d.lineno for d in getattr(body[i], "decorator_list", []))])
+        out += lines[max(start - 1, end) : body[i].end_lineno]
+        end = body[i].end_lineno or end
+    return "\n".join(out) + "\n"
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement of the top level gives a value."""
+    match statement:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return {statement.name}
+        case ast.Import() | ast.ImportFrom():
+            return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
+        case ast.AnnAssign(value=None):
+            return set()
+    found = {n.id for n in _outside_functions(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    inner = [s for s in ast.iter_child_nodes(statement) if isinstance(s, ast.stmt)]
+    handlers = [s for h in ast.iter_child_nodes(statement) if isinstance(h, ast.ExceptHandler) for s in h.body]
+    return found.union(*map(_bound, [*inner, *handlers]))
+
+
+def _changed(statement: ast.stmt) -> set[str]:
+    """The names whose values a statement changes in place: `a[0] = 1`, `a.x = 1`, `a.append(1)`."""
+    found = set()
+    for node in _outside_functions(statement):
+        if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            found.add(_root(node))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            found.add(_root(node.value.func) if isinstance(node.value.func, ast.Attribute) else "")
+    return found - {""}
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_functions(child)
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _used(statement: ast.stmt) -> set[str]:
+    """The names that a statement may look up at the top level (with those of attributes, which do no harm)."""
+    compiled = compile(ast.Module([statement], []), "<answer>", "exec", dont_inherit=True)
+    found: set[str] = set()
+    waiting = [compiled]
+    while waiting:
+        code = waiting.pop()
+        found |= set(code.co_names)
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return found
+
+
+def _sets_recursion(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and ast.unparse(statement).startswith("sys.setrecursionlimit(")
