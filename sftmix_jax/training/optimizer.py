@@ -26,8 +26,11 @@ OPTIMIZERS = (
     "acprop", "ademamix", "adopt", "cocob", "dadapt_adamw", "dog", "dowg", "madgrad", "muon", "prodigy",
     "simplified_ademamix",
 )  # fmt: skip
-# These keep the first parameters, and measure the distance from them.
-_KEEP_THE_FIRST = ("cocob", "dadapt_adamw", "dog", "dowg", "prodigy")
+# These find their rate from the distance to the first parameters, which they keep; the learning rate multiplies it.
+RATE_FREE = ("cocob", "dadapt_adamw", "dog", "dowg", "prodigy")
+_LEAST_FACTOR = (
+    0.1  # with a usual learning rate their first steps are below float32's resolution, and so are all others
+)
 _NOT_OFFERED = {
     "lbfgs": "its line search evaluates the loss within an update",
     "polyak_sgd": "an update needs the value of the loss",
@@ -116,7 +119,12 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             raise UserError(
                 f"optimizer.options: {config.name} has no argument '{name}'; {did_you_mean(name, arguments)}"
             )
-    if config.name in _KEEP_THE_FIRST and config.state != "float32":
+    if config.name in RATE_FREE and config.learning_rate < _LEAST_FACTOR:
+        raise UserError(
+            f"optimizer.learning_rate: {config.learning_rate:g}; {config.name} finds its own rate, and learning_rate "
+            f"multiplies it: set it to 1, or at least {_LEAST_FACTOR}"
+        )
+    if config.name in RATE_FREE and config.state != "float32":
         raise UserError(
             f"optimizer.state: {config.name} measures the distance from the first parameters, which {config.state} "
             "would round; set it to float32"
