@@ -114,14 +114,14 @@ def test_tensorboard_shows_every_step_of_a_resumed_run_once(tmp_path):
     """Killed at step 5 with a checkpoint of step 3, whose held-out losses are measured again."""
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     killed = Trackers(tracked(tmp_path), BOARD)  # never closed
-    metrics = MetricsFile(epath.Path(tmp_path), 0, killed)
+    metrics = MetricsFile(epath.Path(tmp_path), 0, killed, every=1)
     for step in range(1, 6):
         metrics.write(line(step))
         if step == 3:
             metrics.write({"step": 3, "held_out/math": 9.0})
     assert [step for step, _ in shown(tmp_path)["loss"]] == [1, 2, 3, 4, 5]  # on the disk without a close
     with Trackers(tracked(tmp_path), BOARD) as resumed:
-        metrics = MetricsFile(epath.Path(tmp_path), 3, resumed)
+        metrics = MetricsFile(epath.Path(tmp_path), 3, resumed, every=1)
         metrics.write({"step": 3, "held_out/math": 8.0})
         for step in range(4, 8):
             metrics.write(line(step))
@@ -140,7 +140,7 @@ def test_wandb_has_a_run_per_stage_with_everything_in_it(tmp_path, offline):
         folder = tmp_path / name
         folder.mkdir()
         with Trackers(tracked(folder), WANDB) as tracking:
-            metrics = MetricsFile(epath.Path(folder), 0, tracking)
+            metrics = MetricsFile(epath.Path(folder), 0, tracking, every=1)
             for step in (10, 20):
                 metrics.write(line(step))
             metrics.write({"step": 20, "held_out/math": 1.25})  # after the line of its step
@@ -169,7 +169,7 @@ def test_a_resumed_stage_goes_on_in_its_wandb_run_and_loses_no_step(tmp_path, of
     for start, steps in ((0, range(1, 6)), (3, range(4, 8))):
         try:
             with Trackers(tracked(tmp_path), WANDB) as tracking:
-                metrics = MetricsFile(epath.Path(tmp_path), start, tracking)
+                metrics = MetricsFile(epath.Path(tmp_path), start, tracking, every=1)
                 for step in steps:
                     metrics.write(line(step))
                 metrics.close()

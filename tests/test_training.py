@@ -253,17 +253,25 @@ def test_heads_that_the_mesh_cannot_divide_are_named():
         trainer_on(MeshConfig(1, 1, 8), 8)
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory):
     """A stage's checkpoints after steps 1 and 2, both kept."""
     trainer = trainer_on(MeshConfig(1, 1, 1), 1)
-    folder, said = epath.Path(tmp_path / "checkpoints"), []
-    saves = Checkpoints(folder, keep=2, report=said.append)
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    saves = Checkpoints(epath.Path(folder), keep=2)
     for count in (1, 2):
         _, state = steps(trainer, count)
         saves.save(count, state, {"seconds": 0.0})
     saves.close()
-    return trainer, folder, said, state
+    return trainer, folder, state
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """A copy of them, to be damaged."""
+    trainer, folder, state = saved_once
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    return trainer, epath.Path(tmp_path / "checkpoints"), [], state
 
 
 def restore(trainer, folder, said):
@@ -458,13 +466,13 @@ def test_metrics_of_a_cut_off_run_are_written_again(tmp_path):
     later = [{"step": 10, "held_out/a": 1.0}, {"step": 11, "loss": 1.0}]
     text = "".join(json.dumps(line) + "\n" for line in lines + later)
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 12, "lo')
-    metrics.MetricsFile(epath.Path(tmp_path), 10).close()
+    metrics.MetricsFile(epath.Path(tmp_path), 10, every=10).close()
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == lines
 
 
 def metrics_after(tmp_path, text: str, start: int) -> list[dict]:
     (tmp_path / "metrics.jsonl").write_bytes(text.encode("latin-1"))
-    metrics.MetricsFile(epath.Path(tmp_path), metrics.LoggingConfig(every=1), start).close()
+    metrics.MetricsFile(epath.Path(tmp_path), start, every=1).close()
     return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -493,7 +501,7 @@ def test_metrics_in_an_object_store_survive_a_resume(monkeypatch, tmp_path):
     """There a file cannot be appended to: what is opened for it replaces what was there."""
     monkeypatch.setattr(metrics.files, "is_remote", lambda path: path.name == "metrics.jsonl")
     for start in (0, 2):
-        written = metrics.MetricsFile(epath.Path(tmp_path), metrics.LoggingConfig(every=1), start)
+        written = metrics.MetricsFile(epath.Path(tmp_path), start, every=1)
         for step in (start + 1, start + 2):
             written.write({"step": step, "loss": 1.0})
         written.sync()  # and killed

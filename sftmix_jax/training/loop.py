@@ -96,7 +96,7 @@ class _Reporter:
     ):
         self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
         self._rates, self._every = rates, config.every
-        self._metrics = MetricsFile(folder, first, config.every, trackers) if processes.is_first() else None
+        self._metrics = MetricsFile(folder, first, trackers, every=config.every) if processes.is_first() else None
         self._progress = Progress(name, steps, first)
 
     def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int, fed: str) -> None:

@@ -34,7 +34,7 @@ class LoggingConfig:
 class MetricsFile:
     """metrics.jsonl, and the trackers beside it."""
 
-    def __init__(self, folder: epath.Path, start: int, every: int, trackers: Trackers | None = None):
+    def __init__(self, folder: epath.Path, start: int, trackers: Trackers | None = None, *, every: int):
         """Keeps what an earlier run wrote up to step `start`, and reports lines that are damaged or missing.
 
         Later lines belong to a run that was cut off and will be written again, as will the held-out losses of step
