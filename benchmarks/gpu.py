@@ -178,7 +178,8 @@ def _torch_model(size: Size) -> Any:
     from sftmix_jax.models import hf_config
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = transformers.LlamaConfig(**hf_config.fields(size.config, 1, 2, size.dtype))
+    special = hf_config.Special(1, hf_config.Ends((2,)))
+    config = transformers.LlamaConfig(**hf_config.fields(size.config, special, size.dtype))
     with torch.device(device):
         return transformers.LlamaForCausalLM(config).to(getattr(torch, size.dtype)), device
 

@@ -42,7 +42,8 @@ def write(folder: Path, config: LlamaConfig) -> None:
             files.setdefault(f"model-{i:03}.safetensors", {})[huggingface.NAMES[path].format(i)] = tensor
     for name, tensors in files.items():
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / name)
-    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, 1, 2, "bfloat16")))
+    special = hf_config.Special(1, hf_config.Ends((2,)))
+    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, special, "bfloat16")))
 
 
 def anonymous() -> int:

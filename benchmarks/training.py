@@ -81,7 +81,7 @@ class Theirs:
         from sftmix_jax.models import hf_config
 
         torch.set_num_threads(2)
-        hf = transformers.LlamaConfig(**hf_config.fields(config, 1, 2, "float32"))
+        hf = transformers.LlamaConfig(**hf_config.fields(config, hf_config.Special(1, hf_config.Ends((2,))), "float32"))
         self.model = transformers.LlamaForCausalLM(hf)
         self.adamw = torch.optim.AdamW(self.model.parameters(), lr=2e-5, weight_decay=0.0)
 

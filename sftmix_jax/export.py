@@ -1,22 +1,41 @@
-"""Write a stage as a folder that transformers loads.
+"""Write a stage as a folder that transformers and vLLM load, and that behaves there as the stage does here.
 
 python -m sftmix_jax.export --workdir DIR [--stage NAME] --out DIR [--dtype float32]
+
+The tokenizer carries the chat template that was trained with. config.json and generation_config.json carry the token
+ids that end an answer. An end that is no single token stands as a stop string in generation_config.json: transformers'
+`generate` needs `tokenizer=` for it, and vLLM needs it in the request (`stop`).
+
+An older export at --out is replaced whole or not at all; any other folder that is not empty is refused. In a bucket,
+config.json is removed first and written last, so that an export that was cut short is no model folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import os
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
 
 from sftmix_jax import command
-from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.data.chat import Chat
 from sftmix_jax.errors import UserError
+from sftmix_jax.model_folder import read_object
 from sftmix_jax.models import huggingface
-from sftmix_jax.opening import stage_folders
+from sftmix_jax.models.hf_config import Ends, Special
+from sftmix_jax.models.llama import LlamaConfig, Params
+from sftmix_jax.opening import stage_chat, stage_folders
 from sftmix_jax.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
+
+_ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
 
 
 def main() -> int:
@@ -27,20 +46,121 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     options = parser.parse_args(sys.argv[1:])
+    out = epath.Path(options.out).expanduser()
+    check_replaceable(out)
     folder = stage_folders(epath.Path(options.workdir), options.stage)[-1]
     record = read_stage(folder)
     if record["name"] == "base":
         raise UserError("the base is a model folder already")
     check_tokenizer(folder)
-    tokenizer = Tokenizer(str(folder / "tokenizer"))
-    config = architecture(record)
+    config, chat = architecture(record), stage_chat(folder, record)
     params = jax.device_get(stage_params(folder, on_one_device(config)))
-    huggingface.save(
-        epath.Path(options.out), config, params, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, dtype=options.dtype,
-        save_tokenizer=tokenizer.save,
-    )  # fmt: skip
+    origin = {"stage": record["name"], "id": record["id"]}
+    ends = write(out, config, params, chat, Ends(**record["ends"]), dtype=options.dtype, origin=origin)
     print(f"{folder.name} → {options.out}", file=sys.stderr)
+    for string in ends.strings:
+        print(
+            f"warning: the end of turn {string!r} is no single token of the tokenizer. transformers' generate stops at "
+            "it if it is given tokenizer=; vLLM, if a request names it in stop",
+            file=sys.stderr,
+        )
     return 0
+
+
+def write(
+    out: epath.Path, config: LlamaConfig, params: Params, chat: Chat, ends: Ends, *, dtype: str = "float32",
+    origin: Mapping[str, Any],
+) -> Ends:  # fmt: skip
+    """Writes a model with its chat template to a folder, instead of an older export there. Returns what ends a turn.
+
+    `ends`: what ends an answer besides the template's end of turn. Raises UserError.
+    """
+    ends = ends.behind(*chat.stops())
+    special = Special(chat.tokenizer.bos_id, ends, chat.tokenizer.pad_id)
+    check_replaceable(out)
+    with _replaced(out) as folder:
+        chat.save(folder)
+        huggingface.save(folder, config, params, special, dtype=dtype, origin={_ORIGIN: dict(origin)})
+    return ends
+
+
+def check_replaceable(out: epath.Path) -> None:
+    """Raises UserError if there is something at `out` that is neither an export nor an empty folder."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file; name a folder to export to")
+    names = sorted(path.name for path in out.iterdir())
+    if not names:
+        return
+    remedy = "choose another --out, or remove the folder yourself"
+    if "config.json" not in names or _ORIGIN not in read_object(out / "config.json"):
+        raise UserError(f"{out}: holds {names[0]} and is no export of this package, so it is not replaced; {remedy}")
+    if foreign := [name for name in names if not _is_exported(name)]:
+        raise UserError(f"{out}: holds {foreign[0]}, which no export wrote, so it is not replaced; {remedy}")
+
+
+def _is_exported(name: str) -> bool:
+    """True for the name of a file that an export writes."""
+    stem, _, suffix = name.partition(".")
+    match suffix:
+        case "json" | "jinja":
+            return stem in (
+                "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens",
+                "chat_template",
+            )  # fmt: skip
+        case "safetensors" | "safetensors.index.json":
+            return stem == "model" or stem.startswith("model-")
+        case _:
+            return name == "tokenizer.model"
+
+
+@contextlib.contextmanager
+def _replaced(out: epath.Path) -> Iterator[epath.Path]:
+    """A new folder to write to; it takes the place of `out` if nothing is raised."""
+    if "://" in os.fspath(out):
+        old = sorted(out.iterdir(), key=lambda path: path.name != "config.json") if out.exists() else []
+        for path in old:
+            path.unlink()
+        yield out
+        return
+    target = Path(out).resolve()
+    new, old_one = (target.with_name(f".{target.name}.{state}") for state in ("partial", "replaced"))
+    if old_one.exists() and not target.exists():  # a process ended between the two renames
+        old_one.rename(target)
+    for left in (new, old_one):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        yield epath.Path(new)
+        for file in new.iterdir():
+            _sync(file)
+        _swap(new, target, old_one)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old_one, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Renames `new` to `target`, and what was there to `old`."""
+    try:
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        raise UserError(f"{target}: is a mount point, which cannot be replaced; name a folder in it") from None
 
 
 if __name__ == "__main__":

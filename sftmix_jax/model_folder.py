@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import read_json
 
 _FILES = ["*.json", "*.jinja", "tokenizer.model"]  # neither code nor pickles
 _CONFIGS = ("config.json", "tokenizer_config.json")
@@ -57,13 +58,7 @@ def refuse_code(folder: epath.Path) -> None:
 
 def read_object(file: epath.Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder. Raises UserError."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise UserError(f"{file}: not valid JSON ({error}); download it again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: holds {short(found)}; must be a JSON object")
-    return found
+    return read_json(file, "download it again")
 
 
 def short(value: Any) -> str:

@@ -110,11 +110,11 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     tokenizer = chat.tokenizer
     if tokenizer.size > base.config.vocab_size:
         raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
-    stop_ids, stop_strings = chat.stops()
+    ends = base.ends.behind(*chat.stops())
     mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(
         base.config, compute, base.params(abstract_params(base.config, compute, mesh)), tokenizer, mesh,
-        stop_ids=[*stop_ids, *base.ends.ids], stop_strings=[*stop_strings, *base.ends.strings], slots=opening.slots,
+        stop_ids=ends.ids, stop_strings=ends.strings, slots=opening.slots,
     )  # fmt: skip
     identity = {
         "model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint, "stops": sampler.stops

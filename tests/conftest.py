@@ -12,8 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import Compute, LlamaConfig
 
 jax.devices()  # all eight before any test: a plan for GPUs would take as many as it wants, for all tests behind it
@@ -44,7 +46,7 @@ def random_model(config: LlamaConfig = SMALL, seed: int = 0):
 
 
 def save_model(folder: Path, config: LlamaConfig, params) -> Path:
-    huggingface.save(folder, config, params, bos_id=1, eos_id=2)
+    huggingface.save(epath.Path(folder), config, params, Special(1, Ends((2,))))
     return folder
 
 

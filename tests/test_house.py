@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "records": {"files"},
     "leases": set(),
     "tiny": set(),
-    "model_folder": set(),
+    "model_folder": {"files"},
     "models": {"fsdp", "sharding", "model_folder"},
     "data": {"tiny", "model_folder", "files", "manifest"},
     "training": {"compilation", "models", "data", "fsdp", "sharding", "processes", "files", "manifest"},

@@ -219,6 +219,13 @@ def test_stages_are_sampled_scored_and_exported(finished, tmp_path):
         for model in (out, stage)
     ]
     assert again[0] == again[1] != ""
+    told = [
+        run("sftmix_jax.sample", model, f"--score={pairs}", "--json").stdout
+        for model in (f"--model={out}", f"--model={stage}")
+    ]
+    assert json.loads(told[0]) == json.loads(told[1])
+    over = run("sftmix_jax.export", f"--workdir={finished}", f"--out={finished}")
+    assert over.returncode == 2 and "not replaced" in over.stderr
 
 
 BAD = [

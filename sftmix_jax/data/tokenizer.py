@@ -33,11 +33,7 @@ class Tokenizer:
     def __init__(self, path: str):
         self.path = path
         with tempfile.TemporaryDirectory() as local:
-            self._hf = _read(path, local)
-        if not self._hf.is_fast:
-            raise UserError(f"{path}: only fast tokenizers (tokenizer.json) tell where each token starts; convert it")
-        # transformers sets truncation and padding on its backend with every call; this one nobody else calls.
-        self._backend = _settled(self._hf)
+            self._hf, self._backend = _read(path, local)
         vocabulary = self._backend.get_vocab()
         self.bos = self._hf.bos_token or next((t for t in _USUAL_BOS if t in vocabulary), "")
         self.eos = self._hf.eos_token or next((t for t in _USUAL_EOS if t in vocabulary), "")
@@ -47,6 +43,7 @@ class Tokenizer:
             raise UserError(f"{path}: its end-of-sequence token '{self.eos}' is not in its vocabulary")
         self.bos_id: int | None = vocabulary.get(self.bos)
         self.eos_id: int = vocabulary[self.eos]
+        self.pad_id: int | None = vocabulary.get(self._hf.pad_token)
         self.size = max(vocabulary.values()) + 1
         self.chat_template = _one_template(path, self._hf.chat_template)
         added = self._hf.added_tokens_decoder
@@ -158,8 +155,8 @@ def _one_template(path: str, template: Any) -> str | None:
     return f"{{% if tools %}}\n{template['tool_use'].removesuffix(chr(10))}{{% else %}}\n{default}{{% endif %}}"
 
 
-def _read(path: str, local: str) -> Any:
-    """transformers' tokenizer of a folder or hub id; `local` is a folder to copy a bucket's files to.
+def _read(path: str, local: str) -> tuple[Any, Any]:
+    """transformers' tokenizer of a folder or hub id, and its backend; `local`: where a bucket's files are copied to.
 
     Code in the folder is never run. Raises UserError, which names `path`.
     """
@@ -178,9 +175,12 @@ def _read(path: str, local: str) -> Any:
         else:
             hf = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
             hf.chat_template = template.read_text() if template.is_file() else None
-        return hf
+        if not hf.is_fast:
+            raise UserError(f"{path}: only fast tokenizers (tokenizer.json) tell where each token starts; convert it")
+        # transformers sets truncation and padding on its backend with every call; this one nobody else calls.
+        return hf, _settled(hf)
     except BaseException as error:  # values of a wrong type raise anything in there, panics of Rust among them
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit | UserError):
             raise
         reason = (str(error) or "no reason given").splitlines()[0]
         raise UserError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {reason})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -20,6 +21,10 @@ class Ends(NamedTuple):
 
     ids: tuple[int, ...] = ()
     strings: tuple[str, ...] = ()
+
+    def behind(self, ids: Iterable[int], strings: Iterable[str]) -> Ends:
+        """These ends behind those of a chat template, each once."""
+        return Ends(tuple(dict.fromkeys([*ids, *self.ids])), tuple(dict.fromkeys([*strings, *self.strings])))
 
 
 NO_ENDS = Ends()
@@ -152,7 +157,33 @@ def _scaling(scaling: dict[str, Any], where: str) -> RopeScaling | None:
     )
 
 
-def fields(config: LlamaConfig, bos_id: int | None, eos_id: int | None, dtype: str) -> dict[str, Any]:
+class Special(NamedTuple):
+    """The special token ids that a model folder states."""
+
+    bos: int | None = None
+    ends: Ends = NO_ENDS
+    pad: int | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """As config.json and generation_config.json state them."""
+        ids = list(self.ends.ids)
+        return {
+            "bos_token_id": self.bos,
+            "eos_token_id": ids[0] if len(ids) == 1 else ids or None,
+            "pad_token_id": self.pad,
+        }
+
+
+def generation_fields(special: Special) -> dict[str, Any]:
+    """The generation_config.json from which transformers and vLLM take what ends an answer.
+
+    vLLM reads the ids alone. transformers reads `stop_strings` too, and its `generate` then asks for a tokenizer.
+    """
+    stated = {name: value for name, value in special.fields().items() if value is not None}
+    return {**stated, **({"stop_strings": list(special.ends.strings)} if special.ends.strings else {})}
+
+
+def fields(config: LlamaConfig, special: Special, dtype: str) -> dict[str, Any]:
     """The config.json that transformers reads."""
     scaling = config.rope_scaling
     return {
@@ -181,7 +212,6 @@ def fields(config: LlamaConfig, bos_id: int | None, eos_id: int | None, dtype: s
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
+        **special.fields(),
         "torch_dtype": dtype,
     }

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,12 +19,14 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import hf_config
+from sftmix_jax.models.hf_config import Special
 from sftmix_jax.models.llama import LlamaConfig, Params
-from sftmix_jax.models.tensors import DERIVED, Folder, Index
+from sftmix_jax.models.tensors import DERIVED, INDEX, Folder, Index
 
 # Our path → their name; {} is the layer.
 NAMES: dict[tuple[str, ...], str] = {
@@ -245,18 +247,16 @@ def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def save(
-    folder: epath.Path,
-    config: LlamaConfig,
-    params: Params,
-    *,
-    bos_id: int | None,
-    eos_id: int | None,
-    dtype: str = "float32",
-    save_tokenizer: Callable[[epath.Path], None] | None = None,
-) -> None:
-    """Write a folder that transformers loads, in files of at most 5 GB with an index; one of them is in memory."""
+    folder: epath.Path, config: LlamaConfig, params: Params, special: Special, *, dtype: str = "float32",
+    origin: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Writes a folder that transformers loads, in weight files of at most 5 GB; one of them is in memory.
+
+    `origin`: fields to add to config.json, which is written last: a folder without it is no model folder.
+    Raises UserError if a weight file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(hf_config.fields(config, bos_id, eos_id, dtype), indent=1))
+    _write(folder / "generation_config.json", hf_config.generation_fields(special))
     numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     tensors = _their_tensors(config, params)
     sizes = {name: math.prod(shape) * numpy_dtype.itemsize for name, shape in _their_shapes(config)}
@@ -266,22 +266,27 @@ def save(
         _save_file(part, folder / file)
     if len(files) > 1:
         where = {name: file for file, names in files.items() for name in names}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-    if save_tokenizer:
-        save_tokenizer(folder)
+        _write(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
+    _write(folder / "config.json", {**hf_config.fields(config, special, dtype), **(origin or {})})
+
+
+def _write(file: epath.Path, record: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(record, indent=1))
 
 
 def _save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
-    """On a disk as it is; to a bucket by way of this machine's."""
-    if "://" not in str(file):
-        save_file(tensors, Path(file), metadata={"format": "pt"})
-        shutil.copymode(file.with_name("config.json"), file)  # it writes files that nobody else may read
-        return
-    with tempfile.NamedTemporaryFile() as local:
-        save_file(tensors, local.name, metadata={"format": "pt"})
-        with open(local.name, "rb") as source, file.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 24)
+    """To a disk directly; to a bucket by way of a local file."""
+    try:
+        if "://" not in str(file):
+            save_file(tensors, Path(file), metadata={"format": "pt"})
+            shutil.copymode(file.with_name("generation_config.json"), file)  # the package lets nobody else read it
+            return
+        with tempfile.NamedTemporaryFile() as local:
+            save_file(tensors, local.name, metadata={"format": "pt"})
+            with open(local.name, "rb") as source, file.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 24)
+    except SafetensorError as error:
+        raise UserError(f"{file}: cannot be written ({error}); free some space, then run the command again") from None
 
 
 def fingerprint(folder: epath.Path) -> str:

@@ -26,7 +26,7 @@ Index: TypeAlias = tuple[slice, ...]
 _FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 _LENGTH = 8  # bytes before the header that hold its length
 _MAX_HEADER = 100 << 20  # bytes; the package accepts less
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Buffers of old checkpoints that follow from the config. Indexes and shards often disagree about them.
 DERIVED = "rotary_emb.inv_freq"
 
@@ -121,11 +121,11 @@ class Folder:
 
 def _weight_map(folder: epath.Path) -> dict[str, str]:
     """Tensor name → file name, from the folder's index. Raises UserError."""
-    file = folder / _INDEX
+    file = folder / INDEX
     if not file.exists():
         others = sorted(p.name for pattern in ("*.safetensors", "*.bin", "*.pth") for p in folder.glob(pattern))
         found = f" (found {others[0]}; convert or rename it)" if others else ""
-        raise UserError(f"{folder}: neither {_SINGLE} nor {_INDEX}{found}")
+        raise UserError(f"{folder}: neither {_SINGLE} nor {INDEX}{found}")
     weight_map = read_object(file).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{file}: weight_map must be an object that maps tensors to files; download the index again")
@@ -138,8 +138,8 @@ def _weight_map(folder: epath.Path) -> dict[str, str]:
 def _check_shard(file: epath.Path, stored: set[str], listed: set[str]) -> None:
     """Raises UserError for a tensor that only one of the index and the shard knows."""
     for problem, names in (
-        (f"lacks a tensor that {_INDEX} lists", listed - stored),
-        (f"holds a tensor that {_INDEX} does not place in it", stored - listed),
+        (f"lacks a tensor that {INDEX} lists", listed - stored),
+        (f"holds a tensor that {INDEX} does not place in it", stored - listed),
     ):
         if named := sorted(name for name in names if not name.endswith(DERIVED)):
             raise UserError(f"{file}: {problem}: {named[0]}; download both again")

@@ -1,0 +1,230 @@
+"""An export behaves in transformers, and here by --model, as the stage that it was written from."""
+
+import dataclasses
+import errno
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from sftmix_jax import export, sharding
+from sftmix_jax.data.chat import TEMPLATES, Chat
+from sftmix_jax.data.messages import Message
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError
+from sftmix_jax.models import hf_config, huggingface, llama
+from sftmix_jax.models.hf_config import Ends
+from sftmix_jax.models.llama import ComputeConfig
+from sftmix_jax.opening import Opening, open_model
+from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
+from sftmix_jax.stages import TINY
+
+DATED = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }} on {{ strftime_now('%d %b %Y') }}>\n{{ m.content }}"
+    "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}"
+    "<assistant on {{ strftime_now('%d %b %Y') }}>\n{% endif %}"
+)
+LONG_END = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %} [the end]{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+JINJA = {"dated.jinja": DATED, "long_end.jinja": LONG_END}
+WORDS = "What is 12 plus 30?"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The bundled base with an output matrix of its own, so that a test can change it alone."""
+    config, params = huggingface.load(epath.Path(TINY))
+    params = dict(params) | {"head": np.array(params["embed"].T)}
+    return dataclasses.replace(config, tied=False), params
+
+
+def a_chat(template, tmp_path):
+    if template in JINJA:
+        (tmp_path / template).write_text(JINJA[template])
+        template = str(tmp_path / template)
+    return Chat(template, Tokenizer(str(TINY)))
+
+
+def a_sampler(config, params, chat, ends):
+    """As a stage is opened: the weights that were trained, the chat template's stops, and the base's."""
+    mesh = sharding.make_mesh(sharding.MeshConfig())
+    compute = ComputeConfig("float32", "none", "plain").resolved(config, "cpu")
+    abstract = abstract_params(config, compute, mesh)
+    ends = ends.behind(*chat.stops())
+    return Sampler(
+        config, compute, sharding.put_tree(params, abstract), chat.tokenizer, mesh,
+        stop_ids=ends.ids, stop_strings=ends.strings, slots=8,
+    )  # fmt: skip
+
+
+def ending(config, params, chat, length):
+    """Parameters whose greedy answer ends with the template's own end of turn, after some of `length` tokens.
+
+    The end of turn gets the logits of a token of the answer, and a little more.
+    """
+    prompt = chat.prompt([Message("user", WORDS)])
+    head, stops = np.array(params["head"]), chat.stops()[0]
+    head[:, stops] = 0
+    free = a_sampler(config, params | {"head": head}, chat, Ends()).generate([Request(tuple(prompt), length)])[0]
+    head[:, stops[-1]] = 1.01 * head[:, free.tokens[length // 2]]
+    return params | {"head": head}
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, *JINJA])
+def test_an_export_gives_our_prompts_texts_stops_and_scores(tmp_path, tiny, template):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    config, params = tiny
+    chat, ends = a_chat(template, tmp_path), Ends((3, 2))
+    params = ending(config, params, chat, 12)
+    ours = a_sampler(config, params, chat, ends)
+    out = epath.Path(tmp_path / "out")
+    export.write(out, config, params, chat, ends, origin={"stage": "test"})
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    conversations = [
+        [Message("user", WORDS)],
+        [Message("system", "Be short."), Message("user", "Say apple."), Message("assistant", "apple"),
+         Message("user", "Write a function that adds one.")],
+    ]  # fmt: skip
+    requests = [Request(tuple(chat.prompt(messages)), 24) for messages in conversations]
+    answers = ours.generate(requests)
+    assert any(answer.finish_reason == "stop" for answer in answers)
+    for messages, request, answer in zip(conversations, requests, answers, strict=True):
+        rows = [{"role": m.role, "content": m.content} for m in messages]
+        prompt = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+        assert tuple(prompt) == request.tokens
+        told = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=24,
+            do_sample=False, tokenizer=tokenizer,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        stopped = told[-1] in model.generation_config.eos_token_id
+        assert (told[:-1] if stopped else told) == list(answer.tokens)
+        assert stopped == (answer.finish_reason == "stop")
+        assert tokenizer.decode(told, skip_special_tokens=True) == answer.text
+
+    again = open_model(str(out), Opening(dtype="float32", slots=8), epath.Path(tmp_path / "scores"))
+    assert again.sampler.stops == ours.stops and again.chat.source == chat.source
+    assert [tuple(again.chat.prompt(messages)) for messages in conversations] == [r.tokens for r in requests]
+    assert again.chat.tokenizer.encode_plain(WORDS) == chat.tokenizer.encode_plain(WORDS)
+    assert again.sampler.generate(requests) == answers
+    pairs = [chat.answer([Message("user", WORDS)], "It is 42."), (chat.tokenizer.encode_plain("a b"), [5, 6, 7])]
+    assert pairs[0] == again.chat.answer([Message("user", WORDS)], "It is 42.")
+    assert again.sampler.log_likelihood(pairs) == ours.log_likelihood(pairs)
+
+
+def test_an_end_that_is_no_single_token_stops_transformers_with_a_tokenizer(tmp_path, tiny):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    config, params = tiny
+    params = params | {"head": params["head"].copy()}
+    chat = a_chat("vicuna_v1.1", tmp_path)
+    prompt = chat.prompt([Message("user", WORDS)])
+    params["head"][:, chat.stops()[0]] = 0
+    free = a_sampler(config, params, chat, Ends()).generate([Request(tuple(prompt), 24)])[0]
+    ends = Ends((), (free.text[6:12],))
+    out = epath.Path(tmp_path / "out")
+    assert export.write(out, config, params, chat, ends, origin={}).strings == ends.strings
+    answer = a_sampler(config, params, chat, ends).generate([Request(tuple(prompt), 24)])[0]
+    assert answer.finish_reason == "stop" and answer.text == free.text[:6]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    asked = {"inputs": torch.tensor([prompt]), "max_new_tokens": 24, "do_sample": False}
+    told = model.generate(**asked, tokenizer=tokenizer)[0, len(prompt) :]
+    assert tokenizer.decode(told, skip_special_tokens=True).partition(ends.strings[0])[0] == answer.text
+    with pytest.raises(ValueError, match="tokenizer"):
+        model.generate(**asked)
+    again = open_model(str(out), Opening(dtype="float32"), epath.Path(tmp_path / "scores"))
+    assert again.sampler.generate([Request(tuple(prompt), 24)])[0].text == answer.text
+
+
+@pytest.fixture
+def small(tmp_path):
+    config = dataclasses.replace(hf_config.read(epath.Path(TINY)), num_layers=1, hidden_size=8, intermediate_size=8)
+    compute = ComputeConfig("float32", "none", "plain").resolved(config, "cpu")
+    return config, jax.device_get(llama.init(config, compute, 0)), a_chat("chatml", tmp_path)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monkeypatch):
+    out = tmp_path / "out"
+    export.write(epath.Path(tmp_path / "alone"), *small, Ends(), origin={})
+    monkeypatch.setattr(huggingface, "_SHARD_BYTES", 10_000)
+    export.write(epath.Path(out), *small, Ends((5,)), origin={})
+    assert (out / "model.safetensors.index.json").exists()
+    monkeypatch.undo()
+    export.write(epath.Path(out), *small, Ends(), origin={})
+    assert files(out) == files(tmp_path / "alone")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("cut", ["_save_file", "_write"])
+def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, monkeypatch, cut, error):
+    out = tmp_path / "out"
+    export.write(epath.Path(out), *small, Ends(), origin={})
+    before = files(out)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(huggingface, cut, fail)
+    for target in (out, tmp_path / "new"):
+        with pytest.raises(type(error)):
+            export.write(epath.Path(target), *small, Ends((7,)), origin={})
+    assert files(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "thesis.tex", "model.py", "model.bin", "checkpoints/x", ".git/config"])
+def test_a_folder_with_other_files_is_not_replaced(tmp_path, small, name):
+    for out in (tmp_path / "alien", tmp_path / "exported"):
+        if out.name == "exported":
+            export.write(epath.Path(out), *small, Ends(), origin={})
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds {name.split('/')[0]}.*not replaced"):
+            export.write(epath.Path(out), *small, Ends(), origin={})
+        assert (out / name).read_text() == "mine"
+
+
+def test_a_model_that_no_export_wrote_is_not_replaced(tmp_path, small):
+    out = epath.Path(tmp_path / "llama")
+    export.write(out, *small, Ends(), origin={})
+    fields = json.loads((out / "config.json").read_text())
+    del fields["sftmix_jax"]
+    (out / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="no export of this package"):
+        export.write(out, *small, Ends(), origin={})
+    with pytest.raises(UserError, match="is a file"):
+        export.write(out / "config.json", *small, Ends(), origin={})
+
+
+def test_an_export_cut_between_the_renames_is_restored(tmp_path, small):
+    out = tmp_path / "out"
+    export.write(epath.Path(out), *small, Ends(), origin={})
+    before = files(out)
+    out.rename(tmp_path / ".out.replaced")
+    with pytest.raises(ZeroDivisionError), export._replaced(epath.Path(out)):
+        raise ZeroDivisionError
+    assert files(out) == before
+
+
+def test_an_empty_folder_may_be_exported_to(tmp_path, small):
+    out = tmp_path / "out"
+    out.mkdir()
+    export.write(epath.Path(out), *small, Ends((9,)), origin={"stage": "s", "id": "i"})
+    config, generation = (json.loads((out / name).read_text()) for name in ("config.json", "generation_config.json"))
+    assert config["sftmix_jax"] == {"stage": "s", "id": "i"}
+    assert config["eos_token_id"] == generation["eos_token_id"] == [*small[2].stops()[0], 9]
+    assert (config["bos_token_id"], generation["bos_token_id"]) == (1, 1)
