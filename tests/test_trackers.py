@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -10,20 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, random_model, save_model
 from etils import epath
 
-from sftmix_jax import strategies, train
-from sftmix_jax.data.loader import BatchConfig
-from sftmix_jax.data.mixture import Share
-from sftmix_jax.data.sources import Source
+from sftmix_jax import train
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.experiment import CheckpointConfig, Experiment, Stage
+from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.stages import TINY
 from sftmix_jax.training import trackers
-from sftmix_jax.training.loop import Stopped
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
-from sftmix_jax.training.optimizer import OptimizerConfig
 from sftmix_jax.training.trackers import Trackers
 from sftmix_jax.training.trackers.tracker import Tracked
 
@@ -240,36 +235,65 @@ class _Broken:
         raise AssertionError("opened")
 
 
-def two_stages() -> Experiment:
-    pattern = Stage(steps=6, batch=BatchConfig(rows=8, length=96), optimizer=OptimizerConfig(learning_rate=1e-4))
-    return Experiment(
-        name="tracked",
-        domains={name: Source(f"tiny:{name}:100", held_out=8) for name in ("math", "code")},
-        stages=strategies.sequential(pattern, {"math": Share(count=60), "code": Share(count=60)}),
-        template="chatml",
-        checkpoints=CheckpointConfig(every=2),
-        logging=LoggingConfig(every=1, held_out_every=2, tensorboard=True, wandb="p"),
-        evaluation=EvaluationConfig(tasks=("tiny_math",), limit=2),
-    )
+STOPPED_AND_RESUMED = """
+import os, signal, sys, time
+from etils import epath
+from sftmix_jax import compilation, strategies, train
+from sftmix_jax.data.loader import BatchConfig
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.experiment import CheckpointConfig, Experiment, ModelConfig, Stage
+from sftmix_jax.training.loop import Stopped
+from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
+
+compilation.set_up()
+pattern = Stage(steps=6, batch=BatchConfig(rows=2, length=64))
+config = Experiment(
+    name="tracked",
+    domains={name: Source(f"tiny:{name}:100", held_out=8) for name in ("math", "code")},
+    stages=strategies.sequential(pattern, {"math": Share(count=60), "code": Share(count=60)}),
+    model=ModelConfig(init="hf:" + sys.argv[1]),
+    template="chatml",
+    checkpoints=CheckpointConfig(every=2),
+    logging=LoggingConfig(every=1, held_out_every=2, tensorboard=True, wandb="p"),
+    evaluation=EvaluationConfig(tasks=("tiny_math",), limit=1),
+)
+write = MetricsFile.write
 
 
-def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(tmp_path, offline, monkeypatch):
+def write_and_stop(metrics, record):
+    write(metrics, record)
+    if record["step"] == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+MetricsFile.write = write_and_stop
+try:
+    train.run(config, epath.Path(sys.argv[2]))
+except Stopped as stopped:
+    assert stopped.code == 143
+    time.sleep(1.1)  # wandb names a run's folder by the second
+else:
+    raise AssertionError("not stopped")
+MetricsFile.write = write
+train.run(config, epath.Path(sys.argv[2]))
+"""
+
+
+def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(tmp_path, offline):
     """Two stages and the base; SIGTERM while the first stage reports its step 3. The reference is metrics.jsonl."""
     pytest.importorskip("wandb", reason="wandb is not installed")
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
-    write, begun = MetricsFile.write, []
-
-    def write_and_stop(self, record):
-        write(self, record)
-        if record["step"] == 3 and not begun:
-            begun.append(record)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(MetricsFile, "write", write_and_stop)
-    with pytest.raises(Stopped):
-        train.run(two_stages(), epath.Path(tmp_path))
-    time.sleep(1.1)  # wandb names a run's folder by the second
-    train.run(two_stages(), epath.Path(tmp_path))
+    architecture = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+    save_model(tmp_path / "model", architecture, random_model(architecture))
+    Tokenizer(str(TINY)).save(tmp_path / "model")
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_AND_RESUMED, str(tmp_path / "model"), str(tmp_path)], cwd=ROOT,
+        env=environment, timeout=200, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     for name in ("math", "code"):
         (folder,) = tmp_path.glob(f"stages/{name}-*")
         lines = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
