@@ -2,14 +2,17 @@
 
 import json
 import re
+from importlib import resources
 
 import pytest
 from conftest import ROOT
 from test_sources import conversations, write_lines
 
-from sftmix_jax.data import formats, sources, stored
+from sftmix_jax.data import cache, formats, sources, stored
+from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation
 from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 
 ASK, SAY = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}
@@ -435,3 +438,12 @@ def test_the_documented_rows_are_read_in_the_format_that_is_named(tmp_path):
 
 def test_every_name_of_a_meaning_is_documented():
     assert {name for name in stored.MEANINGFUL if f"`{name}`" not in DOCS} == set()
+
+
+def test_a_source_without_a_usable_row_names_places_and_reasons(tmp_path):
+    tokenizer = Tokenizer(str(resources.files("sftmix_jax.tiny").joinpath("base")))
+    path = write_lines(tmp_path / "rows.jsonl", [{"instruction": "double it", "input": 4, "output": "8"}] * 2)
+    with pytest.raises(UserError, match=r"none of its 2 rows.*rows\.jsonl:1: the field 'input' is not text; .*:2: "):
+        cache.tokenized("d", Source(path, bad_rows="skip"), Chat("chatml", tokenizer))
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: the field 'input' is not text \(domain 'd'\)"):
+        cache.tokenized("d", Source(path), Chat("chatml", tokenizer))

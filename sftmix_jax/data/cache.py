@@ -161,7 +161,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
                 weights_file.write(weights.astype(np.float32).tobytes())
     total = sum(sizes)
     if not sizes:
-        raise UserError(f"{source.path}: none of its {rows} rows can be used: {dict(skipped)}")
+        raise UserError(f"{source.path}: none of its {rows} rows can be used: {'; '.join(skipped_where[:3])}")
     if trained == 0 or (trained == total and not documents):
         what = "nothing" if trained == 0 else "every token"
         raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
