@@ -140,9 +140,29 @@ def worker():
 threads = [threading.Thread(target=worker) for _ in range(6)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(sum(took))
+print(sum(map(bool, took)))
 """
 
 
 def test_of_many_workers_one_takes_a_stage(bucket):
     assert python(RACE, bucket, "gs://bucket/claims").strip() == "1"
+
+
+METRICS = """
+import sys
+from etils import epath
+from sftmix_jax.training.metrics import MetricsFile
+folder = epath.Path(sys.argv[1])
+for start in (0, 2):
+    metrics = MetricsFile(folder, start, every=1)
+    for step in (start + 1, start + 2):
+        metrics.write({"step": step, "loss": 1.0})
+    metrics.sync()  # as before a checkpoint; then the process is killed
+print((folder / "metrics.jsonl").read_text())
+"""
+
+
+def test_metrics_of_a_killed_run_are_kept_in_a_bucket(bucket):
+    """A bucket's files cannot be appended to, and are not there before they are closed."""
+    lines = python(METRICS, bucket, "gs://bucket/stage").split("\n")
+    assert [json.loads(line)["step"] for line in lines if line] == [1, 2, 3, 4]
