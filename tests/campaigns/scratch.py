@@ -22,6 +22,7 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
 from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
 
@@ -33,19 +34,23 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     abstract = llama.build(ARCHITECTURE, Compute("float32", "none"))[1]
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
-    huggingface.save(folder, ARCHITECTURE, params, bos_id=1, eos_id=2)
+    huggingface.save(epath.Path(folder), ARCHITECTURE, params, Special(1, Ends((2,))))
     Tokenizer(str(stages.TINY)).save(epath.Path(folder))
     return folder
 
 
 def experiment(model: Path, keep: int = 2, name: str = "campaign") -> Experiment:
     """Two stages of six steps, saved after every third one."""
-    pattern = Stage(steps=6, batch=BatchConfig(rows=2, length=64), optimizer=OptimizerConfig(learning_rate=1e-2))
+
+    def stage(mixture: dict[str, Share]) -> Stage:
+        batch, optimizer = BatchConfig(rows=2, length=64), OptimizerConfig(learning_rate=1e-2)
+        return Stage(mixture=mixture, steps=6, batch=batch, optimizer=optimizer)
+
     mixtures = {"first": {"math": Share(count=20)}, "second": {"general": Share(count=20), "math": Share(count=4)}}
     return Experiment(
         name=name,
         domains={name: Source(f"tiny:{name}:40", held_out=4) for name in ("math", "general")},
-        stages={name: Stage(**{**vars(pattern), "mixture": mixture}) for name, mixture in mixtures.items()},
+        stages={name: stage(mixture) for name, mixture in mixtures.items()},
         model=ModelConfig(init=f"hf:{model}"),
         template="chatml",
         checkpoints=CheckpointConfig(every=3, keep=keep),
