@@ -1,10 +1,12 @@
 """Rendering: tokens as transformers gives them, masks as a person would write them."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import BadRow, Message
@@ -169,3 +171,373 @@ def test_what_ends_an_answer(tokenizer):
 def test_an_unknown_template_names_the_nearest(tokenizer):
     with pytest.raises(UserError, match=r"did you mean 'vicuna_v1\.1'"):
         Chat("vicuna_v1", tokenizer)
+
+
+# --- templates of the shapes that are in use; each is small, and written for these tests ----------
+
+LLAMA31 = (
+    "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "<|start_header_id|>system<|end_header_id|>\n\nToday: {{ date_string }}\n"
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% set messages = messages[1:] %}{% endif %}"
+    "<|eot_id|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}<|eom_id|>"
+    "{% else %}{{ m.content | trim }}<|eot_id|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+# The reasoning of turns before the last question is left out; a turn behind it has a block for it.
+QWEN3 = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and "
+    "loop.index0 > ns.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}{{ m.content }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# The generation prompt opens a block that a stored answer does not have, and answers lose what is in one.
+DEEPSEEK = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}"
+    "{% elif m.role == 'assistant' %}"
+    "<|Assistant|>{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+)
+# No system message of its own, another name for the assistant, words trimmed, turns that must alternate.
+GEMMA = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\n\n' %}"
+    "{% set turns = messages[1:] %}{% else %}{% set first = '' %}{% set turns = messages %}{% endif %}"
+    "{% for m in turns %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ (first if loop.first else '') + m.content | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+# The system message stands in the last question, wherever that is.
+MISTRAL = (
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}{% set turns = messages[1:] %}"
+    "{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{{ bos_token }}{% for m in turns %}"
+    "{% if m.role == 'user' %}[INST] "
+    "{{ (system if loop.last or loop.index0 == turns | length - 2 else '') + m.content }}"
+    " [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+PHI = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+ASSISTANT_END = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{{ '<|assistant_end|>' if m.role == 'assistant' else '' }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PARTS = (
+    "{% for m in messages %}{{ m.role }}|"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}<eou>\n{% endfor %}{% if add_generation_prompt %}assistant|{% endif %}"
+)
+ENDLESS = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A chat template in a user's file."""
+
+    def make(source: str, tokenizer: Tokenizer | None = None) -> Chat:
+        (tmp_path / "own.jinja").write_text(source)
+        return Chat(str(tmp_path / "own.jinja"), tokenizer or Tokenizer(str(TINY)))
+
+    return make
+
+
+def trained(chat: Chat, messages, tools=()) -> list[str]:
+    """The trained stretches of the text."""
+    parts = [(weight > 0, "".join(p.text for p in group)) for weight, group in
+             itertools.groupby(chat.pieces(messages, tools).pieces, key=lambda p: p.weight)]  # fmt: skip
+    return [text for is_trained, text in parts if is_trained]
+
+
+@pytest.mark.parametrize(
+    ("source", "runs", "stops"),
+    [
+        (LLAMA31, ["apple<|eot_id|>", "apple!<|eot_id|>"], ([2], ["<|eot_id|>"])),
+        (QWEN3, ["apple<|im_end|>", "<think>\n\n</think>\n\napple!<|im_end|>"], ([2, 4], [])),
+        (DEEPSEEK, ["apple</s>", "apple!</s>"], ([2], [])),
+        (GEMMA, ["apple<end_of_turn>", "apple!<end_of_turn>"], ([2], ["<end_of_turn>"])),
+        (PHI, ["apple<|end|>", "apple!<|end|>\n</s>"], ([2], ["<|end|>"])),
+        (ASSISTANT_END, ["apple<|assistant_end|>", "apple!<|assistant_end|>"], ([2], ["<|assistant_end|>"])),
+        (PARTS, ["apple<eou>", "apple!<eou>"], ([2], ["<eou>"])),
+        (ENDLESS, [" apple", " apple!"], ([2], [])),
+    ],
+    ids=["llama31", "qwen3", "deepseek", "gemma", "phi", "assistant_end", "parts", "endless"],
+)
+def test_turns_and_their_ends_are_found_by_position(own, source, runs, stops):
+    chat = own(source)
+    assert trained(chat, TALK) == runs
+    assert chat.stops() == stops
+
+
+@pytest.mark.parametrize("source", [LLAMA31, QWEN3, GEMMA, PHI, ASSISTANT_END, PARTS, ENDLESS, *TEMPLATES])
+def test_every_prompt_is_the_head_of_what_is_trained_on(own, like_llama, source):
+    chat = Chat(source, like_llama) if source in TEMPLATES else own(source, like_llama)
+    for talk in (TALK, [*TALK, Message("user", "Bye."), Message("assistant", "bye")]):
+        tokens, _ = encode(chat, talk)
+        for turns in range(1, len(talk), 2):
+            prompt = chat.prompt(talk[:turns])
+            assert tokens[: len(prompt)] == prompt, (source, turns)
+
+
+def test_answers_with_spaces_or_with_headers_in_their_words_are_found(own):
+    assert trained(own(GEMMA), [TALK[0], Message("assistant", "\n apple \n")]) == ["apple<end_of_turn>"]
+    assert trained(own(PHI), [TALK[0], Message("assistant", " apple\n")]) == [" apple\n<|end|>\n</s>"]
+    talk = [TALK[0], Message("assistant", "assistant\nassistant"), TALK[2], Message("assistant", "user\n")]
+    assert trained(own(QWEN3), talk) == ["assistant\nassistant<|im_end|>", "<think>\n\n</think>\n\nuser\n<|im_end|>"]
+
+
+def test_a_generation_prompt_that_opens_a_thought_trains_what_is_rendered_and_says_so(own):
+    chat = own(DEEPSEEK)
+    assert "ends with '<think>\\n'" in chat.description
+    assert chat.tokenizer.decode_whole(chat.prompt(TALK[:1])).endswith("<|Assistant|><think>\n")
+    assert own(QWEN3).notices == own(PHI).notices == []
+
+
+def test_a_template_without_an_end_of_turn_says_so(own):
+    assert "does not end every assistant turn" in own(ENDLESS).description
+
+
+def test_a_header_that_the_generation_prompt_lacks_is_said(own):
+    chat = own("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}")
+    assert trained(chat, TALK[:2]) == ["<|assistant|>apple</s>"]
+    assert "does not write '<|assistant|>'" in chat.description
+
+
+@pytest.mark.parametrize(
+    ("source", "messages", "said"),
+    [
+        (GEMMA, [TALK[0], TALK[0], TALK[1]], "Roles must alternate"),
+        (DEEPSEEK, [TALK[0], Message("assistant", "hm</think>apple")], "leaves out or rewrites words of a 'assistant'"),
+        ("{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}", SYSTEM, "words of a 'system'"),
+        ("{% for m in messages %}[{{ m.content | upper if m.role == 'system' else m.content }}]{% endfor %}", SYSTEM,
+         "words of a 'system'"),
+        ("{% for m in messages %}[{{ m.content[:4] if m.role == 'system' else m.content }}]{% endfor %}", SYSTEM,
+         "words of a 'system'"),
+        ("{% for m in messages %}[{{ m.content }}]{{ m.content.nothing.at_all if m.role == 'system' }}{% endfor %}",
+         SYSTEM, "cannot hold it: .*no attribute 'nothing'"),
+        ("{% for m in messages %}[{{ m.content }}]{{ 1 + m.content if m.role == 'system' }}{% endfor %}", SYSTEM,
+         "cannot hold it: unsupported operand"),
+        (MISTRAL, SYSTEM, "renders earlier messages differently once others follow"),
+    ],
+)  # fmt: skip
+def test_what_a_template_refuses_leaves_out_or_rewrites_is_a_bad_row(own, source, messages, said):
+    chat = own(source)
+    with pytest.raises(BadRow, match=said):
+        chat.pieces(messages)
+    assert trained(chat, TALK[:2])
+
+
+def test_llama_2_needs_a_question_after_the_system_message(tokenizer):
+    with pytest.raises(BadRow, match="needs a user message between"):
+        Chat("llama-2", tokenizer).pieces([SYSTEM[0], TALK[1], *TALK])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 1000000000 }}",
+        "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{{ 'x'.ljust(1000000000) }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '{:>1000000000}'.format(1) }}",
+        "{% macro again() %}{{ again() }}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_a_template_that_builds_huge_text_is_stopped(own, body):
+    chat = own("{% for m in messages %}{% if m.role == 'system' %}" + body + "{% endif %}[{{ m.content }}]{% endfor %}")
+    with pytest.raises(BadRow, match="does not end, or builds far more text"):
+        chat.pieces(SYSTEM)
+    assert trained(chat, TALK[:2])
+
+
+def test_a_file_that_is_no_template_is_refused_by_line(own, tokenizer):
+    with pytest.raises(UserError, match=r"own\.jinja, line 2: not a jinja template"):
+        own("{{ strftime_now('%d') }}\n{% for m in messages %}{{ m.content }}{% endif %}")
+    with pytest.raises(UserError, match=r"renders no user message .*nothing here"):
+        own("{{ raise_exception('nothing here') }}")
+    with pytest.raises(UserError, match="no such file"):
+        Chat("missing.jinja", tokenizer)
+
+
+CALLS = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+CALLING = [
+    Message("user", "How is Oslo?"), Message("assistant", "", fields={"tool_calls": CALLS}),
+    Message("tool", "sunny", fields={"tool_call_id": "c1"}), Message("assistant", "It is sunny."),
+]  # fmt: skip
+
+
+def test_calls_are_trained_on_in_the_templates_form(own):
+    chat = own(LLAMA31)
+    call = '{"name": "weather", "arguments": {"city": "Oslo"}}<|eom_id|>'  # not JSON within JSON
+    assert trained(chat, CALLING, TOOLS) == [call, "It is sunny.<|eot_id|>"]
+    assert '"name": "weather"' in chat.pieces(CALLING, TOOLS).text.partition("How is")[0]
+    text_form = LLAMA31.replace("{{ c.function | tojson }}", "{{ c.function.name + c.function.arguments }}")
+    parsed = [CALLING[0], CALLING[1]._replace(fields={"tool_calls": [
+        {"type": "function",
+         "function": {"name": "weather", "arguments": {"city": "Oslo"}}}]}), *CALLING[2:]]  # fmt: skip
+    assert trained(own(text_form), parsed, TOOLS)[0] == 'weather{"city": "Oslo"}<|eom_id|>'
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    ("messages", "tools", "said"),
+    [
+        (
+            [TALK[0], Message("assistant", "Let me look.", fields={"tool_calls": CALLS})],
+            (),
+            "no place for 'tool_calls'",
+        ),
+        ([TALK[0], Message("assistant", "4", fields={"reasoning_content": "2 + 2"})], (), "'reasoning_content'"),
+        (TALK, TOOLS, "no place for 'tools'"),
+        ([Message("user", "Hi", fields={"name": "Ann"}), TALK[1]], (), ""),
+    ],
+)
+def test_a_field_without_a_place_refuses_the_row_by_its_name(tokenizer, template, messages, tools, said):
+    chat = Chat(template, tokenizer)
+    if not said:
+        assert trained(chat, messages, tools)
+        return
+    with pytest.raises(BadRow, match=said):
+        chat.pieces(messages, tools)
+
+
+def test_reasoning_reaches_a_template_that_has_a_place_for_it(own):
+    reasoned = [TALK[0], Message("assistant", "apple", fields={"reasoning_content": "A fruit."})]
+    assert trained(own(QWEN3), reasoned) == ["<think>\nA fruit.\n</think>\n\napple<|im_end|>"]
+    with pytest.raises(BadRow, match="'reasoning_content'"):  # that of an earlier turn is left out
+        own(QWEN3).pieces([*reasoned, *TALK[2:]])
+    with pytest.raises(BadRow, match="'tool_calls'"):  # a template that has a place for the first call alone
+        two = {"tool_calls": [*CALLS, {"type": "function", "function": {"name": "other", "arguments": "{}"}}]}
+        own(LLAMA31.replace("in m.tool_calls %}", "in m.tool_calls[:1] %}")).pieces(
+            [CALLING[0], Message("assistant", "", fields=two)], TOOLS
+        )
+
+
+def test_weights_are_those_of_the_messages(tokenizer):
+    for messages in (TALK, [*TALK[:3], Message("assistant", " apple!\n")]):  # both ways of finding the turns
+        weighed = [messages[0], messages[1]._replace(weight=0.0), messages[2], messages[3]._replace(weight=0.25)]
+        _, weights = Chat("chatml", tokenizer).encode([Chat("chatml", tokenizer).pieces(weighed)])[0]
+        assert set(weights.tolist()) == {0.0, 0.25}
+
+
+# --- marks in words -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("chatml", "<|im_end|>\n<|im_start|>assistant\nfine"), ("llama-3", "x<|eot_id|>"),
+        ("llama-3", "<|start_header_id|>"), ("llama-2", "[/INST] sure [INST]"), ("llama-2", "<<SYS>>"),
+        ("alpaca", "### Response:\nsure"), ("vicuna_v1.1", "fine ASSISTANT: sure"), ("vicuna_v1.1", "</s>"),
+        (GEMMA, "<end_of_turn>\n<start_of_turn>model"), (PHI, "<|assistant|>"), (DEEPSEEK, "<|User|>"),
+    ],
+)  # fmt: skip
+def test_marks_in_words_are_refused_special_token_or_not(own, tmp_path, template, words):
+    plain = json.loads((TINY / "tokenizer.json").read_text())["added_tokens"]
+    entries = [{**token, "special": token["id"] < 3} for token in plain]
+    tokenizer = Tokenizer(str(with_tokenizer(tmp_path / "plain", added_tokens=entries)))
+    chat = Chat(template, tokenizer) if template in TEMPLATES else own(template, tokenizer)
+    for messages in ([Message("user", words), TALK[1]], [TALK[0], Message("assistant", words)]):
+        with pytest.raises(BadRow, match="mark of the chat template"):
+            chat.pieces(messages)
+    with pytest.raises(BadRow, match="mark of the chat template"):
+        chat.prompt([Message("user", words)])
+
+
+def test_words_that_are_no_marks_are_kept(own, tokenizer):
+    for words in ("a <b>bold</b> [list] and user: x", "<think>no</think>", "if x < 3 and y > 2:", "[1] see [A]"):
+        for chat in (Chat("chatml", tokenizer), Chat("llama-2", tokenizer), own(QWEN3), own(GEMMA)):
+            assert trained(chat, [Message("user", words), TALK[1]]), words
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+def test_the_date_is_fixed_and_written_into_the_template(own, tokenizer, monkeypatch):
+    from transformers import AutoTokenizer
+
+    chat = own("{{ strftime_now('%d %b %Y, %A %-d.%m.%y %H:%M %j%%') }}\n" + CHATML)
+    assert chat.pieces(TALK).text.startswith("26 Jul 2024, Friday 26.07.24 00:00 208%\n<|im_start|>user")
+    theirs = AutoTokenizer.from_pretrained(str(TINY), trust_remote_code=False)
+    rows = [{"role": m.role, "content": m.content} for m in TALK]
+    assert theirs.apply_chat_template(rows, chat_template=chat.source, tokenize=False) == chat.pieces(TALK).text
+    assert own(chat.source).source == chat.source  # complete already
+    assert own(CHATML).fingerprint != own(CHATML + " ").fingerprint
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, LLAMA31, QWEN3, GEMMA, PHI])
+def test_transformers_renders_the_saved_template_as_we_do(own, like_llama, tmp_path, name):
+    from transformers import AutoTokenizer
+
+    chat = Chat(name, like_llama) if name in TEMPLATES else own(name, like_llama)
+    chat.save(epath.Path(tmp_path / "saved"))
+    theirs = AutoTokenizer.from_pretrained(str(tmp_path / "saved"), trust_remote_code=False)
+    rows = [{"role": m.role, "content": m.content} for m in SYSTEM]
+    ids = theirs.apply_chat_template(rows, return_dict=False)
+    assert ids == encode(chat, SYSTEM)[0]
+    assert theirs.apply_chat_template(rows[:2], add_generation_prompt=True, return_dict=False) == chat.prompt(
+        SYSTEM[:2]
+    )
+    again = Chat("", Tokenizer(str(tmp_path / "saved")))
+    assert (again.source, again.stops()) == (chat.source, chat.stops())
+
+
+def test_a_base_is_trained_with_its_own_template_if_it_has_one(tmp_path, tokenizer):
+    assert Chat("", tokenizer).fingerprint == Chat("jinja", tokenizer).fingerprint
+    without = with_tokenizer(tmp_path / "without")
+    (without / "chat_template.jinja").unlink()
+    assert Chat("", Tokenizer(str(without))).name == "vicuna_v1.1"
+    named = with_tokenizer(tmp_path / "named")
+    (named / "chat_template.jinja").unlink()
+    config = json.loads((named / "tokenizer_config.json").read_text())
+    both = [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": "{{ tools | tojson }}" + CHATML}]
+    (named / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": both}))
+    chat = Chat("", Tokenizer(str(named)))
+    assert chat.pieces(TALK).text == Chat("chatml", tokenizer).pieces(TALK).text
+    assert chat.pieces(TALK, TOOLS).text.startswith('[{"type": "function"')
+
+
+# --- the tokenizer --------------------------------------------------------------------------------
+
+
+def test_stored_truncation_padding_and_dropout_are_not_obeyed(tokenizer, tmp_path):
+    stored = json.loads((TINY / "tokenizer.json").read_text())
+    changed = with_tokenizer(
+        tmp_path / "changed", model=stored["model"] | {"dropout": 0.5},
+        truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        padding={"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                 "pad_type_id": 0, "pad_token": "<unk>"},
+    )  # fmt: skip
+    other = Tokenizer(str(changed))
+    text = "one two three four five six seven"
+    before = other.fingerprint
+    assert other.encode(text) == other.encode_plain(text) == tokenizer.encode(text)
+    assert [ids.tolist() for ids, _ in other.encode_with_offsets([text, "a"])] == [
+        tokenizer.encode(text),
+        [*tokenizer.encode("a")],
+    ]
+    other._hf(text, truncation=True, max_length=3, padding="max_length")  # what transformers does to its backend
+    assert other.encode(text) == tokenizer.encode(text) and other.fingerprint == before == tokenizer.fingerprint
+
+
+def test_texts_of_no_template_begin_with_what_the_tokenizer_adds(tokenizer, like_llama, tmp_path):
+    assert (tokenizer.begin_ids, tokenizer.begin, tokenizer.encode_plain("a")) == ((), "", tokenizer.encode("a"))
+    assert (like_llama.begin_ids, like_llama.begin) == ((1,), "<s>")
+    assert like_llama.encode_plain("a") == like_llama.encode_plain("<s>a") == [1, *tokenizer.encode("a")]
+    ends = {**BEGINS, "single": [*BEGINS["single"], {"SpecialToken": {"id": "</s>", "type_id": 0}}]}
+    ends["special_tokens"] = {**BEGINS["special_tokens"], "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}
+    both = Tokenizer(str(with_tokenizer(tmp_path / "both", post_processor=ends)))
+    assert both.encode_plain("a") == [1, *tokenizer.encode("a")]
+    assert encode(Chat("chatml", both), [Message("text", "a")])[0] == [1, *tokenizer.encode("a"), 2]
+    assert Chat("chatml", like_llama).pieces(TALK).text == "<s>" + Chat("chatml", tokenizer).pieces(TALK).text
