@@ -240,12 +240,13 @@ def test_text_parts_are_joined_and_others_refused(tmp_path):
         picture,
         {"type": "input_audio"},
         parts[0] | {"value": "other"},
-        parts[0] | {"weight": 0},
         {"type": "text", "text": None},
         7,
     ):
         assert "content" in refused(tmp_path, {"messages": [{"role": "user", "content": [parts[0], part]}, SAY]})
     assert "'image_url'" in refused(tmp_path, {"messages": [{"role": "user", "content": [picture]}, SAY]})
+    weighted = [parts[0] | {"weight": 0}]
+    assert "'weight'" in refused(tmp_path, {"messages": [ASK, {"role": "assistant", "content": weighted}]})
 
 
 def test_roles_in_any_letter_case_and_by_newer_names(tmp_path):
