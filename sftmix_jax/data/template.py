@@ -63,7 +63,8 @@ class Template:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         try:
-            theirs = _compile_jinja_template(source).environment
+            # Of an empty template: jinja folds constants as it compiles, and theirs does so without limits.
+            theirs = _compile_jinja_template("").environment
             self._environment = _Bounded(
                 trim_blocks=theirs.trim_blocks, lstrip_blocks=theirs.lstrip_blocks,
                 extensions=[type(extension) for extension in theirs.extensions.values()],
