@@ -174,7 +174,8 @@ def test_perplexity_by_domain_is_that_of_transformers(tmp_path, shared):
     reference, tokenizer = AutoModelForCausalLM.from_pretrained(source), model.chat.tokenizer
     sums = {}
     for domain, (prompt, completion) in told.items():
-        head = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        # <s>: what this tokenizer puts before a text
+        head = f"<s><|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
         before, whole = (tokenizer.encode(text) for text in (head, f"{head}{completion}<|im_end|>"))
         assert whole[: len(before)] == before
         with torch.no_grad():

@@ -212,7 +212,7 @@ def scored(folder, verdicts, **fixed):
     rows = [{"id": f"t/{i}", "scores": {"right": v, "rating": None if v else 3.0}} for i, v in enumerate(verdicts)]
     write(folder / "eval" / "t" / "responses.jsonl", rows)
     metrics = {"right": {"best": 1.0}, "rating": {"best": 10.0}}
-    record = {"metrics": metrics, "fixed_by": {"data": "d", "slots": 32, "model": str(folder)} | fixed}
+    record = {"task": "t", "metrics": metrics, "fixed_by": {"data": "d", "slots": 32, "model": str(folder)} | fixed}
     (folder / "eval" / "t" / "score.json").write_text(json.dumps(record))
     return epath.Path(folder)
 
