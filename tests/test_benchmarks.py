@@ -199,7 +199,9 @@ def test_questions_that_stand_in_the_training_data_are_found_once(tmp_path, monk
     (tmp_path / "w" / "experiments").mkdir(parents=True)
     for name, own in (("a", copied), ("b", clean)):
         domains = {"math": dataclasses.asdict(Source(str(write(tmp_path / f"{name}.jsonl", own))))}
-        (tmp_path / "w" / "experiments" / f"{name}.json").write_text(json.dumps({"experiment": {"domains": domains}}))
+        (tmp_path / "w" / "experiments" / f"{name}.json").write_text(json.dumps(
+            {"experiment": {"domains": domains}, "base": "b", "stages": {}}
+        ))
     config = EvaluationConfig(tasks=("gsm8k",), data={"gsm8k": questions})
     workdir = epath.Path(tmp_path / "w")
     found = contamination.measure(workdir, config)["gsm8k"]

@@ -168,8 +168,8 @@ def test_a_search_that_finds_nothing_says_so(monkeypatch):
         ("--topology v5e", "did you mean 'v5e:"),
         ("", "name the machine"),
         ("--topology h200:8 --num_slices 2", "name all GPUs at once (h200:16)"),
-        ("--topology h200:8 --num_slices x", "--num_slices=x: invalid literal"),
-        ("--topology h200:8 --num_slices 0", "--num_slices=0"),
+        ("--topology h200:8 --num_slices x", "--num_slices: 'x'; must be a whole number"),
+        ("--topology h200:8 --num_slices 0", "--num_slices: 0; must be at least 1"),
         ("--topology h200:8 --utilisation 40", "above 0 and at most 1"),
     ],
 )

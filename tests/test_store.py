@@ -13,7 +13,7 @@ from etils import epath
 from sftmix_jax import experiment, files, manifest, opening, records, stages, train
 from sftmix_jax.errors import UserError
 from tests.campaigns import checkpoint_faults as faults
-from tests.campaigns import scratch
+from tests.campaigns import _scratch as scratch
 
 
 @pytest.fixture(scope="module")

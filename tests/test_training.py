@@ -14,7 +14,7 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import experiment, fsdp, sharding
+from sftmix_jax import experiment, fsdp, ranges, sharding
 from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
@@ -210,12 +210,17 @@ def test_any_optax_optimizer_can_be_named():
 
 @pytest.mark.parametrize(
     ("mesh", "devices", "said"),
-    [(MeshConfig(3, 1, 1), 8, "needs a multiple of 3"), (MeshConfig(-1, -1, 1), 8, "at most one is -1"),
-     (MeshConfig(2, 1, 1), 8, "there are 8")],
+    [(MeshConfig(3, 1, 1), 8, "needs a multiple of 3"), (MeshConfig(2, 1, 1), 8, "there are 8")],
 )  # fmt: skip
 def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, devices, said):
     with pytest.raises(UserError, match=said):
         sharding.make_mesh(mesh, jax.devices()[:devices])
+
+
+def test_one_axis_of_a_mesh_may_be_left_open():
+    ranges.check(MeshConfig(2, -1, 1), "config.mesh")
+    with pytest.raises(UserError, match=r"config\.mesh: data=-1, fsdp=-1, tensor=1; at most one may be -1"):
+        ranges.check(MeshConfig(-1, -1, 1), "config.mesh")
 
 
 def test_slices_are_joined_along_the_data_axis():

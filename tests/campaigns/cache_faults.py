@@ -26,7 +26,7 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
 from tests.campaigns import checkpoint_faults as faults
-from tests.campaigns import scratch
+from tests.campaigns import _scratch as scratch
 
 Harm = Callable[[Path, random.Random], None]
 

@@ -24,7 +24,7 @@ from etils import epath
 
 from sftmix_jax import compilation, manifest, train
 from sftmix_jax.errors import UserError
-from tests.campaigns import scratch
+from tests.campaigns import _scratch as scratch
 
 Harm = Callable[[Path, random.Random], None]
 

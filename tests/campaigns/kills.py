@@ -18,10 +18,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import parse
 from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.resuming import shortening
 from sftmix_jax.resuming.check import Check, duration
@@ -57,7 +59,7 @@ def save_model(folder: Path) -> None:
     abstract = llama.build(architecture, Compute("float32", "none"))[1]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
-    huggingface.save(folder, architecture, params, bos_id=1, eos_id=2)
+    huggingface.save(epath.Path(folder), architecture, params, Special(1, Ends((2,))))
     Tokenizer(str(TINY)).save(folder)
 
 

@@ -20,11 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.campaigns import scratch
+from tests.campaigns import _scratch as scratch
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
-from tests.campaigns import scratch
+from tests.campaigns import _scratch as scratch
 
 def get_config(name="campaign"):
     return scratch.experiment("{}", name=name)
