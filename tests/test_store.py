@@ -12,8 +12,8 @@ from etils import epath
 
 from sftmix_jax import experiment, files, manifest, opening, records, stages, train
 from sftmix_jax.errors import UserError
-from tests.campaigns import checkpoint_faults as faults
 from tests.campaigns import _scratch as scratch
+from tests.campaigns import checkpoint_faults as faults
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
-from tests.campaigns import checkpoint_faults as faults
 from tests.campaigns import _scratch as scratch
+from tests.campaigns import checkpoint_faults as faults
 
 Harm = Callable[[Path, random.Random], None]
 
