@@ -1,8 +1,9 @@
 """Two trainers on one workdir, the second started at five offsets: one of them trains, and the other one says so.
 
-python -m tests.campaigns.two_trainers [--steps 150] [--offsets 0,0.2,0.4,0.6,0.8]
+python -m tests.campaigns.two_trainers [--steps 300] [--offsets 0,0.2,0.4,0.6,0.8]
 
-An offset is a part of the time that one trainer takes alone. Whatever the offset, both stages must end with the
+An offset is a part of the time that one trainer trains alone; as both take equally long to start, the second comes when
+the first is about so far. Whatever the offset, both stages must end with the
 params_sha256 of a lone trainer and every step must be in metrics.jsonl once. A trainer either ends with exit code 0, or
 with exit code 2 and one line that names the other one's process. The second trainer at every second offset belongs to
 another experiment, which shares the first stage alone.
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.campaigns import _scratch as scratch
 
@@ -43,9 +45,12 @@ def start(config: Path, name: str, workdir: Path, steps: int) -> subprocess.Pope
     )
 
 
+def done(workdir: Path) -> dict[str, dict[str, Any]]:
+    return {file.parent.name: json.loads(file.read_text()) for file in workdir.glob("stages/*/done.json")}
+
+
 def hashes(workdir: Path) -> dict[str, str]:
-    files = workdir.glob("stages/*/done.json")
-    return {file.parent.name: json.loads(file.read_text())["params_sha256"] for file in files}
+    return {name: record["params_sha256"] for name, record in done(workdir).items()}
 
 
 def wrong_metrics(workdir: Path, steps: int) -> str:
@@ -68,7 +73,7 @@ def ended(process: subprocess.Popen[str], said: str, others: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--offsets", default="0,0.2,0.4,0.6,0.8")
     options = parser.parse_args()
     begin, wrong, refused, length = time.monotonic(), list[str](), 0, 0.0
@@ -80,11 +85,10 @@ def main() -> int:
         config = root / "config.py"
         config.write_text(CONFIG.format(root / "model"))
         for name in ("campaign", "other"):
-            started = time.monotonic()
             process = start(config, name, root / "alone", options.steps)
             said = process.communicate()[1]
             assert process.returncode == 0, said
-            length = length or time.monotonic() - started
+            length = length or sum(record["seconds"] for record in done(root / "alone").values())
         wanted = hashes(root / "alone")
         for number, offset in enumerate(offsets):
             workdir = root / str(number)
