@@ -3,10 +3,10 @@
 python -m tests.campaigns.two_trainers [--steps 300] [--offsets 0,0.2,0.4,0.6,0.8]
 
 An offset is a part of the time that one trainer trains alone; as both take equally long to start, the second comes when
-the first is about so far. Whatever the offset, both stages must end with the
-params_sha256 of a lone trainer and every step must be in metrics.jsonl once. A trainer either ends with exit code 0, or
-with exit code 2 and one line that names the other one's process. The second trainer at every second offset belongs to
-another experiment, which shares the first stage alone.
+the first is about so far. Whatever the offset, both stages must end with the params_sha256 of a lone trainer, and every
+step must be in metrics.jsonl once. A trainer either ends with exit code 0, or with exit code 2 and one line that names
+the other one's process. The second trainer at every second offset belongs to another experiment, which shares the first
+stage alone.
 """
 
 from __future__ import annotations
