@@ -174,7 +174,7 @@ def restart_data(patch):
 def repeat_a_batch(patch):
     batches = loader.batches
     patch.setattr(
-        loader, "batches", lambda plan, config, start, stop, part: batches(plan, config, start - 1, stop, part)
+        loader, "batches", lambda plan, config, start, stop, part: batches(plan, config, start - 1, stop - 1, part)
     )
 
 

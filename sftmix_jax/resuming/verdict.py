@@ -26,7 +26,7 @@ def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int,
     out += _row("versions", ", ".join(_versions()))
     out += _row("machine", f"{platform.system()} {platform.machine()}, {done[0]['devices']}")
     for name, length in lengths.items():
-        out += _row(f"stage {name}" if len(name) < 6 else "stage", _stage(name, stages[name].id, length))
+        out += _row("stage", _stage(name, stages[name].id, length))
         out += _row("", f"params_sha256 {stages[name].done['params_sha256'][:32]}…")
     out += _row(
         "shortened",
