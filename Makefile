@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Quick tests run on the cores that there are; slow ones start many processes themselves.
+# Quick tests run on the cores that there are.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Slow tests start processes of their own and wait for them: two at once.
+TOGETHER := -n 2 --dist load
 
 .PHONY: setup quickstart study study-paper test test-all campaigns lint clean
 
@@ -29,7 +31,7 @@ test: setup
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(TOGETHER)
 
 # Many injected faults each, hours in all: not part of CI. One of them, with fewer: python -m tests.campaigns.kills --count 20
 campaigns: setup
