@@ -137,10 +137,9 @@ def wait_for_step(workdir, step: int, timeout: float = 120) -> None:
 def test_signals_save_and_exit_and_the_same_command_goes_on(config, finished, tmp_path, number, code):
     process = start(config, tmp_path)
     wait_for_step(tmp_path, 3)
-    begin = time.monotonic()
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code and time.monotonic() - begin < 15
+    assert process.returncode == code and len(done(tmp_path)) < 2  # it has not gone on to the end
     assert "the same command goes on" in said and "Traceback" not in said
     assert train(config, tmp_path).returncode == 0
     assert_equal(done(tmp_path), finished)
