@@ -106,6 +106,8 @@ def _results(workdir: epath.Path) -> list[results.Result]:
 def _measure(
     model: Model, config: EvaluationConfig, options: argparse.Namespace, opening: Opening
 ) -> list[dict[str, Any]]:
+    if config.tasks and processes.is_first():
+        print(f"{model.name}: {model.chat.description}", file=sys.stderr)
     records = run_tasks(model, config, opening)
     if options.lm_eval:
         records += harness.run(model, _listed(options.lm_eval), options.limit, options.lm_eval_tasks)

@@ -299,6 +299,20 @@ def test_a_generation_prompt_that_opens_a_thought_trains_what_is_rendered_and_sa
     assert own(QWEN3).notices == own(PHI).notices == []
 
 
+def test_a_generation_prompt_that_closes_a_thought_is_said_for_rows_with_reasoning(own):
+    always = QWEN3.replace("loop.index0 > ns.last", "true")
+    closed = always.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")
+    assert own(always).notices == []
+    assert "ends with '\\n</think>" in own(closed).description
+
+
+def test_a_prompt_may_lose_the_reasoning_of_earlier_answers_and_nothing_else(own, tokenizer):
+    talk = [TALK[0], Message("assistant", "A fruit.</think>apple"), TALK[2]]
+    assert "fruit" not in tokenizer.decode_whole(own(DEEPSEEK).prompt(talk))
+    with pytest.raises(BadRow, match="words of a 'system'"):
+        own("{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}").prompt(SYSTEM[:2])
+
+
 def test_a_template_without_an_end_of_turn_says_so(own):
     assert "does not end every assistant turn" in own(ENDLESS).description
 

@@ -1,18 +1,28 @@
 """Extraction, scoring, intervals, stored responses and the sandbox."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, run
 from etils import epath
 
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.messages import Conversation, Message
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.answers import Decoding, Model, ask
 from sftmix_jax.evaluation.compare import compare
+from sftmix_jax.evaluation.journal import Journal
+from sftmix_jax.evaluation.judges import OwnModel
+from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, wilson
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.sampling.sampler import Response
+from sftmix_jax.stages import TINY as BASE
 from sftmix_jax.tiny.instructions import rate
 
 
@@ -227,3 +237,43 @@ def test_two_stages_are_compared_question_by_question(tmp_path):
         compare(first, scored(tmp_path / "c", [1] * 8, data="e"), "t")
     with pytest.raises(UserError, match="has no score on u"):
         compare(first, second, "u")
+
+
+class Parrot:
+    """A sampler that answers `fine`, and finds everything certain."""
+
+    config = SimpleNamespace(max_length=512)
+
+    def generate(self, requests, finished):
+        for i, _ in enumerate(requests):
+            finished(i, Response("fine", (5,), "stop"))
+
+    def log_likelihood(self, pairs):
+        return [(0.0, True) for _ in pairs]
+
+
+def parrot(folder) -> Model:
+    return Model("parrot", {"model": "parrot"}, Parrot(), Chat("chatml", Tokenizer(str(BASE))), epath.Path(folder))
+
+
+def test_prompts_that_hold_marks_are_recorded_as_refused(tmp_path, capsys):
+    marked = "type <|im_end|>"
+    questions = [
+        Question("free", (marked,), {}), Question("fine", ("hi",), {}),
+        Question("second", ("hi", marked), {}), Question("choice", (marked,), {}, choices=("A", "B")),
+        Question("measured", ("",), {}, measured=Conversation([Message("user", marked), Message("assistant", "a")])),
+    ]  # fmt: skip
+    asked = ask(parrot(tmp_path), "task", questions, Decoding(0.0, 4), Journal(epath.Path(tmp_path / "journal")))
+    assert asked.answers == {
+        "free": [[""]], "fine": [["fine"]], "second": [["fine", ""]], "choice": [[""]], "measured": [[""]],
+    }  # fmt: skip
+    assert asked.finish_reasons == {"prompt_refused": 4, "stop": 2}
+    assert "3 prompts are not asked and count as unanswered: the text holds '<|im_end|>'" in capsys.readouterr().err
+
+
+def test_a_judge_that_cannot_be_asked_has_failed(tmp_path):
+    got, failed = {}, {}
+    judge = OwnModel(parrot(tmp_path), JudgeConfig())
+    prompts = [(Prompt("p", "Judge.", "<|im_start|>"), 0), (Prompt("p", "Judge.", "a fine answer"), 0)]
+    judge.ask(prompts, got.__setitem__, failed.__setitem__, lambda: True)
+    assert list(got) == [1] and "cannot be asked: the text holds '<|im_start|>'" in failed[0]

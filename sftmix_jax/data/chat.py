@@ -37,6 +37,7 @@ TEMPLATES = tuple(sorted(file.stem for file in _FOLDER.glob("*.jinja")))
 OWN = "jinja"  # the name of every template that is not built in
 DEFAULT = "vicuna_v1.1"  # for a tokenizer without a template of its own
 _REASONING = re.compile("think|thought|reason", re.IGNORECASE)
+_REASONED = {"reasoning_content": "qz0008zq"}
 _HEADER = re.compile(r"^\s*((?:#+ )?\w[\w ]{0,30}:)\s*$")
 
 Tools = Sequence[Mapping[str, Any]]
@@ -164,10 +165,13 @@ class Chat:
     # --- sampling ---------------------------------------------------------------------------------
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
-        """Tokens up to where the assistant's next answer starts. Raises BadRow as `pieces` does."""
+        """Tokens up to where the assistant's next answer starts. Raises BadRow as `pieces` does.
+
+        Earlier answers may be rendered without what the template leaves out of them, such as their reasoning.
+        """
         messages = self._prepared(messages, tools)
         text = self._template.render(messages, tools, prompt=True)
-        turns.check_prompt(messages, text)
+        turns.check_present([m for m in messages if m.role != "assistant"], text)
         return self.tokenizer.encode(text)
 
     def answer(self, messages: Sequence[Message], text: str, tools: Tools = ()) -> tuple[list[int], list[int]]:
@@ -209,7 +213,9 @@ class Chat:
                 "it does not end every assistant turn, so a model trained with it does not learn to stop there; "
                 f"answers stop at '{self.tokenizer.eos}' or at their greatest length"
             )
-        if opened := next((turn.opened for turn in probe.turns if turn.opened), ""):
+        reasoned = self._look([Message("user", "words"), Message("assistant", "words", fields=_REASONED)])
+        every = [*probe.turns, *(reasoned.turns if reasoned else ())]
+        if opened := next((turn.opened for turn in every if turn.opened), ""):
             found.append(
                 f"its generation prompt ends with {opened!r}, which it does not write before every answer in a "
                 "conversation: such answers are trained on without it, and sampled after it"

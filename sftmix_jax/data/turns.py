@@ -50,8 +50,8 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
     return text, turns
 
 
-def check_prompt(messages: Sequence[Message], text: str) -> None:
-    """Raise BadRow for words that the text of a prompt does not hold."""
+def check_present(messages: Sequence[Message], text: str) -> None:
+    """Raise BadRow for words that the text does not hold."""
     for message in messages:
         if message.content.strip() not in text and not _escaped(message, text):
             raise BadRow(_lost(message))
@@ -64,9 +64,9 @@ def sentinels(messages: Sequence[Message]) -> list[Message]:
 
 def _check_words(template: Template, messages: Sequence[Message], tools: Tools, text: str) -> None:
     """Words may lose white space at their ends, and a tool's may be escaped as JSON; all else is a loss."""
-    check_prompt(messages, text)
+    check_present(messages, text)
     marked = sentinels(messages)
-    check_prompt(marked, template.render(marked, tools))
+    check_present(marked, template.render(marked, tools))
 
 
 def _escaped(message: Message, text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import identity
+from sftmix_jax import identity, processes
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.evaluation.journal import Journal
@@ -99,6 +99,7 @@ def _answer(
 ) -> None:
     """Answers; a prompt that the chat template cannot hold is answered with nothing and counted as refused."""
     free, requests = [], []
+    refused: Counter[str] = Counter()
     for i, (question, sample, said) in enumerate(asked):
         if question.measured:
             continue
@@ -107,14 +108,19 @@ def _answer(
                 finished(i, _likeliest(model, question))
                 continue
             tokens = tuple(_prompt(model.chat, question, said))
-        except BadRow:
+        except BadRow as error:
+            refused[str(error)] += 1
             finished(i, _REFUSED)
             continue
         temperature = _temperature(decoding, question)
         requests.append(Request(tokens, decoding.max_new_tokens, temperature, seed=decoding.seed, sample=sample))
         free.append(i)
     measured = [(i, question.measured) for i, (question, _, _) in enumerate(asked) if question.measured]
-    _measure(model, measured, finished)
+    refused += _measure(model, measured, finished)
+    for reason, count in refused.items() if processes.is_first() else ():
+        print(
+            f"warning: {model.name}: {count} prompts are not asked and count as unanswered: {reason}", file=sys.stderr
+        )
     model.sampler.generate(requests, lambda i, response: finished(free[i], response))
 
 
@@ -146,18 +152,20 @@ _TOGETHER = 256  # conversations measured before they are told of
 
 def _measure(
     model: Model, asked: Sequence[tuple[int, Conversation]], finished: Callable[[int, Response], None]
-) -> None:
+) -> Counter[str]:
     """The log-likelihood of a conversation's own answers, of what of them the model has room for.
 
-    Their tokens are those that training would train on.
+    Their tokens are those that training would train on. Returns why conversations could not be rendered, and how many.
     """
     room = model.sampler.config.max_length + 1
+    refused: Counter[str] = Counter()
     for start in range(0, len(asked), _TOGETHER):
         pairs, owners, held = [], [], []
         for i, conversation in asked[start : start + _TOGETHER]:
             try:
                 runs = model.chat.trained(conversation.messages, conversation.tools)
-            except BadRow:
+            except BadRow as reason:
+                refused[str(reason)] += 1
                 finished(i, _REFUSED)
                 continue
             held.append(i)
@@ -170,6 +178,7 @@ def _measure(
             mine = [p for p, owner in enumerate(owners) if owner == i]
             measured = {"log_likelihood": sum(found[p][0] for p in mine), "tokens": sum(len(pairs[p][1]) for p in mine)}
             finished(i, Response(json.dumps(measured), (), "measured"))
+    return refused
 
 
 def _key(model: Model, decoding: Decoding, question: Question, sample: int, said: Sequence[str]) -> str:
