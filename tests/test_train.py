@@ -235,7 +235,10 @@ BAD = [
     (["--config.stages.general.batch.length=4096"], "the model was made for 128"),
     (["--config.domains.math.path=nowhere.jsonl"], "no file nowhere.jsonl"),
     (["--config.mesh.data=3"], "mesh"),
-    (["--config.stages.general.batch.rows=3", "--config.stages.general.batch.accumulation=2"], "must divide the 3 rows"),
+    (
+        ["--config.stages.general.batch.rows=3", "--config.stages.general.batch.accumulation=2"],
+        "must divide the 3 rows",
+    ),
     (["--config.domains.math.format=alpakka"], "did you mean 'alpaca'"),
 ]
 
