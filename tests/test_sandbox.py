@@ -12,6 +12,7 @@ from pathlib import Path
 import attacks
 import pytest
 
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="walls are Linux'")
@@ -190,3 +191,20 @@ def test_a_run_leaves_nothing_for_the_next():
     assert sandbox.run(marked, "f", "assert f() == 1").passed
     looks = "import builtins, json\ndef f():\n    return hasattr(builtins, 'left') or hasattr(json, 'left')"
     assert sandbox.run(looks, "f", "assert f() is False").passed
+
+
+def test_many_runs_in_a_row_reach_no_limit_of_processes():
+    """What a run leaves behind counts against the 64 processes of its user until somebody waits for it."""
+    verdicts = [sandbox.run("def f(): return 1", "f", "assert f() == 1") for _ in range(150)]
+    assert [verdict.reason for verdict in verdicts if not verdict.passed] == []
+
+
+def test_a_sandbox_that_cannot_start_a_process_gives_no_verdict(monkeypatch):
+    class Full:
+        def run(self, job, memory, seconds):
+            return b'{"broken": "a process cannot be started: [Errno 11] Resource temporarily unavailable"}', 0
+
+    monkeypatch.setattr(sandbox, "_take", Full)
+    monkeypatch.setattr(sandbox, "_idle", [])
+    with pytest.raises(UserError, match=r"nothing was scored: a process cannot be started: \[Errno 11\]"):
+        sandbox.run("def f(): return 1", "f", "assert f() == 1")

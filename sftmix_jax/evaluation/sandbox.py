@@ -67,7 +67,7 @@ def run(
     `prelude` is trusted code that the tests may need; `names` are further functions and classes of the program that
     they use. `seconds` bound the whole run, `each` one call (0: no bound of its own; tests change it by
     `limit_call(seconds)`), `memory` the bytes.
-    Raises `TestsCannotRun`.
+    Raises `TestsCannotRun`, and `UserError` if the sandbox itself fails.
     """
     nonce = secrets.token_hex(16)
     job = {
@@ -85,6 +85,8 @@ def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
         code = os.waitstatus_to_exitcode(status)
         return Verdict(False, f"killed: by {signal.Signals(-code).name}" if code < 0 else "exited: without a verdict")
     report = json.loads(message)
+    if "broken" in report:
+        raise UserError(f"the sandbox for model-written code failed, and nothing was scored: {report['broken']}")
     if "missing" in report:
         raise TestsCannotRun(
             f"the tests need {report['missing']}, which cannot be imported where they run: there are the standard "

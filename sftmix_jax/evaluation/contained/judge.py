@@ -38,6 +38,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     packages.load(json.loads(sys.argv[2]))
     standing = walls.separate(packages.folders())
+    walls.adopt_orphans()
     while True:
         asked, fds, _, _ = socket.recv_fds(control, ASK.size, 2)
         if not asked:
@@ -56,6 +57,14 @@ def main() -> None:
         if not control.recv(1):
             return
         control.sendall(ANSWER.pack(os.waitpid(pid, 0)[1]))
+        _reap()
+
+
+def _reap() -> None:
+    """Wait for the prisoner whose judge is gone: a process that nobody waits for counts against the limit of them."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str]) -> None:
@@ -64,7 +73,11 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
     answer_reader, answer_writer = os.pipe()
     if not walls.separate_children():
         standing = [wall for wall in standing if wall != "namespaces"]
-    prisoner = os.fork()
+    try:
+        prisoner = os.fork()
+    except OSError as error:
+        os.write(verdict, json.dumps({"broken": f"a process cannot be started: {error}"}).encode())
+        os._exit(0)
     if prisoner == 0:
         for fd in (job, verdict, ask_writer, answer_reader):  # the job must be gone before anything else
             os.close(fd)

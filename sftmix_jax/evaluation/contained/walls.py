@@ -22,6 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _NEW_MOUNT, _NEW_USER, _NEW_PID, _NEW_NET, _NEW_IPC = 0x2_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000, 0x0800_0000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_PR_SET_CHILD_SUBREAPER = 36
 _BIND, _RECURSIVE, _PRIVATE, _DETACH = 0x1000, 0x4000, 0x4_0000, 2
 _THREADS = 64
 _NOBODY = 65534
@@ -49,6 +50,11 @@ def separate(packages: Sequence[str]) -> list[str]:
 def separate_children() -> bool:
     """Children get a process namespace of their own."""
     return _libc.unshare(_NEW_PID) == 0
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends; process 1 may leave them waiting for long."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
