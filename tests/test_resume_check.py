@@ -301,29 +301,21 @@ def test_rounding_is_allowed_in_measured_numbers_alone():
         assert comparison.whole(record(**changed), 1e-4) is not None
 
 
-def test_a_copy_has_the_batches_of_the_whole_experiment(world):
-    whole, config, _ = world
-    for name in whole.stages:
-        plans = []
-        for each in (whole, config):
-            resolved = Resolved(each)
-            stage = next(stage for stage in resolved.chain() if stage.name == name)
-            plans.append(resolved.plan(stage.stage)[0])
-        assert plans[0].num_steps > 6 and config.stages[name].steps == 6
-        for step in range(6):
-            for key, value in plans[0].batch(step).items():
-                assert np.array_equal(value, plans[1].batch(step)[key])
-
-
-def test_a_copy_of_a_stage_by_weight_has_its_batches_too(world):
-    whole = copy.deepcopy(world[0])
-    whole.stages = {"weights": dataclasses.replace(whole.stages["general"], steps=20, mixture={
-        "math": Share(weight=0.8), "code": Share(weight=0.2)})}  # fmt: skip
-    lengths = measure(whole, 4)
-    assert lengths == {"weights": Length(4, 20, 20 * 4 * 64)}
-    plans = [Resolved(each).plan(each.stages["weights"])[0] for each in (whole, shortened(whole, lengths))]
-    for step in range(4):
-        assert np.array_equal(plans[0].batch(step)["tokens"], plans[1].batch(step)["tokens"])
+def test_a_copy_trains_on_the_first_rows_of_the_experiments_order(world):
+    """By count and fraction, and by weight without a budget."""
+    weights = dataclasses.replace(world[0].stages["general"], steps=20, mixture={
+        "math": Share(weight=0.8), "code": Share(weight=0.2)})  # fmt: skip
+    by_weight = dataclasses.replace(copy.deepcopy(world[0]), stages={"weights": weights})
+    for whole in (world[0], by_weight):
+        lengths = measure(whole, 4)
+        config = shortened(whole, lengths)
+        for name, length in lengths.items():
+            own, full = (Resolved(each).plan(each.stages[name])[0] for each in (config, whole))
+            assert (config.stages[name].steps, own.num_steps) == (4, 4) and length.whole == full.num_steps > 4
+            taken, first = own.packed.members, np.arange(len(own.packed.members))
+            assert np.array_equal(np.sort(taken), first)
+            for which in ("domains", "examples"):
+                assert np.array_equal(getattr(own.order, which)[first], getattr(full.order, which)[first])
 
 
 def test_a_stage_shorter_than_asked_for_is_not_made_longer(world):
@@ -357,7 +349,7 @@ def test_process_counts_share_their_devices(world, monkeypatch):
 def test_a_verdict_is_narrow_and_says_what_differs(world):
     folder = world[2]
     reference = records.read(folder / "uninterrupted")
-    lengths = {name: Length(6, 1000, 0) for name in reference}
+    lengths = {name: Length(6, 1000) for name in reference}
     kill = Kill("in a save", "general", 3, Layout(2, 1), 1)
     found = Findings(reference, Pace(1.0, 0.1, 0.1, 9.0, 12), [kill], 1, 20, [Layout(1, 2), Layout(2, 1)])
     spec = "a_config_with_a_rather_long_name.py --config.stages.general.optimizer.learning_rate=1e-4 --config.seed=3"

@@ -1,4 +1,4 @@
-"""A shortened copy of an experiment: fewer steps of the same batches, more checkpoints."""
+"""A shortened copy of an experiment: fewer steps of the same mixture, more checkpoints."""
 
 from __future__ import annotations
 
@@ -30,40 +30,34 @@ def get_config() -> Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """How long a stage is: `steps` of the `whole`, drawn from the data of `budget` tokens where shares are weights."""
+    """How long a stage of a copy is: `steps` of the `whole`."""
 
     steps: int
     whole: int
-    budget: int  # 0: the stage has its own, or takes its shares by rows
 
 
 def measure(experiment: Experiment, steps: int) -> dict[str, Length]:
     """The length of each stage in a copy of at most `steps` steps per stage. Raises UserError for what cannot be read.
 
-    A copy never goes further through its data than the experiment does: its batches are the experiment's first ones.
+    A copy packs the first rows of the experiment's order, as many as its steps hold. Packing places rows by their
+    lengths among all that are packed together, so the batches of a longer plan hold these rows in other places.
     """
     resolved, lengths = Resolved(experiment), {}
     for each in resolved.chain():
         plan, _ = resolved.plan(each.stage)
         whole = each.stage.steps or plan.num_steps
-        by_weight = any(share.weight is not None for share in each.stage.mixture.values())
-        # Without a budget of its own, a stage by weight draws as much as its steps hold.
-        budget = whole * each.stage.batch.rows * each.stage.batch.length if by_weight and not each.stage.budget else 0
-        lengths[each.name] = Length(min(steps, whole), whole, budget)
+        lengths[each.name] = Length(min(steps, whole), whole)
     return lengths
 
 
 def shortened(experiment: Experiment, lengths: Mapping[str, Length]) -> Experiment:
-    """The copy: same data plan, batch, mesh, model, optimizer and dtypes; every step logged, no evaluation or trackers.
+    """The copy: same mixture, batch, mesh, model, optimizer and dtypes; every step logged, no evaluation or trackers.
 
     The learning rate schedule spans the shortened stage.
     """
     experiment = copy.deepcopy(experiment)
     for name, length in lengths.items():
-        stage = experiment.stages[name]
-        stage.steps = length.steps
-        if length.budget:
-            stage.budget, stage.unit = length.budget, "tokens"
+        experiment.stages[name].steps = length.steps
     experiment.checkpoints.every = min(experiment.checkpoints.every, _EVERY)
     logging = experiment.logging
     logging.every, logging.batch_hashes, logging.tensorboard, logging.wandb = 1, True, False, ""
