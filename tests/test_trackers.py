@@ -53,24 +53,32 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def wandb_records(folder: Path) -> list[list]:
-    """The records of each offline run of a stage, oldest first. A .wandb file is a LevelDB log of protobuf records."""
+    """The records of each offline run of a stage, oldest first, once wandb's own process has written all of them."""
+    deadline = time.monotonic() + 30
+    while True:
+        runs = [read_records(file) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+        ended = [any(record.WhichOneof("record_type") == "exit" for record in records) for records in runs]
+        if all(ended) or time.monotonic() > deadline:
+            return runs
+        time.sleep(0.1)
+
+
+def read_records(file: Path) -> list:
+    """A .wandb file is a LevelDB log of protobuf records."""
     pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="wandb is not installed")
-    runs = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        data, at, part, records = file.read_bytes(), 7, b"", []
-        assert data[:4] == b":W&B"
-        while at + 7 <= len(data):
-            if (left := 32768 - at % 32768) < 7:  # the end of a block is padding
-                at += left
-                continue
-            _, size, kind = struct.unpack_from("<IHB", data, at)
-            part += data[at + 7 : at + 7 + size]
-            at += 7 + size
-            if kind in (1, 4):  # whole, or the last part
-                records.append(pb2.Record.FromString(part))
-                part = b""
-        runs.append(records)
-    return runs
+    data, at, part, records = file.read_bytes(), 7, b"", []
+    assert data[:4] in (b":W&B", b"")
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:  # the end of a block is padding
+            at += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        part += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            records.append(pb2.Record.FromString(part))
+            part = b""
+    return records
 
 
 def history(records: list) -> list[dict]:
