@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -193,7 +194,7 @@ def train_stage(
     steps = stage.stage.steps or plan.num_steps
     optimizer = make_optimizer(stage.stage.optimizer)
     trainer = make_trainer(
-        resolved.base.config, _checked(resolved, mesh), optimizer, mesh,
+        resolved.base.config, _checked(resolved, mesh, stage.stage.batch.length), optimizer, mesh,
         domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
         kept=precision.find(stage.stage.optimizer.state),
     )  # fmt: skip
@@ -219,16 +220,19 @@ def train_stage(
     processes.wait_for_all("the stage is written")
 
 
-def _checked(resolved: Resolved, mesh: Mesh) -> Compute:
-    """The choices made, but for an attention kernel that does not do here what the plain path does."""
+def _checked(resolved: Resolved, mesh: Mesh, length: int) -> Compute:
+    """The choices made, with the first attention kernel that does here what the plain path does."""
     compute, config = resolved.compute, resolved.base.config
-    sizes = (config.num_heads, config.num_kv_heads, config.head_dim)
-    wrong = kernels.probe(compute.attention, mesh, compute.dtype, *sizes)
-    if not wrong:
-        return compute
-    if processes.is_first():
-        print(f"warning: attention kernel '{compute.attention}' {wrong}; using the plain path", file=sys.stderr)
-    return dataclasses.replace(compute, attention="plain")
+    sizes = (config.num_heads, config.num_kv_heads, config.head_dim, length)
+    names = kernels.candidates(compute.attention)
+    for name, following in itertools.pairwise(names):
+        wrong = kernels.probe(name, mesh, compute.dtype, *sizes)
+        if not wrong:
+            return dataclasses.replace(compute, attention=name)
+        if processes.is_first():
+            instead = "using the plain path" if following == "plain" else f"trying '{following}'"
+            print(f"warning: attention kernel '{name}' {wrong}; {instead}", file=sys.stderr)
+    return dataclasses.replace(compute, attention=names[-1])
 
 
 def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:

@@ -15,10 +15,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from sftmix_jax import sharding
-from sftmix_jax.models import attention
+from sftmix_jax.models import attention, gpu_attention
 
-NAMES = ("plain", "splash", "triton")
-BY_BACKEND = {"tpu": "splash", "gpu": "triton"}  # elsewhere the plain path
+# The kernels of each backend, in the order in which they are tried; then, and elsewhere, the plain path.
+BY_BACKEND = {"tpu": ("splash",), "gpu": ("mosaic", "cudnn", "triton")}
+NAMES = ("plain", *BY_BACKEND["tpu"], *BY_BACKEND["gpu"])
 _LANES = 128  # of a TPU's vector unit: what head sizes and blocks are multiples of
 _BLOCKS = (512, 256, 128)  # queries and keys at a time
 _TOLERANCE = 0.03  # relative, in norm: bfloat16 has 8 bits, and both sides round
@@ -36,12 +37,29 @@ def attend(name: str, mesh: Mesh, q: Array, k: Array, v: Array, segment_ids: Arr
         sharding.sharding(mesh, axes).spec
         for axes in (("batch", None), ("batch", None, "heads", None), ("batch", None, "kv_heads", None))
     )
-    on_cpu = mesh.devices.flat[0].platform == "cpu"  # there the kernel is interpreted: slow, the same numbers
-    kernel = _splash if name == "splash" else _triton
+    on_cpu = mesh.devices.flat[0].platform == "cpu"  # there some kernels are interpreted: slow, the same numbers
+    kernel = {
+        "splash": partial(_splash, interpret=on_cpu),
+        "mosaic": gpu_attention.mosaic,
+        "cudnn": gpu_attention.cudnn,
+        "triton": partial(gpu_attention.triton, interpret=on_cpu),
+    }[name]
     return jax.shard_map(
-        partial(kernel, interpret=on_cpu), mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries,
-        check_vma=False,
+        kernel, mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries, check_vma=False
     )(q, k, v, segment_ids)  # fmt: skip
+
+
+def candidates(name: str) -> tuple[str, ...]:
+    """This kernel and those that are tried after it; the plain path is the last."""
+    for names in BY_BACKEND.values():
+        if name in names:
+            return (*names[names.index(name) :], "plain")
+    return ("plain",)
+
+
+def _block(length: int) -> int:
+    """Queries and keys at a time in rows of `length` tokens; of rows that no block divides, the smallest."""
+    return next((size for size in _BLOCKS if length % size == 0), _BLOCKS[-1])
 
 
 def _splash(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool) -> Array:
@@ -50,7 +68,7 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     T, N, H = q.shape[1:]
-    block = next(size for size in _BLOCKS if T % size == 0)
+    block = _block(T)
     run = kernels.make_splash_mha_single_device(
         masks.MultiHeadMask([masks.CausalMask((T, T))] * N),
         block_sizes=kernels.BlockSizes(
@@ -69,33 +87,31 @@ def _splash(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool
     return out[..., :H].transpose(0, 2, 1, 3)
 
 
-def _triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool) -> Array:
-    """JAX's flash attention for GPUs, in Pallas through Triton. It knows no grouped heads: keys are repeated."""
-    from jax.experimental.pallas.ops.gpu import attention as kernels
-
-    k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-    return kernels.mha(q, k, v, segment_ids, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
-
-
 @functools.lru_cache
-def probe(name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int) -> str:
-    """What is wrong with this kernel on this mesh, compared with the plain path forward and backward; else nothing."""
+def probe(name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int, length: int) -> str:
+    """What is wrong with this kernel on this mesh, compared with the plain path forward and backward; else nothing.
+
+    Compared on rows of two blocks of the size that rows of `length` tokens are worked through in.
+    """
     if name == "plain":
         return ""
     try:
-        error = _disagreement(name, mesh, dtype, num_heads, num_kv_heads, head_dim)
+        error = _disagreement(name, mesh, dtype, num_heads, num_kv_heads, head_dim, length)
     except Exception as failure:
         return f"does not run here ({str(failure).splitlines()[0][:200]})"
     return "" if error <= _TOLERANCE else f"differs from the plain path by {error:.1%}"
 
 
-def _disagreement(name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int) -> float:
+def _disagreement(
+    name: str, mesh: Mesh, dtype: str, num_heads: int, num_kv_heads: int, head_dim: int, length: int
+) -> float:
     """Of values and gradients on packed rows with padding: the largest difference in norm, relative to plain."""
-    B, T = sharding.batch_parts(mesh), 2 * _LANES
+    B, T = sharding.batch_parts(mesh), 2 * _block(length)
     rng = np.random.default_rng(0)
     shapes = [(B, T, heads, head_dim) for heads in (num_heads, num_kv_heads, num_kv_heads)]
     q, k, v, direction = (rng.standard_normal(shape).astype(np.float32) for shape in (*shapes, shapes[0]))
-    segments = np.broadcast_to(np.repeat([1, 2, 3, 0], [50, 100, 90, 16]), (B, T)).astype(np.int32)
+    lengths = np.array([50, 100, 90, 16]) * T // 256
+    segments = np.broadcast_to(np.repeat([1, 2, 3, 0], lengths), (B, T)).astype(np.int32)
 
     def run(name: str, q: Array, k: Array, v: Array, direction: Array, segments: Array) -> tuple[Array, ...]:
         inside = (segments > 0)[..., None, None]

@@ -91,7 +91,7 @@ class ComputeConfig:
     dtype: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
     # auto: full from a billion parameters on, else none
     remat: str = setting("auto", Choice(("auto", *REMAT)))
-    # in training: plain, splash (TPU), triton (GPU); auto: the backend's where it agrees
+    # in training: plain, splash (TPU), mosaic, cudnn or triton (GPU); auto: the first of the backend's that agrees
     attention: str = setting("auto", Choice(("auto", *kernels.NAMES)))
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
@@ -99,7 +99,7 @@ class ComputeConfig:
         ranges.check(self, "model.compute")
         dtype = self.dtype if self.dtype != "auto" else "float32" if backend == "cpu" else "bfloat16"
         remat = self.remat if self.remat != "auto" else "full" if config.num_params > 1e9 else "none"
-        kernel = self.attention if self.attention != "auto" else kernels.BY_BACKEND.get(backend, "plain")
+        kernel = self.attention if self.attention != "auto" else kernels.BY_BACKEND.get(backend, ("plain",))[0]
         return Compute(dtype, remat, kernel)
 
 
