@@ -1,5 +1,6 @@
 """Attention kernels, interpreted on CPU devices, against the plain path; and the probe that keeps a wrong one out."""
 
+import contextlib
 from types import SimpleNamespace
 
 import jax
@@ -10,7 +11,7 @@ from conftest import SMALL, random_model
 
 from sftmix_jax import sharding, train
 from sftmix_jax.errors import UserError
-from sftmix_jax.models import attention, kernels
+from sftmix_jax.models import attention, gpu_attention, kernels
 from sftmix_jax.models.llama import Compute, ComputeConfig
 from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -70,7 +71,7 @@ def test_a_training_step_with_splash_is_the_step_without(remat):
 def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monkeypatch):
     mesh = mesh_of(2, 1)
     kernels.probe.cache_clear()
-    assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32) == ""
+    assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640) == ""
     right = kernels._splash
 
     def blind(q, k, v, segment_ids, *, interpret):
@@ -82,21 +83,80 @@ def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monke
     for kernel, said in ((blind, "differs from the plain path by"), (broken, "does not run here (no such chip)")):
         monkeypatch.setattr(kernels, "_splash", kernel)
         kernels.probe.cache_clear()
-        assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32).startswith(said)
+        assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640).startswith(said)
     kernels.probe.cache_clear()
 
 
 def test_a_kernel_that_fails_its_probe_is_left_out_with_a_warning(monkeypatch, capsys):
     resolved = SimpleNamespace(compute=Compute("float32", "none", "splash"), base=SimpleNamespace(config=SMALL))
     monkeypatch.setattr(kernels, "probe", lambda *_: "differs from the plain path by 40.0%")
-    assert train._checked(resolved, mesh_of(1, 1)) == Compute("float32", "none", "plain")
+    assert train._checked(resolved, mesh_of(1, 1), 512) == Compute("float32", "none", "plain")
     assert "warning: attention kernel 'splash' differs from the plain path by 40.0%" in capsys.readouterr().err
+
+
+def test_kernels_are_tried_in_order_until_one_agrees(monkeypatch, capsys):
+    resolved = SimpleNamespace(compute=Compute("bfloat16", "none", "mosaic"), base=SimpleNamespace(config=SMALL))
+    probed = []
+
+    def probe(name, *_):
+        probed.append(name)
+        return "" if name == "triton" else "does not run here (no such chip)"
+
+    monkeypatch.setattr(kernels, "probe", probe)
+    assert train._checked(resolved, mesh_of(1, 1), 512).attention == "triton"
+    assert probed == ["mosaic", "cudnn", "triton"]
+    assert "'cudnn' does not run here (no such chip); trying 'triton'" in capsys.readouterr().err
+
+
+def test_documents_start_where_their_ids_change():
+    segments = np.array([[1, 1, 1, 2, 2, 3, 0, 0], [1, 2, 3, 3, 3, 3, 3, 3], [0] * 8], np.int32)
+    wanted = [[0, 0, 0, 3, 3, 5, 6, 6], [0, 1, 2, 2, 2, 2, 2, 2], [0] * 8]
+    np.testing.assert_array_equal(gpu_attention.document_starts(jnp.asarray(segments)), wanted)
 
 
 def test_the_kernel_is_chosen_by_backend_and_unknown_ones_are_named():
     assert ComputeConfig().resolved(SMALL, "tpu").attention == "splash"
-    assert ComputeConfig().resolved(SMALL, "gpu").attention == "triton"
+    assert ComputeConfig().resolved(SMALL, "gpu").attention == "mosaic"
     assert ComputeConfig().resolved(SMALL, "cpu").attention == "plain"
     assert ComputeConfig(attention="plain").resolved(SMALL, "tpu").attention == "plain"
     with pytest.raises(UserError, match=r"model\.compute\.attention: .flash.; must be .*; did you mean .splash.\?"):
         ComputeConfig(attention="flash").resolved(SMALL, "tpu")
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """Lower for a GPU that is not here: what asks for the chip is told that it is an H100 with cuDNN 9.13."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91300)
+    monkeypatch.setattr(fused, "check_compute_capability", lambda *_: True)
+    monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda capability: capability == "9.0")
+    with contextlib.suppress(ImportError):  # from jax 0.11 on Triton's kernels ask too
+        from jax._src.pallas.triton import gpu_info
+
+        monkeypatch.setattr(gpu_info, "get_gpu_info", lambda: SimpleNamespace(compute_capability=90))
+    with contextlib.suppress(ImportError):
+        from tokamax._src import gpu_utils
+
+        for name in ("has_mosaic_gpu_support", "is_sm80", "is_sm90", "is_sm100"):
+            monkeypatch.setattr(gpu_utils, name, lambda *_, name=name: name in ("has_mosaic_gpu_support", "is_sm90"))
+
+
+@pytest.mark.parametrize("head_dim", [64, 96, 128])
+@pytest.mark.parametrize("kv_heads", [8, 2])
+@pytest.mark.parametrize("kernel", kernels.BY_BACKEND["gpu"])
+def test_gpu_kernels_lower_for_cuda_forward_and_backward(hopper, kernel, kv_heads, head_dim):
+    """Whether they run is for tests on a GPU to say."""
+    if kernel == "mosaic":
+        pytest.importorskip("tokamax", reason="tokamax is not installed (Python 3.12 or later)")
+    q, k = (jax.ShapeDtypeStruct((2, 1024, heads, head_dim), jnp.bfloat16) for heads in (8, kv_heads))
+    segments = jax.ShapeDtypeStruct((2, 1024), jnp.int32)
+    attend = getattr(gpu_attention, kernel)
+
+    def total(q, k, v, segments):
+        options = {"interpret": False} if kernel == "triton" else {}
+        return attend(q, k, v, segments, **options).astype(jnp.float32).sum()
+
+    traced = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).trace(q, k, k, segments)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert {"mosaic": "mosaic_gpu", "cudnn": "cudnn$fmhaSoftmaxBackward", "triton": "triton"}[kernel] in program

@@ -6,6 +6,7 @@ to 3.4 (H = 32) times faster than with [S, K, H].
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,16 @@ def empty(config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
     """A cache of zeros for so many rows of at most `size` tokens."""
     shape = (config.num_layers, slots, config.num_kv_heads, config.head_dim, size)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def empty_on(mesh: Mesh, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+    """`empty` on the mesh: every device makes its own part, and no device or host ever holds the whole."""
+    return _empty_at(placing(mesh, slots, config.num_kv_heads), config, slots, size, dtype)
+
+
+@partial(jax.jit, static_argnames=("where", "config", "slots", "size", "dtype"))
+def _empty_at(where: NamedSharding, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+    return jax.lax.with_sharding_constraint(empty(config, slots, size, dtype), Cache(where, where))
 
 
 def placing(mesh: Mesh, slots: int, kv_heads: int) -> NamedSharding:

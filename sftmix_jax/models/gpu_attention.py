@@ -61,16 +61,7 @@ def triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool)
     from jax.experimental.pallas.ops.gpu import attention as kernels
 
     k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-    return kernels.mha(
-        q, k, v, segment_ids, sm_scale=q.shape[3] ** -0.5, causal=True, block_sizes=_triton_blocks(q),
-        interpret=interpret,
-    )  # fmt: skip
-
-
-def _triton_blocks(q: Array):  # type: ignore[no-untyped-def]  # the class is deprecated: imported where it is used
-    from jax.experimental.pallas.ops.gpu.attention import BlockSizes
-
-    return BlockSizes.get_default()
+    return kernels.mha(q, k, v, segment_ids, sm_scale=q.shape[3] ** -0.5, causal=True, interpret=interpret)
 
 
 def document_starts(segment_ids: Array) -> Array:

@@ -138,9 +138,7 @@ class Sampler:
         count = whole_parts(self._mesh, min(self.slots, _power_of_two(len(waiting))))
         longest = max(len(r.tokens) + r.max_new_tokens for r in requests)
         size = bucket(min(longest, self.config.max_length))
-        cache = caches.empty(self.config, count, size, self._compute.dtype)
-        where = caches.placing(self._mesh, count, self.config.num_kv_heads)
-        cache = caches.Cache(*(sharding.put(np.asarray(x), where) for x in cache))
+        cache = caches.empty_on(self._mesh, self.config, count, size, self._compute.dtype)
         slots = Slots.empty(count)
         running: dict[int, _Running] = {}
 
@@ -196,8 +194,8 @@ class Sampler:
                 self.config, self._compute, self._mesh, self.params, method, cache, slots, self._stops,
                 np.int32(enough), steps=STEPS, span=span,
             )  # fmt: skip
-            slots = Slots(*(np.array(sharding.to_host(field)) for field in slots_out))
-            tokens_out = sharding.to_host(produced)
+            slots_out, tokens_out = sharding.tree_to_host((slots_out, produced))
+            slots = Slots(*map(np.array, slots_out))
             for slot in list(running):
                 take(slot, [int(t) for t in tokens_out[slot] if t >= 0])
 
