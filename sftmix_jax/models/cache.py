@@ -42,7 +42,7 @@ def empty_on(mesh: Mesh, config: LlamaConfig, slots: int, size: int, dtype: str)
 
 @partial(jax.jit, static_argnames=("where", "config", "slots", "size", "dtype"))
 def _empty_at(where: NamedSharding, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
-    return jax.lax.with_sharding_constraint(empty(config, slots, size, dtype), Cache(where, where))
+    return jax.lax.with_sharding_constraint(empty(config, slots, size, dtype), where)
 
 
 def placing(mesh: Mesh, slots: int, kv_heads: int) -> NamedSharding:

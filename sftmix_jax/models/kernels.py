@@ -6,6 +6,7 @@ Letters: B batch, T tokens, N query heads, K key/value heads, H head size.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -38,14 +39,14 @@ def attend(name: str, mesh: Mesh, q: Array, k: Array, v: Array, segment_ids: Arr
         for axes in (("batch", None), ("batch", None, "heads", None), ("batch", None, "kv_heads", None))
     )
     on_cpu = mesh.devices.flat[0].platform == "cpu"  # there some kernels are interpreted: slow, the same numbers
-    kernel = {
+    by_name: dict[str, Callable[..., Array]] = {
         "splash": partial(_splash, interpret=on_cpu),
         "mosaic": gpu_attention.mosaic,
         "cudnn": gpu_attention.cudnn,
         "triton": partial(gpu_attention.triton, interpret=on_cpu),
-    }[name]
+    }
     return jax.shard_map(
-        kernel, mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries, check_vma=False
+        by_name[name], mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries, check_vma=False
     )(q, k, v, segment_ids)  # fmt: skip
 
 
