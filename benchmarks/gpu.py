@@ -129,19 +129,19 @@ def attention(size: Size, kernel: str, heads: tuple[int, int, int]) -> Line:
     def run(name: str, q: Any, k: Any, v: Any) -> Any:
         return jnp.where(inside, kernels.attend(name, mesh, q, k, v, segments), 0)
 
-    def total(name: str, *qkv: Any) -> Any:
-        return (run(name, *qkv).astype(jnp.float32) * direction).sum()
+    def total(name: str, q: Any, k: Any, v: Any, direction: Any) -> Any:
+        return (run(name, q, k, v).astype(jnp.float32) * direction).sum()
 
     def gradients(name: str) -> Any:
         return jax.jit(jax.grad(partial(total, name), argnums=(0, 1, 2)))
 
     forward, backward = jax.jit(partial(run, kernel)), gradients(kernel)
-    compiled, both = seconds(lambda: backward(q, k, v), 9)
+    compiled, both = seconds(lambda: backward(q, k, v, direction), 9)
     alone = seconds(lambda: forward(q, k, v), 9)[1]
     with jax.default_matmul_precision("highest"):
         wide = [x.astype(jnp.float32) for x in (q, k, v)]
-        wanted = [jax.jit(partial(run, "plain"))(*wide), *gradients("plain")(*wide)]
-    found = [x.astype(jnp.float32) for x in (forward(q, k, v), *backward(q, k, v))]
+        wanted = [jax.jit(partial(run, "plain"))(*wide), *gradients("plain")(*wide, direction)]
+    found = [x.astype(jnp.float32) for x in (forward(q, k, v), *backward(q, k, v, direction))]
     error = max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(found, wanted, strict=True))
     # Each query meets half of its document on average: two products forward, five more backward.
     lengths = np.unique(segments + 10_000 * np.arange(size.rows)[:, None], return_counts=True)[1]

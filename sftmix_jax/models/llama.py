@@ -109,6 +109,11 @@ def _param(rngs: nnx.Rngs, std: float, shape: tuple[int, ...], axes: tuple[str, 
     return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
 
 
+def look_up(table: Array, tokens: Array) -> Array:
+    """Embeddings of tokens: table [V, D], int32 [B, T] → [B, T, D]."""
+    return table[tokens]
+
+
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
     """Root-mean-square normalisation over the last axis, computed in float32."""
     wide = x.astype(jnp.float32)
@@ -218,7 +223,7 @@ class Llama(nnx.Module):
         config = self.config
         frequencies = attention.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         rope = attention.rope_tables(positions, frequencies)
-        x = placed(self.embed[...][tokens].astype(self.compute.dtype))
+        x = placed(look_up(self.embed[...], tokens).astype(self.compute.dtype))
         layer_definition, stacked = nnx.split(self.layers)
 
         def body(x: Array, cut: tuple[Any, Any]) -> tuple[Array, Any]:
