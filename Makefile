@@ -7,7 +7,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Slow tests start processes of their own and wait for them: two at once.
 TOGETHER := -n 2 --dist load
 
-.PHONY: setup quickstart study study-paper test test-all campaigns lint clean
+.PHONY: setup quickstart study study-paper test test-all test-gpu campaigns lint clean
 
 setup: $(VENV)/.ready
 
@@ -28,10 +28,14 @@ study-paper: setup
 	$(BIN)/python -m sftmix_jax.study --config studies/paper.py:tiny --workdir runs/study-paper
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(PARALLEL)
 
 test-all: setup
-	$(BIN)/python -m pytest -q -m slow $(TOGETHER)
+	$(BIN)/python -m pytest -q -m "slow and not gpu" $(TOGETHER)
+
+# One GPU, whatever is installed beside this package: make test-gpu BIN=/usr/bin. JAX_PLATFORMS=cpu: small, on a CPU.
+test-gpu:
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cuda,cpu} $(BIN)/python -m pytest -q -m gpu tests/test_gpu.py
 
 # Many injected faults each, hours in all: not part of CI. One of them, with fewer: python -m tests.campaigns.kills --count 20
 campaigns: setup

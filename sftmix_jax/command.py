@@ -21,6 +21,12 @@ _DISK = {
     errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
 }
 
+# Imported where they are used, by package name: a machine may lack those that its commands do not need.
+_PACKAGES = {
+    "array_record": "array_record", "datasets": "datasets", "matplotlib": "matplotlib", "plotly": "plotly",
+    "sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-datasets",
+}  # fmt: skip
+
 
 def run(command: Callable[[], int | None], *, together: bool = False) -> None:
     """Run a command; bad input ends it with one message on stderr and exit code 2.
@@ -44,10 +50,10 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
         processes.say(f"error: {error.filename or 'cannot write'}: {_DISK[error.errno]}")
         os._exit(2)  # writes that are still under way would only fail and say so again
     except ImportError as error:
-        if "gcsfs" not in str(error):
+        if not (missing := _missing(error)):
             _fail()
             raise
-        processes.say("error: paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'")
+        processes.say(f"error: {missing}")
         processes.leave(2)
     except KeyboardInterrupt:
         processes.say("interrupted")
@@ -56,6 +62,14 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
         _fail()
         raise
     processes.leave(code or 0)
+
+
+def _missing(error: ImportError) -> str:
+    """What to install, or nothing if the error is not of a package that a machine may lack."""
+    if "gcsfs" in str(error):
+        return "paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'"
+    package = _PACKAGES.get((error.name or "").partition(".")[0])
+    return f"this needs the package {package}, which is not installed: pip install {package}" if package else ""
 
 
 _stdin: int | None = None  # the standard input that the process was started with

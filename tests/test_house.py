@@ -2,9 +2,11 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 from sftmix_jax import experiment, strategies
 from sftmix_jax.data.loader import BatchConfig
@@ -79,6 +81,26 @@ def test_torch_is_never_imported_and_analysis_knows_no_jax():
         assert "torch" not in modules, file
         if "analysis" in file.parts:
             assert not {"jax", "flax", "orbax"} & set(modules), file
+
+
+HEAVY = ("array_record", "datasets", "matplotlib", "plotly", "sklearn", "tensorflow", "tensorflow_datasets", "torch")
+
+
+def test_training_sampling_scoring_and_exporting_start_without_what_only_other_commands_need():
+    verbs = "sftmix_jax.train, sftmix_jax.evaluate, sftmix_jax.sample, sftmix_jax.export"
+    missing = f"import sys; sys.modules |= dict.fromkeys({HEAVY}); import {verbs}"
+    ended = subprocess.run([sys.executable, "-c", missing], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(("spec", "package"), [("hf:a/b", "datasets"), ("tfds:a", "tensorflow-datasets")])
+def test_a_package_that_a_command_lacks_is_named(spec, package, tmp_path):
+    module = package.replace("-", "_")
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
+    ended = run("sftmix_jax.train", "--config=quickstart.py", f"--config.domains.math.path={spec}",
+                f"--workdir={tmp_path / 'workdir'}", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})  # fmt: skip
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    assert f"needs the package {package}, which is not installed: pip install {package}" in ended.stderr
 
 
 CONFIGS = [
