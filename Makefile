@@ -35,7 +35,7 @@ test-all: setup
 
 # One GPU, whatever is installed beside this package: make test-gpu BIN=/usr/bin. JAX_PLATFORMS=cpu: small, on a CPU.
 test-gpu:
-	JAX_PLATFORMS=$${JAX_PLATFORMS:-cuda,cpu} $(BIN)/python -m pytest -q -m gpu tests/test_gpu.py
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cuda,cpu} $(BIN)/python -m pytest -q -rA --durations=10 -m gpu tests/test_gpu.py
 
 # Many injected faults each, hours in all: not part of CI. One of them, with fewer: python -m tests.campaigns.kills --count 20
 campaigns: setup

@@ -23,8 +23,8 @@ _DISK = {
 
 # Imported where they are used, by package name: a machine may lack those that its commands do not need.
 _PACKAGES = {
-    "array_record": "array_record", "datasets": "datasets", "matplotlib": "matplotlib", "plotly": "plotly",
-    "sklearn": "scikit-learn", "tensorflow_datasets": "tensorflow-datasets",
+    "datasets": "datasets", "matplotlib": "matplotlib", "plotly": "plotly", "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
 }  # fmt: skip
 
 

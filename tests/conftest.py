@@ -3,7 +3,7 @@
 import os
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # make test-gpu names another one
+os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS") or "cpu"  # make test-gpu names another one
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the tests' own processes need room on the same GPU
 
 import subprocess

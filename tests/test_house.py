@@ -83,7 +83,7 @@ def test_torch_is_never_imported_and_analysis_knows_no_jax():
             assert not {"jax", "flax", "orbax"} & set(modules), file
 
 
-HEAVY = ("array_record", "datasets", "matplotlib", "plotly", "sklearn", "tensorflow", "tensorflow_datasets", "torch")
+HEAVY = ("datasets", "matplotlib", "plotly", "sklearn", "tensorflow", "tensorflow_datasets", "torch")
 
 
 def test_training_sampling_scoring_and_exporting_start_without_what_only_other_commands_need():
