@@ -400,7 +400,7 @@ def test_a_data_stream_that_restarts_is_found_in_killed_runs(world, tmp_path):
     (tmp_path / "runs").mkdir()
 
     def launch(arguments, environment, log):
-        environment = {**environment, "PYTHONPATH": str(ROOT)}
+        environment = {**environment, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}  # one device, not the tests' eight
         return Command([sys.executable, str(tmp_path / "sabotaged.py"), *arguments], environment, log)
 
     found, _ = check(world, tmp_path / "runs", launch, 8)
