@@ -69,7 +69,7 @@ def triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool)
     from jax.experimental.pallas.ops.gpu import attention as kernels
 
     k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-    # bfloat16: with the default backward blocks of 32, forward and backward take 1.7 times as long on an H100 (H = 128).
+    # bfloat16: with the default backward blocks of 32, forward and backward take 1.7 times as long (H100, H = 128).
     # Of float32 blocks of that size do not go into its shared memory.
     wide = q.dtype.itemsize * q.shape[3] > 256
     blocks = kernels.BlockSizes(64, 32, 32, 32, 32, 32) if wide else kernels.BlockSizes(128, 128, 64, 64, 64, 64)
