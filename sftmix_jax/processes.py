@@ -9,6 +9,8 @@ the system closes those of a process that ends, whatever ended it, so that the o
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
 import json
 import os
@@ -110,19 +112,25 @@ def join() -> None:
 def leave(code: int) -> None:
     """End this process. After a success the others go on; otherwise they are told, and end too."""
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    if not are_many():
-        sys.exit(code)
-    stopped_together = code in (0, 143)
-    if _watch is not None:
-        _watch.part(_DONE if stopped_together else _FAILED)
-    if stopped_together:
-        import jax
+    if are_many():
+        stopped_together = code in (0, 143)
+        if _watch is not None:
+            _watch.part(_DONE if stopped_together else _FAILED)
+        if stopped_together:
+            import jax
 
-        jax.distributed.shutdown()  # waits for the others
+            jax.distributed.shutdown()  # waits for the others
+    elif code:
+        sys.exit(code)
+    else:
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
-    os._exit(code)  # jax's own farewell waits for processes that will not come
+            with contextlib.suppress(BrokenPipeError):  # as of `… | head`
+                stream.flush()
+    # Of many processes, jax's own farewell waits for those that will not come. Of one, XLA's threads may abort it while
+    # the interpreter is taken down (seen with jax 0.11): a command that succeeded would end with code 134.
+    os._exit(code)
 
 
 def on_early_end(close: Callable[[], None]) -> None:
