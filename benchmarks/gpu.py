@@ -329,16 +329,10 @@ class Entry:
 def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
     """Every line, the most telling first."""
     own, one, many = kernels[0], *size.batches
-    probe = [
-        Entry(f"attention {kernel} {n}/{k} heads of {h}", partial(attention, size, kernel, (n, k, h)))
-        for n, k, h in size.heads[:2]
-        for kernel in kernels
-    ]
     train_small = partial(training, size, size.small)
     train_large = partial(training, size, size.large)
     small, large = size.small, size.large
     return [
-        *probe,
         Entry(f"{small} float32, remat full, 8 rows", partial(train_small, "float32", "full", own, 8), "30,000–45,000"),
         Entry(f"{large} bfloat16, remat full, 4 rows", partial(train_large, "bfloat16", "full", own, 4), "7,000–9,500"),
         Entry(f"{large} decode, batch {one}", partial(decoding, size, one), "130–180"),
@@ -355,7 +349,7 @@ def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
         Entry(f"{large} bfloat16_moments, remat full", partial(train_large, "bfloat16_moments", "full", own, 4)),
         *(
             Entry(f"attention {kernel} {n}/{k} heads of {h}", partial(attention, size, kernel, (n, k, h)))
-            for n, k, h in size.heads[2:]
+            for n, k, h in size.heads
             for kernel in kernels
         ),
     ]
