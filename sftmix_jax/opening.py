@@ -69,10 +69,10 @@ def open_stage(folder: epath.Path, opening: Opening) -> Model:
     tokenizer = str(folder / "tokenizer")
     if record["name"] == "base":
         base = find_base(record["init"], tokenizer, record["seed"])
-        if base.id != record["id"]:
+        if base.fingerprint != record["weights"]:
             raise UserError(
-                f"{folder}: its model {record['init']} has changed since (it was {record['id']}, it is {base.id}); "
-                "restore its files, or train from it in another --workdir"
+                f"{folder}: its model {record['init']} has changed since (it was {record['weights'][:12]}, it is "
+                f"{base.fingerprint[:12]}); restore its files, or train from it in another --workdir"
             )
     else:
         read_done(folder, record)

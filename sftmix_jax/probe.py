@@ -60,7 +60,7 @@ def probe(
     mesh = experiment.make_mesh(config, resolved.base.config)
     sketcher = gradients.make_sketcher(resolved.base.config, resolved.compute, mesh)
     done = [stage.folder(workdir) for stage in resolved.chain() if stage.is_done(workdir)]
-    for folder in (workdir / "stages" / f"base-{resolved.base.id}", *done):
+    for folder in (resolved.base_folder(workdir), *done):
         file = folder / "probe.json"
         record = _known(file)
         if record.get("settings") != settings:

@@ -45,10 +45,6 @@ class Base:
     seed: int = 0
     ends: Ends = NO_ENDS  # what ends its answers, besides what a template says
 
-    @property
-    def id(self) -> str:
-        return self.fingerprint[:12]
-
     def params(self, abstract: Params) -> Params:
         """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
         if not self.folder:
@@ -93,7 +89,7 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
 def read_stage(folder: epath.Path) -> dict[str, Any]:
     """A stage folder's stage.json. Raises UserError if it is none, or if its content is not what its id is the hash of.
 
-    A base's id is that of its model folder, so its record holds a hash of its own.
+    A base's id does not cover where its model lies, so its record holds a hash of its own.
     """
     file = folder / "stage.json"
     if not file.exists():
@@ -247,6 +243,23 @@ class Resolved:
     def base(self) -> Base:
         model = self.experiment.model
         return find_base(model.init, model.tokenizer, self.experiment.seed)
+
+    @cached_property
+    def base_record(self) -> dict[str, Any]:
+        """What stage.json holds of the base, without its id: all that decides how it is prompted and run."""
+        return {
+            "init": self.experiment.model.init, "weights": self.base.fingerprint, "seed": self.base.seed,
+            "model": self.base.config,
+            "template": self.chat.fingerprint, "tokenizer": self.tokenizer.fingerprint, "dtype": self.compute.dtype,
+        }  # fmt: skip
+
+    @cached_property
+    def base_id(self) -> str:
+        """Names the base's folder. Experiments share it if their bases answer alike: same weights, prompts, dtype."""
+        return identity.digest({key: value for key, value in self.base_record.items() if key != "init"})
+
+    def base_folder(self, workdir: epath.Path) -> epath.Path:
+        return workdir / "stages" / f"base-{self.base_id}"
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

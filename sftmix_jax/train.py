@@ -59,7 +59,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     chain = resolved.chain()
     if processes.is_first():
         print(resolved.chat.description, file=sys.stderr)
-    register(config, resolved.base.id, chain, workdir)
+    register(config, resolved.base_id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:
         complete(resolved, stage, workdir, _leased(stage, workdir))
@@ -137,7 +137,7 @@ def complete(
 def score_base(resolved: Resolved, workdir: epath.Path) -> None:
     """Write the base's folder, and evaluate the base as the experiment asks."""
     config, folder = resolved.experiment, write_base(resolved, workdir)
-    record = {"name": "base", "id": resolved.base.id, "init": config.model.init}
+    record = {"name": "base", "id": resolved.base_id, "init": config.model.init}
     with Trackers(Tracked(folder, config.name, record), config.logging) as tracking:
         evaluate_stage(folder, config, tracking, 0)
 
@@ -168,13 +168,7 @@ def _scores(folder: epath.Path) -> dict[str, float]:
 
 def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
     """A folder for the base beside those of the stages, so that it is evaluated and sampled like them."""
-    base = resolved.base
-    folder = workdir / "stages" / f"base-{base.id}"
-    record = {
-        "name": "base", "id": base.id, "init": resolved.experiment.model.init, "seed": base.seed,
-        "model": base.config, "template": resolved.chat.fingerprint, "tokenizer": resolved.tokenizer.fingerprint,
-        "dtype": resolved.compute.dtype,
-    }  # fmt: skip
+    folder, record = resolved.base_folder(workdir), {"name": "base", "id": resolved.base_id, **resolved.base_record}
     write_json(folder / "stage.json", {**identity.plain(record), "digest": stages.stage_digest(record)})
     _save_tokenizer(resolved, folder)
     processes.wait_for_all("the base is written")

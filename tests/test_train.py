@@ -94,6 +94,29 @@ def test_the_same_command_again_does_nothing(config, finished):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
 
 
+def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, tmp_path):
+    """One with the same template shares the folder, wherever the same model lies."""
+    from etils import epath
+
+    from sftmix_jax.experiment import parse
+    from sftmix_jax.opening import Opening, open_stage, stage_folders
+    from sftmix_jax.stages import Resolved
+    from sftmix_jax.train import write_base
+
+    copied = shutil.copytree(config.parent / "model", tmp_path / "model")
+    asked = {
+        "chatml": [], "vicuna_v1.1": ["--config.template=vicuna_v1.1"],
+        "copy": [f"--config.model.init=hf:{copied}"], "bfloat16": ["--config.model.compute.dtype=bfloat16"],
+    }  # fmt: skip
+    workdir = epath.Path(tmp_path / "w")
+    folders = {
+        name: write_base(Resolved(parse([f"--config={config}:0.25", *more])[0]), workdir) for name, more in asked.items()
+    }
+    assert folders["copy"] == folders["chatml"] and len(set(folders.values())) == 3 == len(stage_folders(workdir, "base"))
+    for name in ("chatml", "vicuna_v1.1"):
+        assert open_stage(folders[name], Opening()).chat.name == name
+
+
 @pytest.mark.slow
 def test_experiments_that_share_a_stage_train_it_once(config, finished, tmp_path):
     workdir = tmp_path / "workdir"

@@ -31,10 +31,10 @@ class Job:
         """The id of the job that must be done before."""
         if self.stage is None:
             return None
-        return self.stage.parent.id if self.stage.parent else self.resolved.base.id
+        return self.stage.parent.id if self.stage.parent else self.resolved.base_id
 
     def folder(self, workdir: epath.Path) -> epath.Path:
-        return self.stage.folder(workdir) if self.stage else workdir / "stages" / f"base-{self.id}"
+        return self.stage.folder(workdir) if self.stage else self.resolved.base_folder(workdir)
 
     def is_trained(self, workdir: epath.Path) -> bool:
         """A base needs no training, but its folder must be there."""
@@ -67,9 +67,9 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     chains = [(run, resolved, resolved.chain()) for run in study.runs for resolved in (Resolved(run.experiment),)]
     for run, resolved, chain in chains:
         name = run.experiment.name
-        register(run.experiment, resolved.base.id, chain, workdir)
+        register(run.experiment, resolved.base_id, chain, workdir)
         registered[name] = run.labels
-        base = jobs.setdefault(resolved.base.id, Job(resolved.base.id, "base", resolved, None, []))
+        base = jobs.setdefault(resolved.base_id, Job(resolved.base_id, "base", resolved, None, []))
         base.experiments.append(name)
         for stage in chain:
             jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [])).experiments.append(name)
