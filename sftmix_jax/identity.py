@@ -12,17 +12,24 @@ import numpy as np
 from jax.tree_util import KeyPath
 
 from sftmix_jax import sharding
+from sftmix_jax.ranges import Number
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and tuples as what JSON holds."""
+    """Dataclasses and tuples as what JSON holds. A config's numbers are floats, also where an int was written."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {each.name: plain(_as_declared(each, getattr(value, each.name))) for each in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _as_declared(field: dataclasses.Field[Any], value: Any) -> Any:
+    """1 and 1.0 are one value of a field that takes any number, and give one identity."""
+    is_number = isinstance(field.metadata.get("range"), Number)
+    return float(value) if is_number and type(value) is int else value
 
 
 def digest(record: dict[str, Any]) -> str:

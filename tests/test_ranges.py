@@ -113,7 +113,8 @@ def test_every_field_of_every_config_refuses_what_is_out_of_its_range():
     assert tried > 1000
 
 
-def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
+def config_types(*kinds) -> set[type]:
+    """These dataclasses, and all that their fields hold."""
     seen = set()
 
     def walk(kind):
@@ -124,9 +125,29 @@ def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
             if isinstance(inner, type):
                 walk(inner)
 
-    walk(Study)
-    walk(Opening)
-    assert len(seen) == 17
+    for kind in kinds:
+        walk(kind)
+    return seen
+
+
+def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
+    assert len(config_types(Study, Opening)) == 17
+
+
+def test_a_whole_number_in_a_field_for_any_number_changes_no_identity():
+    """`fraction=1` and `fraction=1.0` are one stage; a count stays the integer that it is."""
+    tried = 0
+    for kind in config_types(Study):
+        for field in dataclasses.fields(kind):
+            if isinstance(ranges.range_of(field), (Number, Integer)):
+                alone = (field.name, field.type, dataclasses.field(metadata=field.metadata))
+                made = identity.plain(dataclasses.make_dataclass("Alone", [alone])(1))[field.name]
+                wanted = float if isinstance(ranges.range_of(field), Number) else int
+                assert type(made) is wanted and made == 1, (kind, field.name)
+                tried += wanted is float
+    assert tried > 10
+    assert identity.digest({"share": Share(fraction=1)}) == identity.digest({"share": Share(fraction=1.0)})
+    assert identity.digest({"share": Share(count=1)}) != identity.digest({"share": Share(count=2)})
 
 
 def test_a_field_without_a_range_is_an_error_of_ours():

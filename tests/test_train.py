@@ -108,11 +108,12 @@ def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, t
         "chatml": [], "vicuna_v1.1": ["--config.template=vicuna_v1.1"],
         "copy": [f"--config.model.init=hf:{copied}"], "bfloat16": ["--config.model.compute.dtype=bfloat16"],
     }  # fmt: skip
-    workdir = epath.Path(tmp_path / "w")
-    folders = {
-        name: write_base(Resolved(parse([f"--config={config}:0.25", *more])[0]), workdir) for name, more in asked.items()
-    }
-    assert folders["copy"] == folders["chatml"] and len(set(folders.values())) == 3 == len(stage_folders(workdir, "base"))
+    workdir, folders = epath.Path(tmp_path / "w"), {}
+    for name, more in asked.items():
+        resolved = Resolved(parse([f"--config={config}:0.25", *more])[0])
+        folders[name] = write_base(resolved, workdir)
+    assert folders["copy"] == folders["chatml"]
+    assert len(set(folders.values())) == 3 == len(stage_folders(workdir, "base"))
     for name in ("chatml", "vicuna_v1.1"):
         assert open_stage(folders[name], Opening()).chat.name == name
 
