@@ -1,6 +1,7 @@
 """A judge that misbehaves in every way: nothing is lost, nothing is paid for twice, no reply becomes a number."""
 
 import json
+import re
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from conftest import SHARED, run
 from etils import epath
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import judging
+from sftmix_jax.evaluation import fastchat, judging
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.runner import EvaluationConfig, score_responses
@@ -303,3 +304,26 @@ def test_a_judged_task_says_what_it_needs(tmp_path):
     assert found.returncode == 2 and "--judge openai:MODEL" in found.stderr and "Traceback" not in found.stderr
     found = run("sftmix_jax.evaluate", *args, "--data", str(tmp_path), "--judge", "openai:x")
     assert found.returncode == 2 and "OPENAI_API_KEY" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("question.jsonl", '{"question_id": 81, "categ', "question.jsonl:1: "),
+        ("question.jsonl", '{"question_id": 81, "category": "writing"}', "jsonl:1: has no field 'turns' (list)"),
+        ("question.jsonl", "[1]", "question.jsonl:1: "),
+        ("judge_prompts.jsonl", '{"name": "single-v1"}', "judge_prompts.jsonl:1: has no field 'system_prompt' (str)"),
+        ("reference_answer/gpt-4.jsonl", '{"question_id": 81, "choices": []}', "question 81 has no choices[0].turns"),
+    ],
+)
+def test_a_damaged_file_of_fastchat_is_named_with_its_line(tmp_path, name, line, said):
+    rows = {
+        "question.jsonl": '{"question_id": 81, "category": "writing", "turns": ["a", "b"]}',
+        "judge_prompts.jsonl": '{"name": "single-v1", "system_prompt": "s", "prompt_template": "t"}',
+        "reference_answer/gpt-4.jsonl": '{"question_id": 81, "choices": [{"turns": ["a", "b"]}]}',
+    }
+    (tmp_path / "reference_answer").mkdir()
+    for file, row in (rows | {name: line}).items():
+        (tmp_path / file).write_text(row + "\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        fastchat.read_benchmark(epath.Path(tmp_path))

@@ -15,6 +15,7 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
+from sftmix_jax.files import read_lines
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are judged with a reference answer
 
@@ -57,9 +58,9 @@ def read_benchmark(folder: epath.Path) -> tuple[list[Entry], dict[str, JudgeProm
         )
     references: dict[Any, list[str]] = {}
     for file in sorted((folder / "reference_answer").glob("*.jsonl")):
-        references |= {row["question_id"]: row["choices"][0]["turns"] for row in _read(file)}
+        references |= {row["question_id"]: _reference(row, file) for row in _read(file, question_id=int, choices=list)}
     entries = []
-    for row in _read(questions_file):
+    for row in _read(questions_file, question_id=int, category=str, turns=list):
         number, needed = row["question_id"], row["category"] in _WITH_REFERENCE
         if needed and number not in references:
             raise UserError(f"{folder}/reference_answer: no reference answer to question {number} ({row['category']})")
@@ -67,13 +68,27 @@ def read_benchmark(folder: epath.Path) -> tuple[list[Entry], dict[str, JudgeProm
         entries.append(Entry(number, row["category"], tuple(row["turns"]), given))
     prompts = {
         row["name"]: JudgePrompt(row["name"], row["system_prompt"], row["prompt_template"])
-        for row in _read(prompts_file)
+        for row in _read(prompts_file, name=str, system_prompt=str, prompt_template=str)
     }
     return entries, prompts
 
 
-def _read(file: epath.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+def _read(file: epath.Path, **fields: type) -> list[dict[str, Any]]:
+    """The rows of one of FastChat's files, each with `fields` of these types. Raises UserError with file and line."""
+    remedy = "take the file of FastChat's repository as it stands there"
+    rows = read_lines(file, remedy)
+    for number, row in enumerate(rows, 1):
+        for name, kind in fields.items():
+            if not isinstance(row.get(name), kind):
+                raise UserError(f"{file}:{number}: has no field '{name}' ({kind.__name__}); {remedy}")
+    return rows
+
+
+def _reference(row: dict[str, Any], file: epath.Path) -> list[str]:
+    try:
+        return row["choices"][0]["turns"]
+    except (LookupError, TypeError):
+        raise UserError(f"{file}: question {row['question_id']} has no choices[0].turns") from None
 
 
 def write_answers(folder: epath.Path, model: str, answers: Mapping[str, Sequence[Sequence[str]]], when: float) -> None:

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from sftmix_jax import records as stored
+
 # What is compared of a finished stage; time and throughput are not.
 _DONE = ("steps", "ledger", "rows", "packing_fill", "held_out_loss", "params_sha256")
 _MEASURED = ("loss", "grad_norm", "held_out")  # keys that begin like this are rounded by the machine; others are exact
@@ -49,7 +53,7 @@ def read(workdir: Path) -> dict[str, StageRecord]:
             for record in lines(folder / "metrics.jsonl"):
                 (steps if "loss" in record else held_out)[record["step"]] = record
             if (folder / "done.json").exists():
-                done = json.loads((folder / "done.json").read_text())
+                done = stored.done(epath.Path(folder / "done.json"))
         records[name] = StageRecord(name, id, steps, held_out, done)
     return records
 
@@ -57,7 +61,7 @@ def read(workdir: Path) -> dict[str, StageRecord]:
 def stages(workdir: Path) -> dict[str, str]:
     """The id of each stage of a workdir's one experiment by name, in the order of training."""
     for file in workdir.glob("experiments/*.json"):
-        return json.loads(file.read_text())["stages"]
+        return stored.experiment(epath.Path(file))["stages"]
     return {}
 
 
