@@ -146,24 +146,7 @@ def evaluate_stage(folder: epath.Path, config: Experiment, tracking: Trackers, s
     """The config's tasks on one stage, as it is after `step`; nothing where they were scored before."""
     if not config.evaluation.tasks:
         return
-    before = _scores(folder)
-    run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
-    new = {name: value for name, value in _scores(folder).items() if before.get(name) != value}
-    tracking.score(new, step)
-
-
-def _scores(folder: epath.Path) -> dict[str, float]:
-    """The values of all score.json of a stage, as `score/TASK/METRIC`; of process 0 alone."""
-    if not processes.is_first() or not (folder / "eval").exists():
-        return {}
-    scored = []
-    for file in sorted((folder / "eval").glob("*/score.json")):
-        with contextlib.suppress(UserError):  # a damaged one is reported where it is scored again
-            scored.append(records.score(file))
-    return {
-        f"score/{record['task']}/{name}": metric["value"]
-        for record in scored for name, metric in record["metrics"].items() if metric["value"] is not None
-    }  # fmt: skip
+    run_tasks(open_stage(folder, Opening()), config.evaluation, Opening(), lambda new: tracking.score(new, step))
 
 
 def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:
