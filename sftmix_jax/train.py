@@ -105,7 +105,7 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
         known = records.experiment(file)
         if known["stages"] != record["stages"]:
             changed = identity.differences(known["experiment"], record["experiment"])
-            listed = "; ".join(changed[:5]) or "the contents of its data or its base model"
+            listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
             raise UserError(
                 f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
                 "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
