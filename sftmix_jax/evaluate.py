@@ -20,7 +20,7 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
-from sftmix_jax import command, processes
+from sftmix_jax import command, processes, tracking
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, harness, runner
@@ -108,16 +108,24 @@ def _measure(
 ) -> list[dict[str, Any]]:
     if config.tasks and processes.is_first():
         print(f"{model.name}: {model.chat.description}", file=sys.stderr)
-    records = run_tasks(model, config, opening)
-    if options.lm_eval:
-        records += harness.run(model, _listed(options.lm_eval), options.limit, options.lm_eval_tasks)
+    with tracking.trackers_of(model.folder) as send:
+        records = run_tasks(model, config, opening, send)
+        if options.lm_eval:
+            with tracking.sending(model.folder, send):
+                records += harness.run(model, _listed(options.lm_eval), options.limit, options.lm_eval_tasks)
     return records
 
 
-def run_tasks(model: Model, config: EvaluationConfig, opening: Opening) -> list[dict[str, Any]]:
-    """Every task of a config on one model → their score.json."""
+def run_tasks(
+    model: Model, config: EvaluationConfig, opening: Opening, send: tracking.Send = lambda _: None
+) -> list[dict[str, Any]]:
+    """Every task of a config on one model → their score.json; `send` gets what is new of a task once it is scored."""
     judge = _judge(config, opening)
-    return [runner.run_task(model, name, config, judge) for name in config.tasks]
+    records = []
+    for name in config.tasks:
+        with tracking.sending(model.folder, send):
+            records.append(runner.run_task(model, name, config, judge))
+    return records
 
 
 def _judge(config: EvaluationConfig, opening: Opening) -> Judge | None:

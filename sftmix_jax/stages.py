@@ -305,6 +305,7 @@ class Resolved:
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
                 "model": self.base.config, "ends": self.base.ends._asdict(),
                 "mixture": stage.mixture,
+                "domains": list(stage.mixture),  # their order decides that of the rows; the hash of a dict has none
                 "examples": {domain: self.examples[domain].fingerprint for domain in stage.mixture},
                 "held_out": {domain: self.experiment.domains[domain].held_out for domain in stage.mixture},
                 "template": self.chat.fingerprint,

@@ -105,7 +105,7 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
         known = records.experiment(file)
         if known["stages"] != record["stages"]:
             changed = identity.differences(known["experiment"], record["experiment"])
-            listed = "; ".join(changed[:5]) or "the contents of its data or its base model"
+            listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
             raise UserError(
                 f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
                 "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
@@ -146,24 +146,7 @@ def evaluate_stage(folder: epath.Path, config: Experiment, tracking: Trackers, s
     """The config's tasks on one stage, as it is after `step`; nothing where they were scored before."""
     if not config.evaluation.tasks:
         return
-    before = _scores(folder)
-    run_tasks(open_stage(folder, Opening()), config.evaluation, Opening())
-    new = {name: value for name, value in _scores(folder).items() if before.get(name) != value}
-    tracking.score(new, step)
-
-
-def _scores(folder: epath.Path) -> dict[str, float]:
-    """The values of all score.json of a stage, as `score/TASK/METRIC`; of process 0 alone."""
-    if not processes.is_first() or not (folder / "eval").exists():
-        return {}
-    scored = []
-    for file in sorted((folder / "eval").glob("*/score.json")):
-        with contextlib.suppress(UserError):  # a damaged one is reported where it is scored again
-            scored.append(records.score(file))
-    return {
-        f"score/{record['task']}/{name}": metric["value"]
-        for record in scored for name, metric in record["metrics"].items() if metric["value"] is not None
-    }  # fmt: skip
+    run_tasks(open_stage(folder, Opening()), config.evaluation, Opening(), lambda new: tracking.score(new, step))
 
 
 def write_base(resolved: Resolved, workdir: epath.Path) -> epath.Path:

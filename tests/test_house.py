@@ -46,7 +46,7 @@ MAY_IMPORT = {
 }
 VERBS = {
     "train", "evaluate", "sample", "audit", "export", "study", "report", "plan", "probe", "resume_check",
-    "experiment", "stages", "checks", "opening", "paper", "studies", "planning", "resuming",
+    "experiment", "stages", "checks", "opening", "tracking", "paper", "studies", "planning", "resuming",
 }  # fmt: skip
 
 

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
+import shutil
 import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, random_model, save_model
 from etils import epath
 
-from sftmix_jax import train
+from sftmix_jax import evaluate, tracking
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
@@ -289,21 +292,34 @@ train.run(config, epath.Path(sys.argv[2]))
 """
 
 
-def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(tmp_path, offline):
-    """Two stages and the base; SIGTERM while the first stage reports its step 3. The reference is metrics.jsonl."""
+@pytest.fixture(scope="module")
+def stopped_and_resumed(tmp_path_factory) -> Path:
+    """A workdir of two stages and the base; SIGTERM while the first stage reports its step 3."""
     pytest.importorskip("wandb", reason="wandb is not installed")
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    workdir = tmp_path_factory.mktemp("tracked")
     architecture = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
-    save_model(tmp_path / "model", architecture, random_model(architecture))
-    Tokenizer(str(TINY)).save(tmp_path / "model")
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    done = subprocess.run(
-        [sys.executable, "-c", STOPPED_AND_RESUMED, str(tmp_path / "model"), str(tmp_path)], cwd=ROOT,
-        env=environment, timeout=200, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    save_model(workdir / "model", architecture, random_model(architecture))
+    Tokenizer(str(TINY)).save(workdir / "model")
+    done = tracked_run("-c", STOPPED_AND_RESUMED, str(workdir / "model"), str(workdir))
     assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def tracked_run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
+    """Python on one device, with W&B offline."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "WANDB_DIR")}
+    environment |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", **more}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, timeout=200, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(stopped_and_resumed):
+    """The reference is metrics.jsonl."""
     for name in ("math", "code"):
-        (folder,) = tmp_path.glob(f"stages/{name}-*")
+        (folder,) = stopped_and_resumed.glob(f"stages/{name}-*")
         lines = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
         runs = wandb_records(folder)
         assert {header(records).run_id for records in runs} == {folder.name}
@@ -311,12 +327,78 @@ def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(tmp_path, o
         assert [exit_codes(records) for records in runs] == ([[143], [0]] if name == "math" else [[0]])
         rows = [row for records in runs for row in history(records)]
         assert all(any(text == row for row in rows) for text in lines)
-        scores = train._scores(epath.Path(folder))
+        scores = tracking.scores(epath.Path(folder))
         assert {"score/tiny_math/strict"} <= set(scores) and rows[-1] == {"step": 6, **scores}
         board = shown(folder)
         for key in ("loss", f"held_out/{name}"):
             expected = [(text["step"], text[key]) for text in lines if key in text]
             assert board[key] == points(expected) and len(expected) >= 3
         assert {tag: board[tag] for tag in scores} == {tag: points([(6, value)]) for tag, value in scores.items()}
-    (base,) = tmp_path.glob("stages/base-*")
+    (base,) = stopped_and_resumed.glob("stages/base-*")
     assert [history(records)[0]["step"] for records in wandb_records(base)] == [0]
+
+
+def test_scores_of_evaluate_reach_the_trackers_of_their_stage(stopped_and_resumed, tmp_path):
+    """Two experiments hold each stage and ask for the same trackers: each score is sent once, and none again."""
+    workdir = tmp_path / "workdir"
+    shutil.copytree(stopped_and_resumed, workdir)
+    record = json.loads((workdir / "experiments" / "tracked.json").read_text())
+    record["experiment"]["name"] = "second"
+    (workdir / "experiments" / "second.json").write_text(json.dumps(record))
+    folders = {folder: 0 if folder.name.startswith("base") else 6 for folder in workdir.glob("stages/*")}
+    known = {folder: len(wandb_records(folder)) for folder in folders}
+    asked = ("-m", "sftmix_jax.evaluate", f"--workdir={workdir}", "--tasks=tiny_code", "--limit=1")
+    for _ in range(2):
+        done = tracked_run(*asked)
+        assert done.returncode == 0 and "warning: scores" not in done.stderr, done.stderr
+    assert len(folders) == 3
+    for folder, step in folders.items():
+        all_scores = tracking.scores(epath.Path(folder))
+        scores = {tag: value for tag, value in all_scores.items() if tag.startswith("score/tiny_code/")}
+        runs = wandb_records(folder)
+        assert scores and len(runs) == known[folder] + 1
+        about = header(runs[-1])
+        assert (about.run_id, about.run_group, about.project) == (folder.name, "second", "p")
+        assert history(runs[-1]) == [{"step": step, **scores}] and exit_codes(runs[-1]) == [0]
+        board = shown(folder)
+        for tag, value in scores.items():
+            assert board[re.sub(r"[@, ]", "_", tag)] == points([(step, value)])  # as TensorBoard wants its tags
+        assert board["score/tiny_math/strict"] == points([(step, all_scores["score/tiny_math/strict"])])
+
+
+def test_evaluate_goes_on_without_a_tracker_that_it_cannot_open(stopped_and_resumed, tmp_path):
+    workdir, lacking = tmp_path / "workdir", tmp_path / "lacking"
+    shutil.copytree(stopped_and_resumed, workdir)
+    lacking.mkdir()
+    (lacking / "wandb.py").write_text("raise ImportError")
+    (lacking / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name == 'wandb' else find(name, *more)\n"
+    )
+    done = tracked_run(
+        "-m", "sftmix_jax.evaluate", f"--workdir={workdir}", "--stage=code", "--tasks=tiny_code", "--limit=1",
+        PYTHONPATH=f"{lacking}:{ROOT}",
+    )  # fmt: skip
+    (folder,) = workdir.glob("stages/code-*")
+    assert done.returncode == 0 and (folder / "eval" / "tiny_code" / "score.json").exists(), done.stderr
+    said = f"warning: scores of {folder.name} are not sent to its trackers: config.logging.wandb needs wandb: pip "
+    assert done.stderr.count(said) == 1, done.stderr
+
+
+def test_scores_are_sent_though_a_later_task_fails(tmp_path, monkeypatch):
+    """The next run takes them from the disk, and finds nothing new."""
+    stored: dict[str, float] = {}
+
+    def run_task(model, name, config, judge):
+        if name == "b":
+            raise UserError("no data")
+        stored["score/a/right"] = 0.5
+
+    monkeypatch.setattr(evaluate.runner, "run_task", run_task)
+    monkeypatch.setattr(evaluate, "_judge", lambda *_: None)
+    monkeypatch.setattr(tracking, "scores", lambda folder: dict(stored))
+    model, sent = SimpleNamespace(folder=epath.Path(tmp_path)), []
+    for _ in range(2):
+        with pytest.raises(UserError):
+            evaluate.run_tasks(model, SimpleNamespace(tasks=("a", "b")), None, sent.append)
+    assert sent == [{"score/a/right": 0.5}]

@@ -8,15 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import jax
 import pytest
 from conftest import ROOT, SMALL, random_model, run, save_model
+from etils import epath
 from test_sources import write_lines
 
+from sftmix_jax import experiment
+from sftmix_jax import train as train_verb
+from sftmix_jax.data import packing
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import parse
 from sftmix_jax.models.llama import LlamaConfig
-from sftmix_jax.stages import TINY
+from sftmix_jax.opening import Opening, open_stage, stage_folders
+from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.tiny import domains
+from tests.campaigns import _scratch as scratch
 
 CONFIG = """
 from sftmix_jax import strategies
@@ -96,13 +106,6 @@ def test_the_same_command_again_does_nothing(config, finished):
 
 def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, tmp_path):
     """One with the same template shares the folder, wherever the same model lies."""
-    from etils import epath
-
-    from sftmix_jax.experiment import parse
-    from sftmix_jax.opening import Opening, open_stage, stage_folders
-    from sftmix_jax.stages import Resolved
-    from sftmix_jax.train import write_base
-
     copied = shutil.copytree(config.parent / "model", tmp_path / "model")
     asked = {
         "chatml": [], "vicuna_v1.1": ["--config.template=vicuna_v1.1"],
@@ -111,11 +114,41 @@ def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, t
     workdir, folders = epath.Path(tmp_path / "w"), {}
     for name, more in asked.items():
         resolved = Resolved(parse([f"--config={config}:0.25", *more])[0])
-        folders[name] = write_base(resolved, workdir)
+        folders[name] = train_verb.write_base(resolved, workdir)
     assert folders["copy"] == folders["chatml"]
     assert len(set(folders.values())) == 3 == len(stage_folders(workdir, "base"))
     for name in ("chatml", "vicuna_v1.1"):
         assert open_stage(folders[name], Opening()).chat.name == name
+
+
+def test_the_order_of_a_stages_domains_is_in_its_identity_as_it_decides_that_of_the_rows(config):
+    resolved = [Resolved(parse([f"--config={config}:0.25"])[0]) for _ in range(2)]
+    stage = resolved[1].experiment.stages["specialised"]
+    stage.mixture = dict(reversed(stage.mixture.items()))
+    plans = [one.plan(one.chain()[0].stage)[0] for one in resolved]
+    rows = [{plan.names[d] + str(e) for d, e in zip(*order, strict=True)}
+            for plan in plans for order in [(plan.order.domains[:20], plan.order.examples[:20])]]  # fmt: skip
+    assert rows[0] != rows[1]
+    assert resolved[0].chain()[0].id != resolved[1].chain()[0].id
+
+
+def test_a_checkpoint_of_other_rows_than_the_plans_is_refused(tmp_path, monkeypatch):
+    """As of a version that packed in another way: some rows would be trained on twice and others never."""
+    monkeypatch.setattr(experiment, "make_mesh", partial(experiment.make_mesh, devices=jax.devices()[:1]))
+    model, workdir = scratch.save_model(tmp_path / "model"), epath.Path(tmp_path)
+    own = scratch.experiment(model, name="own")
+    own.stages = {"first": own.stages["first"]}
+    (folder,) = train_verb.run(own, workdir)
+    before = json.loads((folder / "done.json").read_text())
+    (folder / "done.json").unlink()
+    (folder / "checkpoints" / "6").rmtree()
+    original = packing.best_fit
+    with monkeypatch.context() as other:
+        other.setattr(packing, "best_fit", lambda lengths, capacity: original(lengths, capacity)[::-1])
+        with pytest.raises(UserError, match=r"after step 3 was trained on other rows than this .* plans \(\{'math"):
+            train_verb.run(own, workdir)
+    train_verb.run(own, workdir)
+    assert json.loads((folder / "done.json").read_text())["params_sha256"] == before["params_sha256"]
 
 
 @pytest.mark.slow

@@ -162,11 +162,17 @@ def train(
     """Train one stage to its last step, from its newest sound checkpoint if it has one.
 
     `check_lease` raises where another process has taken the stage over; it is called before each save. Raises Stopped
-    after a SIGTERM or Ctrl-C, once everything is saved.
+    after a SIGTERM or Ctrl-C, once everything is saved, and UserError if the checkpoint is of other data.
     """
     saves = Checkpoints(folder / "checkpoints", checkpoints.keep, stage=stage_id)
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
     first, clock = position["step"], _Clock(position["seconds"])
+    if first and position["ledger"] != plan.ledger(first):
+        raise UserError(
+            f"{folder}: its checkpoint after step {first:,} was trained on other rows than this version of sftmix_jax "
+            f"plans ({position['ledger']}, not {plan.ledger(first)}). Going on would repeat some and lose others: "
+            "finish the stage with the version that began it, or delete the folder to train it anew"
+        )
     part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
     reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
 
