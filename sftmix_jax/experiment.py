@@ -98,7 +98,7 @@ class Experiment:
             for domain in stage.mixture.keys() - self.domains.keys():
                 near = did_you_mean(domain, self.domains)
                 yield f"{where}.stages.{name}.mixture: no domain '{domain}' in {where}.domains; {near}"
-            if problem := _optimizer_problem(json.dumps(identity.plain(stage.optimizer))):
+            if problem := _optimizer_problem(json.dumps(dataclasses.asdict(stage.optimizer))):
                 yield f"{where}.stages.{name}.{problem}"
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from jax.tree_util import KeyPath
 
 from sftmix_jax import sharding
-from sftmix_jax.ranges import Number
+from sftmix_jax.ranges import AnyOf, Items, Number, Table
 
 
 def plain(value: Any) -> Any:
     """Dataclasses and tuples as what JSON holds. A config's numbers are floats, also where an int was written."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(_as_declared(each, getattr(value, each.name))) for each in dataclasses.fields(value)}
+        held = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {field.name: plain(_as_declared(field.metadata.get("range"), item)) for field, item in held}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -26,10 +27,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _as_declared(field: dataclasses.Field[Any], value: Any) -> Any:
-    """1 and 1.0 are one value of a field that takes any number, and give one identity."""
-    is_number = isinstance(field.metadata.get("range"), Number)
-    return float(value) if is_number and type(value) is int else value
+def _as_declared(allowed: Any, value: Any) -> Any:
+    """1 and 1.0, 0.0 and -0.0 are one value where any number is allowed, and give one identity."""
+    if isinstance(allowed, Table) and isinstance(value, dict):
+        return {key: _as_declared(allowed.each, item) for key, item in value.items()}
+    if isinstance(allowed, Items) and isinstance(value, list | tuple):
+        return [_as_declared(allowed.each, item) for item in value]
+    ranges = allowed.ranges if isinstance(allowed, AnyOf) else (allowed,)
+    is_number = type(value) in (int, float) and any(isinstance(each, Number) for each in ranges)
+    return float(value) + 0.0 if is_number else value
 
 
 def digest(record: dict[str, Any]) -> str:

@@ -17,11 +17,14 @@ from sftmix_jax import study as study_verb
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import judging
+from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.opening import Opening
 from sftmix_jax.ranges import AnyOf, Choice, Flag, Integer, Items, Number, Table, Text, Tree
 from sftmix_jax.studies import study
 from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def whole_experiment() -> Experiment:
@@ -134,20 +137,36 @@ def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
     assert len(config_types(Study, Opening)) == 17
 
 
+def takes_any_number(allowed) -> bool:
+    return isinstance(allowed, Number) or (isinstance(allowed, AnyOf) and any(map(takes_any_number, allowed.ranges)))
+
+
 def test_a_whole_number_in_a_field_for_any_number_changes_no_identity():
     """`fraction=1` and `fraction=1.0` are one stage; a count stays the integer that it is."""
     tried = 0
     for kind in config_types(Study):
         for field in dataclasses.fields(kind):
-            if isinstance(ranges.range_of(field), (Number, Integer)):
+            allowed, wrap = ranges.range_of(field), lambda value: value
+            if isinstance(allowed, Table):
+                allowed, wrap = allowed.each, lambda value: {"b2": value}
+            elif isinstance(allowed, Items):
+                allowed, wrap = allowed.each, lambda value: (value,)
+            if takes_any_number(allowed) or isinstance(allowed, Integer):
                 alone = (field.name, field.type, dataclasses.field(metadata=field.metadata))
-                made = identity.plain(dataclasses.make_dataclass("Alone", [alone])(1))[field.name]
-                wanted = float if isinstance(ranges.range_of(field), Number) else int
-                assert type(made) is wanted and made == 1, (kind, field.name)
-                tried += wanted is float
+                one = dataclasses.make_dataclass("Alone", [alone])
+                written = [repr(identity.plain(one(wrap(value)))) for value in (1, 1.0, True, 0.0, -0.0)]
+                wanted = takes_any_number(allowed)  # a whole number's field refuses 1.0
+                assert ("1.0" in written[0]) is wanted and "True" in written[2], (kind, field.name)
+                assert not wanted or (written[0] == written[1] and written[3] == written[4]), (kind, field.name)
+                tried += wanted
     assert tried > 10
     assert identity.digest({"share": Share(fraction=1)}) == identity.digest({"share": Share(fraction=1.0)})
     assert identity.digest({"share": Share(count=1)}) != identity.digest({"share": Share(count=2)})
+    whole, exact = (OptimizerConfig(options={"eps_root": value, "nesterov": False}) for value in (1, 1.0))
+    assert identity.digest({"optimizer": whole}) == identity.digest({"optimizer": exact})
+    assert judging.judgment_key("j", JudgeConfig(temperature=1), Prompt("n", "s", "u"), 0) == judging.judgment_key(
+        "j", JudgeConfig(temperature=1.0), Prompt("n", "s", "u"), 0
+    )
 
 
 def test_a_field_without_a_range_is_an_error_of_ours():

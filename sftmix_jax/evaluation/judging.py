@@ -150,7 +150,7 @@ def judge_all(
 
 def judgment_key(judge: str, config: JudgeConfig, prompt: Prompt, judging: int) -> str:
     """All that a judgment depends on."""
-    parts = (judge, config.temperature, config.max_tokens, prompt.system, prompt.user, judging)
+    parts = (judge, float(config.temperature), config.max_tokens, prompt.system, prompt.user, judging)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -206,7 +206,7 @@ def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> li
 
 
 def _decoding(task: Task, config: EvaluationConfig) -> Decoding:
-    decoding = Decoding(config.temperature or task.temperature, task.max_new_tokens, config.samples, config.seed)
+    decoding = Decoding(float(config.temperature or task.temperature), task.max_new_tokens, config.samples, config.seed)
     if decoding.samples > 1 and decoding.temperature == 0:
         raise UserError(f"{task.name}: {decoding.samples} greedy samples would all be the same; set a temperature")
     return decoding
