@@ -138,13 +138,73 @@ def test_columns_are_mapped_and_functions_are_called(tmp_path):
         ("a.jsonl.gz", zipped(b'{"text": "t"}\n' * 9)[:12] + b"\xff" * 30, r"a\.jsonl\.gz:1: the file cannot"),
         ("a.json.gz", zipped(b"[]" * 99)[:-4], r"a\.json\.gz:1: the file cannot be read"),
         ("a.array_record", b"nonsense" * 9, r"a\.array_record: not a readable ArrayRecord"),
-        ("a.jsonl.zst", b"nonsense", "cannot read '.zst'"),
+        ("a.jsonl.xz", b"nonsense", r"cannot read '\.xz'; use \.jsonl or \.json \(also \.gz or \.zst\)"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         conversations(Source(str(tmp_path / name)))
+
+
+RAW_FRAME = "28b52ffd 20 {:02x} {:02x}0000"  # RFC 8878: magic, single segment, its size, one raw block that is the last
+SKIPPABLE = bytes.fromhex("502a4d18 03000000") + b"own"
+
+
+def framed(text: bytes) -> bytes:
+    """A Zstandard frame by hand that holds `text` as it is (under 32 bytes)."""
+    return bytes.fromhex(RAW_FRAME.format(len(text), len(text) << 3 | 1)) + text
+
+
+@pytest.fixture
+def zstandard():
+    return pytest.importorskip("zstandard", reason="zstandard is not installed")
+
+
+def test_zstandard_files_are_read_to_the_end_of_the_last_frame(tmp_path, zstandard):
+    """Also of many frames, as pzstd and `cat` write them, and within the window of `zstd --long=31`."""
+    lines = [json.dumps({"text": f"{i} " * 50}).encode() + b"\n" for i in range(2000)]
+    whole = b"".join(lines)
+    (tmp_path / "plain.jsonl").write_bytes(whole)
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=28, write_checksum=True)
+    streamed = zstandard.ZstdCompressor(compression_params=wide).compressobj()  # the frame does not say its size
+    one = zstandard.ZstdCompressor().compress
+    written = {
+        "one": one(whole), "many": SKIPPABLE + b"".join(map(one, lines)) + SKIPPABLE,
+        "wide": streamed.compress(whole) + streamed.flush(), "rows.json": one(b"[" + b",".join(lines) + b"]"),
+    }  # fmt: skip
+    wanted = conversations(Source(str(tmp_path / "plain.jsonl")))
+    for name, data in written.items():
+        file = tmp_path / f"{name}{'' if '.' in name else '.jsonl'}.zst"
+        file.write_bytes(data)
+        assert conversations(Source(str(file))) == wanted, name
+    (tmp_path / "hand.jsonl.ZST").write_bytes(framed(b'{"text": "a"}\n') + SKIPPABLE + framed(b'{"text": "b"}\n'))
+    found = conversations(Source(str(tmp_path / "hand.jsonl.ZST")))
+    assert [row[-1].content for row in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"nonsense", r":1: the file cannot be read from here on"),
+        (framed(b'{"text": "a"}\n')[:-3], r":1: .*ends within a Zstandard frame"),
+        (framed(b'{"text": "a"}\n') + framed(b'{"text": "b"}\n')[:9], r":2: .*ends within a Zstandard frame"),
+        (framed(b'{"text": "a"}\n') + b"behind it", r":2: the file cannot be read from here on"),
+        (b"", "holds no rows"),
+    ],
+)
+def test_a_damaged_zstandard_file_is_named_with_its_line(tmp_path, zstandard, data, said):
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        conversations(Source(str(tmp_path / "a.jsonl.zst")))
+
+
+def test_zstandard_files_name_the_package_that_they_need(tmp_path, monkeypatch):
+    for name in ("zstandard", "compression"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "a.jsonl.zst").write_bytes(framed(b'{"text": "a"}\n'))
+    with pytest.raises(UserError, match=r"a\.jsonl\.zst: .*needs the package zstandard: pip install zstandard$"):
+        conversations(Source(str(tmp_path / "a.jsonl.zst")))
 
 
 def test_a_cut_parquet_file_is_named(tmp_path):

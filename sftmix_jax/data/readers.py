@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from sftmix_jax.data import compressed
 from sftmix_jax.errors import UserError, did_you_mean
 
 
@@ -29,11 +29,11 @@ def read(path: str) -> Iterator[Row]:
         yield from DATASETS[kind](rest)
         return
     for file in files(path):
-        suffixes = [suffix.lower() for suffix in file.suffixes]
-        suffixes = suffixes[:-1] if suffixes[-1:] == [".gz"] else suffixes
-        suffix = suffixes[-1] if suffixes else ""
+        suffix = compressed.suffix(file)
         if suffix not in _FILES:
-            raise UserError(f"{file}: cannot read '{suffix}'; use .jsonl, .json, .parquet or .array_record")
+            raise UserError(
+                f"{file}: cannot read '{suffix}'; use .jsonl or .json (also .gz or .zst), .parquet or .array_record"
+            )
         yield from _FILES[suffix](file)
 
 
@@ -97,7 +97,7 @@ def _lines(file: epath.Path) -> Iterator[bytes]:
     """The file's lines, unpacked. Raises UserError with the line at which the file is damaged."""
     number = 0
     try:
-        with file.open("rb") as raw, gzip.open(raw) if file.suffix.lower() == ".gz" else raw as stream:
+        with compressed.opened(file) as stream:
             for line in stream:
                 number += 1
                 yield line

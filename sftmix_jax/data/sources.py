@@ -22,8 +22,8 @@ _READING = 2  # part of every fingerprint: raise it when rows would become other
 class Source:
     """Where a domain's rows are, and how to read them."""
 
-    # FILE or glob (.jsonl .json .parquet .array_record, gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT],
-    # tiny:DOMAIN[:ROWS[:hard]]
+    # FILE or glob (.jsonl .json, also .gz or .zst; .parquet .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT],
+    # tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
     path: str = setting("", Text())
     # a key of formats.FORMATS; auto: told by `columns`, else by the first row that has the columns of one
     format: str = setting("auto", Choice(("auto", *formats.FORMATS)))
