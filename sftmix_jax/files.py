@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -24,6 +25,12 @@ def write_json(file: epath.Path, record: Any) -> None:
     """Replaces a JSON file. Of several processes the first one writes."""
     if processes.is_first():
         replace(file, json.dumps(record, indent=1).encode())
+
+
+def digest(record: Any) -> str:
+    """Twelve hexadecimal digits that change with anything in a JSON object, but not with key order."""
+    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def replace(file: epath.Path, data: bytes) -> None:
