@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import digest, read_json, read_lines, write_json
+from sftmix_jax.files import digest, read_json, read_lines, read_sound_lines, write_json
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
 _EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
@@ -44,6 +44,16 @@ def score(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> dict[str, Any]:
     if record.pop("digest") != digest(record):
         raise UserError(f"{file}: has changed since it was written; {remedy}")
     return record
+
+
+def metrics(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The records in metrics.jsonl, and the numbers of the lines that are damaged.
+
+    The last line is not damaged where it is cut: a run may be writing it. Raises UserError.
+    """
+    lines = read_sound_lines(file, step=int)
+    damaged = [number for number, record in enumerate(lines[:-1], 1) if record is None]
+    return [record for record in lines if record is not None], damaged
 
 
 def write_score(file: epath.Path, record: dict[str, Any]) -> None:

@@ -90,6 +90,15 @@ def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
     assert "dmt-s0" in page.read_text()
 
 
+def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
+    (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
+    first, second = file.read_text().splitlines()
+    file.write_text("\n".join([first, second[:9], "[]", '{"loss": 1}', second]))
+    report.write(workdir)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
+    assert told == f"{file}: damaged lines are left out of the curves: 2, 3, 4"
+
+
 def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]
