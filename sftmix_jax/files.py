@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
 import threading
+from types import UnionType
 from typing import Any
 
 from etils import epath
@@ -24,6 +26,12 @@ def write_json(file: epath.Path, record: Any) -> None:
     """Replaces a JSON file. Of several processes the first one writes."""
     if processes.is_first():
         replace(file, json.dumps(record, indent=1).encode())
+
+
+def digest(record: Any) -> str:
+    """Twelve hexadecimal digits that change with anything in a JSON object, but not with key order."""
+    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def replace(file: epath.Path, data: bytes) -> None:
@@ -68,6 +76,22 @@ def read_lines(file: epath.Path, remedy: str) -> list[dict[str, Any]]:
     """The objects in a file with a JSON object per line. Raises UserError as `read_json` does, with the line."""
     lines = _read(file, remedy).splitlines()
     return [_parsed(line, f"{file}:{number}", remedy) for number, line in enumerate(lines, 1)]
+
+
+def read_sound_lines(file: epath.Path, **fields: type | UnionType) -> list[dict[str, Any] | None]:
+    """The objects in a file with a JSON object per line; None for a line without one that has `fields` of these types.
+
+    For files of which a part is worth keeping. Raises UserError if the file cannot be read at all.
+    """
+    found: list[dict[str, Any] | None] = []
+    for line in _read(file, "").splitlines():
+        try:
+            record = _parsed(line, "", "")
+        except UserError:
+            found.append(None)
+            continue
+        found.append(record if all(isinstance(record.get(name), kind) for name, kind in fields.items()) else None)
+    return found
 
 
 def _read(file: epath.Path, remedy: str) -> bytes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from typing import Any
 
 import jax
 import numpy as np
 from jax.tree_util import KeyPath
 
-from sftmix_jax import sharding
+from sftmix_jax import files, sharding
 from sftmix_jax.ranges import AnyOf, Items, Number, Table
 
 
@@ -40,8 +39,7 @@ def _as_declared(allowed: Any, value: Any) -> Any:
 
 def digest(record: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that change with anything in the record, but not with key order."""
-    canonical = json.dumps(plain(record), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return files.digest(plain(record))
 
 
 def params_sha256(params: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax.files import read_json, read_lines
+from sftmix_jax.errors import UserError
+from sftmix_jax.files import digest, read_json, read_lines, read_sound_lines, write_json
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
-_EVALUATE_AGAIN = "delete it and evaluate again, which asks only for what is missing"
+_EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
 
 
 def experiment(file: epath.Path) -> dict[str, Any]:
@@ -36,14 +38,33 @@ def done(file: epath.Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def score(file: epath.Path) -> dict[str, Any]:
-    """eval/TASK/score.json. Raises UserError."""
-    return read_json(file, _EVALUATE_AGAIN, task=str, metrics=dict, fixed_by=dict)
+def score(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> dict[str, Any]:
+    """eval/TASK/score.json without the hash of itself. Raises UserError, also if it was changed since."""
+    record = read_json(file, remedy, task=str, metrics=dict, fixed_by=dict, digest=str)
+    if record.pop("digest") != digest(record):
+        raise UserError(f"{file}: has changed since it was written; {remedy}")
+    return record
 
 
-def responses(file: epath.Path) -> list[dict[str, Any]]:
+def metrics(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The records in metrics.jsonl, and the numbers of the lines that are damaged.
+
+    The last line is not damaged where it is cut: a run may be writing it. Raises UserError.
+    """
+    lines = read_sound_lines(file, step=int)
+    damaged = [number for number, record in enumerate(lines[:-1], 1) if record is None]
+    return [record for record in lines if record is not None], damaged
+
+
+def write_score(file: epath.Path, record: dict[str, Any]) -> None:
+    """Write eval/TASK/score.json with a hash of itself. Of several processes the first one writes."""
+    plain = json.loads(json.dumps(record, default=str))  # as it will be read; lm-eval's settings hold objects
+    write_json(file, {**plain, "digest": digest(plain)})
+
+
+def responses(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> list[dict[str, Any]]:
     """eval/TASK/responses.jsonl, a question per line. Raises UserError."""
-    return read_lines(file, _EVALUATE_AGAIN)
+    return read_lines(file, remedy)
 
 
 def contamination(file: epath.Path) -> dict[str, Any]:

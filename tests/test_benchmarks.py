@@ -225,6 +225,27 @@ def test_a_journal_keeps_what_it_was_given(tmp_path):
     assert len(list(folder.glob("*"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"key": "1", "row": {"te', "000000.jsonl:2: truncated or changed; what"),
+        ("[]\n\xff\n" + "[" * 99_999, "000000.jsonl:2: truncated or changed, and 2 more lines; what"),
+        ('{"key": "1"}', "000000.jsonl:2: "), ('{"key": 1, "row": "text"}', "000000.jsonl:2: "),
+    ],
+)  # fmt: skip
+def test_what_a_damaged_line_of_a_journal_held_is_asked_again(tmp_path, capsys, line, said):
+    folder = epath.Path(tmp_path)
+    (tmp_path / "000000.jsonl").write_bytes(b'{"key": "0", "row": "zero"}\n' + line.encode("latin-1"))
+    journal = Journal(folder)
+    assert (journal.get("0"), journal.get("1")) == ("zero", None)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"{folder / said}") and told.endswith("what stood there is asked again")
+    journal.put("1", {"text": "one"})
+    journal.close()
+    assert Journal(folder).get("1") == {"text": "one"} and len(Journal(folder)) == 2
+    assert not capsys.readouterr().err  # the damaged line is gone
+
+
 def test_an_evaluation_that_was_killed_asks_only_for_what_is_missing(tmp_path, monkeypatch):
     model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path / "m"))
     config = EvaluationConfig(data={"tiny_math": "tiny:12"})

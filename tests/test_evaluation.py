@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
+from sftmix_jax import records
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -21,8 +22,10 @@ from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, wilson
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.stages import TINY as BASE
+from sftmix_jax.studies.jobs import Job
 from sftmix_jax.tiny.instructions import rate
 
 
@@ -223,8 +226,64 @@ def scored(folder, verdicts, **fixed):
     write(folder / "eval" / "t" / "responses.jsonl", rows)
     metrics = {"right": {"best": 1.0}, "rating": {"best": 10.0}}
     record = {"task": "t", "metrics": metrics, "fixed_by": {"data": "d", "slots": 32, "model": str(folder)} | fixed}
-    (folder / "eval" / "t" / "score.json").write_text(json.dumps(record))
+    records.write_score(epath.Path(folder / "eval" / "t" / "score.json"), record)
     return epath.Path(folder)
+
+
+def test_a_score_that_was_changed_is_noticed(tmp_path):
+    file = scored(tmp_path / "a", [0, 1]) / "eval" / "t" / "score.json"
+    sound = json.loads(file.read_text())
+    assert records.score(file) == {key: value for key, value in sound.items() if key != "digest"}
+    best = {"right": {"best": 2.0}, "rating": {"best": 10.0}}
+    for changed in ({"metrics": best}, {"task": "u"}, {"n": 3}, {"digest": "0" * 12}):
+        file.write_text(json.dumps(sound | changed))
+        with pytest.raises(UserError, match=r"score\.json: has changed since it was written; evaluate again"):
+            records.score(file)
+    for damaged in ("[]", "null", "", json.dumps(sound)[:40], json.dumps({**sound, "digest": None})):
+        file.write_text(damaged)
+        with pytest.raises(UserError, match=r"score\.json: .*; evaluate again, which writes it anew"):
+            records.score(file)
+
+
+def altered(text: str) -> str:
+    """A score.json in which a value was raised by hand."""
+    record = json.loads(text)
+    record["metrics"]["strict"]["value"] = 0.9
+    return json.dumps(record)
+
+
+def test_what_a_score_left_damaged_is_noticed_and_scored_again(tmp_path, capsys):
+    model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path))
+    folder = tmp_path / "eval" / "tiny_math"
+    score, responses = folder / "score.json", folder / "responses.jsonl"
+    sound = runner.run_task(model, "tiny_math", TINY)["metrics"]
+    rows = responses.read_bytes()
+    model.sampler.generate = lambda requests, _: pytest.fail("every answer is known by now") if requests else []
+    harms = [
+        (score, altered, "has changed since it was written"),
+        (score, lambda text: text[: len(text) // 2], "not valid JSON"),
+        (score, lambda text: "[]", "holds a list"),
+        (score, lambda text: json.dumps({"task": "tiny_math", "metrics": {}, "fixed_by": {}}), "no field 'digest'"),
+        (responses, lambda text: text[: len(text) // 2], "not valid JSON"),
+        (responses, None, "no such file"),
+    ]
+    experiment = SimpleNamespace(evaluation=EvaluationConfig(tasks=("tiny_math",)))
+    job = Job("", "base", SimpleNamespace(experiment=experiment, base_folder=epath.Path), None, [])
+    (tmp_path / "stage.json").touch()
+    for file, harm, said in harms:
+        assert job.is_done(epath.Path(tmp_path))
+        capsys.readouterr()
+        if harm:
+            file.write_text(harm(file.read_text()))
+        else:
+            file.unlink()
+        assert not job.is_done(epath.Path(tmp_path))
+        assert runner.run_task(model, "tiny_math", TINY)["metrics"] == sound
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "scored again" in line]
+        assert line.startswith(f"scored again: {file}") and said in line and line.endswith("; it is written anew")
+        assert records.score(epath.Path(score))["metrics"] == sound and responses.read_bytes() == rows
+    runner.run_task(model, "tiny_math", TINY)
+    assert "scored again" not in capsys.readouterr().err
 
 
 def test_two_stages_are_compared_question_by_question(tmp_path):

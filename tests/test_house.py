@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "desk": set(),
     "sharding": set(),
     "fsdp": {"sharding"},
-    "identity": {"sharding"},
+    "identity": {"files", "sharding"},
     "files": {"processes"},
     "manifest": {"files"},
     "records": {"files"},
@@ -81,6 +81,12 @@ def test_torch_is_never_imported_and_analysis_knows_no_jax():
         assert "torch" not in modules, file
         if "analysis" in file.parts:
             assert not {"jax", "flax", "orbax"} & set(modules), file
+
+
+def test_a_report_starts_without_jax():
+    imported = "import sys, sftmix_jax.report; print([name for name in ('jax', 'flax') if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", imported], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
 
 
 HEAVY = ("datasets", "matplotlib", "plotly", "sklearn", "tensorflow", "tensorflow_datasets", "torch")

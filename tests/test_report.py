@@ -8,8 +8,9 @@ import subprocess
 import pytest
 from etils import epath
 
-from sftmix_jax import report
+from sftmix_jax import records, report
 from sftmix_jax.analysis import results
+from sftmix_jax.errors import UserError
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCORES = {"tiny_math": ("strict", 1.0), "tiny_code": ("pass@1", 1.0), "tiny_general": ("rating", 10.0)}
@@ -30,7 +31,7 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
         metrics[f"{metric}, easy"] = {"value": value / 2, "n": 20, "low": 0.0, "high": best, "best": best}
         record = {"task": task, "model": name, "metrics": metrics, "fixed_by": {"code_version": "0"}}
-        (out / "score.json").write_text(json.dumps(record))
+        records.write_score(epath.Path(out / "score.json"), record)
     if parent:
         rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
                 "without an answer within the length": 0}  # fmt: skip
@@ -89,6 +90,15 @@ def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
     assert "dmt-s0" in page.read_text()
 
 
+def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
+    (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
+    first, second = file.read_text().splitlines()
+    file.write_text("\n".join([first, second[:9], "[]", '{"loss": 1}', second]))
+    report.write(workdir)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
+    assert told == f"{file}: damaged lines are left out of the curves: 2, 3, 4"
+
+
 def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]
@@ -99,8 +109,8 @@ def test_the_table_is_tidy(workdir):
 
 def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir):
     (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/score.json")
-    record = json.loads(file.read_text())
-    file.write_text(json.dumps({**record, "fixed_by": {**record["fixed_by"], "data": "other"}}))
+    record = records.score(epath.Path(file))
+    records.write_score(epath.Path(file), {**record, "fixed_by": {**record["fixed_by"], "data": "other"}})
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     stands, told = results.comparable(found)
     assert {(r.experiment, r.stage, r.task) for r in found} - {(r.experiment, r.stage, r.task) for r in stands} == {
@@ -112,6 +122,15 @@ def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir
     ]
     (page,) = report.write(workdir)
     assert told[0] in page.read_text()
+
+
+def test_a_score_that_was_changed_by_hand_stands_in_no_report(workdir):
+    (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/score.json")
+    record = json.loads(file.read_text())
+    record["metrics"]["strict"]["value"] = 0.9
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"general-dmt0/eval/tiny_math/score\.json: has changed.*; evaluate again"):
+        report.write(workdir)
 
 
 def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):

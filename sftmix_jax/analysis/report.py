@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,7 @@ class Report:
 
     def __init__(self, workdir: epath.Path, study: dict[str, Any]):
         self.workdir, self.study = workdir, study
+        self._read: dict[epath.Path, list[dict[str, Any]]] = {}  # metrics by file
         self.experiments = results.read_experiments(workdir)
         self.results, self.set_aside = results.comparable(results.read_results(workdir, study))
         sizes = sorted({str(labels.get("size", "")) for labels in study["experiments"].values()}, key=_by_number)
@@ -158,6 +160,15 @@ class Report:
                 found[name] = {stage: records.probe(f / "probe.json") for stage, f in folders.items() if f}
         return found
 
+    def _metrics(self, file: epath.Path) -> list[dict[str, Any]]:
+        """The sound lines of a metrics.jsonl; each file is read, and its damaged lines are reported, once."""
+        if file not in self._read:
+            self._read[file], damaged = records.metrics(file)
+            if damaged:
+                listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
+                print(f"{file}: damaged lines are left out of the curves: {listed}", file=sys.stderr)
+        return self._read[file]
+
     def _curves(self, name: str) -> Curves:
         """Each stage's steps, and its training losses by domain."""
         stages = []
@@ -165,8 +176,7 @@ class Report:
             folder = accounts.stage_folder(self.workdir, identity)
             if folder is None or not (folder / "metrics.jsonl").exists():
                 break
-            written = (folder / "metrics.jsonl").read_text().rpartition("\n")[0]  # a line may be half there
-            rows = [row for line in written.splitlines() if "loss" in (row := json.loads(line))]
+            rows = [row for row in self._metrics(folder / "metrics.jsonl") if "loss" in row]
             domains = dict.fromkeys(key for row in rows for key in row if key.startswith("loss/"))
             by_domain = {d[5:]: [row[d] for row in rows if d in row] for d in domains}
             stages.append((stage, [row["step"] for row in rows], by_domain))

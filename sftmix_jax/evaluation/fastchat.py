@@ -142,9 +142,10 @@ def read_judgments(file: epath.Path) -> dict[str, list[StoredJudgment]]:
                 where, row["question_id"], int(row["turn"]), row["judge"][0], row["judgment"], score
             )  # fmt: skip
             found.setdefault(row["model"], []).append(stored)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise UserError(
-                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error})"
+                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error}); "
+                "a half-written last line can be deleted, its judgment then counts as missing"
             ) from None
     return found
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sftmix_jax import records
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.files import replace
@@ -141,7 +142,7 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
     folder = model.folder / "eval" / f"lm_eval_{name}"
     samples = results.get("samples", {}).get(name, [])
     replace(folder / "samples.jsonl", "".join(json.dumps(sample, default=str) + "\n" for sample in samples).encode())
-    replace(folder / "score.json", json.dumps(record, indent=1, default=str).encode())
+    records.write_score(folder / "score.json", record)
     return record
 
 

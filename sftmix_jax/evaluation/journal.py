@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import processes
+from sftmix_jax.files import read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 
@@ -17,7 +19,8 @@ _SECONDS = 5.0  # at most so much work is lost when the process is killed
 class Journal:
     """Rows in a folder, by key; each file of it is written whole, so that it can be on gs:// as well.
 
-    The key holds everything that the row depends on, so a row is good for every later run that has its key.
+    The key holds everything that the row depends on, so a row is good for every later run that has its key. A damaged
+    line is reported, and what it held is asked again.
     Of many processes all remember, and the first writes.
     """
 
@@ -28,10 +31,16 @@ class Journal:
         self._since = time.monotonic()
         self._rows: dict[str, Any] = {}
         files = sorted(folder.glob("*.jsonl")) if folder.exists() else []
+        damaged = []
         for file in files:
-            for line in file.read_text().splitlines():
-                entry = json.loads(line)
-                self._rows[entry["key"]] = entry["row"]
+            for number, entry in enumerate(read_sound_lines(file, key=str, row=dict | str), 1):
+                if entry is None:
+                    damaged.append(f"{file}:{number}")
+                else:
+                    self._rows[entry["key"]] = entry["row"]
+        if damaged and processes.is_first():
+            more = f", and {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
+            print(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again", file=sys.stderr)
         self._parts = files
         self._next = max((int(file.stem) for file in files), default=-1) + 1
 

@@ -22,7 +22,7 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
-from sftmix_jax.files import replace, write_json
+from sftmix_jax.files import replace
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
 
@@ -118,13 +118,18 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
 
 
 def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:
-    """Whether the same was scored before; a damaged score.json is reported and counts as none."""
+    """Whether the same was scored before; a damaged score.json or responses.jsonl is reported and counts as none."""
     if not (folder / "score.json").exists():
         return False
+    remedy = "it is written anew"
     try:
-        return records.score(folder / "score.json")["fixed_by"] == fixed
+        if records.score(folder / "score.json", remedy)["fixed_by"] != fixed:
+            return False
+        records.responses(folder / "responses.jsonl", remedy)
+        return True
     except UserError as error:
-        print(f"scored again: {error}", file=sys.stderr)
+        if processes.is_first():
+            print(f"scored again: {error}", file=sys.stderr)
         return False
 
 
@@ -421,4 +426,4 @@ def write(
         }  # fmt: skip
         rows.append(json.dumps(row) + "\n")
     replace(folder / "responses.jsonl", "".join(rows).encode())
-    write_json(folder / "score.json", record)
+    records.write_score(folder / "score.json", record)

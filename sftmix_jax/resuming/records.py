@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,13 +66,7 @@ def stages(workdir: Path) -> dict[str, str]:
 
 def lines(file: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; one that a kill has cut is left out."""
-    found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    return stored.metrics(epath.Path(file))[0] if file.exists() else []
 
 
 class Comparison:

@@ -47,13 +47,12 @@ class Job:
         config = self.resolved.experiment.evaluation
         for name in config.tasks:
             task, version = find_task(name)
-            file = self.folder(workdir) / "eval" / task.name / "score.json"
-            if not file.exists():
-                return False
+            scored = self.folder(workdir) / "eval" / task.name
             try:
-                fixed = records.score(file)["fixed_by"]
+                fixed = records.score(scored / "score.json")["fixed_by"]
+                records.responses(scored / "responses.jsonl")
             except UserError:
-                return False  # damaged, so that it is scored again
+                return False  # not scored yet, or damaged
             if (fixed.get("task_version"), fixed.get("limit")) != (version, config.limit):
                 return False
         return True
