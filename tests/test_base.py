@@ -3,17 +3,21 @@
 import dataclasses
 import functools
 import json
+import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import experiment, opening, stages, train
+from sftmix_jax import evaluate, experiment, opening, stages, train
 from sftmix_jax.analysis import accounts, results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.stages import Resolved
@@ -67,6 +71,42 @@ def test_experiments_with_other_templates_score_bases_of_their_own(model, base_a
         found = results.read_results(workdir, results.every_experiment(workdir))
         fixed = {json.loads(r.fixed_by)["template"] for r in found if (r.experiment, r.stage) == (name, "base")}
         assert fixed == {template}
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_a_base_is_scored_by_one_process_at_a_time_whatever_the_command(
+    model, base_alone, tmp_path, monkeypatch, limit
+):
+    """`evaluate` comes while a trainer asks; it takes the same score, or makes another after it."""
+    workdir, config = epath.Path(tmp_path), configs(model)["marked"]
+    asking, go_on, asked = threading.Event(), threading.Event(), []
+    original = runner.ask
+
+    def slow(answering, name, questions, *more):
+        asked.append(len(questions))
+        asking.set()
+        assert go_on.wait(60)
+        return original(answering, name, questions, *more)
+
+    monkeypatch.setattr(runner, "ask", slow)
+    with ThreadPoolExecutor(2) as pool, scratch.quiet() as said:
+        try:
+            trainer = pool.submit(train.run, config, workdir)
+            assert asking.wait(60)
+            base = opening.open_stage(Resolved(config).base_folder(workdir), opening.Opening())
+            other = dataclasses.replace(config.evaluation, limit=limit)
+            verb = pool.submit(evaluate.run_tasks, base, other, opening.Opening())
+            with pytest.raises(TimeoutError):
+                verb.result(2)
+            assert asked == [2]
+        finally:
+            go_on.set()
+        trainer.result()
+        (record,) = verb.result()
+    assert asked == ([2] if limit == 2 else [2, 3])
+    assert record == json.loads((base.folder / "eval" / "tiny_math" / "score.json").read_text())
+    assert record["questions"] == limit
+    assert said.getvalue().count(f"tiny_math on {base.name}: waiting for process {os.getpid()} on ") == 1
 
 
 def test_a_bases_id_covers_what_decides_its_prompts_and_answers_and_nothing_else(model, tmp_path):
