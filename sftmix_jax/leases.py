@@ -1,4 +1,4 @@
-"""Leases: one process per stage trains or scores it, with take-over from dead processes."""
+"""Leases: one process trains a stage, or scores a task, with take-over from dead processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fsspec
 from etils import epath
 
+from sftmix_jax import processes
 from sftmix_jax.errors import UserError
 
 BEAT = 5.0  # seconds between signs of life
@@ -102,6 +103,20 @@ class Leases:
                       file=sys.stderr)  # fmt: skip
             time.sleep(_LOOK)
 
+    @contextlib.contextmanager
+    def wait(self, job: str, name: str) -> Iterator[Lease]:
+        """The lease, as soon as no other process holds it; `name` is what the job is called in messages."""
+        waiting = False
+        while True:
+            with self.take(job) as lease:
+                if lease:
+                    yield lease
+                    return
+            if not waiting:
+                waiting = True
+                print(f"{name}: waiting for {describe(self.holder(job))}", file=sys.stderr)
+            time.sleep(_LOOK)
+
     def holder(self, job: str) -> dict[str, Any] | None:
         """Who holds the lease on a job, if anyone does."""
         newest = self._newest(job)
@@ -153,6 +168,18 @@ class Leases:
         except (ValueError, FileNotFoundError):  # it is being written, or its writer died
             return {}
         return record if isinstance(record, dict) else {}
+
+
+@contextlib.contextmanager
+def for_all_processes(lease: contextlib.AbstractContextManager[Lease]) -> Iterator[Callable[[], None]]:
+    """Process 0 holds a lease for all processes of its run. → raises Lost once another run has taken it over."""
+    if not processes.is_first():
+        processes.wait_for_all("leased")
+        yield lambda: None
+        return
+    with lease as held:
+        processes.wait_for_all("leased")
+        yield held.check
 
 
 def describe(holder: dict[str, Any] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from sftmix_jax import sharding
+from sftmix_jax import identity, sharding
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
@@ -69,16 +69,29 @@ def open_stage(folder: epath.Path, opening: Opening) -> Model:
     tokenizer = str(folder / "tokenizer")
     if record["name"] == "base":
         base = find_base(record["init"], tokenizer, record["seed"])
-        if base.fingerprint != record["weights"]:
-            raise UserError(
-                f"{folder}: its model {record['init']} has changed since (it was {record['weights'][:12]}, it is "
-                f"{base.fingerprint[:12]}); restore its files, or train from it in another --workdir"
-            )
+        _check_base(folder, record, base)
     else:
         read_done(folder, record)
         base = Base(record["id"], architecture(record), tokenizer, str(folder), ends=Ends(**record["ends"]))
     chat = Chat(opening.template, Tokenizer(base.tokenizer)) if opening.template else stage_chat(folder, record)
     return _model(f"{record['name']} ({record['id']})", base, chat, opening, folder, record["dtype"])
+
+
+def _check_base(folder: epath.Path, record: dict[str, Any], base: Base) -> None:
+    """Raises UserError unless a model that was found is that of a base's stage.json."""
+    found = identity.plain({"weights": base.fingerprint, "ends": base.ends._asdict()})
+    if not found.keys() <= record.keys():
+        raise UserError(
+            f"{folder}: was written by an older version, in which experiments that ask their base in another way could "
+            "share it, so that its scores may be of any of them; delete it and run the train command again, which "
+            "writes another"
+        )
+    changed = identity.differences({key: record[key] for key in found}, found)
+    if changed:
+        raise UserError(
+            f"{folder}: its model {record['init']} has changed since ({'; '.join(changed)}); restore its files, or "
+            "train from it in another --workdir"
+        )
 
 
 def stage_chat(folder: epath.Path, record: dict[str, Any]) -> Chat:

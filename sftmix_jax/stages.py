@@ -246,10 +246,10 @@ class Resolved:
 
     @cached_property
     def base_record(self) -> dict[str, Any]:
-        """What stage.json holds of the base, without its id: all that decides how it is prompted and run."""
+        """What stage.json holds of the base, without its id: all that decides its prompts and where its answers end."""
         return {
             "init": self.experiment.model.init, "weights": self.base.fingerprint, "seed": self.base.seed,
-            "model": self.base.config,
+            "model": self.base.config, "ends": self.base.ends._asdict(),
             "template": self.chat.fingerprint, "tokenizer": self.tokenizer.fingerprint, "dtype": self.compute.dtype,
         }  # fmt: skip
 

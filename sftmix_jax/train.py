@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.files import exists, read_json, remove, unfinished, write_json
-from sftmix_jax.leases import Leases
+from sftmix_jax.leases import Leases, for_all_processes
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
@@ -72,19 +72,9 @@ def _is_sound(stage: ResolvedStage, workdir: epath.Path) -> bool:
     return bool(processes.first_says(problem is None))
 
 
-@contextlib.contextmanager
-def _leased(stage: ResolvedStage, workdir: epath.Path) -> Iterator[Callable[[], None]]:
-    """Holds the stage for all processes of this run. → raises Lost once another one has it.
-
-    Raises UserError if another trainer holds it.
-    """
-    if not processes.is_first():
-        processes.wait_for_all("the stage is leased")
-        yield lambda: None
-        return
-    with Leases(workdir / "claims").insist(stage.id, f"{stage.name} ({stage.id})") as lease:
-        processes.wait_for_all("the stage is leased")
-        yield lease.check
+def _leased(stage: ResolvedStage, workdir: epath.Path) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """Holds the stage; raises UserError if another trainer holds it."""
+    return for_all_processes(Leases(workdir / "claims").insist(stage.id, f"{stage.name} ({stage.id})"))
 
 
 def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workdir: epath.Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -53,6 +55,15 @@ def test_a_second_trainer_ends_with_a_line_that_names_the_first(holder, tmp_path
     said = rf"^general \(1a2b\) is being trained by process {holder.pid} on \S+ \(since 20"
     with pytest.raises(UserError, match=said), Leases(epath.Path(tmp_path)).insist("job", "general (1a2b)"):
         pass
+
+
+def test_who_waits_names_the_holder_once_and_goes_on_when_it_has_ended(holder, tmp_path, capsys):
+    ending = threading.Timer(1.2, holder.kill)  # after more than one look
+    ending.start()
+    with Leases(epath.Path(tmp_path)).wait("job", "tiny_math on base (1a2b)") as lease:
+        assert lease.number == 1 and not ending.is_alive()
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"tiny_math on base \(1a2b\): waiting for process {holder.pid} on \S+ \(since 20.*\)\n", said)
 
 
 def test_a_killed_holder_is_replaced_at_once_even_if_nobody_has_reaped_it(holder, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -17,6 +18,7 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.task import Question
+from sftmix_jax.leases import Leases, for_all_processes
 from sftmix_jax.sampling.sampler import Request, Response, Sampler
 
 Samples = list[list[str]]  # of one question: sample → turn → text
@@ -50,6 +52,14 @@ class Asked:
     finish_reasons: Counter[str]
     seconds: float
     known: int  # answers that were on disk already
+
+
+def leased(model: Model, task: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """Holds a task's scores in the model's folder, once no other process does. → raises Lost if one takes them over.
+
+    Whatever command scores a task holds them, so that no two write the same answers and scores.
+    """
+    return for_all_processes(Leases(model.folder / "claims").wait(task, f"{task} on {model.name}"))
 
 
 def ask(

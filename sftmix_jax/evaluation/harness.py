@@ -8,7 +8,7 @@ from typing import Any
 
 from sftmix_jax import records
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.evaluation.answers import Model, leased
 from sftmix_jax.files import replace
 from sftmix_jax.sampling.sampler import Request
 
@@ -107,13 +107,16 @@ def run(model: Model, tasks: Sequence[str], limit: int, data: str = "") -> list[
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=data or None)
-    try:
-        results = simple_evaluate(
-            HarnessModel(model), tasks=list(tasks), limit=limit or None, task_manager=manager, bootstrap_iters=1000,
-        )  # fmt: skip
-    except (ValueError, KeyError, ConnectionError, FileNotFoundError) as error:
-        raise UserError(f"lm-eval cannot run {', '.join(tasks)}: {error}") from None
-    return [_record(model, name, results, limit) for name in results["results"]]
+    with leased(model, "lm_eval") as check_lease:
+        try:
+            results = simple_evaluate(
+                HarnessModel(model), tasks=list(tasks), limit=limit or None, task_manager=manager,
+                bootstrap_iters=1000,
+            )  # fmt: skip
+        except (ValueError, KeyError, ConnectionError, FileNotFoundError) as error:
+            raise UserError(f"lm-eval cannot run {', '.join(tasks)}: {error}") from None
+        check_lease()
+        return [_record(model, name, results, limit) for name in results["results"]]
 
 
 def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from etils import epath
 from sftmix_jax import __version__, processes, records
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
-from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask
+from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
@@ -71,7 +71,10 @@ class Scored:
 
 
 def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | None = None) -> dict[str, Any]:
-    """One task on one model → its score.json; taken from disk if the same was scored before."""
+    """One task on one model → its score.json; taken from disk if the same was scored before.
+
+    Waits while another process scores the task in the model's folder, and takes its score if it is the same.
+    """
     task, version = find_task(name)
     questions = load_questions(task, config)
     _check(task, config, judge)
@@ -94,27 +97,31 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         cheap = task.score is not None and not task.runs_code and len(question.turns) == 1
         return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
 
-    journal = Journal(folder / "answers")
-    processes.wait_for_all("answers are read")  # before process 0 writes more
-    asked = ask(model, task.name, questions, decoding, journal, running)
-    if not processes.is_first():
+    with leased(model, task.name) as check_lease:
+        if processes.first_says(_is_scored(folder, fixed)):  # by another process meanwhile
+            return records.score(folder / "score.json")
+        journal = Journal(folder / "answers")
+        processes.wait_for_all("answers are read")  # before process 0 writes more
+        asked = ask(model, task.name, questions, decoding, journal, running)
+        if not processes.is_first():
+            processes.wait_for_all("scored")
+            return records.score(folder / "score.json")
+        scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
+        record = {
+            "task": task.name,
+            "model": model.name,
+            "metrics": summarise(task, questions, scored.verdicts, decoding.samples),
+            "questions": len(questions),
+            "finish_reasons": dict(asked.finish_reasons),
+            **_failures(scored),
+            **scored.judgment,
+            "seconds": round(asked.seconds, 2),
+            "fixed_by": fixed,
+        }
+        check_lease()
+        write(folder, task, questions, asked.answers, scored, record)
         processes.wait_for_all("scored")
-        return records.score(folder / "score.json")
-    scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
-    record = {
-        "task": task.name,
-        "model": model.name,
-        "metrics": summarise(task, questions, scored.verdicts, decoding.samples),
-        "questions": len(questions),
-        "finish_reasons": dict(asked.finish_reasons),
-        **_failures(scored),
-        **scored.judgment,
-        "seconds": round(asked.seconds, 2),
-        "fixed_by": fixed,
-    }
-    write(folder, task, questions, asked.answers, scored, record)
-    processes.wait_for_all("scored")
-    return record
+        return record
 
 
 def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:

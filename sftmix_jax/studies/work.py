@@ -6,14 +6,14 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from etils import epath
 
 from sftmix_jax import processes
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
-from sftmix_jax.leases import Leases, Lost, describe
+from sftmix_jax.leases import Leases, Lost, for_all_processes
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.train import complete, score_base
 from sftmix_jax.training.loop import Stopped
@@ -65,30 +65,10 @@ def do_one(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
             raise UserError(f"{job.name} ({job.id}) starts from {parent.name} ({parent.id}), which failed: see "
                             f"{failure_file(parent, workdir)}")  # fmt: skip
         time.sleep(_WAIT)
-    with _waited_for(job, workdir) as check_lease:
+    lease = Leases(workdir / "claims").wait(job.id, f"{job.name} ({job.id})")
+    with for_all_processes(lease) as check_lease:
         _do(job, workdir, check_lease)
     return job.is_done(workdir)
-
-
-@contextlib.contextmanager
-def _waited_for(job: Job, workdir: epath.Path) -> Iterator[Callable[[], None]]:
-    """Holds the job for all processes of this run, once no other process does. → raises Lost if one takes it over."""
-    if not processes.is_first():
-        processes.wait_for_all("the job is leased")
-        yield lambda: None
-        return
-    leases = Leases(workdir / "claims")
-    said = False
-    while True:
-        with leases.take(job.id) as lease:
-            if lease:
-                processes.wait_for_all("the job is leased")
-                yield lease.check
-                return
-        if not said:
-            said = True
-            print(f"{job.name} ({job.id}): waiting for {describe(leases.holder(job.id))}", file=sys.stderr)
-        time.sleep(_WAIT)
 
 
 def _is_ready(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
