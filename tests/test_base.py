@@ -13,7 +13,7 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import evaluate, experiment, opening, stages, train
+from sftmix_jax import evaluate, experiment, opening, records, stages, train
 from sftmix_jax.analysis import accounts, results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
@@ -104,7 +104,7 @@ def test_a_base_is_scored_by_one_process_at_a_time_whatever_the_command(
         trainer.result()
         (record,) = verb.result()
     assert asked == ([2] if limit == 2 else [2, 3])
-    assert record == json.loads((base.folder / "eval" / "tiny_math" / "score.json").read_text())
+    assert record == records.score(base.folder / "eval" / "tiny_math" / "score.json")
     assert record["questions"] == limit
     assert said.getvalue().count(f"tiny_math on {base.name}: waiting for process {os.getpid()} on ") == 1
 

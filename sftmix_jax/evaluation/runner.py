@@ -98,7 +98,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
 
     with leased(model, task.name) as check_lease:
-        if processes.first_says(_is_scored(folder, fixed)):  # by another process meanwhile
+        if processes.first_says(_is_scored(folder, fixed, report=True)):  # by another process meanwhile
             return records.score(folder / "score.json")
         journal = Journal(folder / "answers")
         processes.wait_for_all("answers are read")  # before process 0 writes more
@@ -124,8 +124,11 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         return record
 
 
-def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:
-    """Whether the same was scored before; a damaged score.json or responses.jsonl is reported and counts as none."""
+def _is_scored(folder: epath.Path, fixed: dict[str, Any], report: bool = False) -> bool:
+    """Whether the same was scored before; a damaged score.json or responses.jsonl counts as none.
+
+    `report` prints which file is damaged.
+    """
     if not (folder / "score.json").exists():
         return False
     remedy = "it is written anew"
@@ -135,7 +138,7 @@ def _is_scored(folder: epath.Path, fixed: dict[str, Any]) -> bool:
         records.responses(folder / "responses.jsonl", remedy)
         return True
     except UserError as error:
-        if processes.is_first():
+        if report and processes.is_first():
             print(f"scored again: {error}", file=sys.stderr)
         return False
 
