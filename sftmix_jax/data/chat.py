@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from sftmix_jax.data import tool_calls, turns
+from sftmix_jax.data import marked, tool_calls, turns
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.template import Template, complete
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -171,7 +171,7 @@ class Chat:
         """
         messages = self._prepared(messages, tools)
         text = self._template.render(messages, tools, prompt=True)
-        turns.check_present([m for m in messages if m.role != "assistant"], text)
+        marked.find(self._template, messages, tools, text, prompt=True, lossy="assistant")
         return self.tokenizer.encode(text)
 
     def answer(self, messages: Sequence[Message], text: str, tools: Tools = ()) -> tuple[list[int], list[int]]:
@@ -264,9 +264,9 @@ class Chat:
         return [probe for probe in looked if probe]
 
     def _look(self, messages: Sequence[Message], tools: Tools = ()) -> _Probe | None:
-        marked = turns.sentinels(messages)
+        named = _sentinels(messages)
         try:
-            return _Probe(marked, *turns.find(self._template, marked, tools))
+            return _Probe(named, *turns.find(self._template, named, tools))
         except BadRow:
             return None
 
@@ -293,7 +293,7 @@ class Chat:
 
     def _wants_parts(self) -> bool:
         """Whether the template reads content as a list of parts alone."""
-        messages = turns.sentinels([Message("user", "words")])
+        messages = _sentinels([Message("user", "words")])
         for parts in (False, True):
             self._template.takes_parts = parts
             try:
@@ -330,6 +330,11 @@ def _found(template: str, tokenizer: Tokenizer) -> tuple[str, str]:
         return template, epath.Path(template).read_text()
     except UnicodeDecodeError:
         raise UserError(f"template '{template}': not UTF-8") from None
+
+
+def _sentinels(messages: Sequence[Message]) -> list[Message]:
+    """The same messages with words that stand nowhere else."""
+    return [m._replace(content=f"qz{i:04}zq") if m.content.strip() else m for i, m in enumerate(messages)]
 
 
 def _parts(probe: _Probe) -> list[_Part] | None:

@@ -1,4 +1,4 @@
-"""Fields of messages that templates render: whether they reach the text, and in which form arguments do."""
+"""Calls of tools, and the form in which a template takes their arguments."""
 
 from __future__ import annotations
 
@@ -13,46 +13,18 @@ Form = Literal["object", "text"]
 _LABELS = ("id", "type", "index")
 
 
-def reaches(value: Any, text: str, names: bool = False) -> bool:
-    """Whether every string of a field stands in the text, as it is or escaped as JSON; with `names`, every name."""
-    for leaf in strings(value, names):
-        plain, escaped, ascii_only = leaf.strip(), json.dumps(leaf, ensure_ascii=False)[1:-1], json.dumps(leaf)[1:-1]
-        if not any(form in text for form in (plain, escaped, ascii_only)) and not _as_json(leaf, text):
-            return False
-    return True
-
-
-def strings(value: Any, names: bool = False) -> Iterator[str]:
-    """Every string of a field but for labels; with `names`, the values of `name` alone."""
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a field but for labels, and every name of an argument."""
     if isinstance(value, str):
-        if not names:
-            yield value
+        yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if names and key == "name" and isinstance(item, str):
-                yield item
-            elif names and key == "parameters":
-                continue
-            elif key not in _LABELS:
-                yield from strings(item, names)
+            if key not in _LABELS:
+                yield str(key)
+                yield from strings(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from strings(item, names)
-
-
-def _as_json(leaf: str, text: str) -> bool:
-    """A text that is JSON may be written with other white space."""
-    try:
-        value = json.loads(leaf)
-    except ValueError:
-        return False
-    return isinstance(value, dict | list) and reaches(value, text)
-
-
-def without_field(messages: Sequence[Message], i: int, name: str) -> list[Message]:
-    """The messages without one field of one of them."""
-    fields = {key: value for key, value in messages[i].fields.items() if key != name}
-    return [*messages[:i], messages[i]._replace(fields=fields), *messages[i + 1 :]]
+            yield from strings(item)
 
 
 def argument_forms(template: Template) -> frozenset[Form]:
