@@ -438,6 +438,77 @@ def test_reasoning_reaches_a_template_that_has_a_place_for_it(own):
         )
 
 
+# Writes calls and tools whole, wherever they stand.
+CALLER = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|{{ m.role }}|>"
+    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ARGUMENTS = {"n": 3, "x": 2.5, "on": True, "off": False, "none": None, "all": [1, "b", {"k": 'ü "q"\n'}]}
+ADD = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {
+    "type": "object", "required": ["a"],
+    "properties": {"a": {"type": "integer", "description": "a number"}}}}}]  # fmt: skip
+
+
+def calling(**arguments) -> list[Message]:
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    return [TALK[0], Message("assistant", "", fields={"tool_calls": [call]})]
+
+
+def test_every_value_of_a_call_is_in_the_text(own):
+    text = json.dumps({"name": "add", "arguments": ARGUMENTS}, ensure_ascii=False)
+    assert trained(own(CALLER), calling(**ARGUMENTS)) == [text + "</s>"]
+    repr_ = CALLER.replace("c.function | tojson", "c.function.name ~ c.function.arguments.items() | list")
+    assert trained(own(repr_), calling(n=3, x=2.5, on=True, none=None, s="v"))
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ("c.function.name", {"n": 3}), ("c.function.name", {"on": True}), ("c.function.name", {"none": None}),
+        ("c.function.name ~ c.function.arguments.s", {"s": "v"}),  # without its key
+        ("c.function.name ~ {'s': c.function.arguments.s} | tojson", {"s": "v", "n": 3}),
+        ("c.function.name ~ (c.function.arguments | tojson | replace('3', '4'))", {"n": 3}),
+        ("c.function.name ~ (c.function.arguments | tojson | replace('true', 'false'))", {"on": True}),
+        ("c.function.name ~ (c.function.arguments | tojson | lower)", {"s": "Paris"}),
+    ],
+)  # fmt: skip
+def test_a_call_of_which_a_value_is_lost_refuses_the_row(own, written, arguments):
+    with pytest.raises(BadRow, match=r"no place for 'tool_calls'|cannot hold it"):
+        own(CALLER.replace("c.function | tojson", written)).pieces(calling(**arguments))
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["tools[0].function.name", "tools[0].function.description",
+     "[tools[0].function.name, tools[0].function.parameters] | tojson",
+     "[tools[0].function.name, tools[0].function.description, {'a': 'a number'}] | tojson"],
+)  # fmt: skip
+def test_tools_need_their_names_descriptions_and_parameters(own, written):
+    assert trained(own(CALLER), TALK[:2], ADD) == ["apple</s>"]
+    with pytest.raises(BadRow, match="no place for 'tools'"):
+        own(CALLER.replace("tools | tojson", written)).pieces(TALK[:2], ADD)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        # the words stand elsewhere whole, and rewritten in their turn
+        (CALLER.replace("{% for m", "{{ messages | map(attribute='content') | join(' ') }}{% for m", 1).replace(
+            "{{ m.content }}", "{{ m.content | replace('a', 'A') }}"), "differently|leaves out or rewrites"),
+        # the generation prompt stands before the question, or an answer begins with it
+        (CALLER.replace("messages %}<", "messages if m.role != 'user' or not add_generation_prompt %}<"), "elsewhere"),
+        (CALLER.replace("{{ m.content }}", "{{ messages[0].content if m.role == 'assistant' }}{{ m.content }}"),
+         "elsewhere"),
+        (CALLER.replace("{{ m.content }}", "{{ range(10**5) | random }}{{ m.content }}"),
+         "leaves out or rewrites|differently|elsewhere"),
+    ],
+)  # fmt: skip
+def test_other_words_are_never_trained_on_as_an_answer(own, source, said):
+    with pytest.raises((BadRow, UserError), match=said):
+        own(source).pieces([TALK[0]._replace(content="a pear"), Message("assistant", " apple")])
+
+
 def test_weights_are_those_of_the_messages(tokenizer):
     for messages in (TALK, [*TALK[:3], Message("assistant", " apple!\n")]):  # both ways of finding the turns
         weighed = [messages[0], messages[1]._replace(weight=0.0), messages[2], messages[3]._replace(weight=0.25)]

@@ -220,16 +220,25 @@ def test_at_every_point_a_domain_has_had_its_share_to_within_half_a_row(unit):
     assert (np.abs(had - due) <= largest / 2 + part * largest.sum() / 2 + 1e-6).all()
 
 
-def test_a_domain_of_one_row_is_drawn_again_and_a_share_below_half_a_row_gets_none():
+def test_a_domain_of_one_row_is_drawn_again_and_a_share_of_no_row_is_refused():
     pools = {"one": Pool(np.array([40]), np.array([20])), "many": Pool(np.full(500, 40), np.full(500, 20))}
     shares = {"one": Share(weight=1.0), "many": Share(weight=3.0)}
     order = mixture.order(pools, shares, epochs=1, budget=40_000, unit="tokens", seed=0)
     assert (order.domains == 0).sum() == 250
-    shares["one"] = Share(weight=1e-9)
-    order = mixture.order(pools, shares, epochs=1, budget=40_000, unit="tokens", seed=0)
-    assert (order.domains == 0).sum() == 0 and len(order.domains) == 1000
-    smallest = mixture.order(pools, shares, epochs=1, budget=1, unit="tokens", seed=0)
-    assert len(smallest.domains) == 1
+    # 40 tokens a row: of 3 to 1, half a row of 'one' is due at 80 tokens, and with 1 to 4,095 at 81,920
+    with pytest.raises(UserError, match=r"'one' by weight, 1/4 of 1 tokens, is no row .* in a budget of 160 tokens"):
+        mixture.order(pools, shares, epochs=1, budget=1, unit="tokens", seed=0)
+    shares = {"one": Share(weight=1.0), "many": Share(weight=4095.0)}
+    for budget, due in ((80_000, 0), (83_000, 1)):
+        end = ("places", budget // 40 * 39)
+        cut = mixture.order(pools, shares, epochs=1, budget=10**6, unit="tokens", seed=0, end=end)
+        assert (cut.domains == 0).sum() == due
+        for how in ({"budget": budget}, {"budget": None, "end": end}):
+            if due:
+                assert (mixture.order(pools, shares, epochs=1, unit="tokens", seed=0, **how).domains == 0).sum() == 1
+                continue
+            with pytest.raises(UserError, match=r"'one' by weight, 1/4096 of .* in a budget of 163840 tokens"):
+                mixture.order(pools, shares, epochs=1, unit="tokens", seed=0, **how)
 
 
 @pytest.mark.parametrize("kind", ["fraction", "weight"])

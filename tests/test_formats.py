@@ -78,6 +78,21 @@ def test_a_field_that_cannot_be_used_refuses_the_row_by_its_name(tmp_path, field
     assert f"'{name}'" in refused(tmp_path, {"prompt": "p", "response": "r", **fields})
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["System", "systemPrompt", "SYSTEM_PROMPT", "system-prompt", "Weight", "weights", "turn_weights", "lossMask",
+     "loss_weights", "answer_mask", "train_on_turn", "trainOnTurn", "rejected_answer", "answerRejected", "Chosen",
+     "Tools", "toolCalls", "Label", "History", "Reasoning_Content"],
+)  # fmt: skip
+def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, name):
+    for row in ({"messages": [ASK, SAY | {name: "x"}]}, {"messages": [ASK, SAY], name: "x"},
+                {"prompt": "p", "response": "r", name: ["x"]}):  # fmt: skip
+        assert f"'{name}' would be lost" in refused(tmp_path, row)
+    assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "x"}, columns={name: ""}))
+    for note in ("trainer", "attention_mask", "train_id", "file", "weighted_by", "systematic", "labels", "unmasked_by"):
+        assert said(one(tmp_path, {"prompt": "p", "response": "r", note: "x"}))
+
+
 def test_weights_beside_a_prompt_weigh_its_answer(tmp_path):
     found = one(tmp_path, {"query": "q", "response": "r", "weight": 0.25})
     assert weights(found) == [0.25]
@@ -102,15 +117,18 @@ def test_only_answers_can_be_trained_on(tmp_path):
 @pytest.mark.parametrize("row", [{"prompt": "p", "completion": "c"}, {"messages": [ASK, SAY]}])
 @pytest.mark.parametrize("name", ["label", "kto_tag", "desirable"])
 def test_answers_marked_as_bad_are_refused_and_others_are_not(tmp_path, row, name):
-    for bad in (False, 0, "false"):
+    for bad in (False, 0, -1, -0.5, "false", " False ", "0", "-1", "no", "bad", "Rejected", "undesirable"):
         assert f"'{name}' is false" in refused(tmp_path, row | {name: bad})
-    for good in (True, 1, "sports", None):
+    for neither in (0.5, "0.25", float("nan"), "inf"):
+        assert f"'{name}' must be true or false" in refused(tmp_path, row | {name: neither})
+    for good in (True, 1, 1.0, "1", "yes", "sports", 3, None):
         assert weights(one(tmp_path, row | {name: good})) == [1]
 
 
 def test_a_text_classifier_s_classes_are_no_verdicts(tmp_path):
     assert said(one(tmp_path, {"text": "t", "label": 0})) == [("text", "t")]
-    assert "'label' is false" in refused(tmp_path, {"text": "t", "label": False})
+    for bad in (False, "false", "False"):
+        assert "'label' is false" in refused(tmp_path, {"text": "t", "label": bad})
 
 
 @pytest.mark.parametrize(
@@ -184,6 +202,9 @@ def test_calls_without_arguments_have_an_empty_object(tmp_path):
         ({"messages": [ASK, SAY | {"tool_calls": [{"function": {"name": ""}}]}]}, "tool_calls holds a call without a"),
         ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": "x="}]}]}, "arguments is not JSON"),
         ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": [1]}]}]}, "arguments are no object"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "args": {"n": 3}}]}]}, "unknown field 'args' of a"),
+        ({"messages": [ASK, SAY | {"tool_calls": [CALL | {"function": {"name": "w", "input": {"a": 1}}}]}]}, "'input'"),
+        ({"messages": [ASK, SAY | {"tool_calls": [CALL | {"arguments": {"n": 3}}]}]}, "unknown field 'arguments'"),
         ({"messages": [ASK | {"tool_calls": [CALL]}, SAY]}, "tool_calls in a turn of the role 'user'"),
         ({"conversations": [ASK, {"from": "function_call", "value": "w()"}]}, "the turn of a call is not JSON"),
         ({"text": "t", "tools": [TOOL]}, "'tools' would be lost"),
@@ -249,6 +270,13 @@ def test_text_parts_are_joined_and_others_refused(tmp_path):
     assert "'weight'" in refused(tmp_path, {"messages": [ASK, {"role": "assistant", "content": weighted}]})
 
 
+def test_a_list_of_answers_is_not_glued(tmp_path):
+    for several in (["4", "four"], ["4", "four", "IV"]):
+        assert f"a list of {len(several)} texts" in refused(tmp_path, {"question": "2+2?", "answer": several})
+        assert f"a list of {len(several)} texts" in refused(tmp_path, {"messages": [ASK, SAY | {"content": several}]})
+    assert said(one(tmp_path, {"question": "2+2?", "answer": ["4"]}))[1] == ("assistant", "4")
+
+
 def test_roles_in_any_letter_case_and_by_newer_names(tmp_path):
     turns = [{"role": "Developer", "content": "d"}, {"from": "Human", "value": "q"}, {"from": "GPT", "value": "a"}]
     assert said(one(tmp_path, {"conversations": turns})) == [("system", "d"), ("user", "q"), ("assistant", "a")]
@@ -286,8 +314,8 @@ def test_alpaca_joins_what_is_there(tmp_path):
 
 def test_notes_change_nothing(tmp_path):
     notes = {"id": 3, "source": "s", "score": 0.5, "tags": ["a"], "split": "train", "language": "en",
-             "text": "rendered", "prompt": "ask", "answer": "42", "images": [], "tools": None,
-             "label": None}  # fmt: skip
+             "text": "User: ask\nBot: say", "prompt": "ask", "question": "You: ask", "answer": "42",
+             "images": [], "tools": None, "label": None}  # fmt: skip
     turn = {"id": 1, "timestamp": 2.5, "model": "m", "markdown": None}
     plain = one(tmp_path, {"messages": [ASK, SAY]})
     assert one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes) == plain
@@ -300,6 +328,20 @@ def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
     assert said(one(tmp_path, row | {"conversations": [ASK, SAY]}))[1] == ("assistant", "say")
     assert "'conversations'" in refused(tmp_path, row | {"conversations": [ASK, SAY | {"content": "no"}]})
     assert one(tmp_path, row | {"completion": "other"}, format="messages") == one(tmp_path, row)
+
+
+def test_an_empty_conversation_beside_another_format_is_refused(tmp_path):
+    for row in ({"messages": [], "prompt": "p"}, {"conversations": [], "instruction": "i"}, {"messages": []},
+                {"messages": [], "text": "t"}, {"messages": "[]", "question": "q"}):  # fmt: skip
+        assert refused(tmp_path, row)
+
+
+def test_a_rendered_conversation_may_stand_beside_its_turns(tmp_path):
+    row = {"instruction": "Add.", "input": "2, 2", "output": "Four.\n\nThat is 4."}
+    text = "### Instruction:\nAdd.\n\n### Input:\n2, 2\n\n### Response:\nFour.\n\nThat is 4."
+    assert one(tmp_path, row | {"text": text}) == one(tmp_path, row)
+    assert "'text' stands beside" in refused(tmp_path, row | {"text": text.replace("4", "5")})
+    assert "'question' stands beside" in refused(tmp_path, {"messages": [ASK, SAY], "question": "and?"})
 
 
 def test_half_a_character_is_refused_wherever_it_stands(tmp_path):
@@ -349,6 +391,10 @@ def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):
         next(found)
     with pytest.raises(UserError, match=r"no row has the column 'sys'"):
         read(tmp_path, *rows, columns={"prompt": "body", "response": "reply", "system": "sys"})
+    mapped = {"question": "problem", "answer": "solution"}  # what has our name is not what was mapped
+    for row in ({"problem": "p", "answer": "gold"}, {"problem": "p", "answer": "gold", "solution": None}):
+        found = read(tmp_path, {"problem": "p", "solution": "s", "answer": "4"}, row, columns=mapped)
+        assert said(found[0]) == [("user", "p"), ("assistant", "s")] and str(found[1]) == "no column 'solution'"
     found = read(tmp_path, {"body": "q", "reply": "a"}, {"body": "q"}, columns={"prompt": "body", "response": "reply"})
     assert str(found[1]) == "no column 'reply'"
 

@@ -79,7 +79,7 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
 def _document(fields: Fields) -> list[Message]:
     """A text that is trained on whole."""
     for name in stored.VERDICTS:  # a classifier's classes, numbers or words, are no verdicts
-        if fields.take(name) is False:
+        if str(fields.take(name)).strip().lower() == "false":
             raise BadRow(f"the field '{fields.their(name)}' is false: the text is marked as a bad one")
     return [Message("text", stored.text(fields.required("text"), f"'{fields.their('text')}'"))]
 
@@ -99,9 +99,10 @@ FORMATS: dict[str, Format] = {
     "text": Format(("text",), _document),
 }
 _COLUMNS = frozenset().union(*(format.columns for format in FORMATS.values()))
-# Beside another format's columns these may be a second conversation; the others are often notes (a gold answer, …).
-_RIVALS = ("messages", "conversations", "conversation", "instruction", "prompt", "completion", "query", "response",
-           "output")  # fmt: skip
+# Beside another format's columns these may be a second conversation; `answer` is often a gold answer, a note.
+_RIVALS = ("messages", "conversations", "conversation", "instruction", "prompt", "completion", "question", "query",
+           "response", "output", "text")  # fmt: skip
+_PROMPTS = ("prompt", "instruction", "question", "query")
 
 
 # --- which format ---------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def check_columns(columns: Mapping[str, str]) -> None:
     """Raise UserError for a column name that no format has, and for a column of the file that is mapped twice."""
     known = {*_COLUMNS, *stored.MEANINGFUL}
     for ours, theirs in columns.items():
-        if ours not in known:
+        if ours not in known and not (theirs == "" and stored.meaning(ours)):
             raise UserError(f"columns: no format has a column '{ours}'; {did_you_mean(ours, known)}")
         if theirs and list(columns.values()).count(theirs) > 1:
             raise UserError(f"columns: '{theirs}' of the file is mapped to more than one column")
@@ -166,9 +167,8 @@ def unknown(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> U
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row under our names. A column that is mapped to '' is left out."""
-    theirs = set(columns.values()) | {ours for ours, name in columns.items() if not name}
-    kept = {name: value for name, value in row.items() if name not in theirs}
+    """The row under our names. A column that is mapped to '' is left out; what had our name before is nothing."""
+    kept = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
     return kept | {ours: row[name] for ours, name in columns.items() if name in row}
 
 
@@ -259,18 +259,26 @@ def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[st
     for name in _RIVALS:
         if name in own or (value := fields.take(name)) is None:
             continue
-        if not _stands_in(value, said, whole_prompt=name in ("prompt", "instruction")):
+        if name == "text" and isinstance(value, str) and _holds_all(value, said):  # the rendered conversation
+            continue
+        if not _stands_in(value, said, whole_prompt=name in _PROMPTS):
             raise BadRow(
                 f"the field '{name}' stands beside {' and '.join(own)} and holds something else; set `format`, or "
                 f"columns={{'{name}': ''}} to leave it out"
             )
 
 
+def _holds_all(text: str, said: Sequence[str]) -> bool:
+    """Whether every line of every message stands in a text."""
+    return all(line.strip() in text for content in said for line in content.splitlines())
+
+
 def _stands_in(value: Any, said: Sequence[str], whole_prompt: bool) -> bool:
     """Whether a text, or each turn of a list, is part of a message; or the rendered prompt of the first one."""
     if isinstance(value, str):
         value = value.strip()
-        return any(value in content for content in said) or (whole_prompt and bool(said[0]) and said[0] in value)
+        is_rendered = whole_prompt and any(said[:1]) and said[0] in value
+        return is_rendered or any(value in content for content in said)
     if isinstance(value, list):
         return all(
             isinstance(turn, Mapping) and _stands_in(turn.get("content", turn.get("value")), said, whole_prompt)

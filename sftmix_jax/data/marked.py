@@ -59,9 +59,9 @@ def find(
     places, position, done, lost = [], 0, 0, set(marks.values)
     for match in marks.pattern.finditer(marked):
         mark, around = match.group(), marked[done : match.start()]
-        if not text.startswith(around, position):
+        value = marks.values.get(mark)
+        if value is None or not text.startswith(around, position):
             break
-        value = marks.values[mark]
         position += len(around)
         done = match.end()
         if value.replaced:

@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import NoReturn
 
 import numpy as np
 
@@ -153,8 +154,8 @@ def order(
     Shares by weight: each row stands where its domain's due reaches the middle of the row. The due grows with the
     weights, so the next row is that of the domain with the smallest (had + row / 2) / weight. At every point a domain
     has had its share of all that was taken to within half a row of its own, plus its share of half a row of every
-    domain. Shares are therefore exact for budgets of many rows, whatever the lengths; a share that is due less than
-    half a row gets none.
+    domain. Shares are therefore exact for budgets of many rows, whatever the lengths. Raises UserError for a share that
+    gets no row of the budget, as one that is due less than half a row.
     """
     names = list(shares)
     chosen = [selected(name, pools[name], shares[name], seed) for name in names]
@@ -173,7 +174,17 @@ def order(
         taken = _interleaved(ids, np.array(weights), sizes[unit], sizes[measure], amount, _seeds(names, seed))
     taken = taken[: np.searchsorted(np.cumsum(sizes[measure][taken]), amount) + 1]
     domains = (np.searchsorted(starts, taken, side="right") - 1).astype(np.int32)
+    if weights and not (end and budget):  # a run that `end` cuts short of its budget may miss a domain
+        for i in set(range(len(names))) - set(domains.tolist()):
+            _refuse_empty(names[i], weights[i] / sum(weights), sizes[unit][ids[i]].mean(), f"{amount} {measure}", unit)
     return Order(domains, taken - starts[domains], {n: len(rows) for n, rows in zip(names, chosen, strict=True)})
+
+
+def _refuse_empty(domain: str, part: float, row: float, amount: str, unit: str) -> NoReturn:
+    raise UserError(
+        f"the share of '{domain}' by weight, {as_ratio(part)} of {amount}, is no row at all; it is about one row "
+        f"in a budget of {math.ceil(row / part)} {unit}: raise the budget (or the steps), or the share's weight"
+    )
 
 
 def _check_weights(shares: Mapping[str, Share], unit: str, budget: int | None, end: tuple[str, int] | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from sftmix_jax.errors import did_you_mean
 WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 VERDICTS = ("label", "kto_tag", "desirable")  # KTO: whether the answer is a good one
+# What a verdict calls a bad answer, besides false and numbers up to 0
+_BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
 SYSTEM = ("system", "system_prompt", "system_message")
 TOOLS = ("tools", "functions")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -49,9 +52,32 @@ MEANINGFUL: dict[str, str] = {
 }  # fmt: skip
 
 
+def _letters(name: str) -> str:
+    """A name without its letter case and separators: systemPrompt and System-Prompt are system_prompt."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+_BY_LETTERS = {_letters(name): name for name in MEANINGFUL}
+# Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
+_PARTS = {
+    _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
+    _TRAINED: re.compile(r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)"),
+}
+
+
+def meaning(name: str) -> str | None:
+    """Why a row whose field of this name is left over is refused; None for a field without a meaning."""
+    if name in MEANINGFUL:
+        return MEANINGFUL[name]
+    if known := _BY_LETTERS.get(_letters(name)):
+        return f"it is read under the name '{known}' alone"
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
+    return next((reason for reason, part in _PARTS.items() if part.search(snake)), None)
+
+
 def is_preference(name: str) -> bool:
     """Whether a field of this name makes its row one of preferences."""
-    return MEANINGFUL.get(name) is _PREFERENCE
+    return meaning(name) == _PREFERENCE
 
 
 def shown(value: Any) -> str:
@@ -102,9 +128,10 @@ class Fields:
         for name, value in self._values.items():
             if name not in self._left:
                 continue
-            if name in MEANINGFUL and (value is not False or "mask" in name):
-                raise BadRow(f"the field '{self.their(name)}' would be lost: {MEANINGFUL[name]}")
-            if known is not None and name not in MEANINGFUL:
+            reason = meaning(name)
+            if reason and (value is not False or "mask" in name):
+                raise BadRow(f"the field '{self.their(name)}' would be lost: {reason}")
+            if known is not None and not reason:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
 
 
@@ -113,17 +140,19 @@ def _absent(value: Any) -> bool:
 
 
 def text(value: Any, what: str) -> str:
-    """A string, or OpenAI's content parts of type text joined. Raises BadRow for all else."""
+    """A string, or OpenAI's content parts of type text joined. Raises BadRow for all else, and for several strings."""
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple):
+        if all(isinstance(part, str) for part in value):
+            raise BadRow(f"{what} is a list of {len(value)} texts, of which none is marked as the one to train on")
         return "".join(_part(part, what) for part in value)
     raise BadRow(f"{what} is not text")
 
 
 def _part(part: Any, what: str) -> str:
-    if isinstance(part, str):
-        return part
     if not isinstance(part, Mapping):
         raise BadRow(f"{what} is not text")
     kind = part.get("type", "text")
@@ -178,9 +207,23 @@ def weight(fields: Fields) -> float | None:
 
 
 def refuse_bad_answer(fields: Fields) -> None:
-    """Raise BadRow where KTO's label says that the answer is a bad one."""
+    """Raise BadRow where KTO's label says that the answer is a bad one, or how good by half.
+
+    Other words and integers are classes of something else, and say nothing of the answer.
+    """
     for name in VERDICTS:
-        value = fields.take(name)
-        said = value.strip().lower() if isinstance(value, str) else value
-        if said == "false" or (isinstance(said, int | float) and said == 0):
+        said = fields.take(name)
+        if isinstance(said, str):
+            said = said.strip().lower()
+            said = False if said in _BAD else _number(said)
+        if isinstance(said, bool | int | float) and said <= 0:
             raise BadRow(f"the field '{fields.their(name)}' is false: the answer is marked as a bad one")
+        if isinstance(said, float) and not (math.isfinite(said) and said.is_integer()):
+            raise BadRow(f"the field '{fields.their(name)}' must be true or false")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -8,6 +8,7 @@ from typing import Any
 from sftmix_jax.data import stored
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.stored import Fields, shown
+from sftmix_jax.errors import did_you_mean
 
 # In lower case
 ROLES = {
@@ -18,6 +19,7 @@ ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool",
 }  # fmt: skip
 _CALL_ROLES = ("function_call", "tool_call", "tool_calls")  # an assistant's turn whose text is the calls, as JSON
+_CALL_LABELS = ("id", "type", "index")
 _ROLE, _CONTENT = ("role", "from"), ("content", "value", "text")
 _KNOWN = (*_ROLE, *_CONTENT, *stored.WEIGHTS, *stored.RENDERED, "tool_calls", "function_call")
 
@@ -119,16 +121,23 @@ def _tool_call(call: Any, what: str) -> dict[str, Any]:
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRow(f"{what} holds a call without a name")
     key = "parameters" if "parameters" in function and "arguments" not in function else "arguments"
+    _refuse_others(function, ("name", key, *_CALL_LABELS), what)
+    if not bare:
+        _refuse_others(call, ("function", *_CALL_LABELS), what)
     arguments = function.get(key)
     if isinstance(arguments, str):
         arguments = stored.parse(arguments, f"{what}: arguments") if arguments.strip() else {}
     if not isinstance(arguments, Mapping | None):
         raise BadRow(f"{what}: arguments are no object")
-    rest = {} if bare else {name: value for name, value in call.items() if name != "function" and value is not None}
-    others = {name: value for name, value in function.items() if name not in ("type", "id", key) and value is not None}
-    if bare and call.get("id") is not None:
-        rest["id"] = call["id"]
-    return {**rest, "type": "function", "function": {**others, "arguments": dict(arguments or {})}}
+    labels = {name: call[name] for name in ("id", "index") if call.get(name) is not None}
+    named = {"name": function["name"], "arguments": dict(arguments or {})}
+    return {**labels, "type": "function", "function": named}
+
+
+def _refuse_others(call: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    for name, value in call.items():
+        if name not in known and value is not None:
+            raise BadRow(f"{what}: unknown field '{shown(name)}' of a call; {did_you_mean(str(name), known)}")
 
 
 def tools(value: Any, what: str) -> list[dict[str, Any]]:

@@ -24,14 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_WORD = re.compile(r"zq\d+qz")
+_WORD = re.compile(r"zq\d+qz|77\d{7}")
 _NOTES = ("id", "source", "language", "timestamp", "score", "tags", "index", "split", "dataset", "topic", "model",
           "uuid", "category", "hash")  # fmt: skip
 _TEXTS = ("system", "system_prompt", "input", "context", "reasoning_content", "reasoning", "thinking", "chosen",
           "rejected", "completion", "response", "images", "audio", "train_detail", "documents", "mask")  # fmt: skip
 _TURN_TEXTS = ("reasoning_content", "thinking", "name", "tool_call_id", "images", "refusal", "train_detail", "mask",
                "value", "content")  # fmt: skip
-_OWN = {  # the columns of each format; another format's question, answer and text are notes
+_OWN = {  # the columns of each format; another format's answer is a note
     "messages": {"messages"}, "sharegpt": {"conversations"}, "conversation": {"conversation"},
     "alpaca": {"instruction", "input", "output"}, "alpaca_response": {"instruction", "context", "response"},
     "prompt_completion": {"prompt", "completion"}, "prompt_response": {"prompt", "response"},
@@ -53,7 +53,7 @@ class Rows:
         return f"say zq{self.words}qz {self.rng.choice(['', 'now', 'twice', 'in ' + chr(0x4E2D)])}".strip()
 
     def call(self) -> dict[str, Any]:
-        arguments = {"city": self.text()}
+        arguments = {"city": self.text(), "days": int(f"77{self.words:07}")}
         return {"name": "weather", "arguments": self.rng.choice([arguments, json.dumps(arguments)])}
 
     def turns(self, role: str, content: str, user: str, assistant: str) -> list[dict[str, Any]]:
@@ -154,6 +154,13 @@ def _value(rows: Rows, row: dict[str, Any]) -> None:
         target[rows.rng.choice(list(target))] = rows.rng.choice(values)
 
 
+def _empty(rows: Rows, row: dict[str, Any]) -> None:
+    """Another format's column, empty or not, or a meaning in another spelling."""
+    name = rows.rng.choice(["messages", "conversations", "prompt", "instruction", "question", "text", "systemPrompt",
+                            "Weights", "rejected_answer", "toolCalls"])  # fmt: skip
+    row.setdefault(name, rows.rng.choice([[], "", [[]], [{}], rows.text(), [rows.text(), rows.text()]]))
+
+
 def _delete(rows: Rows, row: dict[str, Any]) -> None:
     target = rows.rng.choice([row, *_turns_of(row)])
     if target:
@@ -174,14 +181,16 @@ def _rename(rows: Rows, row: dict[str, Any]) -> None:
 
 
 _ANY: list[Callable[[Rows, dict[str, Any]], None]] = [
-    _note, _field, _turn_field, _history, _tools, _parts, _role, _value, _delete, _order, _rename,
+    _note, _field, _turn_field, _history, _tools, _parts, _role, _value, _empty, _delete, _order, _rename,
 ]  # fmt: skip
 _WEIGHTS: list[tuple[str, Any, float | None]] = [  # field, value, the weight that it must give; None: refused
     ("weight", 0, 0.0), ("weight", 1, 1.0), ("weight", 0.25, 0.25), ("weight", 3, 3.0), ("weight", -1, None),
     ("weight", True, None), ("weight", "1", None), ("weight", float("nan"), None), ("weight", float("inf"), None),
     ("weight", 10**60, None), ("weight", [1], None), ("loss", False, 0.0), ("loss", True, 1.0), ("loss", 2.3, None),
     ("train", False, 0.0), ("training", 1, 1.0), ("train", "no", None), ("trainable", 0, 0.0), ("label", False, None),
-    ("label", True, 1.0), ("loss_mask", 0, None), ("loss_mask", [0, 1], None), ("weight", None, 1.0),
+    ("label", True, 1.0), ("label", "bad", None), ("label", -1, None), ("label", "1", 1.0), ("label", 0.5, None),
+    ("Weight", 0, None), ("lossMask", [0], None), ("loss_mask", 0, None), ("loss_mask", [0, 1], None),
+    ("weight", None, 1.0),
 ]  # fmt: skip
 
 
@@ -194,7 +203,7 @@ def _meant(row: dict[str, Any], format: str) -> set[str]:
 
     def without_notes(value: Any, top: bool) -> Any:
         if isinstance(value, dict):
-            notes = set(_NOTES) | ({"question", "answer", "text"} - _OWN[format] if top else set())
+            notes = set(_NOTES) | ({"answer"} - _OWN[format] if top else set())
             return {key: without_notes(item, False) for key, item in value.items() if key not in notes}
         return [without_notes(item, False) for item in value] if isinstance(value, list) else value
 
@@ -231,7 +240,9 @@ class Campaign:
                 for _ in range(rng.randint(1, 4)):
                     _note(self.rows, row)
             elif kind == "weight":
-                name, value, weight = rng.choice(_WEIGHTS)
+                # A text's label is a class of something, except for false.
+                choices = [each for each in _WEIGHTS if format != "text" or each[0] != "label" or each[1] is False]
+                name, value, weight = rng.choice(choices)
                 turns = _turns_of(row)
                 answers = [turn for turn in turns if turn.get("role", turn.get("from")) in ("gpt", "assistant")]
                 calls = any("function_call" in turn.values() for turn in turns)
