@@ -125,13 +125,16 @@ def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], consol
 
 
 def _example(resolved: Resolved, name: str, examples: Examples, index: int, console: Console) -> None:
-    """An example as the model sees it; what is trained on stands out in colour and underlined."""
+    """An example as the model sees it; what is trained on is underlined, or stands in brackets where nothing can be."""
     tokens, weights = examples.example(index, 400)
     mask = weights > 0
-    text = Text(f"{name}, row {index} (trained on: underlined)\n", style="bold")
+    plain = not console.is_terminal
+    text = Text(f"{name}, row {index} (trained on: {'in ⟦ ⟧' if plain else 'underlined'})\n", style="bold")
     starts = np.flatnonzero(np.diff(mask, prepend=~mask[:1]))
     for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
         part = resolved.tokenizer.decode_whole(tokens[start:stop].tolist())
+        if plain and mask[start]:
+            part = f"⟦{part}⟧"
         text.append(part, style="not bold green underline" if mask[start] else "not bold dim")
     console.print(text)
 

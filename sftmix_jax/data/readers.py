@@ -87,6 +87,13 @@ def _parse(text: str, where: str) -> Any:
         raise UserError(f"{where}: JSON that cannot be used: {error}; mend or delete it") from None
 
 
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _as_row(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise UserError(f"{where}: a row must be a JSON object, this is a {type(value).__name__}")
@@ -111,17 +118,21 @@ def _read_jsonl(file: epath.Path) -> Iterator[Row]:
     for number, line in enumerate(_lines(file), 1):
         if line.strip():
             where = f"{file}:{number}"
+            if number == 1 and line.strip() in (b"{", b"["):
+                raise UserError(f"{where}: a row must be one line; name the file .json if it is one JSON list")
             yield _as_row(_parse(_decode(line, where), where), where)
 
 
 def _read_json(file: epath.Path) -> Iterator[Row]:
     text = _decode(b"".join(_lines(file)), str(file))
-    if text.lstrip().startswith("{") and "\n{" in text.strip():
+    if len(text.strip().splitlines()) > 1 and _is_object(text.lstrip().splitlines()[0]):
         yield from _read_jsonl(file)  # JSON lines under a .json name
         return
     rows = _parse(text, str(file))
     if not isinstance(rows, list):
-        raise UserError(f"{file}: must hold a list of rows (or one JSON object a line)")
+        lists = [name for name, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+        remedy = f"; save the list in '{lists[0]}' alone" if len(lists) == 1 else ""
+        raise UserError(f"{file}: must hold a list of rows, or one JSON object per line{remedy}")
     for index, value in enumerate(rows):
         yield _as_row(value, f"{file}[{index}]")
 
