@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
             raise UserError(f"config.model.init: '{init}'; must be tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
     if kind == "hf":
         folder = model_folder.find(name)
-        fingerprint, config = huggingface.fingerprint(folder), hf_config.read(folder)
-        base = Base(fingerprint, config, str(folder), str(folder), ends=hf_config.read_ends(folder))
+        weights = huggingface.Weights(folder)
+        if weights.note and processes.is_first():
+            print(f"note: {weights.note}", file=sys.stderr)
+        base = Base(weights.fingerprint(), weights.config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
         folder = epath.Path(name)
         record = read_stage(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,67 @@ def test_a_single_file_wins_over_an_index_and_all_else(single):
     (single / "model-00001-of-00002.safetensors").write_bytes(b"damaged")
     (single / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "absent.safetensors"}}')
     assert huggingface.fingerprint(single) == before
+
+
+@pytest.fixture
+def both(sharded):
+    """A single file and an index with its shards, which hold the same tensors."""
+    shards = [load_file(file) for file in Folder(sharded).files]
+    save_file({name: array for shard in shards for name, array in shard.items()}, sharded / "model.safetensors")
+    return sharded
+
+
+def test_a_single_file_beside_shards_that_hold_the_same_is_read_and_said(both, capsys):
+    shutil.copy(TINY / "tokenizer.json", both)
+    base = find_base(f"hf:{both}", str(TINY), 0)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "model.safetensors is read; the files of model.safetensors.index.json" in said
+    for file in both.glob("model*"):
+        if file.name != "model.safetensors":
+            file.unlink()
+    assert find_base(f"hf:{both}", str(TINY), 0).fingerprint == base.fingerprint and not capsys.readouterr().err
+
+
+def test_a_single_file_beside_shards_that_are_not_whole_is_read_and_said(both, capsys):
+    next(both.glob("model-*")).unlink()
+    find_base(f"hf:{both}", str(TINY), 0)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(r"model\.safetensors is read, .*00001.*this weight file is missing", said)
+
+
+def other_value(tensors):
+    tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] += 1
+
+
+def other_dtype(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.float16)
+
+
+def other_shape(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].copy()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (other_value, r"model\.layers\.1\.mlp\.up_proj\.weight has other values in model-0000\d"),
+    (other_dtype, r"model\.norm\.weight is F16 of shape \(32,\) in model\.safetensors, F32 of shape \(32,\) in model-"),
+    (other_shape, r"model\.norm\.weight is F32 of shape \(31,\) in model\.safetensors, F32 of shape \(32,\)"),
+    (lambda tensors: tensors.pop("lm_head.weight"), r"only model-.* holds lm_head\.weight"),
+])  # fmt: skip
+def test_two_whole_models_that_differ_are_refused(both, change, said):
+    tensors = load_file(both / "model.safetensors")
+    change(tensors)
+    save_file(tensors, both / "model.safetensors")
+    for use in (huggingface.fingerprint, huggingface.load):
+        with pytest.raises(UserError, match=rf"holds two models.*differ: {said}.*; remove the one") as error:
+            use(both)
+        assert "\n" not in str(error.value)
+
+
+def test_an_index_of_the_single_file_alone_is_no_second_model(single):
+    index = dict.fromkeys(load_file(single / "model.safetensors"), "model.safetensors")
+    (single / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert huggingface.Weights(single).note == ""
 
 
 def test_transformers_reads_the_same_files(single, sharded):
