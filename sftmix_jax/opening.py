@@ -121,8 +121,7 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     wanted = opening.dtype if opening.dtype != "auto" else dtype
     compute = ComputeConfig(wanted, "none", "plain").resolved(base.config, jax.default_backend())
     tokenizer = chat.tokenizer
-    if tokenizer.size > base.config.vocab_size:
-        raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
+    tokenizer.check_size(base.config.vocab_size, "give the folder the model's own tokenizer")
     ends = base.ends.behind(*chat.stops())
     mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(

@@ -267,11 +267,8 @@ class Resolved:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer(self.base.tokenizer)
-        if tokenizer.size > self.base.config.vocab_size:
-            raise UserError(
-                f"the tokenizer {tokenizer.path} has {tokenizer.size} tokens, the model {self.base.config.vocab_size}; "
-                "set --config.model.tokenizer to the model's own"
-            )
+        remedy = "set --config.model.tokenizer to the model's own"
+        tokenizer.check_size(self.base.config.vocab_size, remedy)
         return tokenizer
 
     @cached_property
