@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
 from etils import epath
 
-from sftmix_jax import identity, sharding
+from sftmix_jax import identity, processes, sharding
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
@@ -42,12 +43,17 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
     for folder in (workdir / "stages").iterdir():
         if (folder / "done.json").exists() or folder.name.startswith("base-"):
             records[folder] = read_stage(folder)
+    for folder, record in records.items():
+        name, _, id = folder.name.rpartition("-")
+        if id == record["id"] and name != record["name"] and processes.is_first():
+            print(f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
+                  "--stage takes either", file=sys.stderr)  # fmt: skip
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":
         return ordered
     names = set(wanted.split(","))
-    chosen = [f for f in ordered if names & {f.name, records[f]["name"], records[f]["id"]}]
+    chosen = [f for f in ordered if names & {f.name, f.name.rpartition("-")[0], records[f]["name"], records[f]["id"]}]
     if not chosen:
         known = {records[f]["name"] for f in ordered}
         raise UserError(f"{workdir}: no finished stage '{wanted}'; {did_you_mean(wanted, known)}")

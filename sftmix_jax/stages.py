@@ -100,6 +100,9 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
     record = records.stage(file)
     if stage_digest(record) != (record.get("digest") if record["name"] == "base" else record["id"]):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
+    wanted = records.id_of(folder) if folder.parent.name == "stages" else ""  # elsewhere a folder has any name
+    if wanted not in ("", record["id"]):
+        raise records.of_another(file, record["id"], wanted)
     return record
 
 
@@ -115,7 +118,7 @@ def read_done(folder: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{folder}: this stage is not finished (it has no done.json); {TRAIN_AGAIN}")
     done = records.done(file)
     if done["id"] != record["id"]:
-        raise UserError(f"{file}: is of the stage {done['id']}, stage.json of {record['id']}; {TRAIN_AGAIN}")
+        raise records.of_another(file, done["id"], record["id"])
     if done["digest"] != done_digest(done):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
     return done
@@ -231,7 +234,7 @@ class ResolvedStage:
     def _done(self, folder: epath.Path) -> dict[str, Any]:
         record = read_stage(folder)
         if record["id"] != self.id:
-            raise UserError(f"{folder / 'stage.json'}: is of the stage {record['id']}; {TRAIN_AGAIN}")
+            raise records.of_another(folder / "stage.json", record["id"], self.id)
         return read_done(folder, record)
 
 
