@@ -1,12 +1,15 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -92,6 +95,12 @@ class Experiment:
         for name in self.evaluation.tasks:
             if problem := _task_problem(name):
                 yield f"{where}.evaluation.tasks: '{name}'; {problem}"
+        for name, stage in list(self.stages.items())[:1]:
+            if stage.carry_optimizer:
+                yield (
+                    f"{where}.stages.{name}.carry_optimizer: True; must be False in the first stage, which has no "
+                    "stage before it to take the moments of"
+                )
         for name, stage in self.stages.items():
             if name in ("all", "base") or name.startswith("base-"):
                 yield f"{where}.stages: key '{name}'; must not be all, base or base-…, which mean other folders"
@@ -148,8 +157,42 @@ def _define_flags(argv: list[str]) -> FlagValues:
     config_flags.DEFINE_config_file(
         "config", None, "the experiment: FILE.py[:ARGUMENT]", flag_values=values, sys_argv=[sys.argv[0], *argv]
     )
+    values["config"].parser = _ConfigFile(argv)
     flags.DEFINE_string("workdir", "", "where stages, metrics and scores go", flag_values=values)
     return values
+
+
+class _ConfigFile(flags.ArgumentParser[Any]):
+    """Reads `FILE[:ARGUMENT]`, so that an error in it is told by its line, and overrides may name new keys of dicts."""
+
+    def __init__(self, argv: Sequence[str]):
+        self._overrides = [found[1] for each in argv if (found := re.match(r"--?config\.([^=]+)", each))]
+
+    def parse(self, argument: str) -> Any:
+        from ml_collections.config_flags import config_path
+
+        file, *behind = argument.split(":", 1)
+        config = desk.call(Path(file), "config", *behind)
+        for override in self._overrides if isinstance(config, Experiment) else ():
+            with contextlib.suppress(ValueError, KeyError, AttributeError, StopIteration, TypeError):  # see _explain
+                _add_key(config, config_path.split(override))
+        return config
+
+
+def _add_key(config: Experiment, path: Sequence[Any]) -> None:
+    """Puts a value of the right type at the key of a dict of plain values: ml_collections sets no key that is missing.
+
+    Raises KeyError, AttributeError or StopIteration if there is no such path.
+    """
+    held: Any = config
+    allowed: Range | None = None
+    for name in path[:-1]:
+        if isinstance(held, dict):
+            held, allowed = held[name], None
+        else:
+            held, allowed = getattr(held, name), ranges.of(type(held), name)
+    if isinstance(allowed, Table) and isinstance(allowed.each, Range):
+        held[path[-1]] = "" if isinstance(allowed.each, Text) else object()  # object: read as a Python literal
 
 
 def parse(
@@ -224,6 +267,9 @@ def _explain(cause: Exception, argv: Sequence[str]) -> UserError:
                     return UserError(f"--{'.'.join(path[:depth])}: no field '{name}'; {did_you_mean(name, fields)}")
                 allowed = None if isinstance(known, dict) else ranges.of(type(known), name)
                 known = known[name] if isinstance(known, dict) else getattr(known, name)
+                if depth == len(path) and (isinstance(known, dict) or dataclasses.is_dataclass(known)):
+                    where = ".".join(path)
+                    return UserError(f"--{where}: holds fields of its own; set one of them: --{where}.KEY=VALUE")
                 if depth == len(path) and "=" in argument and isinstance(allowed, Integer | Number | Flag):
                     try:
                         _option(".".join(path), argument.partition("=")[2], allowed)

@@ -18,6 +18,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ from etils import epath
 from sftmix_jax import command
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.errors import UserError
-from sftmix_jax.model_folder import read_object
+from sftmix_jax.files import is_remote, read_json
 from sftmix_jax.models import huggingface
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import LlamaConfig, Params
-from sftmix_jax.opening import stage_chat, stage_folders
+from sftmix_jax.opening import one_stage, stage_chat
 from sftmix_jax.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
 
 _ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
@@ -42,13 +43,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sftmix_jax.export", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--stage", default="all", help="a stage's name or id (default: the last)")
+    parser.add_argument("--stage", default="all", help="a stage's name or id (default: the experiment's last)")
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     options = parser.parse_args(sys.argv[1:])
     out = epath.Path(options.out).expanduser()
-    check_replaceable(out)
-    folder = stage_folders(epath.Path(options.workdir), options.stage)[-1]
+    with _explained(out):
+        check_replaceable(out)
+        _check_writable(out)
+    folder = one_stage(epath.Path(options.workdir), options.stage)
     record = read_stage(folder)
     if record["name"] == "base":
         raise UserError("the base is a model folder already")
@@ -56,7 +59,8 @@ def main() -> int:
     config, chat = architecture(record), stage_chat(folder, record)
     params = jax.device_get(stage_params(folder, on_one_device(config)))
     origin = {"stage": record["name"], "id": record["id"]}
-    ends = write(out, config, params, chat, Ends(**record["ends"]), dtype=options.dtype, origin=origin)
+    with _explained(out):
+        ends = write(out, config, params, chat, Ends(**record["ends"]), dtype=options.dtype, origin=origin)
     print(f"{folder.name} → {options.out}", file=sys.stderr)
     for string in ends.strings:
         print(
@@ -94,10 +98,31 @@ def check_replaceable(out: epath.Path) -> None:
     if not names:
         return
     remedy = "choose another --out, or remove the folder yourself"
-    if "config.json" not in names or _ORIGIN not in read_object(out / "config.json"):
+    if "config.json" not in names or _ORIGIN not in read_json(out / "config.json", remedy):
         raise UserError(f"{out}: holds {names[0]} and is no export of this package, so it is not replaced; {remedy}")
     if foreign := [name for name in names if not _is_exported(name)]:
         raise UserError(f"{out}: holds {foreign[0]}, which no export wrote, so it is not replaced; {remedy}")
+
+
+@contextlib.contextmanager
+def _explained(out: epath.Path) -> Iterator[None]:
+    """Raises UserError instead of an OSError of the target; a full disk or quota is left to sftmix_jax.command."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{out}: cannot be written ({reason}); choose another --out") from None
+
+
+def _check_writable(out: epath.Path) -> None:
+    """Raises OSError if no folder can be made at `out`, before the weights are read. Leaves nothing there."""
+    if is_remote(out):
+        return
+    target = Path(out).resolve()
+    place = next(folder for folder in target.parents if folder.exists())
+    os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.partial", dir=place))
 
 
 def _is_exported(name: str) -> bool:
@@ -118,7 +143,7 @@ def _is_exported(name: str) -> bool:
 @contextlib.contextmanager
 def _replaced(out: epath.Path) -> Iterator[epath.Path]:
     """A new folder to write to; it takes the place of `out` if nothing is raised."""
-    if "://" in os.fspath(out):
+    if is_remote(out):
         old = sorted(out.iterdir(), key=lambda path: path.name != "config.json") if out.exists() else []
         for path in old:
             path.unlink()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
 from etils import epath
 
-from sftmix_jax import identity, sharding
+from sftmix_jax import identity, processes, sharding
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
@@ -16,6 +17,7 @@ from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.ranges import Integer, Text, of, setting
+from sftmix_jax.records import experiment as read_experiment
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.stages import Base, architecture, check_tokenizer, find_base, read_done, read_stage
 
@@ -41,16 +43,53 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
     for folder in (workdir / "stages").iterdir():
         if (folder / "done.json").exists() or folder.name.startswith("base-"):
             records[folder] = read_stage(folder)
+    for folder, record in records.items():
+        name, _, id = folder.name.rpartition("-")
+        if id == record["id"] and name != record["name"] and processes.is_first():
+            print(f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
+                  "--stage takes either", file=sys.stderr)  # fmt: skip
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":
         return ordered
     names = set(wanted.split(","))
-    chosen = [f for f in ordered if names & {f.name, records[f]["name"], records[f]["id"]}]
+    chosen = [f for f in ordered if names & {f.name, f.name.rpartition("-")[0], records[f]["name"], records[f]["id"]}]
     if not chosen:
         known = {records[f]["name"] for f in ordered}
         raise UserError(f"{workdir}: no finished stage '{wanted}'; {did_you_mean(wanted, known)}")
     return chosen
+
+
+def one_stage(workdir: epath.Path, wanted: str = "all") -> epath.Path:
+    """The folder of the finished stage of a name or id; by default that of the last stage of the experiment.
+
+    Raises UserError if several stages are meant, and if the last stage is not finished.
+    """
+    folders = stage_folders(workdir, wanted)
+    if not folders:
+        raise UserError(f"{workdir}: no stage in it is finished; train there first")
+    last = _last_stages(workdir) if wanted == "all" else {}
+    for id, stage in last.items():
+        if not any(folder.name.endswith(f"-{id}") for folder in folders):
+            raise UserError(
+                f"{workdir}: {stage} is not finished; run its train command again, which finishes it, or name a "
+                f"finished stage: --stage={' or '.join(folder.name for folder in folders)}"
+            )
+    if last:
+        folders = [folder for folder in folders if folder.name.rpartition("-")[2] in last]
+    if len(folders) > 1 and (last or wanted != "all"):
+        raise UserError(f"{workdir}: which stage? --stage={' or '.join(folder.name for folder in folders)}")
+    return folders[-1]
+
+
+def _last_stages(workdir: epath.Path) -> dict[str, str]:
+    """The ids of the experiments' last stages, and what to call each. Raises UserError."""
+    found = {}
+    for file in sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []:
+        stages = read_experiment(file)["stages"]
+        for name, id in list(stages.items())[-1:]:
+            found[str(id)] = f"{name}-{id}, the last stage of the experiment '{file.stem}',"
+    return found
 
 
 def _depth(record: dict[str, Any], records: dict[epath.Path, dict[str, Any]]) -> int:
@@ -121,8 +160,7 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     wanted = opening.dtype if opening.dtype != "auto" else dtype
     compute = ComputeConfig(wanted, "none", "plain").resolved(base.config, jax.default_backend())
     tokenizer = chat.tokenizer
-    if tokenizer.size > base.config.vocab_size:
-        raise UserError(f"{name}: its tokenizer has {tokenizer.size} tokens, the model {base.config.vocab_size}")
+    tokenizer.check_size(base.config.vocab_size, "give the folder the model's own tokenizer")
     ends = base.ends.behind(*chat.stops())
     mesh = sharding.make_mesh(sharding.MeshConfig())
     sampler = Sampler(

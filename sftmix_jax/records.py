@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from etils import epath
@@ -12,6 +13,17 @@ from sftmix_jax.files import digest, read_json, read_lines, read_sound_lines, wr
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
 _EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
+
+
+def id_of(folder: epath.Path) -> str:
+    """The id of a stage in its folder's name, NAME-ID; empty for a folder of another name."""
+    found = re.fullmatch(r".+-([0-9a-f]{12})", folder.name)
+    return found[1] if found else ""
+
+
+def of_another(file: epath.Path, found: str, wanted: str) -> UserError:
+    """What to say of a record that belongs to another stage."""
+    return UserError(f"{file}: is of the stage {found}, and this is {wanted}: it was copied here; {TRAIN_AGAIN}")
 
 
 def experiment(file: epath.Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
-from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
+from sftmix_jax.opening import Opening, one_stage, open_model, open_stage
 from sftmix_jax.ranges import Integer, of
 from sftmix_jax.sampling.methods import TEMPERATURE, TOP_P
 from sftmix_jax.sampling.sampler import Request
@@ -34,7 +34,7 @@ def main() -> int:
     if options.model:
         model = open_model(options.model, opening)
     elif options.workdir:
-        model = open_stage(stage_folders(epath.Path(options.workdir), options.stage)[-1], opening)
+        model = open_stage(one_stage(epath.Path(options.workdir), options.stage), opening)
     else:
         raise UserError("name what to ask: --workdir DIR [--stage NAME] or --model DIR_OR_HUB_ID")
     if not options.raw:
@@ -159,7 +159,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sftmix_jax.sample", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--workdir", default="")
-    parser.add_argument("--stage", default="all", help="a stage's name or id, or base (default: the last)")
+    parser.add_argument("--stage", default="all", help="name or id, or base (default: the experiment's last)")
     parser.add_argument("--model", default="", help="a model folder, a hub id or a stage folder")
     parser.add_argument("--prompt", default=None)
     parser.add_argument("--prompts", default="", help='FILE.jsonl, {"prompt"} a line')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
             raise UserError(f"config.model.init: '{init}'; must be tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
     if kind == "hf":
         folder = model_folder.find(name)
-        fingerprint, config = huggingface.fingerprint(folder), hf_config.read(folder)
-        base = Base(fingerprint, config, str(folder), str(folder), ends=hf_config.read_ends(folder))
+        weights = huggingface.Weights(folder)
+        if weights.note and processes.is_first():
+            print(f"note: {weights.note}", file=sys.stderr)
+        base = Base(weights.fingerprint(), weights.config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
         folder = epath.Path(name)
         record = read_stage(folder)
@@ -97,6 +100,9 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
     record = records.stage(file)
     if stage_digest(record) != (record.get("digest") if record["name"] == "base" else record["id"]):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
+    wanted = records.id_of(folder) if folder.parent.name == "stages" else ""  # elsewhere a folder has any name
+    if wanted not in ("", record["id"]):
+        raise records.of_another(file, record["id"], wanted)
     return record
 
 
@@ -112,7 +118,7 @@ def read_done(folder: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{folder}: this stage is not finished (it has no done.json); {TRAIN_AGAIN}")
     done = records.done(file)
     if done["id"] != record["id"]:
-        raise UserError(f"{file}: is of the stage {done['id']}, stage.json of {record['id']}; {TRAIN_AGAIN}")
+        raise records.of_another(file, done["id"], record["id"])
     if done["digest"] != done_digest(done):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")
     return done
@@ -228,7 +234,7 @@ class ResolvedStage:
     def _done(self, folder: epath.Path) -> dict[str, Any]:
         record = read_stage(folder)
         if record["id"] != self.id:
-            raise UserError(f"{folder / 'stage.json'}: is of the stage {record['id']}; {TRAIN_AGAIN}")
+            raise records.of_another(folder / "stage.json", record["id"], self.id)
         return read_done(folder, record)
 
 
@@ -264,11 +270,8 @@ class Resolved:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer(self.base.tokenizer)
-        if tokenizer.size > self.base.config.vocab_size:
-            raise UserError(
-                f"the tokenizer {tokenizer.path} has {tokenizer.size} tokens, the model {self.base.config.vocab_size}; "
-                "set --config.model.tokenizer to the model's own"
-            )
+        remedy = "set --config.model.tokenizer to the model's own"
+        tokenizer.check_size(self.base.config.vocab_size, remedy)
         return tokenizer
 
     @cached_property

@@ -167,7 +167,8 @@ def train_stage(
     )  # fmt: skip
     if processes.is_first():
         _reopen(stage, workdir)
-    write_json(folder / "stage.json", {"name": stage.name, "id": stage.id, **stage.record})
+    name = folder.name.removesuffix(f"-{stage.id}")  # that of the experiment which trained the stage first
+    write_json(folder / "stage.json", {"name": name, "id": stage.id, **stage.record})
     _save_tokenizer(resolved, folder)
     rows = plan.rows_account(pools, config.seed)
     _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)

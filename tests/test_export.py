@@ -3,13 +3,16 @@
 import dataclasses
 import errno
 import json
+import os
+import re
+import sys
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from sftmix_jax import export, sharding
+from sftmix_jax import export, opening, sharding
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -19,7 +22,7 @@ from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
-from sftmix_jax.stages import TINY
+from sftmix_jax.stages import TINY, stage_digest
 
 DATED = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }} on {{ strftime_now('%d %b %Y') }}>\n{{ m.content }}"
@@ -228,3 +231,117 @@ def test_an_empty_folder_may_be_exported_to(tmp_path, small):
     assert config["sftmix_jax"] == {"stage": "s", "id": "i"}
     assert config["eos_token_id"] == generation["eos_token_id"] == [*small[2].stops()[0], 9]
     assert (config["bos_token_id"], generation["bos_token_id"]) == (1, 1)
+
+
+def call(monkeypatch, *arguments):
+    """The verb, as a command line calls it."""
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    return export.main()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"sftmix_jax": {"stage": "gen'])
+def test_a_target_with_a_half_written_config_is_refused_with_the_remedy_of_a_target(tmp_path, small, monkeypatch, text):
+    out = tmp_path / "out"
+    export.write(epath.Path(out), *small, Ends(), origin={})
+    (out / "config.json").write_text(text)
+    before = files(out)
+    with pytest.raises(
+        UserError, match=r"config\.json: .*; choose another --out, or remove the folder yourself"
+    ) as error:
+        call(monkeypatch, f"--workdir={tmp_path}", f"--out={out}")
+    assert "download" not in str(error.value) and files(out) == before
+
+
+UNWRITABLE = [
+    "/proc/x", "/proc/self/x/y", "/dev/null/x", "/sys/x", "FILE/x", "FILE/x/y", "x" * 250, "x" * 300, "x" * 300 + "/y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_weights_are_read(tmp_path, small, monkeypatch, target):
+    (tmp_path / "FILE").write_text("mine")
+    monkeypatch.setattr(export, "one_stage", lambda *_: pytest.fail("went on"))
+    monkeypatch.chdir(tmp_path)
+    if "/y" not in target or target.startswith(("/", "FILE")):
+        with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another --out") as error:
+            call(monkeypatch, f"--workdir={tmp_path}", f"--out={target}")
+        assert str(error.value).startswith(target) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="cannot be written"), export._explained(epath.Path(target)):
+        export.write(epath.Path(target), *small, Ends(), origin={})
+    assert os.listdir(tmp_path) == ["FILE"]
+
+
+def test_a_full_disk_is_no_fault_of_the_place():
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(OSError, match="full"), export._explained(epath.Path("out")):
+            raise OSError(code, "full")
+
+
+def a_stage(workdir, name, parent="base:0", finished=True):
+    """A stage's folder with no more than its records. → its id"""
+    record = {"parent": parent, "model": {}, "template": "", "tokenizer": name, "dtype": "float32"}
+    record["id"] = stage_digest(record)
+    folder = workdir / "stages" / f"{name}-{record['id']}"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"name": name, **record}))
+    if finished:
+        (folder / "done.json").write_text("{}")
+    return record["id"]
+
+
+def an_experiment(workdir, name, stages):
+    (workdir / "experiments").mkdir(exist_ok=True)
+    record = {"experiment": {}, "base": "0", "stages": stages}
+    (workdir / "experiments" / f"{name}.json").write_text(json.dumps(record))
+
+
+def chosen(workdir, *wanted):
+    return opening.one_stage(epath.Path(workdir), *wanted).name
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_unfinished_last_stage_is_not_passed_over(tmp_path, monkeypatch, started):
+    first = a_stage(tmp_path, "special")
+    last = a_stage(tmp_path if started else tmp_path / "elsewhere", "general", first, finished=False)
+    an_experiment(tmp_path, "dmt", {"special": first, "general": last})
+    said = (
+        f"general-{last}, the last stage of the experiment 'dmt', is not finished; run its train command again, which "
+        f"finishes it, or name a finished stage: --stage=special-{first}"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        call(monkeypatch, f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+    for name in ("special", first, f"special-{first}"):
+        assert chosen(tmp_path, name) == f"special-{first}"
+    with pytest.raises(UserError, match="no finished stage 'general'"):
+        chosen(tmp_path, "general")
+
+
+def test_a_finished_last_stage_is_the_one_that_is_meant(tmp_path):
+    first = a_stage(tmp_path, "special")
+    last = a_stage(tmp_path, "general", first)
+    further = a_stage(tmp_path, "zeal", last)
+    assert chosen(tmp_path) == f"zeal-{further}", "without experiments, the deepest"
+    an_experiment(tmp_path, "dmt", {"special": first, "general": last})
+    assert chosen(tmp_path) == f"general-{last}"
+    an_experiment(tmp_path, "same", {"special": first, "general": last})
+    assert chosen(tmp_path) == f"general-{last}"
+
+
+def test_a_name_of_several_stages_is_not_decided_by_their_ids(tmp_path):
+    first = a_stage(tmp_path, "special")
+    ids = [a_stage(tmp_path, "general", parent) for parent in (first, "base:0")]
+    names = [f"general-{id}" for id in ids]
+    an_experiment(tmp_path, "a", {"special": first, "general": ids[0]})
+    an_experiment(tmp_path, "b", {"general": ids[1]})
+    for wanted in ([], ["general"]):
+        with pytest.raises(UserError, match="which stage") as error:
+            chosen(tmp_path, *wanted)
+        assert all(name in str(error.value) for name in names)
+    assert [chosen(tmp_path, id) for id in ids] == names
+
+
+def test_a_workdir_without_a_finished_stage_is_named(tmp_path):
+    a_stage(tmp_path, "special", finished=False)
+    with pytest.raises(UserError, match="no stage in it is finished"):
+        chosen(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import hf_config, huggingface
 from sftmix_jax.models.tensors import Folder
+from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.stages import TINY, find_base
 
 CODE = "import os, pathlib\npathlib.Path(os.environ['MARKER']).touch()\n"
@@ -147,6 +149,67 @@ def test_a_single_file_wins_over_an_index_and_all_else(single):
     (single / "model-00001-of-00002.safetensors").write_bytes(b"damaged")
     (single / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "absent.safetensors"}}')
     assert huggingface.fingerprint(single) == before
+
+
+@pytest.fixture
+def both(sharded):
+    """A single file and an index with its shards, which hold the same tensors."""
+    shards = [load_file(file) for file in Folder(sharded).files]
+    save_file({name: array for shard in shards for name, array in shard.items()}, sharded / "model.safetensors")
+    return sharded
+
+
+def test_a_single_file_beside_shards_that_hold_the_same_is_read_and_said(both, capsys):
+    shutil.copy(TINY / "tokenizer.json", both)
+    base = find_base(f"hf:{both}", str(TINY), 0)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "model.safetensors is read; the files of model.safetensors.index.json" in said
+    for file in both.glob("model*"):
+        if file.name != "model.safetensors":
+            file.unlink()
+    assert find_base(f"hf:{both}", str(TINY), 0).fingerprint == base.fingerprint and not capsys.readouterr().err
+
+
+def test_a_single_file_beside_shards_that_are_not_whole_is_read_and_said(both, capsys):
+    next(both.glob("model-*")).unlink()
+    find_base(f"hf:{both}", str(TINY), 0)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(r"model\.safetensors is read, .*00001.*this weight file is missing", said)
+
+
+def other_value(tensors):
+    tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] += 1
+
+
+def other_dtype(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.float16)
+
+
+def other_shape(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].copy()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (other_value, r"model\.layers\.1\.mlp\.up_proj\.weight has other values in model-0000\d"),
+    (other_dtype, r"model\.norm\.weight is F16 of shape \(32,\) in model\.safetensors, F32 of shape \(32,\) in model-"),
+    (other_shape, r"model\.norm\.weight is F32 of shape \(31,\) in model\.safetensors, F32 of shape \(32,\)"),
+    (lambda tensors: tensors.pop("lm_head.weight"), r"only model-.* holds lm_head\.weight"),
+])  # fmt: skip
+def test_two_whole_models_that_differ_are_refused(both, change, said):
+    tensors = load_file(both / "model.safetensors")
+    change(tensors)
+    save_file(tensors, both / "model.safetensors")
+    for use in (huggingface.fingerprint, huggingface.load):
+        with pytest.raises(UserError, match=rf"holds two models.*differ: {said}.*; remove the one") as error:
+            use(both)
+        assert "\n" not in str(error.value)
+
+
+def test_an_index_of_the_single_file_alone_is_no_second_model(single):
+    index = dict.fromkeys(load_file(single / "model.safetensors"), "model.safetensors")
+    (single / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert huggingface.Weights(single).note == ""
 
 
 def test_transformers_reads_the_same_files(single, sharded):
@@ -326,3 +389,78 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path, file, text):
     (folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=rf"{file}: (not valid JSON|holds )"):
         model_folder.find(str(folder))
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The bundled base: 1536 tokens."""
+    return shutil.copytree(TINY, tmp_path / "model")
+
+
+def opened(folder):
+    return open_model(str(folder), Opening(), epath.Path(folder) / "scores")
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("field", ["bos_token_id", "eos_token_id", "pad_token_id"])
+def test_a_token_id_beyond_the_vocabulary_is_named(copied, file, field):
+    (copied / "generation_config.json").write_text("{}")
+    edit(copied / file, **{field: 1535})
+    find_base(f"hf:{copied}", "", 0)
+    for value in (1536, 1 << 40, "2", -2):
+        edit(copied / file, **{field: value})
+        with pytest.raises(UserError) as error:
+            find_base(f"hf:{copied}", "", 0)
+        assert str(error.value).startswith(f"{copied / file}: {field} is {json.dumps(value)}; must be a token id")
+        assert "below 1536" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_padding_token_of_minus_one_is_none(copied):
+    """The first LLaMA folders state it."""
+    edit(copied / "config.json", pad_token_id=-1)
+    assert find_base(f"hf:{copied}", "", 0).ends == find_base("tiny", "", 0).ends
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("field", ["pad_token", "bos_token", "eos_token", "unk_token"])
+def test_a_special_token_that_the_model_lacks_is_named(copied, file, field):
+    (copied / "special_tokens_map.json").write_text("{}")
+    tokenizer = json.loads((copied / "tokenizer_config.json").read_text())
+    tokenizer.pop(field, None)
+    (copied / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    for value in ("<none such>", {"content": "<none such>", "lstrip": False, "__type": "AddedToken"}):
+        edit(copied / file, **{field: value})
+        with pytest.raises(UserError, match="none of the model's 1536 tokens") as error:
+            opened(copied)
+        assert str(error.value).startswith(f"{copied / file}: {field} is {json.dumps(value)}")
+    edit(copied / file, **{field: "</s>"})
+    Tokenizer(str(copied)).check_size(1536, "")
+
+
+def test_quantised_weights_are_refused_by_name(copied):
+    edit(copied / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UserError, match=r"config\.json: quantization_config is .*gptq.*only plain float weights"):
+        find_base(f"hf:{copied}", "", 0)
+    edit(copied / "config.json", quantization_config=None)
+    find_base(f"hf:{copied}", "", 0)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("hidden_size", "64"), ("rope_scaling", [1]), ("vocab_size", None), ("vocab_size", {}), ("id2label", 4),
+    ("rms_norm_eps", "x"), ("tie_word_embeddings", "x"), ("eos_token_id", "2"), ("model_type", ["llama"]),
+])  # fmt: skip
+def test_a_field_that_keeps_the_tokenizer_from_being_read_is_named(copied, field, value):
+    edit(copied / "config.json", **{field: value})
+    with pytest.raises(UserError) as error:
+        Tokenizer(str(copied))
+    assert str(error.value).startswith(f"{copied}/config.json: {field} is {json.dumps(value)}, ")
+    assert "\n" not in str(error.value)
+    edit(copied / "config.json", hidden_act=5, num_hidden_layers="2")
+    with pytest.raises(UserError, match=r"/config\.json: several of its fields"):
+        Tokenizer(str(copied))
+
+
+def test_a_tokenizer_at_fault_is_not_blamed_on_a_sound_config(copied):
+    edit(copied / "tokenizer_config.json", pad_token=5)
+    with pytest.raises(UserError, match=r"its tokenizer cannot be read .*pad_token"):
+        Tokenizer(str(copied))

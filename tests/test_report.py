@@ -10,6 +10,7 @@ from etils import epath
 
 from sftmix_jax import records, report
 from sftmix_jax.analysis import results
+from sftmix_jax.analysis.report import Report
 from sftmix_jax.errors import UserError
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -97,6 +98,22 @@ def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
     report.write(workdir)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
     assert told == f"{file}: damaged lines are left out of the curves: 2, 3, 4"
+
+
+def test_lost_metrics_of_a_finished_stage_are_told_and_the_other_stages_drawn(workdir, capsys):
+    file = workdir / "stages" / "specialised-s0" / "metrics.jsonl"
+    file.unlink()
+    (page,) = report.write(workdir)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
+    assert told == f"{file}: is missing though the stage is finished; the curves have a gap there"
+    panels = {panel.title for f in Report(workdir, results.read_studies(workdir)["toy"]).figures if f.name == "losses"
+              for panel in f.panels}  # fmt: skip
+    assert "dmt-s0: specialised → general" in panels and page.exists()
+
+
+def test_a_stage_that_is_not_trained_has_lost_nothing(workdir, capsys):
+    report.write(workdir)
+    assert "is missing" not in capsys.readouterr().err
 
 
 def test_the_table_is_tidy(workdir):

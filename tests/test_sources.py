@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import re
 import sys
 
 import numpy as np
@@ -324,6 +325,80 @@ def test_a_function_is_identified_by_its_name_and_all_files_beside_it_that_it_im
         assert sources.fingerprint(source) != first, file
         (tmp_path / "a" / file).write_text(whole)
     assert sources.fingerprint(source) == first
+
+
+IMPORTS = [
+    "import importlib\nhelper = importlib.import_module('helper')\n",
+    "import importlib\ndef inner(): return importlib.import_module('helper.part', package=None)\n",
+    "from importlib import import_module\nx = [import_module('helper')]\n",
+    "x = __import__('helper')\n",
+    "import importlib.util as u\nx = u.spec_from_file_location('x', 'helper.py')\n",
+]
+OPENS = [
+    "from pathlib import Path\nx = Path(__file__).with_name('words.txt').read_text()\n",
+    "from pathlib import Path\nx = Path(__file__).parent / 'words.txt'\n",
+    "from pathlib import Path\nx = (Path(__file__).resolve().parent / 'data' / 'inner.txt').read_text()\n",
+    "from pathlib import Path\nx = Path(__file__).parent.joinpath('data', 'inner.txt')\n",
+    "import os\nx = open(os.path.join(os.path.dirname(__file__), 'data', 'inner.txt'))\n",
+    "from os.path import dirname, join\nx = open(join(dirname(__file__), 'data', 'inner.txt'))\n",
+    "def inner(): return open('data/inner.txt').read()\n",
+    "from pathlib import Path\nx = Path(__file__).parent / './words.txt'\n",
+]
+
+
+@pytest.mark.parametrize("text", [*IMPORTS, *OPENS])
+def test_what_a_function_imports_or_opens_by_a_literal_name_is_part_of_its_identity(tmp_path, text):
+    """All files are changed in turn; those count that the text reaches, and no others."""
+    (tmp_path / "data").mkdir()
+    reached = {"helper.py", "far.py", "far.txt"} if text in IMPORTS else {re.search(r"(\w+)\.txt", text)[0]}
+    places = {name: tmp_path / ("data" if name == "inner.txt" else "") / name for name in
+              ("helper.py", "far.py", "far.txt", "words.txt", "inner.txt", "other.txt", "other.py")}  # fmt: skip
+    for place in places.values():
+        place.write_text("")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    places["helper.py"].write_text("import far\n")
+    places["far.py"].write_text("x = open('far.txt')\n")
+    (tmp_path / "mine.py").write_text(text + "def turns(row): return []\n")
+    source = Source(str(tmp_path / "rows.jsonl"), convert=f"{tmp_path / 'mine.py'}:turns")
+    first, counted = sources.fingerprint(source), set()
+    for name, place in places.items():
+        whole = place.read_text()
+        place.write_text(whole + "\n")
+        counted |= {name} if sources.fingerprint(source) != first else set()
+        place.write_text(whole)
+    assert counted == reached and sources.fingerprint(source) == first
+
+
+def test_a_link_beside_a_function_counts_with_what_it_leads_to(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "words.txt").write_text("a")
+    (tmp_path / "in" / "words.txt").symlink_to(tmp_path / "words.txt")
+    (tmp_path / "in" / "mine.py").write_text("x = 'words.txt'\ndef turns(row): return []\n")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    source = Source(str(tmp_path / "rows.jsonl"), convert=f"{tmp_path / 'in' / 'mine.py'}:turns")
+    first = sources.fingerprint(source)
+    (tmp_path / "words.txt").write_text("b")
+    assert sources.fingerprint(source) != first
+
+
+def test_a_literal_that_names_no_file_beside_is_no_part_of_an_identity(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.txt").write_text("a")
+    texts = ["'../out.txt'", f"'{tmp_path}/out.txt'", "'in'", "'.'", "''", "'\\0'", "'x' * 9", repr("y" * 300), "1 / 2"]
+    (tmp_path / "in" / "mine.py").write_text(f"x = [{', '.join(texts)}]\ndef turns(row): return []\n")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    source = Source(str(tmp_path / "rows.jsonl"), convert=f"{tmp_path / 'in' / 'mine.py'}:turns")
+    first = sources.fingerprint(source)
+    (tmp_path / "out.txt").write_text("b")
+    assert sources.fingerprint(source) == first
+
+
+def test_a_module_that_is_imported_by_a_literal_name_must_be_that_beside_the_file(tmp_path, own_imports):
+    (tmp_path / "json.py").write_text("")
+    (tmp_path / "mine.py").write_text("import importlib\nimportlib.import_module('json')\ndef turns(row): return []\n")
+    source = Source(write_lines(tmp_path / "rows.jsonl", [{"q": "q"}]), convert=f"{tmp_path / 'mine.py'}:turns")
+    with pytest.raises(UserError, match="imports 'json' from beside it, but another module of that name is loaded"):
+        conversations(source)
 
 
 def test_two_folders_modules_of_one_name_are_not_mistaken(tmp_path, own_imports):

@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 
 from sftmix_jax import experiment, files, manifest, opening, records, stages, train
+from sftmix_jax.analysis import results
 from sftmix_jax.errors import UserError
 from tests.campaigns import _scratch as scratch
 from tests.campaigns import checkpoint_faults as faults
@@ -122,6 +123,42 @@ def test_a_record_of_another_stage_is_refused(copied):
     shutil.copy(second / "done.json", first / "done.json")
     with pytest.raises(UserError, match=r"done\.json: is of the stage"):
         scratch.open_params(first)
+
+
+@pytest.mark.parametrize("record", ["done.json", "stage.json", "both"])
+def test_a_record_that_was_copied_over_names_both_stages_and_is_written_again(copied, record):
+    config, workdir, first, second = copied
+    wanted = params_sha256(first)
+    ids = [folder.name.rpartition("-")[2] for folder in (first, second)]
+    names = ["done.json", "stage.json"] if record == "both" else [record]
+    for name in names:
+        shutil.copy(second / name, first / name)
+    said = rf"{names[-1]}: is of the stage {ids[1]}, and this is {ids[0]}: it was copied here; run the same train"
+    with pytest.raises(UserError, match=said) as error:
+        opening.open_stage(epath.Path(first), opening.Opening())
+    assert "\n" not in str(error.value)
+    if "done.json" in names:
+        with pytest.raises(UserError, match=rf"done\.json: is of the stage {ids[1]}, and this is {ids[0]}"):
+            results.read_done(epath.Path(first))
+    train_again(config, workdir)
+    assert scratch.open_params(first) == wanted == params_sha256(first)
+
+
+def test_a_stage_whose_name_was_changed_is_found_and_said(copied, capsys):
+    _, workdir, first, _ = copied
+    record = json.loads((first / "stage.json").read_text())
+    name, record["name"] = record["name"], "other"
+    (first / "stage.json").write_text(json.dumps(record))
+    for wanted in ("other", name, record["id"], first.name):
+        assert opening.stage_folders(epath.Path(workdir), wanted) == [epath.Path(first)]
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"note: {first / 'stage.json'}: its name is 'other', which is not that of its folder")
+
+
+def test_a_stage_s_folder_may_be_copied_out_of_its_workdir_under_any_name(copied, tmp_path):
+    _, _, first, _ = copied
+    own = shutil.copytree(first, tmp_path / "mine-0123456789ab")
+    assert stages.read_stage(epath.Path(own))["id"] == first.name.rpartition("-")[2]
 
 
 def test_a_changed_tokenizer_is_refused_and_written_again(copied):

@@ -161,7 +161,13 @@ class Report:
         return found
 
     def _metrics(self, file: epath.Path) -> list[dict[str, Any]]:
-        """The sound lines of a metrics.jsonl; each file is read, and its damaged lines are reported, once."""
+        """The sound lines of a finished or running stage's metrics.jsonl.
+
+        Each file is read, and what is missing or damaged of it is reported, once.
+        """
+        if file not in self._read and not file.exists():
+            self._read[file] = []
+            print(f"{file}: is missing though the stage is finished; the curves have a gap there", file=sys.stderr)
         if file not in self._read:
             self._read[file], damaged = records.metrics(file)
             if damaged:
@@ -174,7 +180,7 @@ class Report:
         stages = []
         for stage, identity in self.experiments[name]["stages"].items():
             folder = accounts.stage_folder(self.workdir, identity)
-            if folder is None or not (folder / "metrics.jsonl").exists():
+            if folder is None or not any((folder / name).exists() for name in ("metrics.jsonl", "done.json")):
                 break
             rows = [row for row in self._metrics(folder / "metrics.jsonl") if "loss" in row]
             domains = dict.fromkeys(key for row in rows for key in row if key.startswith("loss/"))

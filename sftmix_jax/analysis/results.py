@@ -139,8 +139,14 @@ def comparable(found: Sequence[Result]) -> tuple[list[Result], list[str]]:
 
 
 def read_done(folder: epath.Path) -> dict[str, Any]:
-    """A stage's done.json; empty if it is not finished. Raises UserError if it is damaged."""
-    return records.done(folder / "done.json") if (folder / "done.json").exists() else {}
+    """A stage's done.json; empty if it is not finished. Raises UserError if it is damaged, or another stage's."""
+    file = folder / "done.json"
+    if not file.exists():
+        return {}
+    done = records.done(file)
+    if (wanted := records.id_of(folder)) not in ("", done["id"]):
+        raise records.of_another(file, done["id"], wanted)
+    return done
 
 
 def verdicts(result: Result) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -21,6 +22,7 @@ from sftmix_jax.errors import UserError
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
+_SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -53,6 +55,27 @@ class Tokenizer:
         self._added = re.compile("|".join(map(re.escape, ordered))) if ordered else None
         parts = (self._backend.to_str(), self.bos, self.eos)
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]  # of what decides the tokens
+
+    def check_size(self, vocab_size: int, remedy: str) -> None:
+        """Raises UserError if there is a token that a model of `vocab_size` has no row for.
+
+        transformers adds a special token that the vocabulary lacks behind it, and says nothing.
+        """
+        beyond = sorted((i, token) for token, i in self._backend.get_vocab().items() if i >= vocab_size)
+        if not beyond:
+            return
+        if beyond[0][1] in self.special and (stated := self._statement(beyond[0][1])):
+            raise UserError(f"{stated}, which is none of the model's {vocab_size} tokens; name one of them, or none")
+        raise UserError(f"{self.path}: the tokenizer has {self.size} tokens, the model {vocab_size}; {remedy}")
+
+    def _statement(self, token: str) -> str:
+        """Which field of which file names a token: `FILE: FIELD is VALUE`; empty if none does."""
+        folder = model_folder.find(self.path, weights=False)
+        for file in (folder / name for name in _SPECIAL_FILES):
+            for field, value in model_folder.read_object(file).items() if file.exists() else ():
+                if json.dumps(token) in json.dumps(value):
+                    return f"{file}: {field} is {model_folder.short(value)}"
+        return ""
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -182,8 +205,38 @@ def _read(path: str, local: str) -> tuple[Any, Any]:
     except BaseException as error:  # values of a wrong type raise anything in there, panics of Rust among them
         if isinstance(error, KeyboardInterrupt | SystemExit | UserError):
             raise
+        if field := _bad_field(folder):
+            raise UserError(f"{path}/config.json: {field}, which transformers cannot read; correct it") from None
         reason = (str(error) or "no reason given").splitlines()[0]
         raise UserError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {reason})") from None
+
+
+def _bad_field(folder: Path) -> str:
+    """The field of config.json without which transformers reads it, `NAME is VALUE`; empty if it reads it as it is.
+
+    transformers looks for the tokenizer's class in there, and checks every field when it does.
+    """
+    from transformers import AutoConfig
+
+    file = epath.Path(folder) / "config.json"
+    record = model_folder.read_object(file) if file.exists() else {}
+    with tempfile.TemporaryDirectory() as local:
+
+        def is_read(fields: dict[str, Any]) -> bool:
+            (Path(local) / "config.json").write_text(json.dumps(fields))
+            try:
+                AutoConfig.from_pretrained(local, trust_remote_code=False)
+            except Exception:
+                return False
+            return True
+
+        if not record or is_read(record):
+            return ""
+        for name in record:
+            others = {key: value for key, value in record.items() if key != name}
+            if is_read({"model_type": "llama", **others}):
+                return f"{name} is {model_folder.short(record[name])}"
+    return "several of its fields are of a wrong type"
 
 
 def _copied(folder: epath.Path, local: str) -> str:

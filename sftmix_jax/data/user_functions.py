@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,18 @@ def failure(field: str, error: Exception) -> str:
 
 
 def digest(field: str, spec: str) -> str:
-    """A hash of the function's name, its file, and the files that this imports from beside it, to any depth."""
+    """A hash of the function's name, its file, and the files beside it that this imports or names, to any depth.
+
+    Imports are `import` statements, and `import_module` and `__import__` of a literal name. Files are named by a
+    literal path, from the folder of the file that names them: `open("words.txt")`,
+    `Path(__file__).parent / "data" / "words.txt"`, `os.path.join(folder, "data", "words.txt")`.
+
+    Not covered are computed names, other folders, what files other than .py name in turn, the network and the
+    environment: the identity stays the same when they change. Rename the file or the function then.
+    """
     file, name = _parts(field, spec)
     total = hashlib.sha256(name.encode())
-    for each in sorted({file, *_imported(field, file)}):
+    for each in sorted({file, *_imported(field, file, opened=True)}):
         total.update(b"\0" + str(each.relative_to(file.parent)).encode() + b"\0" + each.read_bytes())
     return total.hexdigest()[:16]
 
@@ -64,29 +73,69 @@ def _module_files(folder: Path, module: str) -> list[Path]:
     return sorted((folder / module).rglob("*.py"))
 
 
-def _modules(field: str, file: Path) -> set[str]:
-    """Top-level names of all modules that the file imports anywhere. Raises UserError for a syntax error."""
+def _parsed(field: str, file: Path) -> list[ast.AST]:
+    """All nodes of the file's syntax tree. Raises UserError for a syntax error."""
     try:
-        tree = ast.parse(file.read_bytes())
+        return list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         raise UserError(f"{file}:{line}: {field}: not Python: {error}") from None
+
+
+def _modules(nodes: Iterable[ast.AST]) -> set[str]:
+    """Top-level names of all modules that a file imports anywhere."""
     found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found - {"sftmix_jax"}  # its own version is in every identity that needs it
+    for node in nodes:
+        match node:
+            case ast.Import():
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            case ast.ImportFrom(module=str(module), level=0):
+                found.add(module.partition(".")[0])
+            case ast.Call(
+                func=ast.Attribute(attr="import_module" | "__import__") | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(module)), *_],
+            ):
+                found.add(module.partition(".")[0])
+    return found - {"sftmix_jax", ""}  # its own version is in every identity that needs it
 
 
-def _imported(field: str, file: Path) -> set[Path]:
-    """The files beside `file` that it imports, and those that they import."""
+def _paths(nodes: Iterable[ast.AST]) -> set[str]:
+    """All texts in a file that may be paths: literals, and literals that are joined to one path."""
+    found = set()
+    for node in nodes:
+        match node:
+            case ast.Constant(value=str(text)):
+                found.add(text)
+            case ast.BinOp(op=ast.Div()):
+                parts: list[str] = []
+                left: ast.expr = node
+                while isinstance(left, ast.BinOp) and isinstance(left.right, ast.Constant):
+                    parts.insert(0, str(left.right.value))
+                    left = left.left
+                found.add("/".join(parts))
+            case ast.Call(func=ast.Attribute(attr="join" | "joinpath") | ast.Name(id="join")):
+                found.add("/".join(str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)))
+    return found
+
+
+def _opened(nodes: Iterable[ast.AST], folder: Path, within: Path) -> set[Path]:
+    """The files that a file in `folder` names by a literal path from there, of those that stand in `within`."""
+    texts = [text for text in _paths(nodes) if 0 < len(text) < 256 and text.isprintable()]
+    paths = {Path(os.path.normpath(folder / text)) for text in texts}  # links are followed when they are read
+    return {path for path in paths if path.is_relative_to(within) and path.is_file()}
+
+
+def _imported(field: str, file: Path, *, opened: bool = False) -> set[Path]:
+    """The files beside `file` that it imports, and those that they import; `opened`: also those that they name."""
     found: set[Path] = set()
     new = {file}
     while new:
-        modules = set().union(*(_modules(field, each) for each in new))
-        new = {each for module in modules for each in _module_files(file.parent, module)} - found - {file}
+        reached: set[Path] = set()
+        for each in new:
+            nodes = _parsed(field, each) if each.suffix == ".py" else []
+            reached |= {path for module in _modules(nodes) for path in _module_files(file.parent, module)}
+            reached |= _opened(nodes, each.parent, file.parent) if opened else set()
+        new = reached - found - {file}
         found |= new
     return found
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from sftmix_jax.errors import UserError, did_you_mean
 
@@ -29,3 +36,43 @@ def find(kind: str, name: str) -> Path:
             if (folder / candidate).is_file():
                 return folder / candidate
     raise UserError(f"no file '{name}' here or in {kind}/; {did_you_mean(name, listed(kind))}")
+
+
+def load(file: Path, kind: str) -> ModuleType:
+    """The module of a config or task file. Raises UserError, with the line, for whatever its code raises."""
+    name = f"sftmix_{kind}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if not spec or not spec.loader:
+        raise UserError(f"{file}: is no Python file; give it a name that ends in .py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    with _explained(file, ""):
+        spec.loader.exec_module(module)
+    return module
+
+
+def call(file: Path, kind: str, *argument: str) -> Any:
+    """What a config file's `get_config` returns for the text behind the colon, if there is one. Raises UserError."""
+    get_config = getattr(load(file, kind), "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{file}: has no function get_config")
+    with _explained(file, "".join(f" or the '{text}' behind the colon" for text in argument)):
+        return get_config(*argument)
+
+
+@contextlib.contextmanager
+def _explained(file: Path, suspect: str) -> Iterator[None]:
+    """Raises UserError with the last line of the file that an exception passed through; `suspect`: what else may be
+    at fault."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames, own = traceback.extract_tb(error.__traceback__), file.resolve()
+        place, line = file, next((f.lineno for f in reversed(frames) if Path(f.filename).resolve() == own), None)
+        if isinstance(error, SyntaxError) and error.filename:
+            place, line = Path(error.filename), error.lineno
+        text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())[:200]
+        said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        where = f"{place}:{line}" if line else str(place)
+        raise UserError(f"{where}: {said}; correct the file{suspect}") from None

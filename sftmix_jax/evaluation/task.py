@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,11 +86,7 @@ def find_task(name: str) -> tuple[Task, str]:
     """The task of a file (`gsm8k`, `eval/gsm8k.py`, …) and its version: a hash of that file and of those in which its
     functions stand, so that another rule to read answers by is another version. Raises UserError."""
     file = desk.find("eval", name)
-    spec = importlib.util.spec_from_file_location(f"sftmix_task_{file.stem}", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    task = getattr(module, "TASK", None)
+    task = getattr(desk.load(file, "task"), "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
     return task, hashlib.sha256(b"".join(each.read_bytes() for each in _files(task, Path(file)))).hexdigest()[:12]

@@ -14,6 +14,7 @@ from sftmix_jax.models.llama import LlamaConfig
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _SIZES = range(1, 1 << 31)
+_NO_PAD = -1  # the pad_token_id of the first LLaMA folders, which have no such token
 
 
 class Ends(NamedTuple):
@@ -31,11 +32,17 @@ NO_ENDS = Ends()
 
 
 def read(folder: epath.Path) -> LlamaConfig:
-    """The architecture that a model folder states. Raises UserError."""
+    """The architecture that a model folder states. Raises UserError, also for special tokens out of its vocabulary."""
     file = folder / _CONFIG
     if not file.exists():
         raise UserError(f"{folder}: no config.json; a model folder holds config.json and *.safetensors")
-    return parse(read_object(file), str(file))
+    config = parse(read_object(file), str(file))
+    for file in (folder / _CONFIG, folder / _GENERATION):
+        record = read_object(file) if file.exists() else {}
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if name != "pad_token_id" or record.get(name) != _NO_PAD:
+                _token_ids(record, name, file, config.vocab_size)
+    return config
 
 
 def read_ends(folder: epath.Path) -> Ends:
@@ -47,15 +54,23 @@ def read_ends(folder: epath.Path) -> Ends:
     if not file.exists():
         file = folder / _CONFIG
     record = read_object(file)
-    ids, strings = (
-        value if isinstance(value, list) else [] if value is None else [value]
-        for value in (record.get("eos_token_id"), record.get("stop_strings"))
-    )
-    if not all(_is_int(token) and 0 <= token < _SIZES.stop for token in ids):
-        raise UserError(f"{file}: eos_token_id is {short(ids)}; must be a token id or a list of token ids")
+    ids, strings = _token_ids(record, "eos_token_id", file), _as_list(record.get("stop_strings"))
     if not all(isinstance(string, str) and string for string in strings):
         raise UserError(f"{file}: stop_strings is {short(strings)}; must be a string or a list of strings")
     return Ends(tuple(dict.fromkeys(ids)), tuple(dict.fromkeys(strings)))
+
+
+def _token_ids(record: dict[str, Any], name: str, file: epath.Path, vocab_size: int = _SIZES.stop) -> list[int]:
+    """The token ids of a field: none, one, or a list. Raises UserError for all else, and for ids of no token."""
+    ids = _as_list(record.get(name))
+    if not all(_is_int(token) and 0 <= token < vocab_size for token in ids):
+        below = f" below {vocab_size}, the vocab_size of config.json" if vocab_size < _SIZES.stop else ""
+        raise UserError(f"{file}: {name} is {short(record[name])}; must be a token id or a list of token ids{below}")
+    return ids
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 class _Fields:
@@ -111,6 +126,11 @@ def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
     for name, wanted in _FIXED.items():
         if hf.get(name, wanted) != wanted:
             raise UserError(f"{where}: {name} is {short(hf[name])}; only {short(wanted)} is supported")
+    if quantization := hf.get("quantization_config"):
+        raise UserError(
+            f"{where}: quantization_config is {short(quantization)}, so the weights are quantised; only plain float "
+            "weights can be read: use the model that this one was made from"
+        )
     fields = _Fields(hf, where)
     heads = fields.size("num_attention_heads")
     hidden = fields.size("hidden_size")

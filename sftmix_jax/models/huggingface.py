@@ -155,9 +155,25 @@ class Weights:
         """The weight files that are read."""
         return self._tensors.files
 
+    @property
+    def note(self) -> str:
+        """Which weight files of the folder are left out, and why; empty where there is no choice."""
+        return self._tensors.note
+
     def paths(self) -> list[tuple[str, ...]]:
         """Every parameter of the model."""
         return list(self._shapes)
+
+    def fingerprint(self) -> str:
+        """A hash of what decides the model: its architecture and the content of each weight file that is read."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for file in self.files:
+            content = hashlib.sha256()
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 24):
+                    content.update(chunk)
+            digest.update(content.digest())
+        return digest.hexdigest()[:16]
 
 
 def load(folder: epath.Path) -> tuple[LlamaConfig, Params]:
@@ -290,13 +306,5 @@ def _save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
 
 
 def fingerprint(folder: epath.Path) -> str:
-    """A hash of what decides the model: its architecture and the content of each weight file that is read."""
-    weights = Weights(folder)
-    digest = hashlib.sha256(repr(weights.config).encode())
-    for file in weights.files:
-        content = hashlib.sha256()
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 24):
-                content.update(chunk)
-        digest.update(content.digest())
-    return digest.hexdigest()[:16]
+    """A hash of what decides the model of a folder. Raises UserError, see Weights."""
+    return Weights(folder).fingerprint()

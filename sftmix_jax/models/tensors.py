@@ -1,7 +1,8 @@
 """The weights of a model folder in safetensors files, on a disk or in a bucket. Parts are read on demand.
 
-Which files belong to the model is decided as transformers decides it. Headers are validated by the safetensors
-package. It opens local files only, so each header is given to it at the head of a sparse temporary file.
+Which files belong to the model is decided as transformers decides it, but where they hold two models. Headers are
+validated by the safetensors package. It opens local files only, so each header is given to it at the head of a sparse
+temporary file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Index: TypeAlias = tuple[slice, ...]
 _FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 _LENGTH = 8  # bytes before the header that hold its length
 _MAX_HEADER = 100 << 20  # bytes; the package accepts less
+_CHUNK = 1 << 24  # bytes that are compared at a time
 _SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Buffers of old checkpoints that follow from the config. Indexes and shards often disagree about them.
 DERIVED = "rotary_emb.inv_freq"
@@ -45,18 +47,66 @@ class Folder:
     """The tensors of a model folder, by name."""
 
     def __init__(self, folder: epath.Path):
-        """Raises UserError if weight files are missing, damaged, or disagree with their index."""
+        """Raises UserError if weight files are missing, damaged, or disagree with their index or with each other."""
         self._storage, _ = fsspec.core.url_to_fs(os.fspath(folder))
-        weight_map = None if (folder / _SINGLE).exists() else _weight_map(folder)
-        names = [_SINGLE] if weight_map is None else sorted(set(weight_map.values()))
-        self.files = [folder / name for name in names]
-        self.where: dict[str, _Stored] = {}
-        for file in self.files:
-            stored = self._header(file)
-            if weight_map is not None:
-                _check_shard(file, set(stored), {name for name, shard in weight_map.items() if shard == file.name})
-            self.where.update(stored)
+        self.note = ""  # which weight files of the folder are left out, and why; empty where there is no choice
+        single = folder / _SINGLE
+        if single.exists():
+            self.files, self.where = [single], self._header(single)
+            if (folder / INDEX).exists():
+                self.note = self._compare(folder)
+        else:
+            self.files, self.where = self._indexed(folder)
         self._last: tuple[tuple[str, int, int], np.ndarray] | None = None
+
+    def _indexed(self, folder: epath.Path) -> tuple[list[epath.Path], dict[str, _Stored]]:
+        """The files that the index names, and their tensors."""
+        weight_map = _weight_map(folder)
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        where: dict[str, _Stored] = {}
+        for file in files:
+            stored = self._header(file)
+            _check_shard(file, set(stored), {name for name, shard in weight_map.items() if shard == file.name})
+            where.update(stored)
+        return files, where
+
+    def _compare(self, folder: epath.Path) -> str:
+        """Which files are left out where a single file and an index stand side by side; empty if they are one.
+
+        transformers reads the single file and says nothing of the index. Raises UserError if the index gives a whole
+        model too, and another one: which of them is meant cannot be known.
+        """
+        try:
+            files, indexed = self._indexed(folder)
+        except UserError as error:
+            return f"{folder}: {_SINGLE} is read, and {INDEX} is not, because its files are not whole ({error})"
+        if [file.name for file in files] == [_SINGLE]:
+            return ""
+        if difference := self._difference(indexed):
+            raise UserError(
+                f"{folder}: holds two models, {_SINGLE} and the files of {INDEX}, which differ: {difference}; remove "
+                "the one that you do not mean"
+            )
+        return f"{folder}: {_SINGLE} is read; the files of {INDEX} hold the same tensors and are not"
+
+    def _difference(self, others: dict[str, _Stored]) -> str:
+        """The first tensor that is not the same in the single file and in the others; empty if there is none."""
+        for name in sorted(self.where.keys() | others.keys()):
+            mine, other = self.where.get(name), others.get(name)
+            if not mine or not other:
+                if name.endswith(DERIVED):
+                    continue
+                return f"only {(mine or others[name]).file.name} holds {name}"
+            if mine[1:3] != other[1:3]:
+                forms = (f"{t.dtype} of shape {t.shape} in {t.file.name}" for t in (mine, other))
+                return f"{name} is {', '.join(forms)}"
+            for start in range(0, mine.end - mine.begin, _CHUNK):
+                one, two = (
+                    self._bytes(t.file, t.begin + start, min(t.begin + start + _CHUNK, t.end)) for t in (mine, other)
+                )
+                if one != two:
+                    return f"{name} has other values in {other.file.name}"
+        return ""
 
     def _header(self, file: epath.Path) -> dict[str, _Stored]:
         """The tensors of one file, as the safetensors package reads its header."""

@@ -1,7 +1,6 @@
 """What a study is, and how it is read from its file."""
 
 import dataclasses
-import importlib.util
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -94,13 +93,7 @@ def read(spec: str) -> Study:
     """`FILE[:ARGUMENT]`, looked for as it is, then in the desk's configs. Raises UserError."""
     name, _, argument = spec.partition(":")
     file = desk.find("configs", name)
-    module_spec = importlib.util.spec_from_file_location(f"sftmix_study_{file.stem}", file)
-    assert module_spec and module_spec.loader
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{file}: has no function get_config")
-    study = module.get_config(argument) if argument else module.get_config()
+    study = desk.call(file, "study", *([argument] if argument else []))
     if not isinstance(study, Study):
         kind = type(study).__name__
         raise UserError(f"{file}: get_config must return a Study, this one returns a {kind}; one experiment alone is "
