@@ -49,13 +49,17 @@ def digest(field: str, spec: str) -> str:
     literal path, from the folder of the file that names them: `open("words.txt")`,
     `Path(__file__).parent / "data" / "words.txt"`, `os.path.join(folder, "data", "words.txt")`.
 
+    A file that the function itself writes under a literal name changes the identity too: compute such a name.
     Not covered are computed names, other folders, what files other than .py name in turn, the network and the
     environment: the identity stays the same when they change. Rename the file or the function then.
     """
     file, name = _parts(field, spec)
     total = hashlib.sha256(name.encode())
     for each in sorted({file, *_imported(field, file, opened=True)}):
-        total.update(b"\0" + str(each.relative_to(file.parent)).encode() + b"\0" + each.read_bytes())
+        total.update(b"\0" + str(each.relative_to(file.parent)).encode() + b"\0")
+        with each.open("rb") as stream:  # a table that it names may be large
+            while chunk := stream.read(1 << 24):
+                total.update(chunk)
     return total.hexdigest()[:16]
 
 
