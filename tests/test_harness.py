@@ -8,8 +8,10 @@ pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
 from lm_eval.api.instance import Instance
 
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import harness
 from sftmix_jax.opening import Opening, open_model
+from sftmix_jax.stages import TINY
 
 TEXTS = [
     "Once upon a time, there was a little girl named Lily. She loved to play outside.",
@@ -20,14 +22,10 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def both():
-    from conftest import SHARED
     from lm_eval.models.huggingface import HFLM
 
-    folder = SHARED / "models" / "stories260k"
-    if not folder.is_dir():
-        pytest.skip("no ../shared beside the project")
-    ours = harness.HarnessModel(open_model(str(folder), Opening(dtype="float32"), epath.Path("unused")))
-    return ours, HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, max_length=512)
+    ours = harness.HarnessModel(open_model("tiny", Opening(dtype="float32"), epath.Path("unused")))
+    return ours, HFLM(pretrained=str(TINY), device="cpu", dtype="float32", batch_size=1, max_length=512)
 
 
 def asked(kind, arguments):
@@ -55,3 +53,47 @@ def test_greedy_texts_are_the_hf_backends(both):
     requests = asked("generate_until", [(text, settings) for text in TEXTS])
     ours, theirs = (model.generate_until(requests) for model in both)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"until": [], "max_new_tokens": 9}, {"until": ["q"], "max_tokens": 7}, {"max_completion_tokens": 5},
+        {"until": "a", "max_gen_toks": 6, "max_tokens": 40},  # the first alias decides
+        {"until": ["</s>"], "max_gen_toks": 30}, {"until": ["<|im_end|>"], "max_gen_toks": 200},
+        {"until": ["<|im_start|>user", "e"], "max_gen_toks": 40},
+        {"until": ["\n"], "max_gen_toks": 20, "temperature": 0.7, "do_sample": False, "top_k": 5, "num_beams": 1},
+        {"until": [], "max_gen_toks": 511},
+    ],
+)  # fmt: skip
+def test_settings_of_a_request_are_read_as_the_hf_backend_reads_them(both, settings):
+    chat = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    ours, theirs = (
+        model.generate_until(asked("generate_until", [(text, dict(settings)) for text in (chat, TEXTS[0])]))
+        for model in both
+    )
+    assert ours == theirs
+
+
+def test_copies_of_a_request_are_other_samples(both):
+    settings = {"until": [], "max_gen_toks": 24, "do_sample": True, "temperature": 1.0}
+    once, again = (asked("generate_until", [(TEXTS[0], settings), (TEXTS[1], settings)]) for _ in range(2))
+    first = both[0].generate_until([once[0]] * 4 + [once[1]] * 2)
+    assert len(set(first[:4])) > 1 and first[4] != first[5]
+    assert both[0].generate_until([again[0]] * 4 + [again[1]] * 2) == first
+    greedy = asked("generate_until", [(TEXTS[0], settings | {"do_sample": False})])
+    assert len(set(both[0].generate_until(greedy * 3))) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_gen_toks": 512}, "asks for 512 new tokens"), ({"max_gen_toks": 4096}, "asks for 4096 new tokens"),
+        ({"num_beams": 4}, "num_beams=4 is not supported"),
+        ({"do_sample": True, "temperature": 1.0, "top_k": 5}, "top_k=5"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty=1.2"), ({"max_length": 30}, "max_length=30"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_followed_are_refused(both, settings, said):
+    with pytest.raises(UserError, match=said):
+        both[0].generate_until(asked("generate_until", [("a", {"until": [], "max_gen_toks": 9} | settings)]))

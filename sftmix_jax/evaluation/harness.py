@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftmix_jax import records
+from sftmix_jax import processes, records
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model, leased
 from sftmix_jax.files import replace
-from sftmix_jax.sampling.sampler import Request
+from sftmix_jax.sampling.sampler import Request, Response
 
 try:
     from lm_eval import simple_evaluate
     from lm_eval.api.model import TemplateLM
+    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 except ImportError:  # the extra is not installed; `run` says so
     TemplateLM = object
 
 _MAX_NEW_TOKENS = 256  # lm-eval's own default where a task says nothing
+# A request's settings: those that are read, and values that change nothing (the last three: of greedy answers)
+_READ = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p"})
+_NEUTRAL = {"num_beams": 1, "repetition_penalty": 1, "length_penalty": 1, "no_repeat_ngram_size": 0, "use_cache": True}
+_OF_SAMPLING = frozenset({"top_k", "min_p", "typical_p"})
 
 
 class HarnessModel(TemplateLM):
@@ -38,8 +44,10 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context is conditioned on."""
-        return self._tokenizer.begin_ids[-1] if self._tokenizer.begin_ids else self._tokenizer.eos_id
+        """What a text without context is conditioned on: as in the `hf` backend, also if the tokenizer adds none."""
+        if self._tokenizer.begin_ids:
+            return self._tokenizer.begin_ids[-1]
+        return self._tokenizer.eos_id if self._tokenizer.bos_id is None else self._tokenizer.bos_id
 
     def tok_encode(self, string: str, add_special_tokens: bool = True, **_: Any) -> list[int]:
         return self._tokenizer.encode_plain(string) if add_special_tokens else self._tokenizer.encode(string)
@@ -73,21 +81,47 @@ class HarnessModel(TemplateLM):
         return found
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Until one of the request's strings, the end token, or its length."""
-        asked = []
+        """Until one of the request's strings, the end token, or its length; as the `hf` backend reads the settings.
+
+        A request that stands there several times is drawn several times. Raises UserError for a setting that is not
+        read here, and for lengths that leave no room for a prompt.
+        """
+        asked, terms = [], []
+        copies: Counter[int] = Counter()
         for request in requests:
-            text, settings = request.args
-            until = settings.get("until") or []
-            new = int(settings.get("max_gen_toks", _MAX_NEW_TOKENS))
-            tokens = self.tok_encode(text)[-(self._room - new) :]
-            temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
+            text, given = request.args
+            settings = normalize_gen_kwargs(given, _MAX_NEW_TOKENS)
+            new, is_sampled = settings["max_gen_toks"], bool(settings.get("do_sample"))
+            _check_settings(settings, is_sampled)
+            if new >= self._room:
+                raise UserError(
+                    f"lm-eval asks for {new} new tokens (max_gen_toks), and the model holds {self._room} with the "
+                    "prompt; set max_gen_toks of the task below that"
+                )
+            until = handle_stop_sequences(list(settings["until"]), self._tokenizer.decode_whole([self.eot_token_id]))
+            terms.append([term for term in until if term])
             asked.append(
                 Request(
-                    tuple(tokens), new, temperature, float(settings.get("top_p", 1.0)),
-                    stop_strings=(until,) if isinstance(until, str) else tuple(until),
+                    tuple(self.tok_encode(text)[-(self._room - new) :]), new,
+                    float(settings.get("temperature") or 0.0) if is_sampled else 0.0,
+                    float(settings.get("top_p") or 1.0), sample=copies[id(request)], stop_strings=tuple(terms[-1]),
                 )
             )  # fmt: skip
-        return [response.text for response in self._model.sampler.generate(asked)]
+            copies[id(request)] += 1
+        responses = self._model.sampler.generate(asked)
+        return [self._cut(response, until) for response, until in zip(responses, terms, strict=True)]
+
+    def _cut(self, response: Response, until: Sequence[str]) -> str:
+        """The answer before the first of the strings; those with special tokens are looked for among the tokens."""
+        tokens = response.tokens
+        if special := [term for term in until if any(name in term for name in self._tokenizer.special)]:
+            ends = (n for n in range(1, len(tokens) + 1)
+                    if any(term in self._tokenizer.decode_whole(tokens[:n]) for term in special))  # fmt: skip
+            tokens = tokens[: next(ends, len(tokens))]
+        text = self._tokenizer.decode(tokens)
+        for term in until:
+            text = text.partition(term)[0]
+        return text
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         raise UserError("lm-eval's tasks are asked as they are; tasks in the chat template are those of eval/")
@@ -95,6 +129,14 @@ class HarnessModel(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         return self._tokenizer.path
+
+
+def _check_settings(settings: Mapping[str, Any], is_sampled: bool) -> None:
+    """Raise UserError for a setting that would change the answers and is not read."""
+    for name, value in settings.items():
+        is_neutral = value is None or (name in _NEUTRAL and value == _NEUTRAL[name])
+        if name not in _READ and not is_neutral and (is_sampled or name not in _OF_SAMPLING):
+            raise UserError(f"lm-eval's generation setting {name}={value} is not supported; leave it out of the task")
 
 
 def run(model: Model, tasks: Sequence[str], limit: int, data: str = "") -> list[dict[str, Any]]:
@@ -144,7 +186,9 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
     }  # fmt: skip
     folder = model.folder / "eval" / f"lm_eval_{name}"
     samples = results.get("samples", {}).get(name, [])
-    replace(folder / "samples.jsonl", "".join(json.dumps(sample, default=str) + "\n" for sample in samples).encode())
+    if processes.is_first():
+        lines = "".join(json.dumps(sample, default=str) + "\n" for sample in samples)
+        replace(folder / "samples.jsonl", lines.encode())
     records.write_score(folder / "score.json", record)
     return record
 
