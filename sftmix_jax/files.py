@@ -30,8 +30,12 @@ def write_json(file: epath.Path, record: Any) -> None:
 
 def digest(record: Any) -> str:
     """Twelve hexadecimal digits that change with anything in a JSON object, but not with key order."""
-    canonical = json.dumps(record, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return content_digest(json.dumps(record, sort_keys=True).encode())
+
+
+def content_digest(data: bytes) -> str:
+    """Twelve hexadecimal digits that change with any byte."""
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def replace(file: epath.Path, data: bytes) -> None:

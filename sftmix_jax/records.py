@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
+from sftmix_jax import processes
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import digest, read_json, read_lines, read_sound_lines, write_json
+from sftmix_jax.files import content_digest, digest, read_json, read_lines, read_sound_lines, replace, write_json
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
 _EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
@@ -74,9 +76,22 @@ def write_score(file: epath.Path, record: dict[str, Any]) -> None:
     write_json(file, {**plain, "digest": digest(plain)})
 
 
+def write_scored(folder: epath.Path, rows: Sequence[dict[str, Any]], record: dict[str, Any]) -> dict[str, Any]:
+    """Write responses.jsonl, a question per line, then score.json → its record, which names the responses by a hash."""
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    record = {**record, "responses": content_digest(data)}
+    if processes.is_first():
+        replace(folder / "responses.jsonl", data)
+    write_score(folder / "score.json", record)
+    return record
+
+
 def responses(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> list[dict[str, Any]]:
-    """eval/TASK/responses.jsonl, a question per line. Raises UserError."""
-    return read_lines(file, remedy)
+    """eval/TASK/responses.jsonl, a question per line. Raises UserError, also if the score is of other responses."""
+    rows, beside = read_lines(file, remedy), file.with_name("score.json")
+    if beside.exists() and score(beside, remedy).get("responses") != content_digest(file.read_bytes()):
+        raise UserError(f"{file}: has changed since it was scored; {remedy}")
+    return rows
 
 
 def contamination(file: epath.Path) -> dict[str, Any]:

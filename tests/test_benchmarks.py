@@ -225,17 +225,30 @@ def test_a_journal_keeps_what_it_was_given(tmp_path):
     assert len(list(folder.glob("*"))) == 1
 
 
+def test_a_changed_answer_in_a_journal_is_asked_again(tmp_path, capsys):
+    Journal(epath.Path(tmp_path), every=1).put("1", {"text": "\ud800 four", "n": (1, 2)})
+    file = tmp_path / "000000.jsonl"
+    assert Journal(epath.Path(tmp_path)).get("1") == {"text": "\ud800 four", "n": [1, 2]}
+    file.write_text(file.read_text().replace("four", "five"))
+    assert Journal(epath.Path(tmp_path)).get("1") is None
+    assert "000000.jsonl:1: truncated or changed; what stood there is asked again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ('{"key": "1", "row": {"te', "000000.jsonl:2: truncated or changed; what"),
         ("[]\n\xff\n" + "[" * 99_999, "000000.jsonl:2: truncated or changed, and 2 more lines; what"),
         ('{"key": "1"}', "000000.jsonl:2: "), ('{"key": 1, "row": "text"}', "000000.jsonl:2: "),
+        ('{"key": "1", "row": "text"}', "000000.jsonl:2: "),
+        ('{"key": "1", "row": "text", "digest": "0123456789ab"}', "000000.jsonl:2: "),
     ],
 )  # fmt: skip
 def test_what_a_damaged_line_of_a_journal_held_is_asked_again(tmp_path, capsys, line, said):
     folder = epath.Path(tmp_path)
-    (tmp_path / "000000.jsonl").write_bytes(b'{"key": "0", "row": "zero"}\n' + line.encode("latin-1"))
+    Journal(folder, every=1).put("0", "zero")
+    with (tmp_path / "000000.jsonl").open("ab") as file:
+        file.write(line.encode("latin-1"))
     journal = Journal(folder)
     assert (journal.get("0"), journal.get("1")) == ("zero", None)
     (told,) = capsys.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 """Extraction, scoring, intervals, stored responses and the sandbox."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -223,10 +224,9 @@ def scored(folder, verdicts, **fixed):
     (folder / "eval" / "t").mkdir(parents=True)
     (folder / "stage.json").write_text("{}")
     rows = [{"id": f"t/{i}", "scores": {"right": v, "rating": None if v else 3.0}} for i, v in enumerate(verdicts)]
-    write(folder / "eval" / "t" / "responses.jsonl", rows)
     metrics = {"right": {"best": 1.0}, "rating": {"best": 10.0}}
     record = {"task": "t", "metrics": metrics, "fixed_by": {"data": "d", "slots": 32, "model": str(folder)} | fixed}
-    records.write_score(epath.Path(folder / "eval" / "t" / "score.json"), record)
+    records.write_scored(epath.Path(folder / "eval" / "t"), rows, record)
     return epath.Path(folder)
 
 
@@ -265,10 +265,11 @@ def test_what_a_score_left_damaged_is_noticed_and_scored_again(tmp_path, capsys)
         (score, lambda text: "[]", "holds a list"),
         (score, lambda text: json.dumps({"task": "tiny_math", "metrics": {}, "fixed_by": {}}), "no field 'digest'"),
         (responses, lambda text: text[: len(text) // 2], "not valid JSON"),
+        (responses, lambda text: text.replace('"working": 0.0', '"working": 1.0', 1), "has changed since it was"),
         (responses, None, "no such file"),
     ]
-    experiment = SimpleNamespace(evaluation=EvaluationConfig(tasks=("tiny_math",)))
-    job = Job("", "base", SimpleNamespace(experiment=experiment, base_folder=epath.Path), None, [])
+    scores = {"tiny_math": runner.wanted("tiny_math", TINY)}
+    job = Job("", "base", SimpleNamespace(base_folder=epath.Path), None, [], lambda: scores)
     (tmp_path / "stage.json").touch()
     for file, harm, said in harms:
         assert job.is_done(epath.Path(tmp_path))
@@ -284,6 +285,22 @@ def test_what_a_score_left_damaged_is_noticed_and_scored_again(tmp_path, capsys)
         assert records.score(epath.Path(score))["metrics"] == sound and responses.read_bytes() == rows
     runner.run_task(model, "tiny_math", TINY)
     assert "scored again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"limit": 4}, {"samples": 8, "temperature": 0.7}, {"temperature": 0.7}, {"seed": 1},
+        {"data": {"tiny_math": "tiny:14"}},
+    ],
+)  # fmt: skip
+def test_a_score_of_another_config_is_not_the_one_that_a_study_wants(tmp_path, other):
+    model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path))
+    runner.run_task(model, "tiny_math", TINY)
+    folder = epath.Path(tmp_path / "eval" / "tiny_math")
+    assert runner.is_scored(folder, runner.wanted("tiny_math", TINY))
+    assert not runner.is_scored(folder, runner.wanted("tiny_math", dataclasses.replace(TINY, **other)))
+    assert not runner.is_scored(folder, runner.wanted("tiny_code", TINY))
 
 
 def test_two_stages_are_compared_question_by_question(tmp_path):

@@ -27,12 +27,11 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         common = {"turns": ["question <b>?"], "response": "answer", "reference": {}}
         rows = [{"id": f"{task}/{i}", **common, "scores": {metric: v}}
                 for i, v in enumerate(given)]  # fmt: skip
-        (out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         value = sum(given) / 40
         metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
         metrics[f"{metric}, easy"] = {"value": value / 2, "n": 20, "low": 0.0, "high": best, "best": best}
         record = {"task": task, "model": name, "metrics": metrics, "fixed_by": {"code_version": "0"}}
-        records.write_score(epath.Path(out / "score.json"), record)
+        records.write_scored(epath.Path(out), rows, record)
     if parent:
         rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
                 "without an answer within the length": 0}  # fmt: skip
@@ -150,12 +149,19 @@ def test_a_score_that_was_changed_by_hand_stands_in_no_report(workdir):
         report.write(workdir)
 
 
+def test_a_verdict_that_was_changed_by_hand_stands_in_no_report(workdir):
+    (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/responses.jsonl")
+    file.write_text(file.read_text().replace('"strict": 0.0', '"strict": 1.0', 1))
+    with pytest.raises(UserError, match=r"general-dmt0/eval/tiny_math/responses\.jsonl: has changed since"):
+        report.write(workdir)
+
+
 def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
     """A judge that gave no rating once must not take the whole cell away."""
     (file,) = workdir.glob("stages/general-mixed_sequential1/eval/tiny_general/responses.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["scores"] = {"rating": None}
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records.write_scored(epath.Path(file).parent, rows, records.score(epath.Path(file).with_name("score.json")))
     (page,) = report.write(workdir)
     assert "1 of 40 questions of tiny_general have no verdict for some seed" in page.read_text()
     main = (page.parent / "tables" / "main.csv").read_text().splitlines()

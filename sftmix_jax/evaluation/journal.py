@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import processes
-from sftmix_jax.files import read_sound_lines
+from sftmix_jax.files import digest, read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 
@@ -19,8 +19,8 @@ _SECONDS = 5.0  # at most so much work is lost when the process is killed
 class Journal:
     """Rows in a folder, by key; each file of it is written whole, so that it can be on gs:// as well.
 
-    The key holds everything that the row depends on, so a row is good for every later run that has its key. A damaged
-    line is reported, and what it held is asked again.
+    The key holds everything that the row depends on, so a row is good for every later run that has its key. Each line
+    has a hash of itself; a damaged or changed one is reported, and what it held is asked again.
     Of many processes all remember, and the first writes.
     """
 
@@ -33,8 +33,8 @@ class Journal:
         files = sorted(folder.glob("*.jsonl")) if folder.exists() else []
         damaged = []
         for file in files:
-            for number, entry in enumerate(read_sound_lines(file, key=str, row=dict | str), 1):
-                if entry is None:
+            for number, entry in enumerate(read_sound_lines(file, key=str, row=dict | str, digest=str), 1):
+                if entry is None or entry != _signed(entry["key"], entry["row"]):
                     damaged.append(f"{file}:{number}")
                 else:
                     self._rows[entry["key"]] = entry["row"]
@@ -55,7 +55,7 @@ class Journal:
         """Remember a row; on disk after `every` rows or five seconds."""
         with self._lock:
             self._rows[key] = row
-            self._waiting.append({"key": key, "row": row})
+            self._waiting.append(_signed(key, row))
             if len(self._waiting) >= self._every or time.monotonic() - self._since > _SECONDS:
                 self._write()
 
@@ -67,7 +67,7 @@ class Journal:
             self._write()
             if len(self._parts) > 1:
                 parts = self._parts
-                self._waiting = [{"key": key, "row": row} for key, row in self._rows.items()]
+                self._waiting = [_signed(key, row) for key, row in self._rows.items()]
                 self._write()
                 for part in parts:
                     part.unlink()
@@ -85,3 +85,9 @@ class Journal:
         self._next += 1
         self._waiting = []
         self._since = time.monotonic()
+
+
+def _signed(key: str, row: Any) -> dict[str, Any]:
+    """A line of a journal, as it will be read."""
+    plain = json.loads(json.dumps({"key": key, "row": row}))
+    return {**plain, "digest": digest(plain)}

@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,10 +18,9 @@ from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
 from sftmix_jax.evaluation.journal import Journal
-from sftmix_jax.evaluation.judging import Judge, JudgeConfig
+from sftmix_jax.evaluation.judging import Judge, JudgeConfig, Rubric
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
-from sftmix_jax.files import replace
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
 
@@ -81,16 +79,14 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
     decoding = _decoding(task, config)
     fixed = {
         **_fixed_by(task, version, questions, config, judge),
+        **_asked_by(task, config),
         "model": model.identity,
         "template": model.chat.fingerprint,
-        "few_shot": 0,
-        "decoding": dataclasses.asdict(decoding),
         "stops": model.sampler.stops,
-        "padding": "right",  # a row of the cache is filled from its front
         "slots": model.sampler.slots,
     }
     folder = model.folder / "eval" / task.name
-    if processes.first_says(_is_scored(folder, fixed)):
+    if processes.first_says(is_scored(folder, fixed)):
         return records.score(folder / "score.json")
 
     def running(question: Question, text: str) -> float | None:
@@ -98,7 +94,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
 
     with leased(model, task.name) as check_lease:
-        if processes.first_says(_is_scored(folder, fixed, report=True)):  # by another process meanwhile
+        if processes.first_says(is_scored(folder, fixed, report=True)):  # by another process meanwhile
             return records.score(folder / "score.json")
         journal = Journal(folder / "answers")
         processes.wait_for_all("answers are read")  # before process 0 writes more
@@ -119,21 +115,29 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
             "fixed_by": fixed,
         }
         check_lease()
-        write(folder, task, questions, asked.answers, scored, record)
+        record = write(folder, task, questions, asked.answers, scored, record)
         processes.wait_for_all("scored")
         return record
 
 
-def _is_scored(folder: epath.Path, fixed: dict[str, Any], report: bool = False) -> bool:
-    """Whether the same was scored before; a damaged score.json or responses.jsonl counts as none.
+def wanted(name: str, config: EvaluationConfig) -> dict[str, Any]:
+    """What a config fixes of a task's score, whatever model answers, for `is_scored`. Raises UserError."""
+    task, version = find_task(name)
+    questions = load_questions(task, config)
+    judge = {"judge": _judged_by(task.rubric, questions, config)} if task.rubric else {}
+    return {**_fixed_by(task, version, questions, config, None), **_asked_by(task, config), **judge}
 
-    `report` prints which file is damaged.
+
+def is_scored(folder: epath.Path, wanted: Mapping[str, Any], report: bool = False) -> bool:
+    """Whether eval/TASK holds a score with all of `wanted` in what fixed it, and the responses that were scored.
+
+    A damaged or changed score.json or responses.jsonl counts as none; `report` prints which file it is.
     """
     if not (folder / "score.json").exists():
         return False
     remedy = "it is written anew"
     try:
-        if records.score(folder / "score.json", remedy)["fixed_by"] != fixed:
+        if not _agrees(records.score(folder / "score.json", remedy)["fixed_by"], wanted):
             return False
         records.responses(folder / "responses.jsonl", remedy)
         return True
@@ -141,6 +145,13 @@ def _is_scored(folder: epath.Path, fixed: dict[str, Any], report: bool = False) 
         if report and processes.is_first():
             print(f"scored again: {error}", file=sys.stderr)
         return False
+
+
+def _agrees(fixed: Any, wanted: Any) -> bool:
+    """Whether every entry of `wanted`, at any depth, is in `fixed`; numbers are one value as int and as float."""
+    if isinstance(wanted, Mapping):
+        return isinstance(fixed, Mapping) and all(_agrees(fixed.get(key), value) for key, value in wanted.items())
+    return bool(fixed == (list(wanted) if isinstance(wanted, tuple) else wanted))
 
 
 def score_responses(
@@ -165,7 +176,7 @@ def score_responses(
         "fixed_by": _fixed_by(task, version, questions, config, judge),
     }
     if out is not None:
-        write(out, task, questions, answers, scored, record)
+        record = write(out, task, questions, answers, scored, record)
     return {**record, "verdicts": {q.id: v for q, v in zip(questions, scored.verdicts, strict=True)}}
 
 
@@ -240,13 +251,22 @@ def _fixed_by(
         "code_version": __version__,
     }
     if task.rubric and judge:
-        given = config.judge
-        prompts = [prompt for q in questions for prompt in task.rubric.prompts(q, [""] * len(q.turns))]
-        fixed["judge"] = {
-            "id": judge.name, "temperature": given.temperature, "judgings": given.judgings,
-            "max_tokens": given.max_tokens, "prompts": judging.prompts_hash(prompts),
-        }  # fmt: skip
+        fixed["judge"] = {"id": judge.name, **_judged_by(task.rubric, questions, config)}
     return fixed
+
+
+def _judged_by(rubric: Rubric, questions: Sequence[Question], config: EvaluationConfig) -> dict[str, Any]:
+    given = config.judge
+    prompts = [prompt for q in questions for prompt in rubric.prompts(q, [""] * len(q.turns))]
+    return {
+        "temperature": given.temperature, "judgings": given.judgings, "max_tokens": given.max_tokens,
+        "prompts": judging.prompts_hash(prompts),
+    }  # fmt: skip
+
+
+def _asked_by(task: Task, config: EvaluationConfig) -> dict[str, Any]:
+    decoding = dataclasses.asdict(_decoding(task, config))
+    return {"few_shot": 0, "decoding": decoding, "padding": "right"}  # a row of the cache is filled from its front
 
 
 def _check(task: Task, config: EvaluationConfig, judge: Judge | None) -> None:
@@ -419,9 +439,8 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def write(
     folder: epath.Path, task: Task, questions: Sequence[Question], answers: Answers, scored: Scored,
     record: dict[str, Any],
-) -> None:  # fmt: skip
-    """responses.jsonl (question, response, what of it was compared, verdict and reasons; a line a question), then
-    score.json."""
+) -> dict[str, Any]:  # fmt: skip
+    """Write each question's response, what of it was compared, verdict and reasons; then score.json → its record."""
     rows = []
     for question, verdict in zip(questions, scored.verdicts, strict=True):
         said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
@@ -434,6 +453,5 @@ def write(
             **({"reasons": scored.reasons[question.id]} if question.id in scored.reasons else {}),
             "reference": dict(question.reference),
         }  # fmt: skip
-        rows.append(json.dumps(row) + "\n")
-    replace(folder / "responses.jsonl", "".join(rows).encode())
-    records.write_score(folder / "score.json", record)
+        rows.append(row)
+    return records.write_scored(folder, rows, record)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
 from sftmix_jax import identity, records
-from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.files import write_json
 from sftmix_jax.stages import Resolved, ResolvedStage
@@ -25,6 +28,7 @@ class Job:
     resolved: Resolved
     stage: ResolvedStage | None
     experiments: list[str]  # that hold this stage; the first one's name stands for it
+    scores: Callable[[], Scores]
 
     @property
     def parent(self) -> str | None:
@@ -44,34 +48,35 @@ class Job:
         """Trained, and scored as the experiment asks."""
         if not self.is_trained(workdir):
             return False
-        config = self.resolved.experiment.evaluation
-        for name in config.tasks:
-            task, version = find_task(name)
-            scored = self.folder(workdir) / "eval" / task.name
-            try:
-                fixed = records.score(scored / "score.json")["fixed_by"]
-                records.responses(scored / "responses.jsonl")
-            except UserError:
-                return False  # not scored yet, or damaged
-            if (fixed.get("task_version"), fixed.get("limit")) != (version, config.limit):
-                return False
-        return True
+        scored = self.folder(workdir) / "eval"
+        return all(runner.is_scored(scored / task, wanted) for task, wanted in self.scores().items())
+
+
+Scores = dict[str, dict[str, Any]]  # task → what fixes its score
+
+
+def _scores(config: EvaluationConfig) -> Callable[[], Scores]:
+    """The scores that a config asks for; its questions are read when they are first asked for."""
+    return functools.cache(lambda: {find_task(name)[0].name: runner.wanted(name, config) for name in config.tasks})
 
 
 def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     """The study's jobs, parents first; registers its experiments, and the study itself, in the workdir."""
     jobs: dict[str, Job] = {}
     registered: dict[str, Any] = {}
+    asked: dict[str, Callable[[], Scores]] = {}  # by the config's fields: most experiments of a study share one
     # All chains before the first is written down: a stage of the last run may be one that cannot be trained.
     chains = [(run, resolved, resolved.chain()) for run in study.runs for resolved in (Resolved(run.experiment),)]
     for run, resolved, chain in chains:
         name = run.experiment.name
         register(run.experiment, resolved.base_id, chain, workdir)
         registered[name] = run.labels
-        base = jobs.setdefault(resolved.base_id, Job(resolved.base_id, "base", resolved, None, []))
+        evaluation = run.experiment.evaluation
+        scores = asked.setdefault(repr(evaluation), _scores(evaluation))
+        base = jobs.setdefault(resolved.base_id, Job(resolved.base_id, "base", resolved, None, [], scores))
         base.experiments.append(name)
         for stage in chain:
-            jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [])).experiments.append(name)
+            jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [], scores)).experiments.append(name)
     file = workdir / "studies" / f"{study.name}.json"
     known = records.study(file) if file.exists() else {}
     # A part of a study (--only) adds to what is known of it, and takes nothing away.
