@@ -10,7 +10,11 @@ Two kinds count with NLTK's punkt_tab; where that is missing their prompts are l
 """
 
 import contextlib
+import functools
+import hashlib
+import random
 import sys
+from pathlib import Path
 from typing import Any
 
 from sftmix_jax.data.sources import Source, read_rows
@@ -32,9 +36,10 @@ def load(path: str) -> list[Question]:
             if kind not in kinds:
                 raise UserError(f"{row.where}: no kind of instruction '{kind}'; {did_you_mean(kind, kinds)}")
         reference = {key: asked[key] for key in ("key", "prompt", "instruction_id_list", "kwargs")}
+        if not _WITH_PUNKT.isdisjoint(asked["instruction_id_list"]):
+            reference["punkt_tab"] = _punkt()  # what it counts sentences by is part of the question
         questions.append(Question(f"ifeval/{asked['key']}", (asked["prompt"],), reference))
-    left_out = [question for question in questions if _needs_punkt(question)]
-    if left_out and not _has_punkt():
+    if left_out := [question for question in questions if question.reference.get("punkt_tab") == ""]:
         print(
             f"{path}: {len(left_out)} of {len(questions)} prompts are left out, as NLTK's punkt_tab is not here: "
             "python -m nltk.downloader punkt_tab", file=sys.stderr,
@@ -54,25 +59,30 @@ def _checks() -> Any:
     return utils
 
 
-def _needs_punkt(question: Question) -> bool:
-    return not _WITH_PUNKT.isdisjoint(question.reference["instruction_id_list"])
-
-
-def _has_punkt() -> bool:
+@functools.cache
+def _punkt() -> str:
+    """A hash of NLTK's punkt_tab for English; empty where it is not here."""
     import nltk
 
     try:
-        nltk.data.find("tokenizers/punkt_tab")
+        folder = Path(str(nltk.data.find("tokenizers/punkt_tab/english")))
     except LookupError:
-        return False
-    return True
+        return ""
+    content = hashlib.sha256()
+    packed = [parent for parent in folder.parents if parent.suffix == ".zip"]  # as it was downloaded
+    for file in packed or sorted(folder.iterdir()):
+        content.update(file.read_bytes())
+    return content.hexdigest()[:12]
 
 
 def score(question: Question, answers: Turns) -> Verdict:
     row, checks = question.reference, _checks()
-    if _needs_punkt(question) and not _has_punkt():
+    if row.get("punkt_tab") == "":
         return {level: None for level in (*_LEVELS, "instructions")}
+    state = random.getstate()
+    random.seed(f"ifeval {row['key']}")  # a prompt that names no letter is given one by drawing
     found = checks.process_results(dict(row), [answers[0]])
+    random.setstate(state)
     out: Verdict = {"instructions": float(len(row["instruction_id_list"]))}
     for manner in ("strict", "loose"):
         followed = found[f"inst_level_{manner}_acc"]
@@ -83,5 +93,6 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 TASK = Task(
     name="ifeval", load=load, score=score, default_data="hf:google/IFEval:train", max_new_tokens=1280,
+    packages=("lm_eval", "langdetect", "nltk"),
     metrics=tuple(Metric(level, weight="instructions" if "instruction" in level else "") for level in _LEVELS),
 )  # fmt: skip

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import random
 from itertools import combinations
 
 import pytest
+from conftest import ROOT
 from etils import epath
 
 from sftmix_jax.data.messages import Message
@@ -15,7 +17,7 @@ from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import pass_at_k
-from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.evaluation.task import Question, find_task, rule_files
 from sftmix_jax.opening import Opening, open_model
 
 TINY = EvaluationConfig(data={"tiny_math": "tiny:4"})
@@ -119,6 +121,40 @@ def test_ifeval_by_hand(shared):
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
     none = runner.summarise(task, asked, [{**found, "instruction strict": 0.0}] * 2)["instruction strict"]
     assert none["low"] == 0 and none["high"] > 0.5  # two questions that failed are no proof
+
+
+def test_an_instruction_that_lm_eval_draws_a_part_of_is_scored_the_same_every_time():
+    pytest.importorskip("lm_eval")
+    wanted = {"letter": "!", "let_frequency": 3, "let_relation": "at least"}  # no letter: one is drawn
+    reference = {"key": 7, "prompt": "p", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": [wanted]}
+    question = Question("ifeval/7", ("p",), reference)
+    answer, task = "aaa bbb ccc ddd eee fff ggg hhh", find_task("ifeval")[0]
+    random.seed(0)
+    drawn = random.random()
+    random.seed(0)
+    assert len({str(task.score(question, [answer])) for _ in range(20)}) == 1
+    assert random.random() == drawn  # whatever else draws is left alone
+
+
+def test_a_task_s_version_covers_every_file_of_its_rules_and_its_packages(tmp_path, monkeypatch):
+    gsm8k = {file.name for file in rule_files(ROOT / "eval" / "gsm8k.py", False)}
+    assert gsm8k == {"gsm8k.py", "numbers.py"}
+    code = {file.name for file in rule_files(ROOT / "eval" / "humaneval.py", True)}
+    assert {"code.py", "programs.py", "statistics.py", "sandbox.py", "judge.py", "wire.py"} <= code
+    (tmp_path / "mine.py").write_text(
+        "import rules\nfrom sftmix_jax.evaluation.task import Metric, Task\n"
+        "TASK = Task('mine', None, (Metric('m'),), '', packages=('grain', 'no-such-package'))\n"
+    )
+    (tmp_path / "rules.py").write_text("from words import word")
+    (tmp_path / "words.py").write_text("word = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    versions = [find_task(str(tmp_path / "mine.py"))[1]]
+    assert find_task(str(tmp_path / "mine.py"))[1] == versions[0]
+    (tmp_path / "words.py").write_text("word = 2")
+    versions.append(find_task(str(tmp_path / "mine.py"))[1])
+    monkeypatch.setattr("sftmix_jax.evaluation.task.metadata.version", lambda package: "9.9")
+    versions.append(find_task(str(tmp_path / "mine.py"))[1])
+    assert len(set(versions)) == 3
 
 
 def test_an_unknown_kind_of_instruction_is_refused_before_anything_is_asked(tmp_path):

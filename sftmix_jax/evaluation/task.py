@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -80,26 +82,67 @@ class Task:
     max_new_tokens: int = 512
     temperature: float = 0.0
     runs_code: bool = False
+    packages: tuple[str, ...] = ()  # further packages whose rules decide the verdict, by their distributions' names
 
 
 def find_task(name: str) -> tuple[Task, str]:
-    """The task of a file (`gsm8k`, `eval/gsm8k.py`, …) and its version: a hash of that file and of those in which its
-    functions stand, so that another rule to read answers by is another version. Raises UserError."""
+    """The task of a file (`gsm8k`, `eval/gsm8k.py`, …) and its version. Raises UserError.
+
+    The version is a hash of the files in which the rules of its verdict stand and of its packages' versions, so that
+    another rule to read answers by is another version.
+    """
     file = desk.find("eval", name)
     task = getattr(desk.load(file, "task"), "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
-    return task, hashlib.sha256(b"".join(each.read_bytes() for each in _files(task, Path(file)))).hexdigest()[:12]
+    version = hashlib.sha256()
+    for each in rule_files(file, task.runs_code):
+        version.update(each.read_bytes())
+    for package in task.packages:
+        version.update(f"\0{package}=={_installed(package)}".encode())
+    return task, version.hexdigest()[:12]
 
 
-def _files(task: Task, file: Path) -> list[Path]:
-    """The task's own file, then those of the package that load, read or score for it."""
-    rubric = task.rubric
-    functions: list[Any] = [task.load, task.score, task.pool, task.extract]
-    functions += [rubric.prompts, rubric.read, rubric.rate] if rubric else []
-    plain = [getattr(function, "func", function) for function in functions if function is not None]
-    found = {Path(function.__code__.co_filename).resolve() for function in plain}
-    return [file, *sorted(found - {file.resolve(), Path(__file__).resolve()})]
+def rule_files(file: Path, runs_code: bool) -> list[Path]:
+    """A task's file, the files beside it that it imports, and those of the package's rules, to any depth."""
+    found: set[Path] = set()
+    new = {file.resolve()}
+    if runs_code:
+        new |= set((_PACKAGE / "evaluation" / "contained").glob("*.py"))
+    while new:
+        found |= new
+        new = {each for importing in new for each in _imported(importing)} - found
+    return [file, *sorted(found - {file.resolve()})]
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_RULES = ("evaluation", "tiny")  # the package's folders of rules; the others read data and answer
+
+
+def _imported(file: Path) -> set[Path]:
+    """The files that a file imports anywhere, of the package's rules and of its own folder; but for this one."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(module), level=0):
+                names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    files = set()
+    for name in names:
+        first, *rest = name.split(".")
+        if first != _PACKAGE.name:
+            files.add(file.parent.joinpath(first, *rest).with_suffix(".py"))
+        elif rest and rest[0] in _RULES:
+            files.add(_PACKAGE.joinpath(*rest).with_suffix(".py"))
+    return {each.resolve() for each in files if each.is_file()} - {Path(__file__).resolve()}
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 def questions_hash(questions: Sequence[Question]) -> str:
