@@ -10,6 +10,7 @@ from etils import epath
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import BadRow, Message
+from sftmix_jax.data.template import DATE
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.stages import TINY
@@ -317,6 +318,13 @@ def test_a_template_without_an_end_of_turn_says_so(own):
     assert "does not end every assistant turn" in own(ENDLESS).description
 
 
+def test_a_template_that_always_writes_its_generation_prompt_is_refused(own):
+    turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
+    with pytest.raises(UserError, match=r"ends every conversation with its generation prompt 'assistant\\n'"):
+        own(turns + "{{ '<|im_start|>assistant\n' }}")
+    own(turns + "{{ eos_token if messages[-1].role == 'assistant' }}")  # ends, and asks nothing
+
+
 def test_a_header_that_the_generation_prompt_lacks_is_said(own):
     chat = own("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}")
     assert trained(chat, TALK[:2]) == ["<|assistant|>apple</s>"]
@@ -352,6 +360,12 @@ def test_llama_2_needs_a_question_after_the_system_message(tokenizer):
         Chat("llama-2", tokenizer).pieces([SYSTEM[0], TALK[1], *TALK])
 
 
+GROWING = (
+    "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}{% set ns = namespace(x='x') %}"
+    "{% for i in range(60) %}{% set ns.x = GROWN %}{% endfor %}{{ ns.x }}"
+)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -365,6 +379,21 @@ def test_llama_2_needs_a_question_after_the_system_message(tokenizer):
         "{{ '%1000000000d' % 1 }}",
         "{{ '{:>1000000000}'.format(1) }}",
         "{% macro again() %}{{ again() }}{{ again() }}{% endmacro %}{{ again() }}",
+        *(GROWING.replace("GROWN", grown) for grown in (
+            "[ns.x, ns.x] | join", "ns.x | replace('x', 'xxxx')", "'%s%s' | format(ns.x, ns.x)",
+            "'%s%s' % (ns.x, ns.x)",
+            "'{0}{0}{0}'.format(ns.x)", "ns.x.join(['x', ns.x])", "ns.x.replace('x', ns.x ~ 'x')", "[ns.x, ns.x]",
+            "{'a': ns.x, 'b': ns.x}", "(ns.x, ns.x)", "dict(a=ns.x, b=ns.x)", "[ns.x, ns.x] | list | string",
+            "[ns.x, ns.x] | map('string') | join(ns.x)", "(ns.x ~ ns.x)", "ns.x | indent(9999, true)",
+            "ns.x | replace('x', 'y' * 9999) | replace('y', 'x')", "{'x': [ns.x] * 99} | tojson",
+            "ns.x.translate({120: 'xx'})",
+            "(ns.x ~ 'x') | wordwrap(1, true, ns.x)", "[ns.x, ns.x] | tojson(indent=99)", "twice(ns.x)",
+        )),
+        "{% set ns = namespace(n=9) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n }}",
+        "{{ 9 ** 999999999 }}", "{{ 1.5 | round(1000000000) }}", "{{ [1] | batch(1000000000, 'x') | list }}",
+        "{% set ns = namespace(x='x' * 9999) %}{% for i in range(99) %}{% set y %}{% for j in range(99) %}{{ ns.x }}"
+        "{% endfor %}{% endset %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
+        "{% for i in range(99999) %}{% set y = [m.content] * 999 %}{% endfor %}",
     ],
 )
 def test_a_template_that_builds_huge_text_is_stopped(own, body):
@@ -558,6 +587,13 @@ def test_the_date_is_fixed_and_written_into_the_template(own, tokenizer, monkeyp
     rows = [{"role": m.role, "content": m.content} for m in TALK]
     assert theirs.apply_chat_template(rows, chat_template=chat.source, tokenize=False) == chat.pieces(TALK).text
     assert own(chat.source).source == chat.source  # complete already
+    for written in ("%G-W%V-%u %C", "100%% %%d %d", "%-m/%-d/%y", "%F %T"):
+        dated = own("{{ strftime_now('" + written + "') }}\n" + CHATML)
+        rendered = theirs.apply_chat_template(rows, chat_template=dated.source, tokenize=False)
+        assert dated.pieces(TALK).text == rendered and rendered.startswith(f"{DATE:{written}}\n")
+    for unknown in ("%s", "%Q", "%-U", "%E", "5%"):
+        with pytest.raises(UserError, match="strftime_now does not know a directive of"):
+            own("{{ strftime_now('" + unknown + "') }}\n" + CHATML)
     assert own(CHATML).fingerprint != own(CHATML + " ").fingerprint
 
 

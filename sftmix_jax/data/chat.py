@@ -95,7 +95,7 @@ class Chat:
         self._template = Template(self.source, tokenizer.special_tokens, self.label)
         self._skeletons: dict[tuple[str, ...], list[_Part] | None] = {}
         self._template.takes_parts = self._wants_parts()
-        assert self._probes  # or a UserError, before any row is read
+        self._check()
 
     @property
     def fingerprint(self) -> str:
@@ -250,18 +250,29 @@ class Chat:
 
     @cached_property
     def _probes(self) -> list[_Probe]:
-        """Conversations that the template can hold. Raises UserError where there is none."""
+        """Conversations that the template can hold."""
         roles = ("user", "assistant", "user", "assistant")
         looked = [self._look([Message(role, "words") for role in chosen]) for chosen in (
             roles, ("system", *roles), roles[:2], ("system", *roles[:2]),
         )]  # fmt: skip
-        if not any(looked):
-            messages = [Message(role, "words") for role in roles[:2]]
+        return [probe for probe in looked if probe]
+
+    def _check(self) -> None:
+        """Raise UserError for a template that nothing can be trained with, before any row is read."""
+        messages = [Message(role, "words") for role in ("user", "assistant")]
+        if not self._probes:
             try:
                 turns.find(self._template, messages)
             except BadRow as reason:
                 raise UserError(f"{self.label}: renders no user message with its answer: {reason}") from None
-        return [probe for probe in looked if probe]
+        try:
+            if header := turns.appended(self._template, _sentinels(messages)):
+                raise UserError(
+                    f"{self.label}: ends every conversation with its generation prompt {header!r}, which would be "
+                    "trained on; write it under {% if add_generation_prompt %} alone"
+                )
+        except BadRow:  # it takes a system message, or other roles, at the start
+            return
 
     def _look(self, messages: Sequence[Message], tools: Tools = ()) -> _Probe | None:
         named = _sentinels(messages)

@@ -23,12 +23,12 @@ from sftmix_jax.errors import UserError
 
 # What `strftime_now` returns, in training, sampling and after export: the date that Llama 3's template has by default.
 DATE = datetime.datetime(2024, 7, 26)
-_DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSjy"] + [f"%{letter}" for letter in "aAbBcdeHIjmMpSTuUwWxXyYzZDFR%"]
+_DIRECTIVES = [f"%-{c}" for c in "dmHIMSjy"] + [f"%{c}" for c in "aAbBcCdDeFfgGhHIjmMpRSTuUVwWxXyYzZ"]
 _MOST_CHARACTERS = 200_000  # of a rendering, beyond what its messages explain
 _MOST_COPIES = 16  # of its messages
-_MOST_STEPS = 1_000_000  # loop iterations and calls of a rendering
+_MOST_STEPS = 2_000_000  # loop iterations, calls, and entries of values of a rendering
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read; all mean the same
-_NUMBER = re.compile(r"\d{6,}|\*")  # a width in a format
+_NUMBER = re.compile(r"\d{3,}")  # a width in a format
 
 
 class _TooMuch(Exception):
@@ -48,9 +48,13 @@ def complete(source: str, begin: str | None = None) -> str:
 
 
 def _dated() -> str:
-    """A jinja macro for `strftime_now`. The newline behind it is not rendered (trim_blocks)."""
+    """A jinja macro for `strftime_now`, which refuses other directives. Nothing around it is rendered (trim_blocks)."""
     steps = "".join(f" | replace({d!r}, {DATE.strftime(d)!r})" for d in _DIRECTIVES)
-    return "{% macro strftime_now(format) %}{{ format" + steps + " }}{% endmacro %}\n"
+    refuse = "raise_exception('strftime_now does not know a directive of ' ~ format)"
+    return (
+        "{% macro strftime_now(format) %}{% set text = format | replace('%%', '\\x00')" + steps + " %}"
+        "{{ " + refuse + " if '%' in text else text | replace('\\x00', '%') }}{% endmacro %}\n"
+    )
 
 
 class Template:
@@ -114,19 +118,21 @@ class Template:
 
 
 class _Bounded(ImmutableSandboxedEnvironment):
-    """transformers' environment, in which text and loops have limits."""
+    """transformers' environment, in which every value has a limit, and all work together.
+
+    A value is measured when a filter, a call, an operator, a display or a block has made it. The few operations that
+    can make far more than they are given are estimated before they run.
+    """
 
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def adopt(self, other: Any) -> None:
         """Filters, tests and globals of another environment."""
-        self.filters.update(other.filters)
+        self.filters.update({name: self._bounded(name, filter) for name, filter in other.filters.items()})
         self.tests.update(other.tests)
         self.globals.update(other.globals)
         self.globals.pop("lipsum", None)
-        for name in ("center", "indent", "wordwrap"):
-            self.filters[name] = self._bounded_filter(self.filters[name])
-        self.filters |= {"counted iterations": _counted, "bounded concatenation": _concatenated}
+        self.filters |= {"counted iterations": _counted, "measured": _measured, "measured text": _concatenated}
         self.start(_MOST_CHARACTERS)
 
     def start(self, characters: int) -> int:
@@ -143,44 +149,118 @@ class _Bounded(ImmutableSandboxedEnvironment):
         if size > self.characters:
             raise _TooMuch
 
+    def measured(self, value: Any) -> Any:
+        """The value, if it is not too large."""
+        if isinstance(value, str):
+            size = len(value)
+            if size > self.characters:
+                raise _TooMuch
+            self.steps -= 1 + size // 1000
+            if self.steps < 0:
+                raise _TooMuch
+        elif value is not None and value is not True and value is not False:
+            self.step(_size(value, self.characters))
+        return value
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        most = self.characters
         match operator:
             case "*":
-                for sequence, count in ((left, right), (right, left)):
-                    if isinstance(sequence, str | list | tuple) and isinstance(count, int):
-                        self.fits(len(sequence) * count)
-            case "+":
-                if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-                    self.fits(len(left) + len(right))
+                for value, count in ((left, right), (right, left)):
+                    if isinstance(value, str | list | tuple) and isinstance(count, int):
+                        self.fits(_size(value, most) * count)
             case "**":
-                self.fits(abs(right) if isinstance(right, int) else 0)
-            case "%":
-                if isinstance(left, str) and _NUMBER.search(left):
-                    raise _TooMuch
-        return super().call_binop(context, operator, left, right)
+                self.fits(_size(left, most) * abs(right) if isinstance(right, int) else 0)
+            case "%" if isinstance(left, str):
+                self.fits(_estimate("format", left, (right,), most))
+        return self.measured(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         self.step()
         text = getattr(called, "__self__", None)
-        if isinstance(text, str):
-            if any(isinstance(value, int) and value > self.characters for value in args):
-                raise _TooMuch
-            if called.__name__ == "replace" and len(args) > 1:
-                self.fits(text.count(str(args[0])) * len(str(args[1])))
-            if called.__name__ in ("format", "format_map") and _NUMBER.search(text):
-                raise _TooMuch
-        return super().call(context, called, *args, **kwargs)
+        if isinstance(text, str) and called.__name__ in _GROWING:
+            if called.__name__ == "join" and args:
+                args = (list(itertools.islice(args[0], self.steps + 1)), *args[1:])
+                self.fits(_estimate("join", args[0], (text,), self.characters))
+            else:
+                self.fits(_estimate(called.__name__, text, (*args, *kwargs.values()), self.characters))
+        return self.measured(super().call(context, called, *args, **kwargs))
 
-    def _bounded_filter(self, filter: Any) -> Any:
-        """A filter without an environment argument or with one, which takes no large numbers."""
+    def _bounded(self, name: str, filter: Any) -> Any:
+        """A filter whose argument and result are measured."""
+        takes_context = hasattr(filter, "jinja_pass_arg")
 
-        def bounded(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(value, int) and value > 10_000 for value in (*args, *kwargs.values())):
-                raise _TooMuch
-            return filter(*args, **kwargs)
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            return self.measured(filter(*args, **kwargs))
 
-        bounded.__dict__.update(filter.__dict__)  # jinja's marks of which argument goes first
+        def estimated(*args: Any, **kwargs: Any) -> Any:
+            head, (value, *rest) = args[:takes_context], args[takes_context:]
+            if name == "join":
+                value = list(itertools.islice(value, self.steps + 1))
+            self.fits(_estimate(name, value, (*rest, *kwargs.values()), self.characters))
+            return self.measured(filter(*head, value, *rest, **kwargs))
+
+        bounded = estimated if name in _GROWING else measured
+        vars(bounded).update(getattr(filter, "__dict__", {}))  # jinja's marks of which argument goes first
         return bounded
+
+    def concat(self, parts: Iterable[str]) -> str:  # type: ignore[override]
+        """What a macro or a block has written, as one text."""
+        parts = list(parts)
+        self.fits(sum(map(len, parts)))
+        return "".join(parts)
+
+
+def _size(value: Any, most: int) -> int:
+    """The characters, digits and entries of a value, at any depth. Raises _TooMuch beyond `most`."""
+    total, waiting = 0, [value]
+    while waiting:
+        value = waiting.pop()
+        total += 1
+        if isinstance(value, str | bytes):
+            total += len(value)
+        elif isinstance(value, int):
+            total += value.bit_length() // 3
+        elif isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += value
+        if total + len(waiting) > most:
+            raise _TooMuch
+    return total
+
+
+# Filters and methods of texts that can make far more than they are given
+_GROWING = frozenset({
+    "join", "replace", "center", "ljust", "rjust", "zfill", "round", "truncate", "batch", "slice", "indent",
+    "expandtabs", "wordwrap", "translate", "tojson", "format", "format_map",
+})  # fmt: skip
+
+
+def _estimate(name: str, value: Any, given: Sequence[Any], most: int) -> int:
+    """At most so many characters does one of _GROWING make of `value`; 0 where it makes no more than it is given."""
+    numbers = sum(abs(each) for each in given if isinstance(each, int))
+    texts = sum(len(each) for each in given if isinstance(each, str))
+    match name:
+        case "join":
+            return _size(value, most) + len(value) * texts
+        case "replace" if len(given) > 1:
+            return len(str(value)) + str(value).count(str(given[0])) * len(str(given[1]))
+        case "center" | "ljust" | "rjust" | "zfill" | "round" | "truncate" | "batch" | "slice":
+            return numbers
+        case "indent" | "expandtabs":
+            return len(str(value)) + (str(value).count("\n") + str(value).count("\t") + 1) * (numbers + texts)
+        case "wordwrap" | "translate":
+            return _size(value, most) * (1 + _size(given, most))
+        case "tojson":
+            return _size(value, most) * (1 + numbers)
+        case "format" | "format_map":
+            widths = sum(int(digits) for digits in _NUMBER.findall(str(value)) if len(digits) < 9)
+            if "*" in str(value) or any(len(digits) > 8 for digits in _NUMBER.findall(str(value))):
+                raise _TooMuch
+            fields = str(value).count("{") + str(value).count("%")
+            return len(str(value)) + widths + fields * _size(given, most)
+    return 0
 
 
 @pass_context
@@ -192,22 +272,45 @@ def _counted(context: Context, items: Iterable[Any]) -> list[Any]:
 
 
 @pass_context
+def _measured(context: Context, value: Any) -> Any:
+    environment: Any = context.environment
+    return environment.measured(value)
+
+
+@pass_context
 def _concatenated(context: Context, items: list[Any]) -> str:
     environment: Any = context.environment
-    text = "".join(map(str, items))
-    environment.fits(len(text))
-    return text
+    return environment.measured(environment.concat(map(str, items)))
 
 
 class _Counted(NodeTransformer):
-    """Loops and `~`, which the sandbox does not intercept, through filters that count."""
+    """Loops, displays and `~`, which the sandbox does not intercept, through filters that count and measure."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, "counted iterations", [], [], None, None, lineno=node.lineno)
+        node.iter = _through("counted iterations", node.iter)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        parts = nodes.List(node.nodes, lineno=node.lineno)
-        return nodes.Filter(parts, "bounded concatenation", [], [], None, None, lineno=node.lineno)
+        return _through("measured text", nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        self.generic_visit(node)
+        return node if _is_constant(node.items) else _through("measured", node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        self.generic_visit(node)
+        return node if _is_constant([pair.value for pair in node.items]) else _through("measured", node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        return node if node.ctx != "load" or _is_constant(node.items) else _through("measured", node)
+
+
+def _is_constant(items: Sequence[nodes.Expr]) -> bool:
+    return all(isinstance(item, nodes.Const) for item in items)
+
+
+def _through(filter: str, node: Any) -> nodes.Filter:
+    return nodes.Filter(node, filter, [], [], None, None, lineno=node.lineno)

@@ -79,6 +79,24 @@ def _end(template: Template, messages: Sequence[Message], tools: Tools, rest: st
     return rest[: shared_head(alone[words:], rest)]
 
 
+def appended(template: Template, messages: Sequence[Message]) -> str:
+    """The generation prompt that a template writes without being asked, behind an answer that ends a conversation.
+
+    `messages`: a question and its answer. Empty where the template obeys `add_generation_prompt`, or has no prompt.
+    """
+    asked = messages[:1]
+    if template.render(asked) != template.render(asked, prompt=True):
+        return ""
+    followed = [*messages, Message("user", "qz0009zq")]
+    text, longer = template.render(messages), template.render(followed)
+    last, middle = (
+        rendering[max(place.stop for place in marked.find(template, talk, (), rendering) if place.message == 1) :]
+        for talk, rendering in ((messages, text), (followed, longer))
+    )
+    header = last[shared_head(last, middle) :]
+    return header if header.strip() and longer.endswith(header) else ""
+
+
 def shared_head(one: str, other: str) -> int:
     """The length of the beginning that two texts share, without the half of a mark."""
     low, high = 0, min(len(one), len(other))
