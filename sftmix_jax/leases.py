@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
 
 BEAT = 5.0  # seconds between signs of life
@@ -99,8 +98,9 @@ class Leases:
                 )
             if not waiting:
                 waiting = True
-                print(f"{name}: {describe(holder)} holds it; waiting up to {STALE:.0f} s for a sign of life from it",
-                      file=sys.stderr)  # fmt: skip
+                terminal.err(
+                    f"{name}: {describe(holder)} holds it; waiting up to {STALE:.0f} s for a sign of life from it"
+                )
             time.sleep(_LOOK)
 
     @contextlib.contextmanager
@@ -114,7 +114,7 @@ class Leases:
                     return
             if not waiting:
                 waiting = True
-                print(f"{name}: waiting for {describe(self.holder(job))}", file=sys.stderr)
+                terminal.err(f"{name}: waiting for {describe(self.holder(job))}")
             time.sleep(_LOOK)
 
     def holder(self, job: str) -> dict[str, Any] | None:

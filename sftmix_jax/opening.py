@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 import jax
 from etils import epath
 
-from sftmix_jax import identity, processes, sharding
+from sftmix_jax import identity, processes, sharding, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
@@ -46,8 +45,10 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
     for folder, record in records.items():
         name, _, id = folder.name.rpartition("-")
         if id == record["id"] and name != record["name"] and processes.is_first():
-            print(f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
-                  "--stage takes either", file=sys.stderr)  # fmt: skip
+            terminal.err(
+                f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
+                "--stage takes either"
+            )
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding
+from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding, terminal
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -71,7 +70,7 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
         folder = model_folder.find(name)
         weights = huggingface.Weights(folder)
         if weights.note and processes.is_first():
-            print(f"note: {weights.note}", file=sys.stderr)
+            terminal.err(f"note: {weights.note}")
         base = Base(weights.fingerprint(), weights.config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
         folder = epath.Path(name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
-from sftmix_jax import processes, records, stages
+from sftmix_jax import processes, records, stages, terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.training import trackers
 from sftmix_jax.training.metrics import LoggingConfig
@@ -93,4 +92,4 @@ def _asked(workdir: epath.Path, id: str) -> Iterator[tuple[str, LoggingConfig]]:
 
 
 def _warn(folder: epath.Path, error: UserError) -> None:
-    print(f"warning: scores of {folder.name} are not sent to its trackers: {error}", file=sys.stderr)
+    terminal.err(f"warning: scores of {folder.name} are not sent to its trackers: {error}")

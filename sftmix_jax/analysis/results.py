@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import escaping, records
 
 # The ability that a benchmark measures, and so the domain whose data is its own.
 ABILITIES = {
@@ -170,10 +170,10 @@ def write_tables(results: Sequence[Result], folder: epath.Path) -> None:
     rows = [flat(result) for result in results]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.csv").open("w") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    with (folder / "results.csv").open("w", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        for cells in (columns, *([row.get(column, "") for column in columns] for row in rows)):
+            writer.writerow([escaping.csv(cell) for cell in cells])
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     with (folder / "results.parquet").open("wb") as stream:
         parquet.write_table(table, stream)

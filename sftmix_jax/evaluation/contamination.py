@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import records, terminal
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
@@ -55,7 +54,7 @@ def _known(file: epath.Path) -> dict[str, Any]:
     try:
         record = records.contamination(file)
     except UserError as error:
-        print(f"looking for the questions again: {error}", file=sys.stderr)
+        terminal.err(f"looking for the questions again: {error}")
         return {}
     wanted = {"key": str, "of": int, "questions": dict}
     sound = {
@@ -63,8 +62,8 @@ def _known(file: epath.Path) -> dict[str, Any]:
         if isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted.items())
     }  # fmt: skip
     if sound.keys() != record.keys():
-        print(f"{file}: damaged; looking for the questions of {', '.join(record.keys() - sound.keys())} again",
-              file=sys.stderr)  # fmt: skip
+        lost = ", ".join(record.keys() - sound.keys())
+        terminal.err(f"{file}: damaged; looking for the questions of {lost} again")
     return sound
 
 

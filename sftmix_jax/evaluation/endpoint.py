@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from sftmix_jax import escaping
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt, Reply
 
@@ -68,11 +70,11 @@ class Endpoint:
             )  # fmt: skip
         except (errors.AuthenticationError, errors.PermissionDeniedError, errors.NotFoundError) as error:
             where = os.environ.get("OPENAI_BASE_URL", "the endpoint")
-            raise UserError(f"{where} refuses the judge {self._model}: {_said(error)}") from None
+            raise UserError(_said(f"{where} refuses the judge {self._model}: {error}")) from None
         except errors.OpenAIError as error:
-            raise _NoReply(f"{type(error).__name__}: {_said(error)}") from None
+            raise _NoReply(_said(f"{type(error).__name__}: {error}")) from None
         except ValueError as error:
-            raise _NoReply(f"the reply is no chat completion: {error}") from None
+            raise _NoReply(_said(f"the reply is no chat completion: {error}")) from None
         text = answer.choices[0].message.content if getattr(answer, "choices", None) else None
         if text is None:
             raise _NoReply("the reply is no chat completion: it holds no message")
@@ -85,5 +87,7 @@ class _NoReply(Exception):
     """No reply to one prompt, after all tries; the message says why."""
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _said(message: str) -> str:
+    """On one line, without the key: servers quote it, and the message is stored and shown."""
+    message = escaping.redacted(" ".join(message.split()), os.environ.get("OPENAI_API_KEY", ""))
+    return re.sub(r"(?<=://)[^/@\s]+@", "[key]@", message)[:400]  # a URL's own user and password

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.files import digest, read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
@@ -40,7 +39,7 @@ class Journal:
                     self._rows[entry["key"]] = entry["row"]
         if damaged and processes.is_first():
             more = f", and {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
-            print(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again", file=sys.stderr)
+            terminal.err(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again")
         self._parts = files
         self._next = max((int(file.stem) for file in files), default=-1) + 1
 

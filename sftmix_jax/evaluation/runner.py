@@ -5,7 +5,6 @@ import functools
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import __version__, processes, records
+from sftmix_jax import __version__, processes, ranges, records, terminal
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
@@ -143,7 +142,7 @@ def is_scored(folder: epath.Path, wanted: Mapping[str, Any], report: bool = Fals
         return True
     except UserError as error:
         if report and processes.is_first():
-            print(f"scored again: {error}", file=sys.stderr)
+            terminal.err(f"scored again: {error}")
         return False
 
 
@@ -289,11 +288,12 @@ def _check(task: Task, config: EvaluationConfig, judge: Judge | None) -> None:
 @functools.cache
 def _say_walls() -> None:
     """Once a process: what stands between model-written code and this machine."""
-    print(f"model-written code runs behind: {', '.join(sandbox.walls()) or 'nothing'}", file=sys.stderr)
+    terminal.err(f"model-written code runs behind: {', '.join(sandbox.walls()) or 'nothing'}")
 
 
 def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
-    """The task's questions, at most `limit`. Raises UserError."""
+    """The task's questions, at most `limit`. Raises UserError, also for a config that is out of its range."""
+    ranges.check(config, "evaluation")
     data = config.data.get(task.name, task.default_data)
     if not data:
         raise UserError(f"{task.name} comes with no data of its own: --data {task.name}=PATH")
@@ -374,12 +374,12 @@ def _judge(
     journal = Journal((folder or epath.Path("runs") / "judged" / model) / "judgments", every=1)
 
     def progress(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{task.name}: {done}/{total} judgments")
+        if terminal.is_live():
+            terminal.redraw(f"{task.name}: {done}/{total} judgments")
 
     judged = judging.judge_all(task.rubric, judge, config, given, journal, progress)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
+    if terminal.is_live():
+        terminal.redraw()
     ratings = judging.turn_ratings(judged.judgments)
     verdicts = []
     for question, samples in given:
