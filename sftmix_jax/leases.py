@@ -17,6 +17,7 @@ from etils import epath
 
 from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 BEAT = 5.0  # seconds between signs of life
 STALE = 45.0  # seconds without one after which a holder counts as dead
@@ -149,7 +150,7 @@ class Leases:
         return first is not None and "beat" in record and first != json.dumps(record)
 
     def _newest(self, job: str) -> int | None:
-        numbers = [file.name.split(".")[-2] for file in self._folder.glob(f"{job}.*.json")]
+        numbers = [file.name.split(".")[-2] for file in matching(self._folder, f"{job}.*.json")]
         return max((int(number) for number in numbers if number.isdigit()), default=None)
 
     def _make(self, job: str, number: int) -> bool:

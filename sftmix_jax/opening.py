@@ -13,6 +13,7 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.files import matching
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.ranges import Integer, Text, of, setting
@@ -86,7 +87,7 @@ def one_stage(workdir: epath.Path, wanted: str = "all") -> epath.Path:
 def _last_stages(workdir: epath.Path) -> dict[str, str]:
     """The ids of the experiments' last stages, and what to call each. Raises UserError."""
     found = {}
-    for file in sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []:
+    for file in matching(workdir / "experiments", "*.json"):
         stages = read_experiment(file)["stages"]
         for name, id in list(stages.items())[-1:]:
             found[str(id)] = f"{name}-{id}, the last stage of the experiment '{file.stem}',"

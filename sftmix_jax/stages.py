@@ -22,6 +22,7 @@ from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.files import matching
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
@@ -206,7 +207,7 @@ class ResolvedStage:
 
     def folder(self, workdir: epath.Path) -> epath.Path:
         """Where it is, whatever name another experiment gave it; or where it would be."""
-        found = sorted((workdir / "stages").glob(f"*-{self.id}")) if (workdir / "stages").exists() else []
+        found = matching(workdir / "stages", f"*-{self.id}")
         return found[0] if found else workdir / "stages" / f"{self.name}-{self.id}"
 
     def is_done(self, workdir: epath.Path) -> bool:

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "sftmix_jax"
 # room → rooms that its modules may import (besides itself and EVERYWHERE)
 EVERYWHERE = {"errors", "ranges", "escaping", "terminal"}
 MAY_IMPORT = {
-    **dict.fromkeys(EVERYWHERE, set()),
+    **{room: set() for room in EVERYWHERE},
     "host_memory": set(),
     "compilation": {"host_memory"},
     "processes": {"host_memory"},
@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "files": {"processes"},
     "manifest": {"files"},
     "records": {"files"},
-    "leases": {"processes"},
+    "leases": {"processes", "files"},
     "tiny": set(),
     "model_folder": {"files"},
     "models": {"fsdp", "sharding", "model_folder"},
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "sampling": {"models", "data", "sharding"},
     "evaluation": {"sampling", "data", "desk", "identity", "files", "records", "processes", "leases"},
     "probes": {"models", "data", "training", "sharding"},
-    "analysis": {"records"},
+    "analysis": {"records", "files"},
     "strategies": {"data"},
 }
 VERBS = {

@@ -12,6 +12,8 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import escaping, records
+from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 # The ability that a benchmark measures, and so the domain whose data is its own.
 ABILITIES = {
@@ -59,13 +61,13 @@ class Result:
 
 def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each experiment's resolved config and its stages' ids, by name."""
-    files = sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []
+    files = matching(workdir / "experiments", "*.json")
     return {file.name.removesuffix(".json"): records.experiment(file) for file in files}
 
 
 def read_studies(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each study's record by name; a workdir without one has one study of all its experiments."""
-    files = sorted((workdir / "studies").glob("*.json")) if (workdir / "studies").exists() else []
+    files = matching(workdir / "studies", "*.json")
     return {file.stem: records.study(file) for file in files} or {"experiments": every_experiment(workdir)}
 
 
@@ -93,8 +95,8 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
             for domain, account in done.get("ledger", {}).items():
                 tokens[domain] = tokens.get(domain, 0) + account["trained_tokens"]
             if identity not in scored:
-                files = sorted((folder / "eval").glob("*/score.json")) if (folder / "eval").exists() else []
-                scored[identity] = [records.score(file) for file in files]
+                files = [task / "score.json" for task in matching(folder / "eval", "*")]
+                scored[identity] = [_score(file) for file in files if file.exists()]
             for record in scored[identity]:
                 ability = ABILITIES.get(record["task"], record["task"])
                 own = tokens.get(ability, 0)
@@ -107,6 +109,14 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                             record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
                         ))  # fmt: skip
     return out
+
+
+def _score(file: epath.Path) -> dict[str, Any]:
+    """A score.json that lies where its task's scores lie: its task's name becomes a part of a path. Raises UserError."""
+    record = records.score(file)
+    if record["task"].replace("/", "_") != file.parent.name:  # lm-eval's tasks are named lm_eval/NAME
+        raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
+    return record
 
 
 def _fixing(fixed_by: dict[str, Any]) -> str:

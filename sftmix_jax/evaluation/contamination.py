@@ -15,7 +15,7 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
-from sftmix_jax.files import exists, write_json
+from sftmix_jax.files import exists, matching, write_json
 
 
 def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
     only where questions or rows have changed. Raises UserError for rows that are not here.
     """
     domains: dict[str, dict[str, Source]] = {}
-    for file in sorted((workdir / "experiments").glob("*.json")):
+    for file in matching(workdir / "experiments", "*.json"):
         for name, fields in records.experiment(file)["experiment"]["domains"].items():
             source = Source(**fields)
             domains.setdefault(name, {})[sources.fingerprint(source)] = source

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import processes, terminal
-from sftmix_jax.files import digest, read_sound_lines
+from sftmix_jax.files import digest, matching, read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 
@@ -29,7 +29,7 @@ class Journal:
         self._waiting: list[dict[str, Any]] = []
         self._since = time.monotonic()
         self._rows: dict[str, Any] = {}
-        files = sorted(folder.glob("*.jsonl")) if folder.exists() else []
+        files = matching(folder, "*.jsonl")
         damaged = []
         for file in files:
             for number, entry in enumerate(read_sound_lines(file, key=str, row=dict | str, digest=str), 1):

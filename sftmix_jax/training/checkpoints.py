@@ -152,9 +152,8 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Delete what saves that were cut off have left."""
-        if self.folder.exists():
-            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                files.remove(path)
+        for path in files.matching(self.folder, "*.orbax-checkpoint-tmp*"):
+            files.remove(path)
 
     def _newest_sound(self) -> int | None:
         """What process 0 finds: it alone looks, so that all restore the same."""
