@@ -57,7 +57,7 @@ def latex(text: str) -> str:
 def file_name(name: str) -> str:
     """One part of a path, the same for the same name: other names than of letters, digits, `_`, `.`, `-` get a hash."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:100]
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    return name if name and plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 _PART = 8  # characters of a secret that are as good as all of it: a message may quote it cut short

@@ -1,18 +1,34 @@
 """One string in every field of a workdir, and a look at every output: it is shown as text, and obeyed nowhere."""
 
+import csv
+import dataclasses
 import json
+import re
 import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
 
 import pytest
+from conftest import run
 from etils import epath
+from pyarrow import parquet
 
-from sftmix_jax import records, report
+from sftmix_jax import escaping, plan, processes, records, report, sample, study, terminal
+from sftmix_jax.analysis import page, responses, results, tables
+from sftmix_jax.evaluation.compare import Difference
+from sftmix_jax.planning.planner import Planned
+from sftmix_jax.sampling.sampler import Response
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # What a spreadsheet, a browser, rich, a terminal, LaTeX, matplotlib and a path would each take for their own.
 PLANTED = (
     "=cmd|'/C calc'!A0<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
-    '<a href="https://example.org">"\'&amp;[/x][bold]:smile:\x1b[31m\x1b]0;title\x07\x9b2J\r$x^2$ ~^_%$#{}\\ /../../..\x7f'
+    '<a href="https://example.org">"\'&amp;[/x][bold]:smile:\x1b[31m\x1b]0;title\x07\x9b2J\r'
+    "$x^2$ ~^_%$#{}\\ /../../..\x7f"
 )
 NAME = PLANTED.replace("/", "")  # of a file or folder
 SHOWN = PLANTED.translate({0x1B: "\\x1b", 0x07: "\\x07", 0x9B: "\\x9b", 0x0D: "\\r", 0x7F: "\\x7f"})
@@ -83,4 +99,216 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(workdir):
     (found,) = report.write(workdir)
-    return found
+    return Path(found)
+
+
+def is_shown(text: str) -> bool:
+    """The planted string stands in a terminal's text, and nothing that a terminal obeys; lines may be wrapped."""
+    assert not re.search(r"[^\n\x20-\x7e\xa0-\U0010ffff]", text), ascii(text)
+    return "".join(SHOWN.split()) in re.sub(r"[\s│]", "", text)
+
+
+class Parsed(HTMLParser):
+    """The elements, attributes and text of a page, its own scripts and styles aside."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.text, self._raw = [], [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attributes]
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._raw = False
+
+    def handle_data(self, data):
+        self.text += "" if self._raw else data
+
+
+def test_the_page_holds_the_string_as_text_alone(written):
+    found = Parsed(written.read_text())
+    assert found.tags.count("script") == 2 and not {"img", "iframe", "object", "embed", "form"} & set(found.tags)
+    assert {name for _, name, _ in found.attributes} <= {
+        "lang", "charset", "name", "content", "href", "id", "class", "style", "type", "data-key", "data-plot",
+        "placeholder", "aria-label",
+    }  # fmt: skip
+    for tag, name, value in found.attributes:
+        if tag == "a":
+            assert name == "href" and re.fullmatch(r"#s\d+|(figures|tables)/[A-Za-z0-9_][A-Za-z0-9_.-]*", value), value
+            assert value.startswith("#") or (written.parent / value).is_file(), value
+    # title, lead, tables, figures' captions, contamination, what is missing, an experiment with its answers
+    assert found.text.count(SHOWN) > 30
+    assert f"Comparisons keep {SHOWN.replace('_', ' ')} equal" in found.text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", found.text)
+
+
+def test_figures_on_the_page_draw_the_string_as_text_alone(written):
+    """plotly.js makes elements of the tags in labels: there are none."""
+    plots = [json.loads(value) for _, name, value in Parsed(written.read_text()).attributes if name == "data-plot"]
+    labels = [trace["name"] for plot in plots for trace in plot["data"]]
+    labels += [plot["layout"]["title"]["text"] for plot in plots]
+    read = [Parsed(label) for label in labels]
+    assert any(SHOWN in label.text for label in read) and not any(label.tags for label in read)
+
+
+def test_no_cell_of_a_csv_is_a_formula(written):
+    cells = [cell for file in written.parent.rglob("*.csv") for row in csv.reader(file.open(newline="")) for cell in row]
+    assert f"'{SHOWN}" in cells
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_number(cell)]
+
+
+def is_number(cell: str) -> bool:
+    try:
+        return float(cell.removesuffix("%")) is not None
+    except ValueError:
+        return False
+
+
+def test_numbers_stay_numbers():
+    made = page.Table("t", "t", ["a"], [[-1], [-0.5], [("-1.5", -1.5)], ["+2.5%"], ["-1e-5"], ["-x"], ["+1+1"]])
+    wanted = ["a", "-1", "-0.5", "-1.5", "+2.5%", "-1e-5", "'-x", "'+1+1"]
+    assert page.to_csv(made).split() == wanted
+
+
+def test_latex_reads_every_sign_as_text(written):
+    for file in written.parent.rglob("*.tex"):
+        head, *rows, _ = file.read_text().split("\\toprule\n")[1].split("\\bottomrule")[0].splitlines()
+        width = len(re.sub(r"[^l]", "", file.read_text().splitlines()[0].rpartition("{")[2]))
+        for row in (head, *rows):
+            if row == r"\midrule":
+                continue
+            assert row.endswith(r" \\")
+            # without what stands for a sign or parts cells, nothing special is left
+            left = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|-\{\}|\{[\[*]\}", "", row.removesuffix(r" \\"))
+            assert left.count("&") == width - 1 and not set(left.replace("&", "")) & set("\\%$#_{}~^[<>|`\""), left
+            assert not re.search(r"[\x00-\x1f\x7f-\x9f]", row)
+    assert escaping.latex("a~b^c\\d") == r"a\textasciitilde{}b\textasciicircum{}c\textbackslash{}d"
+
+
+def test_pictures_are_whole_and_show_the_string_as_it_is(written):
+    """Not as mathematics; SVG allows no control characters."""
+    drawn = list((written.parent / "figures").glob("*.svg"))
+    assert drawn
+    for file in drawn:
+        root = ElementTree.fromstring(file.read_text())
+        assert not {element.tag.rpartition("}")[2] for element in root.iter()} & {"script", "a", "image"}
+    assert any("$x^2$" in file.read_text() for file in drawn)  # matplotlib names every text in a comment
+
+
+def test_nothing_is_written_outside_of_the_report(written, workdir):
+    assert {file.name for file in workdir.parent.iterdir()} == {"workdir"}
+    names = [file.name for file in written.parent.rglob("*")]
+    assert len(names) > 20 and all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,130}", name) for name in names)
+    assert {"report", "stages", "experiments", "studies", "failures", "contamination.json"} == {
+        file.name for file in workdir.iterdir()
+    }
+
+
+def test_the_parquet_holds_the_string_itself(written):
+    table = parquet.read_table(written.parent / "results.parquet")
+    assert set(table["strategy"].to_pylist()) == {PLANTED} and set(table[PLANTED].to_pylist()) == {PLANTED}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "-x", ".hidden", "a/b", "a b", "ä" * 200, "x" * 300, "nul\0"])
+def test_file_names_are_one_part_of_a_path_and_differ(name):
+    made = escaping.file_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", made) and len(made) < 120 and made not in (".", "..")
+    assert made != escaping.file_name(name + "?") and escaping.file_name("main-7b") == "main-7b"
+
+
+@pytest.fixture(params=["a file", "a terminal"])
+def console(request, capsys):
+    """A console whose printed text `read` gives, without rich's own colours."""
+    made = terminal.Console(width=100, force_terminal=request.param == "a terminal")
+    made.seen = lambda: re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    return made
+
+
+def test_stored_responses_are_shown_as_text(workdir, console):
+    for task in ("tiny_math", NAME):
+        rows = responses.read(workdir / "stages" / f"{NAME}-s" / "eval" / task)
+        responses.show(rows, console, PLANTED)
+        text = console.seen()
+        assert is_shown(text) and re.sub(r"[\s│]", "", text).count("".join(SHOWN.split())) > 4 * 5
+
+
+def test_tables_in_the_terminal_show_text(workdir, console, capsys):
+    found = results.read_results(workdir, results.read_studies(workdir)[NAME])
+    wide = terminal.Console(width=5000)
+    tables.print_abilities(found, wide)
+    assert is_shown(capsys.readouterr().out)
+    record = records.score(workdir / "stages" / f"{NAME}-s" / "eval" / NAME / "score.json")
+    tables.print_score(record, console)
+    assert is_shown(console.seen())
+    judged = {"stored_judgments": 1, "unparsed": [PLANTED], "differing": [PLANTED]}
+    tables.print_score(record | judged, console)
+    assert is_shown(console.seen())
+    tables.print_differences(PLANTED, PLANTED, PLANTED, [Difference(PLANTED, 1, 0, 1, 0, 1, 0.5, 1)], console)
+    assert is_shown(console.seen())
+    tables.print_contamination(records.contamination(workdir / "contamination.json"))
+    assert is_shown(capsys.readouterr().err)
+
+
+def test_a_study_and_a_plan_are_shown_as_text(console):
+    jobs = [SimpleNamespace(id=str(i), name=PLANTED, experiments=[PLANTED]) for i in range(3)]
+    leases = SimpleNamespace(holder=lambda id: {"host": PLANTED, "pid": PLANTED} if id == "1" else None)
+    console.print(study._states(SimpleNamespace(name=PLANTED), jobs, {"2"}, {"0"}, leases, 1.0))
+    assert is_shown(console.seen())
+    values = {"str": PLANTED, "int": 1, "float": 1.0, "bool": False, "list[str]": [PLANTED]}
+    each = Planned(**{f.name: values.get(f.type, {PLANTED: 2}) for f in dataclasses.fields(Planned)})
+    each = dataclasses.replace(each, topology="v5e:2x2")
+    plan._print(SimpleNamespace(name=PLANTED, model=SimpleNamespace(init=PLANTED)), [each], 0.4, console)
+    assert is_shown(console.seen())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_sampled_answer_is_shown_as_text_and_whole_in_json(as_json, capsys):
+    answer = PLANTED + "\ud800"  # half of a surrogate pair, which no terminal can be sent
+    model = SimpleNamespace(
+        chat=SimpleNamespace(tokenizer=SimpleNamespace(encode_plain=lambda text: [1])),
+        sampler=SimpleNamespace(generate=lambda requests: [Response(answer, (1,), "stop") for _ in requests]),
+    )
+    options = SimpleNamespace(prompt=PLANTED, raw=True, max_new_tokens=1, temperature=0.0, top_p=1.0, seed=0,
+                              num_samples=1, json=as_json)  # fmt: skip
+    sample._answer(model, options)
+    text = capsys.readouterr().out
+    if as_json:
+        assert json.loads(text)["response"] == answer
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    else:
+        assert text == SHOWN + "\\ud800\n"
+
+
+def test_messages_and_errors_are_shown_as_text(capfd):
+    processes.say(PLANTED)
+    terminal.err(PLANTED)
+    assert capfd.readouterr().err == f"{SHOWN}\n{SHOWN}\n"
+
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": f"{PLANTED} {i}"}]}
+    for i in range(12)
+] + [{"messages": [{"role": "[/x]\x1b[31m", "content": "x"}, {"role": "assistant", "content": "x"}]}]
+CONFIG = """
+from sftmix_jax import strategies
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.experiment import Experiment, Stage
+
+def get_config():
+    return Experiment("planted", {"own": Source(PATH)}, {"only": Stage({"own": Share(fraction=1.0)})}, template="chatml")
+"""
+
+
+def test_an_audit_shows_rows_and_roles_as_text(tmp_path):
+    rows = tmp_path / f"{NAME}.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "planted.py").write_text(CONFIG.replace("PATH", repr(f"{tmp_path}/*.jsonl")))
+    ended = run("sftmix_jax.audit", f"--config={tmp_path}/planted.py", "--config.domains.own.bad_rows=skip", "--examples=2")
+    assert ended.returncode == 0, ended.stderr
+    counts, _, example = ended.stdout.partition("own, row 0")
+    assert not is_shown(counts) and r"1 rows skipped: unknown role '[/x]\x1b[31m'" in counts
+    assert is_shown(example)

@@ -112,7 +112,7 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
 
 
 def _score(file: epath.Path) -> dict[str, Any]:
-    """A score.json that lies where its task's scores lie: its task's name becomes a part of a path. Raises UserError."""
+    """A score.json in its task's own folder: the task's name becomes a part of paths. Raises UserError."""
     record = records.score(file)
     if record["task"].replace("/", "_") != file.parent.name:  # lm-eval's tasks are named lm_eval/NAME
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
