@@ -37,8 +37,8 @@ def html(text: str) -> str:
 
 
 def plotly(text: str) -> str:
-    """For a label of a figure on the page: plotly.js reads a part of HTML in labels, links too."""
-    return _html.escape(visible(text), quote=False)
+    """For a label of a figure on the page: plotly.js reads a part of HTML in labels, links too, and mathematics."""
+    return _html.escape(visible(text), quote=False).replace("$", "&#36;")
 
 
 def csv(cell: Any) -> Any:
@@ -57,7 +57,9 @@ def latex(text: str) -> str:
 def file_name(name: str) -> str:
     """One part of a path, the same for the same name: other names than of letters, digits, `_`, `.`, `-` get a hash."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:100]
-    return name if name and plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    if name and plain == name:
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
 
 _PART = 8  # characters of a secret that are as good as all of it: a message may quote it cut short
@@ -65,6 +67,7 @@ _PART = 8  # characters of a secret that are as good as all of it: a message may
 
 def redacted(text: str, secret: str) -> str:
     """The text without the secret, its parts, and its other spellings in URLs, JSON and HTTP's basic authentication."""
+    secret = secret.strip()
     if len(secret) < 4:  # no secret, and a part of other words
         return text
     spellings = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1],

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "identity": {"files", "sharding"},
     "files": {"processes"},
     "manifest": {"files"},
-    "records": {"files"},
+    "records": {"files", "processes"},
     "leases": {"processes", "files"},
     "tiny": set(),
     "model_folder": {"files"},

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,15 +12,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-
 import pytest
 from conftest import run
 from etils import epath
 from pyarrow import parquet
 
-from sftmix_jax import escaping, plan, processes, records, report, sample, study, terminal
+from sftmix_jax import escaping, evaluate, experiment, plan, processes, records, report, sample, study, terminal
 from sftmix_jax.analysis import page, responses, results, tables
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.compare import Difference
+from sftmix_jax.evaluation.judging import JudgeConfig
+from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
 
@@ -50,10 +55,8 @@ def plant_stage(workdir, id, *, is_base):
              **({"samples": [[PLANTED], [PLANTED]]} if best == 10 else {"response": PLANTED})}
             for i in range(4)
         ]  # fmt: skip
-        out.mkdir(parents=True)
-        (out / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         summary = {"value": best / 2, "n": 4, "low": best / 4, "high": best, "best": best}
-        records.write_score(epath.Path(out / "score.json"), {
+        records.write_scored(epath.Path(out), rows, {
             "task": task, "model": PLANTED, "metrics": {metric: summary, f"{metric}, {PLANTED}": summary},
             "questions": 4, "missing": [PLANTED], "failures": {PLANTED: 4}, "warning": PLANTED,
             "judgments": 1, "judgments_known_before": 0, "judge_input_tokens": 0, "judge_output_tokens": 0,
@@ -155,7 +158,8 @@ def test_figures_on_the_page_draw_the_string_as_text_alone(written):
 
 
 def test_no_cell_of_a_csv_is_a_formula(written):
-    cells = [cell for file in written.parent.rglob("*.csv") for row in csv.reader(file.open(newline="")) for cell in row]
+    rows = [row for file in written.parent.rglob("*.csv") for row in csv.reader(file.open(newline=""))]
+    cells = [cell for row in rows for cell in row]
     assert f"'{SHOWN}" in cells
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_number(cell)]
 
@@ -299,7 +303,8 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import Experiment, Stage
 
 def get_config():
-    return Experiment("planted", {"own": Source(PATH)}, {"only": Stage({"own": Share(fraction=1.0)})}, template="chatml")
+    domains, stages = {"own": Source(PATH, bad_rows="skip")}, {"only": Stage({"own": Share(fraction=1.0)})}
+    return Experiment("planted", domains, stages, template="chatml")
 """
 
 
@@ -307,8 +312,62 @@ def test_an_audit_shows_rows_and_roles_as_text(tmp_path):
     rows = tmp_path / f"{NAME}.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "planted.py").write_text(CONFIG.replace("PATH", repr(f"{tmp_path}/*.jsonl")))
-    ended = run("sftmix_jax.audit", f"--config={tmp_path}/planted.py", "--config.domains.own.bad_rows=skip", "--examples=2")
+    ended = run("sftmix_jax.audit", f"--config={tmp_path}/planted.py", "--examples=2")
     assert ended.returncode == 0, ended.stderr
     counts, _, example = ended.stdout.partition("own, row 0")
     assert not is_shown(counts) and r"1 rows skipped: unknown role '[/x]\x1b[31m'" in counts
     assert is_shown(example)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_obeys_nothing_of_the_string(written, tmp_path):
+    """Every fold is opened, so that every figure is drawn; a script of the string would change the title."""
+    fold = "<script>for (const fold of document.querySelectorAll('details')) fold.open = true;</script></body>"
+    opened = written.with_name("opened.html")
+    opened.write_text(written.read_text().replace("</body>", fold))
+    found = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=6000", f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{opened}"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    opened.unlink()
+    assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
+    assert found.stdout.count("js-plotly-plot") > 3
+    # without plotly's own source, which has such words in it
+    drawn = Parsed(found.stdout)
+    assert "pwned" in drawn.text and not re.search(r"<title>\s*pwned\s*</title>", found.stdout)
+    assert not [value for tag, name, value in drawn.attributes if name.startswith("on") or value == "x"]
+    assert not [value for _, name, value in drawn.attributes if name.endswith("href") and "example.org" in value]
+
+
+@pytest.mark.parametrize("field", [
+    "limit=-1", "limit=nan", "samples=0", "samples=-1", "temperature=nan", "temperature=inf", "temperature=-0.5",
+    "judge.temperature=nan", "judge.judgings=0", "judge.limit=nan", "judge.timeout=nan", "judge.input_price=inf",
+])  # fmt: skip
+def test_numbers_without_a_meaning_are_refused_from_a_config_an_option_and_a_call(field, tmp_path, monkeypatch, capsys):
+    name, _, text = field.partition("=")
+    with pytest.raises(UserError, match="must be"):
+        experiment.parse(["--config=quickstart.py", f"--config.evaluation.{field}"])
+    option = name.replace("judge.judgings", "judgings").replace("judge.", "judge_").replace("input_price", "prices")
+    monkeypatch.setattr("sys.argv", ["evaluate", "--tasks=tiny_math", f"--{option}", text, *["1"] * ("price" in name)])
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main()
+    assert ended.value.code == 2 and "must be" in capsys.readouterr().err
+    value = float(text) if not re.fullmatch(r"-?\d+", text) else int(text)
+    held, _, last = name.rpartition(".")
+    judge = {last: value} if held else {}
+    config = EvaluationConfig(judge=JudgeConfig(**judge), **({} if held else {last: value}))
+    (tmp_path / "r.jsonl").write_text('{"id": "tiny_math/0", "response": "1"}\n')
+    with pytest.raises(UserError, match=rf"evaluation\.{name}: .*must be"):
+        runner.score_responses("tiny_math", epath.Path(tmp_path / "r.jsonl"), config)
+
+
+@pytest.mark.parametrize("temperature", [math.nan, math.inf, -1.0])
+def test_a_task_without_a_real_temperature_is_refused(temperature):
+    task, _ = find_task("tiny_math")
+    config = EvaluationConfig()
+    with pytest.raises(UserError, match=r"tiny_math: temperature: .*must be"):
+        runner.load_questions(dataclasses.replace(task, temperature=temperature), config)
+    hot = [dataclasses.replace(question, temperature=temperature) for question in runner.load_questions(task, config)]
+    with pytest.raises(UserError, match=rf"{hot[0].id}: temperature: .*must be"):
+        runner.load_questions(dataclasses.replace(task, load=lambda _: hot), config)

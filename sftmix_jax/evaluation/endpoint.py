@@ -32,7 +32,11 @@ class Endpoint:
             raise UserError("the judge's key is read from the environment: set OPENAI_API_KEY (and OPENAI_BASE_URL)")
         self.name = f"openai:{model}"
         self._model, self._config, self._errors = model, config, openai
-        self._client = openai.OpenAI(timeout=config.timeout, max_retries=_TRIES - 1)
+        try:
+            self._client = openai.OpenAI(timeout=config.timeout, max_retries=_TRIES - 1)
+        except Exception as error:  # of the package's HTTP client, whichever that is
+            where = os.environ.get("OPENAI_BASE_URL", "")
+            raise UserError(_said(f"OPENAI_BASE_URL {where!r} cannot be asked: {error}")) from None
 
     def ask(
         self,

@@ -158,6 +158,7 @@ def score_responses(
 ) -> dict[str, Any]:
     """Score stored responses without a model → a score.json with every question's verdict; into `out` too."""
     task, version = find_task(name)
+    ranges.check(config, "evaluation")
     everything = load_questions(task, dataclasses.replace(config, limit=0))
     questions = everything[: config.limit or None]
     _check(task, config, judge)
@@ -303,6 +304,10 @@ def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
         raise UserError(f"{data}: not a file of {task.name}: a row has no column {error}") from None
     if not questions:
         raise UserError(f"{data}: holds no questions")
+    given = {f"{question.id}: temperature": question.temperature for question in questions}
+    for where, temperature in ({f"{task.name}: temperature": task.temperature} | given).items():
+        if temperature is not None and (rule := TEMPERATURE.broken(temperature)):
+            raise UserError(f"{where}: {temperature}; {rule}")
     return questions[: config.limit or None]
 
 
