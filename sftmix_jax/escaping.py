@@ -19,8 +19,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?%?|[-+]?(inf|nan)", re.
 _FORMULA = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")
 _LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\textquotedbl{}",
-    "-": "-{}",  # two in a row would be a dash
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"{\char34}",
     "[": "{[}", "*": "{*}",  # behind the \\ of the row before they would be its arguments
     "\n": " ", "\t": " ",
 }  # fmt: skip
@@ -50,8 +49,9 @@ def csv(cell: Any) -> Any:
 
 
 def latex(text: str) -> str:
-    """For a cell of a table (T1 or a Unicode engine)."""
-    return "".join(_LATEX.get(sign, sign) for sign in visible(text))
+    """For a cell of a table."""
+    escaped = "".join(_LATEX.get(sign, sign) for sign in visible(text))
+    return re.sub("-(?=-)", "-{}", escaped)  # two in a row would be a dash
 
 
 def file_name(name: str) -> str:
