@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from sftmix_jax import escaping, evaluate, experiment, plan, processes, records, report, sample, study, terminal
 from sftmix_jax.analysis import page, responses, results, tables
+from sftmix_jax.analysis import report as analysis
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.compare import Difference
@@ -27,6 +28,7 @@ from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
+from sftmix_jax.studies.study import Run, Study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # What a spreadsheet, a browser, rich, a terminal, LaTeX, matplotlib and a path would each take for their own.
@@ -318,6 +320,34 @@ def test_an_audit_shows_rows_and_roles_as_text(tmp_path):
     counts, _, example = ended.stdout.partition("own, row 0")
     assert not is_shown(counts) and r"1 rows skipped: unknown role '[/x]\x1b[31m'" in counts
     assert is_shown(example)
+
+
+@pytest.mark.parametrize("labels", [
+    {"k": "=x", "strategy": "single", "source": "math", PLANTED: "\ud800"}, {"k": 0.5, "size": 7, "source": True}
+])  # fmt: skip
+def test_a_report_is_written_whatever_the_labels_are(workdir, tmp_path, labels):
+    file = workdir / "studies" / f"{NAME}.json"
+    study = records.study(file)
+    study["experiments"][NAME] |= labels
+    assert analysis.write(workdir, study, epath.Path(tmp_path)).exists()
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, -1, None])
+def test_a_seed_is_a_number(workdir, tmp_path, seed):
+    planted = records.study(workdir / "studies" / f"{NAME}.json")
+    planted["experiments"][NAME]["seed"] = seed
+    write(Path(tmp_path) / "studies" / "s.json", planted)
+    with pytest.raises(UserError, match=r"s\.json: .* seed .* whole number"):
+        results.read_studies(epath.Path(tmp_path))
+    if seed is not None:
+        made = study_of(seed)
+        with pytest.raises(UserError, match=r"label seed=.* whole number"):
+            made.check()
+
+
+def study_of(seed) -> Study:
+    config, _ = experiment.parse(["--config=quickstart.py"])
+    return Study("s", "?", [Run(config, {"seed": seed})])
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

@@ -68,7 +68,18 @@ def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
 def read_studies(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each study's record by name; a workdir without one has one study of all its experiments."""
     files = matching(workdir / "studies", "*.json")
-    return {file.stem: records.study(file) for file in files} or {"experiments": every_experiment(workdir)}
+    return {file.stem: _study(file) for file in files} or {"experiments": every_experiment(workdir)}
+
+
+def _study(file: epath.Path) -> dict[str, Any]:
+    """A study's record, whose seeds are numbers. Raises UserError."""
+    record = records.study(file)
+    for name, labels in record["experiments"].items():
+        if not isinstance(labels, dict):
+            raise UserError(f"{file}: {name} has no labels; run its study command again, which writes it anew")
+        if not str(labels.get("seed", 0)).isdecimal():
+            raise UserError(f"{file}: {name} has the seed {labels['seed']!r}, which must be a whole number")
+    return record
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -184,6 +195,14 @@ def write_tables(results: Sequence[Result], folder: epath.Path) -> None:
         writer = csv.writer(stream)
         for cells in (columns, *([row.get(column, "") for column in columns] for row in rows)):
             writer.writerow([escaping.csv(cell) for cell in cells])
-    table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+    table = pa.table({column: _of_one_kind([row.get(column) for row in rows]) for column in columns})
     with (folder / "results.parquet").open("wb") as stream:
         parquet.write_table(table, stream)
+
+
+def _of_one_kind(column: list[Any]) -> list[Any]:
+    """A column that Parquet can hold: as text where experiments differ in the type of a label."""
+    kinds = {type(value) for value in column if value is not None}
+    if (len(kinds) < 2 and kinds != {str}) or kinds == {int, float}:
+        return column
+    return [None if value is None else str(value).encode(errors="backslashreplace").decode() for value in column]
