@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from sftmix_jax import command, experiment, ranges
+from sftmix_jax import command, experiment, ranges, terminal
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.messages import BadRow, Message
@@ -40,8 +38,8 @@ def main() -> int:
     tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
     data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)
-    console = Console()
-    console.print(resolved.chat.description, highlight=False, markup=False)
+    console = terminal.Console()
+    console.print(resolved.chat.description)
     _domains(resolved, console)
     _stages(resolved, console)
     _overlaps(resolved, tasks, data, console)
@@ -59,7 +57,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _domains(resolved: Resolved, console: Console) -> None:
+def _domains(resolved: Resolved, console: terminal.Console) -> None:
     """Rows, tokens and what is trained on, before any share is taken."""
     table = _table("domains, whole", "domain", "rows", "skipped", "tokens", "trained on", "of all")
     lines = []
@@ -75,10 +73,10 @@ def _domains(resolved: Resolved, console: Console) -> None:
         lines += [f"  {count:,} rows skipped: {reason}" for reason, count in examples.skipped.items()]
         lines += [f"    {where}" for where in examples.skipped_where[:3]]
     console.print(table)
-    console.print("\n".join(lines) + "\n", highlight=False)
+    console.print("\n".join(lines) + "\n")
 
 
-def _stages(resolved: Resolved, console: Console) -> None:
+def _stages(resolved: Resolved, console: terminal.Console) -> None:
     """What each stage takes, and how many steps that makes."""
     for stage in resolved.chain():
         plan, pools = resolved.plan(stage.stage)
@@ -99,7 +97,7 @@ def _stages(resolved: Resolved, console: Console) -> None:
         console.print(table)
 
 
-def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], console: Console) -> None:
+def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], console: terminal.Console) -> None:
     def conversations(source: Source) -> Iterator[tuple[str, Sequence[Message]]]:
         for where, conversation in sources.read_conversations(source):
             if not isinstance(conversation, BadRow):
@@ -124,18 +122,18 @@ def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], consol
         console.print(f"  {where}", style="dim")
 
 
-def _example(resolved: Resolved, name: str, examples: Examples, index: int, console: Console) -> None:
+def _example(resolved: Resolved, name: str, examples: Examples, index: int, console: terminal.Console) -> None:
     """An example as the model sees it; what is trained on is underlined, or stands in brackets where nothing can be."""
     tokens, weights = examples.example(index, 400)
     mask = weights > 0
     plain = not console.is_terminal
-    text = Text(f"{name}, row {index} (trained on: {'in ⟦ ⟧' if plain else 'underlined'})\n", style="bold")
+    text = terminal.text(f"{name}, row {index} (trained on: {'in ⟦ ⟧' if plain else 'underlined'})\n", "bold")
     starts = np.flatnonzero(np.diff(mask, prepend=~mask[:1]))
     for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
         part = resolved.tokenizer.decode_whole(tokens[start:stop].tolist())
         if plain and mask[start]:
             part = f"⟦{part}⟧"
-        text.append(part, style="not bold green underline" if mask[start] else "not bold dim")
+        text.append_text(terminal.text(part, "not bold green underline" if mask[start] else "not bold dim"))
     console.print(text)
 
 

@@ -13,14 +13,12 @@ python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 from etils import epath
-from rich.console import Console
 
-from sftmix_jax import command, processes, tracking
+from sftmix_jax import command, processes, terminal, tracking
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, harness, runner
@@ -69,7 +67,7 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         _add_contamination(records, workdir, config)
     found = _results(workdir)
     if options.json:
-        print(json.dumps(records, indent=1))
+        terminal.out_json(records, indent=1)
     else:
         tables.print_abilities(found)
         for record in records:
@@ -78,7 +76,7 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         from sftmix_jax.analysis import drawing, figures
 
         drawing.draw(figures.abilities_over_stages(found), workdir / "abilities.png")
-        print(f"picture: {workdir / 'abilities.png'}", file=sys.stderr)
+        terminal.err(f"picture: {workdir / 'abilities.png'}")
     return 0
 
 
@@ -87,7 +85,7 @@ def _add_contamination(records: list[dict[str, Any]], workdir: epath.Path, confi
     try:
         seen = contamination.measure(workdir, config)
     except UserError as error:
-        print(f"the questions were not looked for in the training data: {error}", file=sys.stderr)
+        terminal.err(f"the questions were not looked for in the training data: {error}")
         return
     tables.print_contamination(seen)
     for record in records:
@@ -99,7 +97,7 @@ def _results(workdir: epath.Path) -> list[results.Result]:
     """What may stand side by side; what may not is named on stderr."""
     found, set_aside = results.comparable(results.read_results(workdir, results.every_experiment(workdir)))
     for told in set_aside:
-        print(told, file=sys.stderr)
+        terminal.err(told)
     return found
 
 
@@ -107,7 +105,7 @@ def _measure(
     model: Model, config: EvaluationConfig, options: argparse.Namespace, opening: Opening
 ) -> list[dict[str, Any]]:
     if config.tasks and processes.is_first():
-        print(f"{model.name}: {model.chat.description}", file=sys.stderr)
+        terminal.err(f"{model.name}: {model.chat.description}")
     with tracking.trackers_of(model.folder) as send:
         records = run_tasks(model, config, opening, send)
         if options.lm_eval:
@@ -166,7 +164,7 @@ def _show(options: argparse.Namespace) -> int:
     for folder in stage_folders(epath.Path(options.workdir), options.stage):
         if (folder / "eval" / options.show / "responses.jsonl").exists():
             rows = responses.read(folder / "eval" / options.show, options.only)
-            responses.show(rows, Console(), f"{options.show} on {folder.name}")
+            responses.show(rows, terminal.Console(), f"{options.show} on {folder.name}")
             shown += 1
     if not shown:
         raise UserError(f"no responses to {options.show} there yet; run evaluate --tasks {options.show} first")
@@ -175,7 +173,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _print(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(records[0] if len(records) == 1 else records, indent=1))
+        terminal.out_json(records[0] if len(records) == 1 else records, indent=1)
         return
     for record in records:
         tables.print_score(record)

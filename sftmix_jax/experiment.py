@@ -16,7 +16,7 @@ import jax
 from absl import flags
 from absl.flags import FlagValues
 
-from sftmix_jax import desk, identity, ranges, sharding
+from sftmix_jax import desk, identity, ranges, sharding, terminal
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import UNITS, Share
 from sftmix_jax.data.sources import Source
@@ -204,8 +204,8 @@ def parse(
     `--help` prints the verb's docstring and the config files there are, and ends.
     """
     if {"--help", "-h"} & set(argv):
-        print((sys.modules["__main__"].__doc__ or "").strip())
-        print(f"\nconfigs: {', '.join(desk.listed('configs'))}")
+        terminal.out((sys.modules["__main__"].__doc__ or "").strip())
+        terminal.out(f"\nconfigs: {', '.join(desk.listed('configs'))}")
         sys.exit(0)
     resolved = _find_config(argv)
     values = _define_flags(resolved)

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from sftmix_jax import command
+from sftmix_jax import command, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import is_remote, read_json
@@ -61,12 +61,11 @@ def main() -> int:
     origin = {"stage": record["name"], "id": record["id"]}
     with _explained(out):
         ends = write(out, config, params, chat, Ends(**record["ends"]), dtype=options.dtype, origin=origin)
-    print(f"{folder.name} → {options.out}", file=sys.stderr)
+    terminal.err(f"{folder.name} → {options.out}")
     for string in ends.strings:
-        print(
+        terminal.err(
             f"warning: the end of turn {string!r} is no single token of the tokenizer. transformers' generate stops at "
             "it if it is given tokenizer=; vLLM, if a request names it in stop",
-            file=sys.stderr,
         )
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -115,6 +116,16 @@ def _parsed(text: bytes, where: str, remedy: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: holds {_named(record)} instead of an object; {remedy}")
     return record
+
+
+def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """What lies in a folder under names like `*.json`, sorted; nothing where there is no folder.
+
+    `epath.Path.glob` would read a `[` or `*` in the folder's own path as a pattern, too.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
 
 def exists(path: epath.Path) -> bool:

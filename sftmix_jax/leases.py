@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,9 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 BEAT = 5.0  # seconds between signs of life
 STALE = 45.0  # seconds without one after which a holder counts as dead
@@ -99,8 +99,9 @@ class Leases:
                 )
             if not waiting:
                 waiting = True
-                print(f"{name}: {describe(holder)} holds it; waiting up to {STALE:.0f} s for a sign of life from it",
-                      file=sys.stderr)  # fmt: skip
+                terminal.err(
+                    f"{name}: {describe(holder)} holds it; waiting up to {STALE:.0f} s for a sign of life from it"
+                )
             time.sleep(_LOOK)
 
     @contextlib.contextmanager
@@ -114,7 +115,7 @@ class Leases:
                     return
             if not waiting:
                 waiting = True
-                print(f"{name}: waiting for {describe(self.holder(job))}", file=sys.stderr)
+                terminal.err(f"{name}: waiting for {describe(self.holder(job))}")
             time.sleep(_LOOK)
 
     def holder(self, job: str) -> dict[str, Any] | None:
@@ -149,7 +150,7 @@ class Leases:
         return first is not None and "beat" in record and first != json.dumps(record)
 
     def _newest(self, job: str) -> int | None:
-        numbers = [file.name.split(".")[-2] for file in self._folder.glob(f"{job}.*.json")]
+        numbers = [file.name.split(".")[-2] for file in matching(self._folder, f"{job}.*.json")]
         return max((int(number) for number in numbers if number.isdigit()), default=None)
 
     def _make(self, job: str, number: int) -> bool:

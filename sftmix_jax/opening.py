@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 import jax
 from etils import epath
 
-from sftmix_jax import identity, processes, sharding
+from sftmix_jax import identity, processes, sharding, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.files import matching
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.ranges import Integer, Text, of, setting
@@ -46,8 +46,10 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
     for folder, record in records.items():
         name, _, id = folder.name.rpartition("-")
         if id == record["id"] and name != record["name"] and processes.is_first():
-            print(f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
-                  "--stage takes either", file=sys.stderr)  # fmt: skip
+            terminal.err(
+                f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
+                "--stage takes either"
+            )
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":
@@ -85,7 +87,7 @@ def one_stage(workdir: epath.Path, wanted: str = "all") -> epath.Path:
 def _last_stages(workdir: epath.Path) -> dict[str, str]:
     """The ids of the experiments' last stages, and what to call each. Raises UserError."""
     found = {}
-    for file in sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []:
+    for file in matching(workdir / "experiments", "*.json"):
         stages = read_experiment(file)["stages"]
         for name, id in list(stages.items())[-1:]:
             found[str(id)] = f"{name}-{id}, the last stage of the experiment '{file.stem}',"

@@ -11,15 +11,13 @@ what is kept and sent there may differ.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from sftmix_jax import command, experiment, identity
+from sftmix_jax import command, experiment, identity, terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.planning import aot, chips
@@ -43,18 +41,18 @@ def main() -> int:
         raise UserError(f"name the machine: --topology NAME[,NAME] (for example {', '.join(aot.TOPOLOGIES[:6])})")
     topologies = [aot.find_topology(name, options["num_slices"]) for name in options["topology"].split(",")]
     planners = [Planner(topology, options["utilisation"]) for topology in topologies]
-    console, planned = Console(), []
+    console, planned = terminal.Console(), []
     for planner in planners:
         mine = planner.plan(planner.search(config) if searching else config)
         planned += mine
         if not as_json:
             _print(config, mine, options["utilisation"], console)
     if as_json:
-        print(json.dumps([identity.plain(each) for each in planned], indent=1))
+        terminal.out_json([identity.plain(each) for each in planned], indent=1)
     return 0 if all(each.fits for each in planned) else 1
 
 
-def _print(config: Experiment, mine: list[Planned], utilisation: float, console: Console) -> None:
+def _print(config: Experiment, mine: list[Planned], utilisation: float, console: terminal.Console) -> None:
     """What all stages need of one topology."""
     first = mine[0]
     shape = ", ".join(f"{axis} {size}" for axis, size in first.mesh.items() if size > 1) or "one device"
@@ -96,7 +94,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
                 "Take more or larger chips, or see what --search finds"
             )
         for complaint in each.complaints:
-            console.print(f"{each.stage} makes whole, to reshard it: {complaint}", markup=False)
+            console.print(f"{each.stage} makes whole, to reshard it: {complaint}")
     chip = chips.find_chip(first.topology.partition(":")[0])
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import command, experiment, identity, records
+from sftmix_jax import command, experiment, identity, records, terminal
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import LoaderConfig
 from sftmix_jax.data.mixture import Share
@@ -71,7 +71,7 @@ def probe(
             }  # fmt: skip
             write_json(file, record)
         told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
-        print(f"{folder.name}: silhouettes after layer {layer}: {told}")
+        terminal.out(f"{folder.name}: silhouettes after layer {layer}: {told}")
 
 
 def _known(file: epath.Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _known(file: epath.Path) -> dict[str, Any]:
     try:
         return records.probe(file)
     except UserError as error:
-        print(f"probing again: {error}", file=sys.stderr)
+        terminal.err(f"probing again: {error}")
         return {}
 
 

@@ -22,7 +22,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sftmix_jax import __version__
+from sftmix_jax import __version__, terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.host_memory import has_tpu
 from sftmix_jax.ranges import Integer, Number
@@ -163,7 +163,7 @@ def hear_of_deaths() -> None:
 def say(message: str) -> None:
     """To stderr from any process: what only that one knows."""
     name = f"process {_place.index}: " if _place is not None and are_many() else ""
-    print(f"{name}{message}", file=sys.__stderr__, flush=True)
+    terminal.err(f"{name}{message}", sys.__stderr__)
 
 
 def wait_for_all(reason: str) -> None:

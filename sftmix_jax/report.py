@@ -10,7 +10,7 @@ import sys
 
 from etils import epath
 
-from sftmix_jax import command
+from sftmix_jax import command, terminal
 from sftmix_jax.analysis import report, results
 from sftmix_jax.errors import UserError, did_you_mean
 
@@ -21,7 +21,7 @@ def main() -> int:
     if not (workdir / "experiments").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no experiments/); train there first")
     for page in write(workdir, options.study, epath.Path(options.out) if options.out else None):
-        print(page)
+        terminal.out(page)
     return 0
 
 

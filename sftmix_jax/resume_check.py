@@ -28,7 +28,7 @@ from typing import Any
 
 import jax
 
-from sftmix_jax import command, experiment, host_memory
+from sftmix_jax import command, experiment, host_memory, terminal
 from sftmix_jax.data import loader
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
@@ -70,7 +70,7 @@ def main() -> int:
         _clean(folder, options["workdir"])
         raise
     every = shortened(config, lengths).checkpoints.every
-    print("\n".join(verdict.lines(found, spec, lengths, every, time.monotonic() - begin)))
+    terminal.out("\n".join(verdict.lines(found, spec, lengths, every, time.monotonic() - begin)))
     if found.difference is None:
         _clean(folder, options["workdir"])
     else:
@@ -103,7 +103,7 @@ def find_layouts(processes: str, config: Experiment) -> list[Layout]:
 
 
 def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    terminal.err(message)
 
 
 def _folder(workdir: str) -> Path:

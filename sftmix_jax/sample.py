@@ -9,7 +9,6 @@ python -m sftmix_jax.sample --workdir DIR                                       
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import command
+from sftmix_jax import command, terminal
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
@@ -38,7 +37,7 @@ def main() -> int:
     else:
         raise UserError("name what to ask: --workdir DIR [--stage NAME] or --model DIR_OR_HUB_ID")
     if not options.raw:
-        print(model.chat.description, file=sys.stderr)
+        terminal.err(model.chat.description)
     if options.score:
         _score(model, options)
     elif options.prompt is not None or options.prompts:
@@ -62,12 +61,12 @@ def _answer(model: Model, options: argparse.Namespace) -> None:
     for i, response in enumerate(responses):
         prompt = prompts[i // options.num_samples]
         if options.json:
-            print(json.dumps({
+            terminal.out_json({
                 "prompt": prompt, "response": response.text, "tokens": list(response.tokens),
                 "finish_reason": response.finish_reason,
-            }))  # fmt: skip
+            })  # fmt: skip
         else:
-            print(response.text)
+            terminal.out(response.text)
 
 
 def _score(model: Model, options: argparse.Namespace) -> None:
@@ -81,9 +80,9 @@ def _score(model: Model, options: argparse.Namespace) -> None:
     for (_, row), (_, completion), (found, _) in zip(rows, pairs, model.sampler.log_likelihood(pairs), strict=True):
         if options.json:
             scored = {**row, "log_likelihood": found, "num_tokens": len(completion)}
-            print(json.dumps(scored))
+            terminal.out_json(scored)
         else:
-            print(f"{found:.4f}  {len(completion)} tokens  {row['completion']!r}")
+            terminal.out(f"{found:.4f}  {len(completion)} tokens  {row['completion']!r}")
 
 
 def _prompt_tokens(model: Model, prompt: str, raw: bool) -> list[int]:
@@ -114,7 +113,7 @@ def _pair_tokens(model: Model, where: str, prompt: str, completion: str, raw: bo
 
 
 def _chat(model: Model, options: argparse.Namespace) -> None:
-    print(f"{model.name}; an empty line or Ctrl-D ends the chat", file=sys.stderr)
+    terminal.err(f"{model.name}; an empty line or Ctrl-D ends the chat")
     messages: list[Message] = []
     while True:
         try:
@@ -127,14 +126,14 @@ def _chat(model: Model, options: argparse.Namespace) -> None:
         try:
             tokens = tuple(_chat_tokens(model, messages))
         except UserError as error:
-            print(error, file=sys.stderr)
+            terminal.err(error)
             messages.pop()
             continue
         request = Request(tokens, options.max_new_tokens, options.temperature, options.top_p, options.seed)
         response = model.sampler.generate([request])[0]
         if response.finish_reason == "prompt_too_long":
             raise UserError(f"the conversation has outgrown the model's {model.sampler.config.max_length} tokens")
-        print(response.text)
+        terminal.out(response.text)
         messages.append(Message("assistant", response.text))
 
 

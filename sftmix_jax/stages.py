@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding
+from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding, terminal
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -23,6 +22,7 @@ from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.files import matching
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
@@ -71,7 +71,7 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
         folder = model_folder.find(name)
         weights = huggingface.Weights(folder)
         if weights.note and processes.is_first():
-            print(f"note: {weights.note}", file=sys.stderr)
+            terminal.err(f"note: {weights.note}")
         base = Base(weights.fingerprint(), weights.config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
         folder = epath.Path(name)
@@ -207,7 +207,7 @@ class ResolvedStage:
 
     def folder(self, workdir: epath.Path) -> epath.Path:
         """Where it is, whatever name another experiment gave it; or where it would be."""
-        found = sorted((workdir / "stages").glob(f"*-{self.id}")) if (workdir / "stages").exists() else []
+        found = matching(workdir / "stages", f"*-{self.id}")
         return found[0] if found else workdir / "stages" / f"{self.name}-{self.id}"
 
     def is_done(self, workdir: epath.Path) -> bool:

@@ -25,11 +25,10 @@ from pathlib import Path
 
 from etils import epath
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import command, probe, processes, report
+from sftmix_jax import command, probe, processes, report, terminal
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.leases import Leases
@@ -54,8 +53,8 @@ def main() -> int:
     _matching(chosen, options.probe, "--probe")
     if options.list or options.dry_run:
         chosen = hold.held(chosen)
-        _print_list(chosen, Console())
-        return _print_plans(chosen, options, Console()) if options.topology else 0
+        _print_list(chosen, terminal.Console())
+        return _print_plans(chosen, options, terminal.Console()) if options.topology else 0
     if not options.workdir:
         raise UserError("name a folder for stages and results: --workdir DIR")
     workdir = epath.Path(options.workdir)
@@ -67,7 +66,7 @@ def main() -> int:
     if options.emit:
         arguments = [f"--config={options.config}", f"--workdir={options.workdir}"]
         arguments += [f"--hold={options.hold}"] if options.hold else []
-        print(emit.script(options.emit, chosen.name, arguments, todo, options.workdir), end="")
+        terminal.out(emit.script(options.emit, chosen.name, arguments, todo, options.workdir), end="")
         return 0
     if options.job:
         return _one(todo, options.job, workdir)
@@ -116,7 +115,7 @@ def _run(chosen: Study, todo: list[Job], workdir: epath.Path, options: argparse.
     for run in _matching(chosen, options.probe, "--probe"):
         probe.probe(run.experiment, workdir)
     if any(job.is_done(workdir) for job in todo):
-        print(f"report: {report.write(workdir, chosen.name)[0]}")
+        terminal.out(f"report: {report.write(workdir, chosen.name)[0]}")
     return code
 
 
@@ -159,7 +158,7 @@ def _watch(
 ) -> int:
     """Show what is done until all is, or until no worker is left."""
     leases = Leases(workdir / "claims")
-    console, done, ended = Console(stderr=True), set[str](), False
+    console, done, ended = terminal.Console(stderr=True), set[str](), False
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             ended = ended or (bool(workers) and all(worker.poll() is not None for worker in workers))
@@ -168,7 +167,7 @@ def _watch(
                     done.add(job.id)
                     if not console.is_terminal:
                         name = f"{job.name} ({job.id}) of {job.experiments[0]}"
-                        console.print(f"{len(done)}/{len(todo)} done: {name}", highlight=False)
+                        console.print(f"{len(done)}/{len(todo)} done: {name}")
             failed = work.failures(todo, workdir)
             if console.is_terminal:
                 live.update(_states(chosen, todo, done, failed, leases, begin), refresh=True)
@@ -204,23 +203,23 @@ def _summary(
 ) -> int:
     trained = sum(job.stage is not None and job.id in done for job in todo)
     minutes = f" in {(time.monotonic() - begin) / 60:.1f} min" if begin else ""
-    print(
+    terminal.err(
         f"{chosen.name}: {trained} stages for {len(chosen.runs)} experiments, where each alone would take "
-        f"{jobs.naive_stages(chosen)}{minutes}", file=sys.stderr,
+        f"{jobs.naive_stages(chosen)}{minutes}",
     )  # fmt: skip
     for job in todo:
         if job.id in failed:
             lost = [other for other in todo if work.blocked(other, todo, {job.id})]
             names = sorted({name for other in lost for name in other.experiments})
-            print(f"failed: {job.name} ({job.id}), and with it {', '.join(names)}: see "
-                  f"{work.failure_file(job, workdir)}", file=sys.stderr)  # fmt: skip
+            terminal.err(f"failed: {job.name} ({job.id}), and with it {', '.join(names)}: see "
+                  f"{work.failure_file(job, workdir)}")  # fmt: skip
     left = [job for job in todo if job.id not in done and job.id not in failed and not work.blocked(job, todo, failed)]
     if left:
-        print(f"{len(left)} stages are not done; the same command goes on", file=sys.stderr)
+        terminal.err(f"{len(left)} stages are not done; the same command goes on")
     return 1 if failed or left else 0
 
 
-def _print_list(chosen: Study, console: Console) -> None:
+def _print_list(chosen: Study, console: terminal.Console) -> None:
     """Every experiment with its stages; a stage is named with its id where others have it too."""
     every = {run.experiment.name: costs.stage_costs(run.experiment) for run in chosen.runs}
     holders: dict[str, list[str]] = {}
@@ -249,7 +248,7 @@ def _print_list(chosen: Study, console: Console) -> None:
         )
 
 
-def _print_plans(chosen: Study, options: argparse.Namespace, console: Console) -> int:
+def _print_plans(chosen: Study, options: argparse.Namespace, console: terminal.Console) -> int:
     """What the planner says of each topology: whether every stage fits, and what all of them cost. → exit code"""
     every_fits = True
     for name in options.topology.split(","):

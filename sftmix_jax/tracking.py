@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
-from sftmix_jax import processes, records, stages
+from sftmix_jax import processes, records, stages, terminal
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 from sftmix_jax.training import trackers
 from sftmix_jax.training.metrics import LoggingConfig
 from sftmix_jax.training.trackers import Trackers
@@ -20,10 +20,10 @@ Send = Callable[[Mapping[str, float]], None]  # takes scores by `score/TASK/METR
 
 def scores(folder: epath.Path) -> dict[str, float]:
     """The values of all score.json of a stage, as `score/TASK/METRIC`; of process 0 alone."""
-    if not processes.is_first() or not (folder / "eval").exists():
+    if not processes.is_first():
         return {}
     scored = []
-    for file in sorted((folder / "eval").glob("*/score.json")):
+    for file in (task / "score.json" for task in matching(folder / "eval", "*")):
         with contextlib.suppress(UserError):  # a damaged one is reported where it is scored again
             scored.append(records.score(file))
     return {
@@ -78,7 +78,7 @@ def trackers_of(folder: epath.Path) -> Iterator[Send]:
 def _asked(workdir: epath.Path, id: str) -> Iterator[tuple[str, LoggingConfig]]:
     """The experiments that hold a stage or base and track it, each with the trackers that none before it asks for."""
     board, projects = False, {""}
-    for file in sorted((workdir / "experiments").glob("*.json")):
+    for file in matching(workdir / "experiments", "*.json"):
         record = records.experiment(file)
         if id not in (record["base"], *record["stages"].values()):
             continue
@@ -93,4 +93,4 @@ def _asked(workdir: epath.Path, id: str) -> Iterator[tuple[str, LoggingConfig]]:
 
 
 def _warn(folder: epath.Path, error: UserError) -> None:
-    print(f"warning: scores of {folder.name} are not sent to its trackers: {error}", file=sys.stderr)
+    terminal.err(f"warning: scores of {folder.name} are not sent to its trackers: {error}")

@@ -17,7 +17,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages
+from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages, terminal
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import run_tasks
@@ -46,7 +46,7 @@ def main() -> int:
     try:
         run(config, epath.Path(options["workdir"]))
     except Stopped as stopped:
-        print("stopped and saved; the same command goes on from here", file=sys.stderr)
+        terminal.err("stopped and saved; the same command goes on from here")
         return stopped.code
     return 0
 
@@ -58,7 +58,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = resolved.chain()
     if processes.is_first():
-        print(resolved.chat.description, file=sys.stderr)
+        terminal.err(resolved.chat.description)
     register(config, resolved.base_id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:
@@ -116,7 +116,7 @@ def complete(
     tracked = Tracked(folder, config.name, {"name": stage.name, "id": stage.id, **stage.record})
     with Trackers(tracked, config.logging) as tracking:
         if _is_sound(stage, workdir):
-            print(f"{stage.name} ({stage.id}): done already", file=sys.stderr)
+            terminal.err(f"{stage.name} ({stage.id}): done already")
         else:
             with holding as check_lease:
                 if not _is_sound(stage, workdir):  # another process may have finished it meanwhile
@@ -199,7 +199,7 @@ def _checked(resolved: Resolved, mesh: Mesh, length: int) -> Compute:
             return dataclasses.replace(compute, attention=name)
         if processes.is_first():
             instead = "using the plain path" if following == "plain" else f"trying '{following}'"
-            print(f"warning: attention kernel '{name}' {wrong}; {instead}", file=sys.stderr)
+            terminal.err(f"warning: attention kernel '{name}' {wrong}; {instead}")
     return dataclasses.replace(compute, attention=names[-1])
 
 
@@ -208,8 +208,8 @@ def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
     done = stage.folder(workdir) / "done.json"
     if not exists(done):
         return
-    print(f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again from "
-          "its newest sound checkpoint", file=sys.stderr)  # fmt: skip
+    terminal.err(f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again "
+                 "from its newest sound checkpoint")  # fmt: skip
     remove(done.with_name(_FORMER))
     done.rename(done.with_name(_FORMER))
 
@@ -227,9 +227,9 @@ def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
     if before == params_sha256:  # or the record was what was damaged
         remove(former)
         return
-    print(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
+    terminal.err(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
           f"{before[:12]}…), as on other devices or versions. Stages that start from it were trained from the former "
-          f"ones; {former} is kept", file=sys.stderr)  # fmt: skip
+          f"ones; {former} is kept")  # fmt: skip
 
 
 def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
@@ -277,7 +277,7 @@ def _save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
     if not processes.is_first() or (problem := manifest.damage(copy, of)) is None:
         return
     if manifest.is_sealed(copy):
-        print(f"{copy}: {problem}; written again", file=sys.stderr)
+        terminal.err(f"{copy}: {problem}; written again")
     building = unfinished(copy)
     try:
         resolved.chat.save(building)
@@ -297,10 +297,10 @@ def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any]
             text += f" ({lost:,} skipped, reasons in done.json)"
         parts.append(f"{text}, {account['trained_tokens']:,} trained tokens")
     width = shutil.get_terminal_size().columns
-    print("─" * min(width, 80), file=sys.stderr)
-    print(f"{stage.name} ({stage.id}): {steps:,} steps, packing {fill:.1%} full", file=sys.stderr)
+    terminal.err("─" * min(width, 80))
+    terminal.err(f"{stage.name} ({stage.id}): {steps:,} steps, packing {fill:.1%} full")
     for part in parts:
-        print(f"  {part}", file=sys.stderr)
+        terminal.err(f"  {part}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import json
 import re
 import threading
+import urllib.parse
+from base64 import b64encode
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,6 +13,7 @@ from conftest import SHARED, run
 from etils import epath
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.escaping import redacted
 from sftmix_jax.evaluation import fastchat, judging
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
@@ -163,6 +166,49 @@ def test_no_reply_at_all_is_listed_with_its_reason(serve, tmp_path):
     judged = judge(tmp_path)
     assert len(judged.judgments) == 10 and set(judged.failed) == {"q/3/0/1/0", "q/4/0/1/0"}
     assert "too long" in judged.failed["q/3/0/1/0"] and "holds no message" in judged.failed["q/4/0/1/0"]
+
+
+KEY = "sk-proj-Zq7/p+3 x\"=MixedCase0123456789"
+QUOTES = {  # how a server may say the key
+    "whole": lambda key: key, "bearer": lambda key: f"Authorization: Bearer {key}", "cut short": lambda key: key[:20],
+    "its end": lambda key: key[-12:], "in a URL": lambda key: f"/v1?key={urllib.parse.quote(key, safe='')}",
+    "in a form": urllib.parse.quote_plus, "in JSON": json.dumps,
+    "in base64": lambda key: b64encode(key.encode()).decode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("quote", QUOTES.values(), ids=QUOTES)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_no_error_of_an_endpoint_shows_the_key(serve, tmp_path, monkeypatch, quote, status):
+    serve(lambda said, _: (status, {"error": {"message": f"Incorrect API key provided: {quote(KEY)} (no more)"}}, {}))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    try:
+        said = judge(tmp_path, ANSWERS[:1]).failed["q/0/0/1/0"]
+    except UserError as error:
+        said = str(error)
+    assert "Incorrect API key provided" in said and "[key]" in said
+    spelled = (KEY, urllib.parse.quote(KEY, safe=""), urllib.parse.quote_plus(KEY), b64encode(KEY.encode()).decode())
+    parts = {each[i : i + 8] for each in spelled for i in range(len(each) - 7)}
+    assert not [part for part in parts if part in said], said
+
+
+@pytest.mark.parametrize("url", ["http://judge:PASSWORD@127.0.0.1:9/v1", "http://judge:PASSWORD@x:port/v1"])
+def test_no_message_shows_the_password_of_an_endpoint(monkeypatch, url):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setattr("sftmix_jax.evaluation.endpoint._TRIES", 1)
+    told = []
+    try:
+        asked = Endpoint("j", JudgeConfig("openai:j", timeout=0.5))
+        asked.ask([(Prompt("p", "s", "u"), 0)], print, lambda i, reason: told.append(reason), lambda: True)
+    except UserError as error:
+        told.append(str(error))
+    assert told and "PASSWORD" not in told[0]
+
+
+def test_words_that_are_no_key_stay_in_an_error():
+    assert redacted("EMPTY is not none, and a is a", "a") == "EMPTY is not none, and a is a"
+    assert redacted("a word", "") == "a word" and redacted("no key here", KEY) == "no key here"
 
 
 def test_the_spending_limit_holds(serve, tmp_path):

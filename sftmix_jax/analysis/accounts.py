@@ -9,13 +9,14 @@ from etils import epath
 from sftmix_jax import records
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result, read_done
+from sftmix_jax.files import matching
 
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
 
 
 def stage_folder(workdir: epath.Path, identity: str) -> epath.Path | None:
     """Where a stage lies, if it was begun."""
-    return next(iter((workdir / "stages").glob(f"*-{identity}")), None)
+    return next((each for each in matching(workdir / "stages", "*") if each.name.endswith(f"-{identity}")), None)
 
 
 def graph(experiments: Experiments, study: dict[str, Any], firsts: list[str]) -> tuple[list[tuple[int, str]], str]:
@@ -105,7 +106,7 @@ def missing(workdir: epath.Path, experiments: Experiments, study: dict[str, Any]
             lost = [task for task in wanted if not (folder / "eval" / task / "score.json").exists()]
             if lost:
                 told.append(f"{name}: its stage {stage} has no score on {', '.join(lost)}")
-    for file in sorted((workdir / "failures").glob("*.json")) if (workdir / "failures").exists() else []:
+    for file in matching(workdir / "failures", "*.json"):
         record = records.failure(file)
         last = record["error"].strip().splitlines()[-1]
         told.append(f"{', '.join(record['experiments'])}: {record['job']} failed: {last}")

@@ -44,7 +44,8 @@ class Cells:
     def parts(self, **labels: Any) -> list[str]:
         """The k at which the set-up with just these axes was run, the smallest first."""
         wanted, every = _axes(labels.items()), [_axes(setup) for _, setup in self._cells]
-        return sorted({own["k"] for own in every if own.keys() - wanted == {"k"} and own == own | wanted}, key=number)
+        found = {own["k"] for own in every if own.keys() - wanted == {"k"} and own == own | wanted}
+        return sorted(filter(is_part, found), key=number)
 
     @property
     def abilities(self) -> list[str]:
@@ -54,6 +55,14 @@ class Cells:
 def number(k: str) -> float:
     """`1/16` → 0.0625"""
     return float(Fraction(k))
+
+
+def is_part(k: Any) -> bool:
+    """Whether a label is such a part: a study of one's own may call another axis k."""
+    try:
+        return number(k) >= 0
+    except (ValueError, TypeError, ArithmeticError):
+        return False
 
 
 def _axes(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:

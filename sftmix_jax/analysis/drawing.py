@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from etils import epath
 
+from sftmix_jax import escaping
 from sftmix_jax.analysis.figures import Figure, Line, Panel
 
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -23,6 +24,11 @@ _TICK_LETTERS = 45  # that fit under a panel side by side
 
 def draw(figure: Figure, file: epath.Path) -> None:
     """Into a file whose suffix says the format."""
+    with plt.rc_context({"text.parse_math": False, "svg.hashsalt": "sftmix"}):  # the same numbers give the same file
+        file.write_bytes(_drawn(figure.with_text(escaping.visible), file.suffix[1:]))
+
+
+def _drawn(figure: Figure, kind: str) -> bytes:
     columns = min(_COLUMNS, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
     canvas, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.4 * rows + 0.4), squeeze=False)
@@ -33,11 +39,10 @@ def draw(figure: Figure, file: epath.Path) -> None:
     canvas.suptitle(figure.title)
     canvas.tight_layout()
     buffer = io.BytesIO()
-    with plt.rc_context({"svg.hashsalt": "sftmix"}):  # the same numbers give the same file
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file.suffix[1:])
-        canvas.savefig(buffer, dpi=130, format=file.suffix[1:], metadata=metadata)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    canvas.savefig(buffer, dpi=130, format=kind, metadata=metadata)
     plt.close(canvas)
-    file.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _draw_panel(axis: plt.Axes, panel: Panel) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sftmix_jax import escaping
 from sftmix_jax.analysis import fits
 from sftmix_jax.analysis.cells import BEST, Cells, number, series
 from sftmix_jax.analysis.findings import REPLAYS
@@ -46,6 +47,25 @@ class Figure:
     title: str
     caption: str  # what to see, in a sentence
     panels: list[Panel]
+
+    @property
+    def stem(self) -> str:
+        """Its files' name without the suffix."""
+        return escaping.file_name(self.name)
+
+    def with_text(self, escape: Callable[[str], str]) -> Figure:
+        """The same figure with all that it shows, its caption aside, escaped for where it is drawn."""
+        return dataclasses.replace(self, title=escape(self.title), panels=[
+            dataclasses.replace(
+                panel, title=escape(panel.title), x_title=escape(panel.x_title), y_title=escape(panel.y_title),
+                lines=[
+                    dataclasses.replace(
+                        line, name=escape(line.name), labels=list(map(escape, line.labels)),
+                        x=[escape(x) if isinstance(x, str) else x for x in line.x],  # type: ignore[arg-type]
+                    ) for line in panel.lines
+                ],
+            ) for panel in self.panels
+        ])  # fmt: skip
 
 
 Curves = list[tuple[str, list[int], dict[str, list[float]]]]  # a stage, its steps, losses by domain

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, number, series
+from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, series
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
 
@@ -50,7 +50,7 @@ def losses(found: Iterable[Result], size: str) -> list[Curve]:
         for against, setup in _setups(ability).items():
             points = {
                 r.experiment: (number(r.labels["k"]), float(r.held_out_loss or 0)) for r in mine
-                if r.labels.get("k") and all(r.labels.get(axis) == value for axis, value in setup.items())
+                if is_part(r.labels.get("k")) and all(r.labels.get(axis) == value for axis, value in setup.items())
             }  # fmt: skip
             parts, values = ([point[i] for point in points.values()] for i in range(2))
             out.append(Curve(f"{ability}, held-out loss", against, parts, values))

@@ -1,16 +1,19 @@
-"""One self-contained page: figures that answer to the mouse, tables that sort; no network needed to read it."""
+"""One self-contained page: figures that answer to the mouse, tables that sort; no network needed to read it.
+
+Every function takes text and gives HTML; `parts` and `inner` alone are HTML already.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from sftmix_jax import escaping
 from sftmix_jax.analysis.drawing import COLOURS
-from sftmix_jax.analysis.figures import Figure, Line
+from sftmix_jax.analysis.figures import Figure, Line, Panel
 
 _MARKS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 _FILTERED = 8  # rows from which on a table can be filtered
@@ -27,6 +30,11 @@ class Table:
     rows: list[list[Any]]
     caption: str = ""
 
+    @property
+    def stem(self) -> str:
+        """Its files' name without the suffix."""
+        return escaping.file_name(self.name)
+
 
 @dataclasses.dataclass
 class Section:
@@ -38,17 +46,17 @@ class Section:
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """The whole document."""
     plotly = resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    links = "".join(f'<a href="#s{i}">{html.escape(section.title)}</a>' for i, section in enumerate(sections))
+    links = "".join(f'<a href="#s{i}">{escaping.html(section.title)}</a>' for i, section in enumerate(sections))
     body = "".join(
-        f'<section id="s{i}"><h2>{html.escape(section.title)}</h2>'
-        + (f"<p>{section.lead}</p>" if section.lead else "") + "".join(section.parts) + "</section>"
+        f'<section id="s{i}"><h2>{escaping.html(section.title)}</h2>'
+        + (text(section.lead) if section.lead else "") + "".join(section.parts) + "</section>"
         for i, section in enumerate(sections)
     )  # fmt: skip
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><script>{plotly}</script></head><body>"
-        f"<header><h1>{html.escape(title)}</h1><p>{lead}</p><nav>{links}</nav></header><main>{body}</main>"
+        f"<title>{escaping.html(title)}</title><style>{_STYLE}</style><script>{plotly}</script></head><body>"
+        f"<header><h1>{escaping.html(title)}</h1>{text(lead)}<nav>{links}</nav></header><main>{body}</main>"
         f"<script>{_SCRIPT}</script></body></html>"
     )
 
@@ -56,24 +64,23 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 def plots(drawn: Figure) -> str:
     """A figure's panels, each a plot of its own, so that they fold on a narrow screen."""
     each = "".join(
-        f'<div class="plot" data-plot="{html.escape(json.dumps(_plot(drawn, i)))}"></div>'
-        for i in range(len(drawn.panels))
+        f'<div class="plot" data-plot="{escaping.html(json.dumps(_plot(panel)))}"></div>'
+        for panel in drawn.with_text(escaping.plotly).panels
     )
     return f'<div class="plots">{each}</div>'
 
 
 def figure(drawn: Figure) -> str:
     """A figure with its title, its caption and its files."""
-    files = " ".join(f'<a href="figures/{drawn.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "pdf"))
+    files = " ".join(f'<a href="figures/{drawn.stem}.{kind}">{kind.upper()}</a>' for kind in ("svg", "pdf"))
     return (
-        f'<figure id="figure-{drawn.name}"><h3>{html.escape(drawn.title)}</h3>{plots(drawn)}'
-        f"<figcaption>{html.escape(drawn.caption)} {files}</figcaption></figure>"
+        f'<figure id="figure-{drawn.stem}"><h3>{escaping.html(drawn.title)}</h3>{plots(drawn)}'
+        f"<figcaption>{escaping.html(drawn.caption)} {files}</figcaption></figure>"
     )
 
 
-def _plot(drawn: Figure, index: int) -> dict[str, Any]:
+def _plot(panel: Panel) -> dict[str, Any]:
     """plotly.js' data and layout of one panel."""
-    panel = drawn.panels[index]
     traces = [trace for line in panel.lines for trace in _traces(line)]
     x_axis: dict[str, Any] = {"title": {"text": panel.x_title}, "automargin": True}
     if any(isinstance(x, str) for line in panel.lines for x in line.x):
@@ -125,53 +132,57 @@ def _traces(line: Line) -> list[dict[str, Any]]:
 
 def table(made: Table) -> str:
     """A table whose columns sort by a click on their heads."""
-    heads = "".join(f'<th><button type="button">{html.escape(column)}</button></th>' for column in made.columns)
+    heads = "".join(f'<th><button type="button">{escaping.html(column)}</button></th>' for column in made.columns)
     rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in made.rows)
-    files = " ".join(f'<a href="tables/{made.name}.{kind}">{kind.upper()}</a>' for kind in ("csv", "tex"))
+    files = " ".join(f'<a href="tables/{made.stem}.{kind}">{kind.upper()}</a>' for kind in ("csv", "tex"))
     filtered = '<input type="search" placeholder="only rows with …" aria-label="only rows with">' if (
         len(made.rows) >= _FILTERED
     ) else ""  # fmt: skip
     return (
-        f'<div class="table" id="table-{made.name}">{heading(made.title)}{filtered}'
+        f'<div class="table" id="table-{made.stem}">{heading(made.title)}{filtered}'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<p class=caption>{html.escape(made.caption)} {files}</p></div>"
+        f"<p class=caption>{escaping.html(made.caption)} {files}</p></div>"
     )
 
 
 def _cell(cell: Any) -> str:
-    shown, key = cell if isinstance(cell, tuple) else (cell, cell)
+    shown, key = _shown(cell), cell[1] if isinstance(cell, tuple) else cell
     verdict = {"holds": "yes", "does not": "no", "cannot tell": "maybe"}.get(str(shown), "")
     kind = "number" if isinstance(key, int | float) else verdict
-    return f'<td class="{kind}" data-key="{html.escape(str(key))}">{html.escape(str(shown))}</td>'
+    return f'<td class="{kind}" data-key="{escaping.html(str(key))}">{escaping.html(str(shown))}</td>'
+
+
+def _shown(cell: Any) -> Any:
+    return cell[0] if isinstance(cell, tuple) else cell
 
 
 def heading(words: str) -> str:
-    return f"<h3>{html.escape(words)}</h3>"
+    return f"<h3>{escaping.html(words)}</h3>"
 
 
 def text(words: str) -> str:
-    return f"<p>{html.escape(words)}</p>"
+    return f"<p>{escaping.html(words)}</p>"
 
 
 def details(summary: str, inner: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
+    return f"<details><summary>{escaping.html(summary)}</summary>{inner}</details>"
 
 
 def code(words: str) -> str:
-    return f"<pre>{html.escape(words)}</pre>"
+    return f"<pre>{escaping.html(words)}</pre>"
 
 
 def columns(parts: Sequence[tuple[str, str]]) -> str:
     """Texts side by side, each under its title."""
     inner = "".join(
-        f"<div><h4>{html.escape(title)}</h4><pre>{html.escape(words)}</pre></div>" for title, words in parts
+        f"<div><h4>{escaping.html(title)}</h4><pre>{escaping.html(words)}</pre></div>" for title, words in parts
     )
     return f'<div class="columns">{inner}</div>'
 
 
 def tree(nodes: Sequence[tuple[int, str]]) -> str:
     """An outline: (depth, words) a line."""
-    lines = "".join(f'<li style="margin-left:{1.6 * depth}em">{html.escape(words)}</li>' for depth, words in nodes)
+    lines = "".join(f'<li style="margin-left:{1.6 * depth}em">{escaping.html(words)}</li>' for depth, words in nodes)
     return f'<ul class="tree">{lines}</ul>'
 
 
@@ -182,20 +193,16 @@ def to_csv(made: Table) -> str:
 
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(made.columns)
-    writer.writerows([[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in made.rows])
+    for row in (made.columns, *made.rows):
+        writer.writerow([escaping.csv(_shown(cell)) for cell in row])
     return stream.getvalue()
 
 
 def to_latex(made: Table) -> str:
     """The table for a paper (booktabs)."""
-    signs = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}"}
-
-    def escaped(cell: Any) -> str:
-        return "".join(signs.get(sign, sign) for sign in str(cell[0] if isinstance(cell, tuple) else cell))
-
-    lines = [" & ".join(map(escaped, row)) + r" \\" for row in made.rows]
-    head = " & ".join(map(escaped, made.columns)) + r" \\"
+    head, *lines = (
+        " & ".join(escaping.latex(str(_shown(cell))) for cell in row) + r" \\" for row in (made.columns, *made.rows)
+    )
     return "\n".join([
         r"\begin{tabular}{" + "l" * len(made.columns) + "}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule",
         r"\end{tabular}", "",

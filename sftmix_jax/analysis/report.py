@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import escaping, records, terminal
 from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, scores
 from sftmix_jax.analysis.cells import Cells
 from sftmix_jax.analysis.figures import Curves, Figure
@@ -167,12 +166,12 @@ class Report:
         """
         if file not in self._read and not file.exists():
             self._read[file] = []
-            print(f"{file}: is missing though the stage is finished; the curves have a gap there", file=sys.stderr)
+            terminal.err(f"{file}: is missing though the stage is finished; the curves have a gap there")
         if file not in self._read:
             self._read[file], damaged = records.metrics(file)
             if damaged:
                 listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
-                print(f"{file}: damaged lines are left out of the curves: {listed}", file=sys.stderr)
+                terminal.err(f"{file}: damaged lines are left out of the curves: {listed}")
         return self._read[file]
 
     def _curves(self, name: str) -> Curves:
@@ -242,7 +241,7 @@ class Report:
         missing = accounts.missing(self.workdir, self.experiments, self.study, self.results) + self.set_aside
         missing += [told for view in self.views for told in view.ours.left_out]
         if missing:
-            lines = "".join(f"<li>{page.html.escape(line)}</li>" for line in missing)
+            lines = "".join(f"<li>{escaping.html(line)}</li>" for line in missing)
             out.insert(1, Section("Not there yet", [f"<ul>{lines}</ul>"]))
         return out
 
@@ -260,12 +259,13 @@ def write(workdir: epath.Path, study: dict[str, Any], folder: epath.Path) -> epa
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for figure in report.figures:
         for suffix in ("svg", "pdf"):
-            drawing.draw(figure, folder / "figures" / f"{figure.name}.{suffix}")
+            drawing.draw(figure, folder / "figures" / f"{figure.stem}.{suffix}")
     for made in report.tables():
-        (folder / "tables" / f"{made.name}.csv").write_text(page.to_csv(made))
-        (folder / "tables" / f"{made.name}.tex").write_text(page.to_latex(made))
+        (folder / "tables" / f"{made.stem}.csv").write_text(page.to_csv(made), encoding="utf-8")
+        (folder / "tables" / f"{made.stem}.tex").write_text(page.to_latex(made), encoding="utf-8")
     results.write_tables(report.results, folder)
-    (folder / "index.html").write_text(page.page(report.title, report.lead(), report.sections()))
+    whole = page.page(report.title, report.lead(), report.sections())
+    (folder / "index.html").write_text(whole, encoding="utf-8")
     return folder / "index.html"
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import records
+from sftmix_jax import records, terminal
 
 
 def read(folder: epath.Path, only: str = "") -> list[dict[str, Any]]:
@@ -30,17 +30,17 @@ def worth(row: dict[str, Any]) -> float:
     return next((float(value) for value in row["scores"].values() if value is not None), 0.0)
 
 
-def show(rows: list[dict[str, Any]], console: Console, title: str) -> None:
+def show(rows: list[dict[str, Any]], console: terminal.Console, title: str) -> None:
     """Page through them with the terminal's pager."""
     os.environ.setdefault("LESS", "-R")  # else less shows colours as their codes
     with console.pager(styles=True, links=False):
-        console.print(Text(f"{title}: {len(rows)} responses, worst first\n", style="bold"))
+        console.print(terminal.text(f"{title}: {len(rows)} responses, worst first\n", "bold"))
         for number, row in enumerate(rows, 1):
             console.print(_panel(row, f"{number}/{len(rows)}  {row['id']}"))
 
 
 def _panel(row: dict[str, Any], title: str) -> Panel:
-    right = worth(row) > 0
+    colour = "green" if worth(row) > 0 else "red"
     parts = [part for sample in _samples(row) for part in _conversation(row["turns"], sample)]
     if "extracted" in row:
         parts.append(_line("read as", ", ".join(map(str, row["extracted"])), "cyan"))
@@ -50,8 +50,8 @@ def _panel(row: dict[str, Any], title: str) -> Panel:
     scores = "  ".join(f"{name} {value:g}" for name, value in row["scores"].items() if value is not None)
     for reason in dict.fromkeys(reason for reason in row.get("reasons", []) if reason):
         parts.append(_line("failed", reason, "red"))
-    parts.append(_line("verdict", scores or "none", "green" if right else "red"))
-    return Panel(Group(*parts), title=title, title_align="left", border_style="green" if right else "red")
+    parts.append(_line("verdict", scores or "none", colour))
+    return Panel(Group(*parts), title=terminal.text(title), title_align="left", border_style=colour)
 
 
 def _samples(row: dict[str, Any]) -> list[list[str]]:
@@ -66,4 +66,4 @@ def _conversation(turns: list[str], answers: list[str]) -> Iterator[Text]:
 
 
 def _line(name: str, text: str, style: str) -> Text:
-    return Text.assemble((f"{name}  ", "bold"), (text, style))
+    return Text.assemble(terminal.text(f"{name}  ", "bold"), terminal.text(text, style))

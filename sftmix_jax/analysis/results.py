@@ -11,7 +11,9 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import escaping, records
+from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 # The ability that a benchmark measures, and so the domain whose data is its own.
 ABILITIES = {
@@ -59,14 +61,25 @@ class Result:
 
 def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each experiment's resolved config and its stages' ids, by name."""
-    files = sorted((workdir / "experiments").glob("*.json")) if (workdir / "experiments").exists() else []
+    files = matching(workdir / "experiments", "*.json")
     return {file.name.removesuffix(".json"): records.experiment(file) for file in files}
 
 
 def read_studies(workdir: epath.Path) -> dict[str, dict[str, Any]]:
     """Each study's record by name; a workdir without one has one study of all its experiments."""
-    files = sorted((workdir / "studies").glob("*.json")) if (workdir / "studies").exists() else []
-    return {file.stem: records.study(file) for file in files} or {"experiments": every_experiment(workdir)}
+    files = matching(workdir / "studies", "*.json")
+    return {file.stem: _study(file) for file in files} or {"experiments": every_experiment(workdir)}
+
+
+def _study(file: epath.Path) -> dict[str, Any]:
+    """A study's record, whose seeds are numbers. Raises UserError."""
+    record = records.study(file)
+    for name, labels in record["experiments"].items():
+        if not isinstance(labels, dict):
+            raise UserError(f"{file}: {name} has no labels; run its study command again, which writes it anew")
+        if not str(labels.get("seed", 0)).isdecimal():
+            raise UserError(f"{file}: {name} has the seed {labels['seed']!r}, which must be a whole number")
+    return record
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -93,8 +106,8 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
             for domain, account in done.get("ledger", {}).items():
                 tokens[domain] = tokens.get(domain, 0) + account["trained_tokens"]
             if identity not in scored:
-                files = sorted((folder / "eval").glob("*/score.json")) if (folder / "eval").exists() else []
-                scored[identity] = [records.score(file) for file in files]
+                files = [task / "score.json" for task in matching(folder / "eval", "*")]
+                scored[identity] = [_score(file) for file in files if file.exists()]
             for record in scored[identity]:
                 ability = ABILITIES.get(record["task"], record["task"])
                 own = tokens.get(ability, 0)
@@ -107,6 +120,14 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                             record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
                         ))  # fmt: skip
     return out
+
+
+def _score(file: epath.Path) -> dict[str, Any]:
+    """A score.json in its task's own folder: the task's name becomes a part of paths. Raises UserError."""
+    record = records.score(file)
+    if record["task"].replace("/", "_") != file.parent.name:  # lm-eval's tasks are named lm_eval/NAME
+        raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
+    return record
 
 
 def _fixing(fixed_by: dict[str, Any]) -> str:
@@ -170,10 +191,18 @@ def write_tables(results: Sequence[Result], folder: epath.Path) -> None:
     rows = [flat(result) for result in results]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.csv").open("w") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+    with (folder / "results.csv").open("w", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        for cells in (columns, *([row.get(column, "") for column in columns] for row in rows)):
+            writer.writerow([escaping.csv(cell) for cell in cells])
+    table = pa.table({column: _of_one_kind([row.get(column) for row in rows]) for column in columns})
     with (folder / "results.parquet").open("wb") as stream:
         parquet.write_table(table, stream)
+
+
+def _of_one_kind(column: list[Any]) -> list[Any]:
+    """A column that Parquet can hold: as text where experiments differ in the type of a label."""
+    kinds = {type(value) for value in column if value is not None}
+    if (len(kinds) < 2 and kinds != {str}) or kinds == {int, float}:
+        return column
+    return [None if value is None else str(value).encode(errors="backslashreplace").decode() for value in column]

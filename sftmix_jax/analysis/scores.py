@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.analysis import findings, uncertain
-from sftmix_jax.analysis.cells import BEST, Cells, number
+from sftmix_jax.analysis.cells import BEST, Cells, is_part, number
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
@@ -107,7 +107,7 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
     """The same on held-out rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
     axes = {"strategy", "source", "size", "k", "seed"}  # a set-up with others is another comparison's
     last = [r for r in results if r.is_last and r.primary and r.held_out_loss is not None
-            and "k" in r.labels and axes >= r.labels.keys()]  # fmt: skip
+            and is_part(r.labels.get("k")) and axes >= r.labels.keys()]  # fmt: skip
     rows = []
     for ability in BEST:
         mine = [r for r in last if r.ability == ability]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from sftmix_jax import terminal
 from sftmix_jax.analysis.results import Result
 
 
-def print_abilities(scores: Sequence[Result], console: Console | None = None) -> None:
+def print_abilities(scores: Sequence[Result], console: terminal.Console | None = None) -> None:
     """Ability × stage, an experiment after the other: first each task's main metric, then the others."""
-    console = console or Console()
+    console = console or terminal.Console()
     for experiment in dict.fromkeys(score.experiment for score in scores):
         mine = [score for score in scores if score.experiment == experiment]
         console.print(_table(f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True))
@@ -44,9 +44,9 @@ def cell(score: Result, interval: bool) -> str:
     return text + span if interval else text
 
 
-def print_score(record: dict[str, Any], console: Console | None = None) -> None:
+def print_score(record: dict[str, Any], console: terminal.Console | None = None) -> None:
     """One task's metrics."""
-    console = console or Console()
+    console = console or terminal.Console()
     table = Table(title=f"{record['task']} on {record['model']}")
     for column in ("metric", "value", "n", "95 % interval"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -78,18 +78,18 @@ def _few(names: list[str]) -> list[str]:
     return [name for name in names if len(many) <= 10 or name not in many or name in shown]
 
 
-def print_failures(record: dict[str, Any], console: Console | None = None) -> None:
+def print_failures(record: dict[str, Any], console: terminal.Console | None = None) -> None:
     """One line: why samples failed, where the task says it; a warning where that looks like a fault of the set-up."""
-    console = console or Console()
+    console = console or terminal.Console()
     if counts := record.get("failures"):
         told = ", ".join(f"{kind} {number}" for kind, number in counts.items())
         line = f"{record['task']} on {record['model']}, why samples failed: {told}"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
         if record["warning"]:
-            console.print(f"warning: {record['warning']}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"warning: {record['warning']}", style="yellow", soft_wrap=True)
 
 
-def _print_stored(record: dict[str, Any], console: Console) -> None:
+def _print_stored(record: dict[str, Any], console: terminal.Console) -> None:
     """Where judgments that were read again do not say what their file says."""
     console.print(f"{record['stored_judgments']} stored judgments by {record['fixed_by']['judge']['id']}")
     told = {"whose reply holds no rating, which count as nothing": "unparsed",
@@ -99,7 +99,7 @@ def _print_stored(record: dict[str, Any], console: Console) -> None:
             console.print(f"{len(record[key])} {words}: {', '.join(record[key][:5])}")
 
 
-def _print_judgments(record: dict[str, Any], console: Console) -> None:
+def _print_judgments(record: dict[str, Any], console: terminal.Console) -> None:
     """What stands behind a judge's rating, and what does not."""
     console.print(
         f"{record['judgments']} judgments by {record['fixed_by']['judge']['id']}, {record['judgments_known_before']} "
@@ -118,14 +118,14 @@ def _print_judgments(record: dict[str, Any], console: Console) -> None:
 
 def print_contamination(found: dict[str, Any]) -> None:
     """Questions that stand in the training data, on stderr."""
-    console = Console(stderr=True)
+    console = terminal.Console(stderr=True)
     for task, record in found.items():
         told = ", ".join(f"{len(ids)} in {domain}" for domain, ids in record["questions"].items())
-        console.print(f"{task}: of {record['of']} questions 13 words in a row stand {told}", highlight=False)
+        console.print(f"{task}: of {record['of']} questions 13 words in a row stand {told}")
 
 
 def print_differences(
-    task: str, first: str, second: str, differences: Sequence[Any], console: Console | None = None
+    task: str, first: str, second: str, differences: Sequence[Any], console: terminal.Console | None = None
 ) -> None:
     """Two models on the same questions; `differences` are evaluation.compare's."""
     table = Table(title=f"{task}: {second} minus {first}, same questions", box=box.SIMPLE, title_justify="left")
@@ -135,4 +135,4 @@ def print_differences(
         interval = f"{d.low:+.3f} – {d.high:+.3f}"
         row = (d.metric, str(d.n), f"{d.first:.3f}", f"{d.second:.3f}", f"{d.second - d.first:+.3f}", interval)
         table.add_row(*row, f"{d.p:.2g}")
-    (console or Console()).print(table)
+    (console or terminal.Console()).print(table)

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from sftmix_jax import files, manifest
+from sftmix_jax import files, manifest, terminal
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
@@ -85,7 +84,7 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
     if problem is None:
         return _opened(Path(folder), fingerprint)
     if files.exists(folder):
-        print(f"token cache {folder}: {problem}; domain '{name}' is tokenised again", file=sys.stderr)
+        terminal.err(f"token cache {folder}: {problem}; domain '{name}' is tokenised again")
     building = _building_folder(folder)
     try:
         _build(name, source, chat, building)
@@ -106,8 +105,8 @@ def _building_folder(folder: epath.Path) -> Path:
         building.mkdir(parents=True)
         return building
     except OSError as error:
-        print(f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
-              "SFTMIX_CACHE to a folder that can be written", file=sys.stderr)  # fmt: skip
+        terminal.err(f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
+              "SFTMIX_CACHE to a folder that can be written")  # fmt: skip
         return Path(tempfile.mkdtemp(prefix="sftmix_jax."))
 
 

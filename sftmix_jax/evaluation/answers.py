@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import identity, processes
+from sftmix_jax import identity, processes, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.evaluation.journal import Journal
@@ -128,8 +127,8 @@ def _answer(
     measured = [(i, question.measured) for i, (question, _, _) in enumerate(asked) if question.measured]
     refused += _measure(model, measured, finished)
     for reason, count in refused.items() if processes.is_first() else ():
-        print(
-            f"warning: {model.name}: {count} prompts are not asked and count as unanswered: {reason}", file=sys.stderr
+        terminal.err(
+            f"warning: {model.name}: {count} prompts are not asked and count as unanswered: {reason}"
         )
     model.sampler.generate(requests, lambda i, response: finished(free[i], response))
 
@@ -208,7 +207,7 @@ class _Progress:
         self._name, self._total, self._begin = name, total, time.monotonic()
         self._done = self._tokens = 0
         self._worth: list[float] = []
-        self._shown = sys.stderr.isatty() and total > 0
+        self._shown = terminal.is_live() and total > 0
 
     def add(self, tokens: int, worth: float | None) -> None:
         self._done += 1
@@ -218,11 +217,11 @@ class _Progress:
             seconds = time.monotonic() - self._begin
             left = seconds / self._done * (self._total - self._done)
             score = f"  score {sum(self._worth) / len(self._worth):.3f}" if self._worth else ""
-            sys.stderr.write(
-                f"\r\033[K{self._name}  {self._done}/{self._total} answers{score}  "
+            terminal.redraw(
+                f"{self._name}  {self._done}/{self._total} answers{score}  "
                 f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {int(left) // 60}:{int(left) % 60:02} left"
             )
 
     def close(self) -> None:
         if self._shown:
-            sys.stderr.write("\r\033[K")
+            terminal.redraw()

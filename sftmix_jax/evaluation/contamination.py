@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import records, terminal
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
-from sftmix_jax.files import exists, write_json
+from sftmix_jax.files import exists, matching, write_json
 
 
 def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:
     only where questions or rows have changed. Raises UserError for rows that are not here.
     """
     domains: dict[str, dict[str, Source]] = {}
-    for file in sorted((workdir / "experiments").glob("*.json")):
+    for file in matching(workdir / "experiments", "*.json"):
         for name, fields in records.experiment(file)["experiment"]["domains"].items():
             source = Source(**fields)
             domains.setdefault(name, {})[sources.fingerprint(source)] = source
@@ -55,7 +54,7 @@ def _known(file: epath.Path) -> dict[str, Any]:
     try:
         record = records.contamination(file)
     except UserError as error:
-        print(f"looking for the questions again: {error}", file=sys.stderr)
+        terminal.err(f"looking for the questions again: {error}")
         return {}
     wanted = {"key": str, "of": int, "questions": dict}
     sound = {
@@ -63,8 +62,8 @@ def _known(file: epath.Path) -> dict[str, Any]:
         if isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted.items())
     }  # fmt: skip
     if sound.keys() != record.keys():
-        print(f"{file}: damaged; looking for the questions of {', '.join(record.keys() - sound.keys())} again",
-              file=sys.stderr)  # fmt: skip
+        lost = ", ".join(record.keys() - sound.keys())
+        terminal.err(f"{file}: damaged; looking for the questions of {lost} again")
     return sound
 
 

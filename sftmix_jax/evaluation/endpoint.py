@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from sftmix_jax import escaping
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt, Reply
 
@@ -30,7 +32,11 @@ class Endpoint:
             raise UserError("the judge's key is read from the environment: set OPENAI_API_KEY (and OPENAI_BASE_URL)")
         self.name = f"openai:{model}"
         self._model, self._config, self._errors = model, config, openai
-        self._client = openai.OpenAI(timeout=config.timeout, max_retries=_TRIES - 1)
+        try:
+            self._client = openai.OpenAI(timeout=config.timeout, max_retries=_TRIES - 1)
+        except Exception as error:  # of the package's HTTP client, whichever that is
+            where = os.environ.get("OPENAI_BASE_URL", "")
+            raise UserError(_said(f"OPENAI_BASE_URL {where!r} cannot be asked: {error}")) from None
 
     def ask(
         self,
@@ -68,11 +74,11 @@ class Endpoint:
             )  # fmt: skip
         except (errors.AuthenticationError, errors.PermissionDeniedError, errors.NotFoundError) as error:
             where = os.environ.get("OPENAI_BASE_URL", "the endpoint")
-            raise UserError(f"{where} refuses the judge {self._model}: {_said(error)}") from None
+            raise UserError(_said(f"{where} refuses the judge {self._model}: {error}")) from None
         except errors.OpenAIError as error:
-            raise _NoReply(f"{type(error).__name__}: {_said(error)}") from None
+            raise _NoReply(_said(f"{type(error).__name__}: {error}")) from None
         except ValueError as error:
-            raise _NoReply(f"the reply is no chat completion: {error}") from None
+            raise _NoReply(_said(f"the reply is no chat completion: {error}")) from None
         text = answer.choices[0].message.content if getattr(answer, "choices", None) else None
         if text is None:
             raise _NoReply("the reply is no chat completion: it holds no message")
@@ -85,5 +91,7 @@ class _NoReply(Exception):
     """No reply to one prompt, after all tries; the message says why."""
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _said(message: str) -> str:
+    """On one line, without the key: servers quote it, and the message is stored and shown."""
+    message = escaping.redacted(" ".join(message.split()), os.environ.get("OPENAI_API_KEY", ""))
+    return re.sub(r"(?<=://)[^/@\s]+@", "[key]@", message)[:400]  # a URL's own user and password

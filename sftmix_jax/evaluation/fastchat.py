@@ -15,7 +15,7 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
-from sftmix_jax.files import read_lines
+from sftmix_jax.files import matching, read_lines
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are judged with a reference answer
 
@@ -57,7 +57,7 @@ def read_benchmark(folder: epath.Path) -> tuple[list[Entry], dict[str, JudgeProm
             "judge_prompts.jsonl: --data mt_bench=DIR"
         )
     references: dict[Any, list[str]] = {}
-    for file in sorted((folder / "reference_answer").glob("*.jsonl")):
+    for file in matching(folder / "reference_answer", "*.jsonl"):
         references |= {row["question_id"]: _reference(row, file) for row in _read(file, question_id=int, choices=list)}
     entries = []
     for row in _read(questions_file, question_id=int, category=str, turns=list):

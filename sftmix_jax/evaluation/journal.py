@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes
-from sftmix_jax.files import digest, read_sound_lines
+from sftmix_jax import processes, terminal
+from sftmix_jax.files import digest, matching, read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 
@@ -30,7 +29,7 @@ class Journal:
         self._waiting: list[dict[str, Any]] = []
         self._since = time.monotonic()
         self._rows: dict[str, Any] = {}
-        files = sorted(folder.glob("*.jsonl")) if folder.exists() else []
+        files = matching(folder, "*.jsonl")
         damaged = []
         for file in files:
             for number, entry in enumerate(read_sound_lines(file, key=str, row=dict | str, digest=str), 1):
@@ -40,7 +39,7 @@ class Journal:
                     self._rows[entry["key"]] = entry["row"]
         if damaged and processes.is_first():
             more = f", and {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
-            print(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again", file=sys.stderr)
+            terminal.err(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again")
         self._parts = files
         self._next = max((int(file.stem) for file in files), default=-1) + 1
 

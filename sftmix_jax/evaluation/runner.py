@@ -5,7 +5,6 @@ import functools
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import __version__, processes, records
+from sftmix_jax import __version__, processes, ranges, records, terminal
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
@@ -143,7 +142,7 @@ def is_scored(folder: epath.Path, wanted: Mapping[str, Any], report: bool = Fals
         return True
     except UserError as error:
         if report and processes.is_first():
-            print(f"scored again: {error}", file=sys.stderr)
+            terminal.err(f"scored again: {error}")
         return False
 
 
@@ -159,6 +158,7 @@ def score_responses(
 ) -> dict[str, Any]:
     """Score stored responses without a model → a score.json with every question's verdict; into `out` too."""
     task, version = find_task(name)
+    ranges.check(config, "evaluation")
     everything = load_questions(task, dataclasses.replace(config, limit=0))
     questions = everything[: config.limit or None]
     _check(task, config, judge)
@@ -289,11 +289,12 @@ def _check(task: Task, config: EvaluationConfig, judge: Judge | None) -> None:
 @functools.cache
 def _say_walls() -> None:
     """Once a process: what stands between model-written code and this machine."""
-    print(f"model-written code runs behind: {', '.join(sandbox.walls()) or 'nothing'}", file=sys.stderr)
+    terminal.err(f"model-written code runs behind: {', '.join(sandbox.walls()) or 'nothing'}")
 
 
 def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
-    """The task's questions, at most `limit`. Raises UserError."""
+    """The task's questions, at most `limit`. Raises UserError, also for a config that is out of its range."""
+    ranges.check(config, "evaluation")
     data = config.data.get(task.name, task.default_data)
     if not data:
         raise UserError(f"{task.name} comes with no data of its own: --data {task.name}=PATH")
@@ -303,6 +304,10 @@ def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
         raise UserError(f"{data}: not a file of {task.name}: a row has no column {error}") from None
     if not questions:
         raise UserError(f"{data}: holds no questions")
+    given = {f"{question.id}: temperature": question.temperature for question in questions}
+    for where, temperature in ({f"{task.name}: temperature": task.temperature} | given).items():
+        if temperature is not None and (rule := TEMPERATURE.broken(temperature)):
+            raise UserError(f"{where}: {temperature}; {rule}")
     return questions[: config.limit or None]
 
 
@@ -374,12 +379,12 @@ def _judge(
     journal = Journal((folder or epath.Path("runs") / "judged" / model) / "judgments", every=1)
 
     def progress(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{task.name}: {done}/{total} judgments")
+        if terminal.is_live():
+            terminal.redraw(f"{task.name}: {done}/{total} judgments")
 
     judged = judging.judge_all(task.rubric, judge, config, given, journal, progress)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
+    if terminal.is_live():
+        terminal.redraw()
     ratings = judging.turn_ratings(judged.judgments)
     verdicts = []
     for question, samples in given:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from jax.sharding import Mesh
 
-from sftmix_jax import experiment, sharding
+from sftmix_jax import experiment, sharding, terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.models.llama import Compute, LlamaConfig
@@ -177,7 +176,7 @@ class Planner:
         return self._known[key]
 
     def _say(self, message: str) -> None:
-        print(f"{self.topology.name}: {message}", file=sys.stderr)
+        terminal.err(f"{self.topology.name}: {message}")
 
     def _planned(
         self, setting: _Setting, stage: Stage, cost: StageCost, accumulation: int, compiled: Compiled,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sftmix_jax import terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.resuming import kills, records
 from sftmix_jax.resuming.kills import Pace, Watch
@@ -84,7 +85,7 @@ class Check:
         seed: int = 0,
         keep: bool = False,
         launch: Launch = train,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = terminal.out,
     ):
         """`config`: the shortened experiment. `keep`: folders of finished runs stay. `launch`: starts the training."""
         self._config, self._folder, self._layouts, self._wanted = config, folder, layouts, kills

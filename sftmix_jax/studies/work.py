@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable
 
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import write_json
 from sftmix_jax.leases import Leases, Lost, for_all_processes
@@ -47,7 +46,7 @@ def work(jobs: list[Job], workdir: epath.Path) -> None:
                         _do(job, workdir, lease.check)
                         break
             except Lost as lost:
-                print(lost, file=sys.stderr)
+                terminal.err(lost)
                 break
         else:
             time.sleep(_WAIT)
@@ -90,9 +89,9 @@ def _do(job: Job, workdir: epath.Path, check_lease: Callable[[], None]) -> None:
     except Exception as error:
         text = str(error) if isinstance(error, UserError) else traceback.format_exc()
         write_json(failure_file(job, workdir), {"job": job.name, "experiments": job.experiments, "error": text})
-        print(f"failed: {job.name} ({job.id}): {error}", file=sys.stderr)
+        terminal.err(f"failed: {job.name} ({job.id}): {error}")
         return
-    print(f"done: {job.name} ({job.id}) in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    terminal.err(f"done: {job.name} ({job.id}) in {time.monotonic() - begin:.0f} s")
 
 
 def failure_file(job: Job, workdir: epath.Path) -> epath.Path:

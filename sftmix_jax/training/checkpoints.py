@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,12 +19,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.tree_util import KeyPath
 
-from sftmix_jax import files, manifest, processes
+from sftmix_jax import files, manifest, processes, terminal
 from sftmix_jax.training.step import TrainState
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+    terminal.err(message)
 
 
 class Checkpoints:
@@ -153,9 +152,8 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Delete what saves that were cut off have left."""
-        if self.folder.exists():
-            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                files.remove(path)
+        for path in files.matching(self.folder, "*.orbax-checkpoint-tmp*"):
+            files.remove(path)
 
     def _newest_sound(self) -> int | None:
         """What process 0 finds: it alone looks, so that all restore the same."""

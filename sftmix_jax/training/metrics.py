@@ -4,13 +4,12 @@ import dataclasses
 import json
 import operator
 import os
-import sys
 import time
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import files
+from sftmix_jax import files, terminal
 from sftmix_jax.ranges import Flag, Integer, Text, setting
 from sftmix_jax.training.trackers import Trackers
 
@@ -98,11 +97,11 @@ def _kept(file: epath.Path, start: int, every: int) -> list[str]:
     missing = [step for step in wanted if (step, False) not in kept]
     if damaged:
         listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
-        print(f"{file}: left out what cannot be read (line {listed})", file=sys.stderr)
+        terminal.err(f"{file}: left out what cannot be read (line {listed})")
     if missing:
-        print(
+        terminal.err(
             f"{file}: of {len(wanted)} steps up to {start} at logging.every={every}, {len(missing)} have no line (the "
-            f"first is {missing[0]}): they were lost, or logging.every was another", file=sys.stderr,
+            f"first is {missing[0]}): they were lost, or logging.every was another",
         )  # fmt: skip
     return [kept[kind] for kind in sorted(kept)]
 
@@ -113,7 +112,7 @@ class Progress:
     def __init__(self, stage: str, steps: int, start: int):
         self._stage, self._steps, self._start = stage, steps, start
         self._begin, self._last, self._tokens = time.monotonic(), 0.0, 0
-        self._live = sys.stderr.isatty()
+        self._live = terminal.is_live()
         self._every = 0.2 if self._live else 15.0
 
     def update(self, step: int, tokens: int, losses: dict[str, float]) -> None:
@@ -132,14 +131,13 @@ class Progress:
         )
         if self._live:
             filled = round(20 * step / self._steps)
-            sys.stderr.write(f"\r\033[K{'━' * filled}{'╌' * (20 - filled)} {text}")
+            terminal.redraw(f"{'━' * filled}{'╌' * (20 - filled)} {text}")
         else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+            terminal.err(text)
 
     def close(self) -> None:
         if self._live:
-            sys.stderr.write("\n")
+            terminal.err("")
 
 
 def _duration(seconds: float) -> str:
