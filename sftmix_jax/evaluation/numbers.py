@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -12,9 +14,34 @@ from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, mean_over_samples
 
-_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+"
-_MARKED = re.compile(rf"####\s*({_NUMBER})")
+# One grammar of numbers, for texts as `_plain` leaves them. Digits are grouped by commas (1,234; 10,00,000), or in threes
+# by spaces or apostrophes. A minus right after a word, a number or a bracket is a hyphen or a difference.
+_DIGITS = r"(?:\d{1,3}(?:[ '’]\d{3}){1,99}(?!\d)|\d+(?:,\d{2,3}){0,99},\d{3}(?!\d)|\d+)"
+_UNSIGNED = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![.\w])\.\d+)(?:[eE][-+]?\d+)?"
+_CURRENCY = "[$¢-¥₠-⃏]"
+_NUMBER = (
+    rf"(?P<sign>(?:(?<![\w)\]%])[-+]\(?)?(?:{_CURRENCY} ?[-+]?)?)"  # -, $, -$, $-, -(
+    rf"(?P<whole>{_UNSIGNED})"
+    rf"(?: (?P<part>\d+)/(?P<parts>\d+)| ?/ ?{_CURRENCY}?(?P<divisor>{_UNSIGNED}))?"  # 2 1/2; 1/2
+)
 _ANY = re.compile(_NUMBER)
+_MARKED = re.compile(rf"####\s*{_NUMBER}")
+_SPELLINGS = tuple(
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"[−–‒‐]", "-"),
+        (r"⁄", "/"),  # what NFKC makes of ½
+        (r"\\!", ""),
+        (r"\{,\}", ","),
+        (r"\\[,:; ]|~", " "),
+        (r"\\([$%])", r"\1"),
+        (r"(?<=\d)(?=\\[dt]?frac)", " "),
+        (r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\1\2/\3\4"),
+        (r"(?<=\d) ?(?:[*×·⋅x]|\\times|\\cdot) ?10\^\{?([-+]?\d+)\}?", r"e\1"),
+        (r"(?<![\d.,])10\^\{?([-+]?\d+)\}?", r"1e\1"),
+        (r"\^\{?[-+]?\d+\}?", ""),  # cm^2 is no number
+    )
+)
 _COLUMNS = (  # the question's and the answer's, by collection
     (("input",), "target"),  # GSM-Hard
     (("Body", "Question"), "Answer"),  # SVAMP
@@ -29,24 +56,41 @@ METRICS = (
 )
 
 
-def number(text: str) -> float:
-    """`$1,234.50` → 1234.5"""
-    return float(text.replace(",", "").replace("$", ""))
-
-
 def strict(response: str) -> float | None:
     """The first number behind `####`."""
-    found = _MARKED.search(response)
-    return number(found.group(1)) if found else None
+    found = _MARKED.search(_plain(response))
+    return _value(found) if found else None
 
 
 def flexible(response: str) -> float | None:
     """The strict answer, else the last number anywhere."""
     marked = strict(response)
-    if marked is not None:
-        return marked
-    numbers = _ANY.findall(response)
-    return number(numbers[-1]) if numbers else None
+    return marked if marked is not None else next(reversed(_read(response)), None)
+
+
+def _plain(text: str) -> str:
+    """One spelling for what Unicode and LaTeX spell in many ways: digits, signs, spaces, fractions, powers of ten."""
+    text = re.sub(r"[²³¹⁰⁴-⁻]+", r"^\g<0>", text)  # NFKC makes plain digits of raised ones
+    text = re.sub(r"(?<=\d)[¼-¾⅐-⅞]", r" \g<0>", text)
+    text = unicodedata.normalize("NFKC", text)
+    for pattern, plain in _SPELLINGS:
+        text = pattern.sub(plain, text)
+    return text
+
+
+def _read(text: str) -> list[float]:
+    """Every number of a text, in its order."""
+    return [_value(found) for found in _ANY.finditer(_plain(text))]
+
+
+def _value(found: re.Match[str]) -> float:
+    """`-$1,234.50` → -1234.5, `2 1/2` → 2.5; infinite where it is too large, or divided by 0."""
+    whole, part, parts, divisor = (
+        float(re.sub(r"[ '’,]", "", digits or default))
+        for digits, default in zip(found.group("whole", "part", "parts", "divisor"), ("", "0", "1", "1"), strict=True)
+    )
+    size = whole / divisor + part / parts if divisor and parts else math.inf
+    return -size if "-" in found["sign"] else size
 
 
 def load(task: str, path: str) -> list[Question]:
@@ -54,9 +98,8 @@ def load(task: str, path: str) -> list[Question]:
     questions = []
     for i, row in enumerate(read_rows(Source(path))):
         said, gold = _problem(row.value, row.where)
-        found = _ANY.search(gold)
-        if found:
-            questions.append(Question(f"{task}/{i}", (said,), {"answer": number(found.group())}))
+        if numbers := _read(gold):
+            questions.append(Question(f"{task}/{i}", (said,), {"answer": numbers[0]}))
         elif task != "asdiv":  # ASDiv has a few answers in words, which no number can be compared with
             raise UserError(f"{row.where}: the answer '{gold}' is no number")
     return questions

@@ -1,0 +1,58 @@
+"""How numbers in answers are read; expected values are worked by hand."""
+
+import random
+
+import pytest
+
+from sftmix_jax.evaluation.task import Question, find_task
+
+
+def scores(response: str, gold: float | str) -> tuple[float | None, float | None]:
+    """Strict and flexible."""
+    verdict = find_task("gsm8k")[0].score(Question("gsm8k/0", ("q",), {"answer": gold}), [response])
+    return verdict["strict"], verdict["flexible"]
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("\u221212", -12), ("\u201312", -12), ("+12", 12), ("$-12", -12), ("-$12", -12), ("\\$12", 12), ("€12", 12),
+        ("£ 12.50", 12.5), ("32,500", 32500), ("32{,}500", 32500), ("32\u2009500", 32500), ("32\u202f500", 32500),
+        ("32\u00a0500", 32500), ("32 500", 32500), ("32\\,500", 32500), ("32,\\!500", 32500), ("32’500", 32500),
+        ("3,25,000", 325000), ("4e6", 4e6), ("2.5E+3", 2500), ("6.25e-03", 0.00625), ("4 × 10^6", 4e6),
+        ("4 \\times 10^{6}", 4e6), ("4\\cdot10^{-2}", 0.04), ("4 × 10⁻²", 0.04), ("10^3", 1000), ("3/8", 0.375),
+        ("-3/8", -0.375), ("-(3/8)", -0.375), ("5 3/4", 5.75), ("5¾", 5.75), ("¾", 0.75), ("\\frac{3}{8}", 0.375),
+        ("-\\dfrac38", -0.375), ("5\\frac{3}{4}", 5.75), ("３２", 32), (".5", 0.5), ("60 cm^2", 60), ("60 m²", 60),
+        ("15%", 15), ("12.", 12),
+    ],
+)  # fmt: skip
+def test_a_number_is_read_in_any_spelling(written, number):
+    assert scores(f"#### {written}", float(number)) == (1, 1)
+    assert scores(f"So there were 7, and ${written}$ is it." if "$" not in written else written, float(number))[1] == 1
+    assert scores(f"#### {written}", number + 1.0) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("response", "number"),
+    [
+        ("9-4=5", 5), ("from 4-6", 6), ("21,22,23", 23), ("a 10%-15 chance", 15), ("version 1.2.3", 3),
+        ("x=-4", -4), ("(-4)", -4), ("3 for $5", 5), ("8/2=4", 4), ("6 + 7 = 13", 13), ("2,500,750", 2500750),
+        ("so …12", 12),
+    ],
+)  # fmt: skip
+def test_the_last_number_of_a_text(response, number):
+    assert scores(response, float(number)) == (0, 1)
+
+
+@pytest.mark.parametrize("response", ["#### 5/0", "9" * 5000, "1e999999999", "####", "#### -", "$", "7/", "\\frac{}{}"])
+def test_what_is_no_number_is_wrong(response):
+    assert scores(response, 5.0) == (0, 0)
+
+
+def test_numbers_survive_formatting():
+    draw = random.Random(0)
+    for _ in range(300):
+        value = draw.randint(-(10**9), 10**9) / draw.choice((1, 10, 100))
+        for written in (f"{value}", f"{value:,}", f"{value:,}".replace(",", " "), f"{value:.12e}", f"**{value:_}**"
+                        .replace("_", "{,}"), f"${value:,}".replace("-", "\u2212")):  # fmt: skip
+            assert scores(f"The result is {written}.", value)[1] == 1, written
