@@ -7,7 +7,7 @@ The score moves with the extraction rule, so both are reported:
   strict    the first `#### number` of the response, and nothing else
   flexible  that if it is there, else the last number of the response
   majority  the flexible answer that most of n samples give (--samples n --temperature t)
-Numbers are equal within 1e-4, thousands separators and currency signs aside.
+Numbers are equal within 1e-4 (of golds below 0.1: within a thousandth), however they are written.
 """
 
 from sftmix_jax.data.sources import Source, read_rows

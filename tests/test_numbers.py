@@ -56,3 +56,19 @@ def test_numbers_survive_formatting():
         for written in (f"{value}", f"{value:,}", f"{value:,}".replace(",", " "), f"{value:.12e}", f"**{value:_}**"
                         .replace("_", "{,}"), f"${value:,}".replace("-", "\u2212")):  # fmt: skip
             assert scores(f"The result is {written}.", value)[1] == 1, written
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        (4.25e-5, ("0.0000425", "4.25e-05", "4.25 × 10⁻⁵"), ("0", "0.00004", "4.25", "-0.0000425")),
+        (8.125e-7, ("0.0000008125", "8.125e-7"), ("0", "0.000001", "8.125")),
+        (3.125e16, ("31250000000000000", "31,250,000,000,000,000", "3.125e+16"), ("3.125", "3.125e15")),
+        (0.0, ("0", "0.00", "-0"), ("0.01", "1")),
+        (1 / 6, ("1/6", "0.1667", "0.16667"), ("0.166", "0.17", "6")),
+        (18.0, ("18", "18.00005"), ("18.001", "17.9")),
+    ],
+)  # fmt: skip
+def test_small_and_large_golds(gold, right, wrong):
+    assert [scores(f"#### {text}", gold) for text in right] == [(1, 1)] * len(right)
+    assert [scores(f"#### {text}", gold) for text in wrong] == [(0, 0)] * len(wrong)

@@ -14,8 +14,8 @@ from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, mean_over_samples
 
-# One grammar of numbers, for texts as `_plain` leaves them. Digits are grouped by commas (1,234; 10,00,000), or in threes
-# by spaces or apostrophes. A minus right after a word, a number or a bracket is a hyphen or a difference.
+# One grammar of numbers, for texts as `_plain` leaves them. Digits are grouped by commas (1,234; 10,00,000), or in
+# threes by spaces or apostrophes. A minus right after a word, a number or a bracket is a hyphen or a difference.
 _DIGITS = r"(?:\d{1,3}(?:[ '’]\d{3}){1,99}(?!\d)|\d+(?:,\d{2,3}){0,99},\d{3}(?!\d)|\d+)"
 _UNSIGNED = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![.\w])\.\d+)(?:[eE][-+]?\d+)?"
 _CURRENCY = "[$¢-¥₠-⃏]"
@@ -124,7 +124,7 @@ def _problem(row: dict[str, Any], where: str) -> tuple[str, str]:
 
 
 def score(question: Question, answers: Turns) -> Verdict:
-    """One sample by both rules; the reference holds `answer`, a number. Equal is within 1e-4."""
+    """One sample by both rules; the reference holds `answer`, a number."""
     return {"strict": _right(question, strict(answers[0])), "flexible": _right(question, flexible(answers[0]))}
 
 
@@ -143,4 +143,9 @@ def pool(question: Question, samples: Sequence[Turns], verdicts: Sequence[Verdic
 
 
 def _right(question: Question, found: float | None) -> float:
-    return float(found is not None and abs(found - question.reference["answer"]) < 1e-4)
+    return float(found is not None and _equal(found, question.reference["answer"]))
+
+
+def _equal(found: float, gold: float) -> bool:
+    """Within 1e-4, and within 1e-3 of the gold: 0 is not 5e-5."""
+    return abs(found - gold) <= min(1e-4, 1e-3 * abs(gold))
