@@ -44,6 +44,30 @@ def test_the_last_number_of_a_text(response, number):
     assert scores(response, float(number)) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("response", "strict", "flexible"),
+    [
+        ("#### 1. Add: 9 + 3 = 12\n#### 2. Double it: 24\nSo it is 24.", 0, 1),
+        ("#### 1) Add them\n#### 2) Double it\n#### 24", 0, 1),
+        ("#### 1. Add\n\n#### 2. Double\n\n\\boxed{24} of 30", 0, 1),
+        ("#### 1: Add\nIt comes to 24 pens", 0, 1),
+        ("#### 24. That is all of 3 lines.", 1, 1),  # no heading: headings are counted from 1
+        ("#### 24\n#### 1. Check: 12 * 2", 1, 1),
+        ("#### 1. Add\nIt is 25.", 0, 0),
+        ("#### 1.", 0, 0),
+        ("We get \\boxed{24}, as 12 * 2 shows for 2 of 3.", 0, 1),
+        ("\\boxed{7} was wrong. Now \\boxed{\\text{so } 12 \\cdot 2 = {24}} pens in 3 boxes.", 0, 1),
+        ("\\boxed{24} and then it broke off at \\boxed{7", 0, 1),
+        ("\\boxed{\\$24}", 0, 1),
+        ("\\boxed{many}, 24", 0, 1),
+        ("\\boxed{24}, then \\boxed{25}", 0, 0),
+        ("#### \\boxed{24} for 2", 0, 1),
+    ],
+)
+def test_headings_and_boxes(response, strict, flexible):
+    assert scores(response, 24.0) == (strict, flexible)
+
+
 @pytest.mark.parametrize("response", ["#### 5/0", "9" * 5000, "1e999999999", "####", "#### -", "$", "7/", "\\frac{}{}"])
 def test_what_is_no_number_is_wrong(response):
     assert scores(response, 5.0) == (0, 0)

@@ -26,6 +26,7 @@ _NUMBER = (
 )
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*{_NUMBER}")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _SPELLINGS = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
@@ -51,7 +52,7 @@ _COLUMNS = (  # the question's and the answer's, by collection
 )
 METRICS = (
     Metric("strict", about="first `#### number`"),
-    Metric("flexible", about="strict, else the last number"),
+    Metric("flexible", about="first `#### number` but for headings 1., 2., …; else the last in a box, else the last"),
     Metric("majority", about="the flexible answer that most samples give", samples=2),
 )
 
@@ -63,9 +64,26 @@ def strict(response: str) -> float | None:
 
 
 def flexible(response: str) -> float | None:
-    """The strict answer, else the last number anywhere."""
-    marked = strict(response)
-    return marked if marked is not None else next(reversed(_read(response)), None)
+    """The first number behind `####` that numbers no heading, else the last in the last box, else the last anywhere."""
+    text = _plain(response)
+    for count, found in enumerate(_MARKED.finditer(text), 1):
+        if not re.compile(rf"\s*{count}[.):][ \t]+\S").match(text, found.start() + len("####")):
+            return _value(found)
+    numbers = _read(last_box(text) or "") or _read(text)
+    return numbers[-1] if numbers else None
+
+
+def last_box(text: str) -> str | None:
+    """What the last whole \\boxed{} of a text holds."""
+    limit = len(text)
+    for begin in reversed([found.end() for found in _BOX.finditer(text)]):
+        depth = 1
+        for end in range(begin, limit):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[begin:end]
+        limit = begin  # a box around one that is cut off is cut off, too
+    return None
 
 
 def _plain(text: str) -> str:
