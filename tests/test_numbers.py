@@ -1,9 +1,11 @@
 """How numbers in answers are read; expected values are worked by hand."""
 
+import json
 import random
 
 import pytest
 
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import Question, find_task
 
 
@@ -96,3 +98,52 @@ def test_numbers_survive_formatting():
 def test_small_and_large_golds(gold, right, wrong):
     assert [scores(f"#### {text}", gold) for text in right] == [(1, 1)] * len(right)
     assert [scores(f"#### {text}", gold) for text in wrong] == [(0, 0)] * len(wrong)
+
+
+def word_problem(folder, answer):
+    """The question that ASDiv's loader makes of a row with this answer."""
+    row = {"body": "b", "question": "q", "answer": answer}
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    (question,) = find_task("asdiv")[0].load(str(folder / "rows.jsonl"))
+    return question
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("5/8", ("#### 5/8", "It is 0.625.", "\\boxed{\\frac{5}{8}}", "10/16"), ("#### 5", "8", "5:8")),
+        ("-(2/3)", ("#### -2/3", "\u22122/3", "$-\\frac{2}{3}$"), ("2/3", "#### -2")),
+        ("11:4", ("#### 11:4", "It is 11 : 4.", "The ratio is 11 to 4", "11/4", "$\\frac{11}{4}$"),
+         ("#### 11", "#### 4:11", "4", "11:40", "2.75", "1:4")),
+        ("4:45", ("#### 4:45", "at 4:45 p.m.", "04:45"), ("#### 4", "4:54", "45", "4:45:10")),
+        ("4:45 p.m.", ("#### 4:45 PM", "at 4:45pm.", "4:45"), ("#### 4:45 a.m.", "5:45 p.m.", "#### 4")),
+        ("8:02:30 a.m.", ("#### 8:02:30", "8:02:30 am"), ("8:02", "8:02:31", "8:02:30 pm")),
+        ("3 (hours); 20 (minutes)", ("3 hours and 20 minutes", "#### 3 hours 20 min", "#### 3; 20", "3:20"),
+         ("#### 3", "20 minutes", "20 hours and 3 minutes", "#### 3\n#### 20 of 7")),
+        ("21; 22; 23", ("#### 21,22,23", "They are 21, 22 and 23.", "x = 21, y = 22, z = 23"),
+         ("21 and 22", "#### 22", "21, 22 and 24", "23")),
+        ("1,250 (dollars); 2.5 (dollars)", ("$1,250 and $2.50", "#### 1250, 2.5"), ("#### 1250", "1250 and 2")),
+        ("9 (apples)", ("#### 9", "9 apples"), ("9:2", "90")),
+    ],
+)  # fmt: skip
+def test_ratios_times_and_pairs(tmp_path, gold, right, wrong):
+    question = word_problem(tmp_path, gold)
+    score = find_task("asdiv")[0].score
+    assert {text: score(question, [text])["flexible"] for text in right} == dict.fromkeys(right, 1)
+    assert {text: score(question, [text])["flexible"] for text in wrong} == dict.fromkeys(wrong, 0)
+    assert all(score(question, [text])["strict"] == text.startswith("####") for text in right)
+
+
+def test_pairs_are_voted_on_whole(tmp_path):
+    question = word_problem(tmp_path, "3 (hours); 20 (minutes)")
+    task = find_task("asdiv")[0]
+    samples = [["#### 4 h 20"], ["#### 4 h 20"], ["3 hours 20"], ["3:20"], ["#### 3 h 20 min"]]
+    pooled = task.pool(question, samples, [task.score(question, turns) for turns in samples])
+    assert pooled == {"strict": 0.2, "flexible": 0.6, "majority": 1}
+    assert [task.extract(question, turns) for turns in samples[1:3]] == [(4, 20), (3, 20)]
+
+
+def test_a_gsm8k_row_without_a_number_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "2 + 3 is 5, or 6\\n#### none"}')
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: the answer ends in no `#### number`"):
+        find_task("gsm8k")[0].load(str(tmp_path / "rows.jsonl"))
