@@ -4,8 +4,11 @@ import json
 import random
 
 import pytest
+from etils import epath
 
 from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
 
@@ -141,6 +144,22 @@ def test_pairs_are_voted_on_whole(tmp_path):
     pooled = task.pool(question, samples, [task.score(question, turns) for turns in samples])
     assert pooled == {"strict": 0.2, "flexible": 0.6, "majority": 1}
     assert [task.extract(question, turns) for turns in samples[1:3]] == [(4, 20), (3, 20)]
+
+
+def test_answers_of_lm_eval_find_their_rows_where_some_are_left_out(tmp_path, capsys):
+    answers = ("Ann", "4 (pens)", "Yes", "6 (pens)", "Bob")
+    rows = [{"body": "b", "question": "q", "answer": answer} for answer in answers]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stored = [{"doc_id": i, "resps": [[answer]], "filter": f} for f in "ab" for i, answer in enumerate(answers)]
+    (tmp_path / "stored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stored))
+    config = EvaluationConfig(data={"asdiv": str(tmp_path / "rows.jsonl")})
+    record = runner.score_responses("asdiv", epath.Path(tmp_path / "stored.jsonl"), config)
+    assert {id: verdict["flexible"] for id, verdict in record["verdicts"].items()} == {"asdiv/1": 1, "asdiv/3": 1}
+    assert record["missing"] == [] and "3 answers are to rows that the benchmark leaves out" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "#### 4"}')
+    config = EvaluationConfig(data={"gsm8k": str(tmp_path / "rows.jsonl")})
+    with pytest.raises(UserError, match="no question 'doc_id 1'"):  # nothing is left out of this one
+        runner.score_responses("gsm8k", epath.Path(tmp_path / "stored.jsonl"), config)
 
 
 def test_a_gsm8k_row_without_a_number_is_refused(tmp_path):

@@ -167,7 +167,7 @@ def load(task: str, path: str) -> list[Question]:
     for i, row in enumerate(read_rows(Source(path))):
         said, answer = _problem(row.value, row.where)
         if (found := gold(answer)) is not None:
-            questions.append(Question(f"{task}/{i}", (said,), {"answer": found}))
+            questions.append(Question(f"{task}/{i}", (said,), {"answer": found}, row=i))
         elif task != "asdiv":  # ASDiv has a few answers in words, which no number can be compared with
             raise UserError(f"{row.where}: the answer '{answer}' is no number")
     return questions
