@@ -103,6 +103,48 @@ def test_small_and_large_golds(gold, right, wrong):
     assert [scores(f"#### {text}", gold) for text in wrong] == [(0, 0)] * len(wrong)
 
 
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("C", "C"), (" c\n", "C"), ("C.", "C"), ("(C)", "C"), ("**C**", "C"), ("C) a whale", "C"), ("C. A whale", "C"),
+        ("The answer is C", "C"), ("The correct answer is (C).", "C"), ("Answer: **C**", "C"), ("answer: c", "C"),
+        ("the answer is c) a whale", "C"), ("The best option is C, since A and B are fish.", "C"),
+        ("\\boxed{C}, for A is a fish", "C"), ("$\\boxed{\\text{(C)}}$", "C"), ("I would say C.", "C"),
+        ("A whale is no fish: C", "C"), ("A is the one.", "A"), ("A. trout\nB. eel\nC. whale\nAnswer: C", "C"),
+        ("Think of gills.\nC. whale", "C"), ("The answer was A at first. No, the answer is C.", "C"),
+        ("", None), ("whale", None), ("A whale", None), ("A or C", None), ("The answer is A or C.", None),
+        ("A. trout\nB. eel", None), ("The answer is not C.", None), ("A, C", None), ("The answer is a whale", None),
+        ("F", None),
+    ],
+)  # fmt: skip
+def test_a_reply_to_a_choice(reply, letter):
+    task, _ = find_task("mmlu")
+    for answer in "ABCD":
+        question = Question("mmlu/0", ("q",), {"answer": answer}, choices=tuple("ABCD"))
+        assert task.score(question, [reply]) == {"accuracy": float(answer == letter)}
+        assert task.extract(question, [reply]) == letter
+
+
+def test_questions_have_any_number_of_choices(tmp_path):
+    task, _ = find_task("mmlu")
+
+    def load(choices, answer):
+        row = {"question": "Which?", "subject": "sea_life", "choices": choices, "answer": answer}
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        return task.load(str(tmp_path / "rows.jsonl"))[0]
+
+    two, ten = load(["eel", "whale"], 1), load([f"fish {i}" for i in range(10)], "H")
+    assert two.choices == ("A", "B") and two.turns[0].endswith("Which?\nA. eel\nB. whale")
+    assert ten.choices[-1] == "J" and ten.turns[0].endswith("\nJ. fish 9") and ten.reference == {"answer": "H"}
+    assert task.score(ten, ["I think that it is H."]) == {"accuracy": 1}
+    assert task.score(two, ["The answer is B."]) == {"accuracy": 1} and task.extract(two, ["H."]) is None
+    pair = ["eel", "whale"]
+    refused = [(pair, 2, "'2' is none of 2"), (pair, "C", "'C' is none"), (pair, -1, "'-1' is none"), (["eel"], 0, "1 ch")]
+    for choices, answer, said in refused:
+        with pytest.raises(UserError, match=rf"rows\.jsonl:1: .*{said}"):
+            load(choices, answer)
+
+
 def word_problem(folder, answer):
     """The question that ASDiv's loader makes of a row with this answer."""
     row = {"body": "b", "question": "q", "answer": answer}
