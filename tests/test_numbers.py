@@ -65,6 +65,7 @@ def test_the_last_number_of_a_text(response, number):
         ("\\boxed{24} and then it broke off at \\boxed{7", 0, 1),
         ("\\boxed{\\$24}", 0, 1),
         ("\\boxed{many}, 24", 0, 1),
+        ("so $\\boxed 24$ of 30", 0, 1),
         ("\\boxed{24}, then \\boxed{25}", 0, 0),
         ("#### \\boxed{24} for 2", 0, 1),
     ],
@@ -139,10 +140,30 @@ def test_questions_have_any_number_of_choices(tmp_path):
     assert task.score(ten, ["I think that it is H."]) == {"accuracy": 1}
     assert task.score(two, ["The answer is B."]) == {"accuracy": 1} and task.extract(two, ["H."]) is None
     pair = ["eel", "whale"]
-    refused = [(pair, 2, "'2' is none of 2"), (pair, "C", "'C' is none"), (pair, -1, "'-1' is none"), (["eel"], 0, "1 ch")]
+    refused = [(pair, 2, "'2' is none"), (pair, "C", "'C' is none"), (pair, -1, "'-1' is none"), (["eel"], 0, "1 ch")]
     for choices, answer, said in refused:
         with pytest.raises(UserError, match=rf"rows\.jsonl:1: .*{said}"):
             load(choices, answer)
+
+
+@pytest.mark.parametrize(
+    ("solution", "response", "boxed"),
+    [
+        ("It is $\\boxed{12}$.", "First \\boxed{7}, then \\boxed{12}.", 1),
+        ("It is $\\boxed{12}$.", "\\boxed{7} or \\boxed{12}", 1),
+        ("It is $\\boxed{12}$.", "\\boxed{12}, then \\boxed{7}", 0),
+        ("It is $\\boxed{12}$.", "\\boxed{12}, and \\boxed{1", 1),
+        ("First $\\boxed{7}$, but then $\\boxed{\\frac{12}{5}}$.", "$\\boxed{2.4}$", 1),
+        ("First $\\boxed{7}$, but then $\\boxed{\\frac{12}{5}}$.", "\\boxed{7}", 0),
+        ("It is $\\boxed 8$.", "It is $\\boxed 8$.", 1),
+        ("$\\boxed{3, 4}$", "\\boxed{5}, \\boxed{3, 4}", 1),
+        ("$\\boxed{\\{3, 4\\}}$", "\\boxed{\\{4, 3\\}}", 1),
+    ],
+)
+def test_the_last_box_of_a_proof_counts(solution, response, boxed):
+    pytest.importorskip("math_verify")
+    question = Question("math/0", ("q",), {"solution": solution})
+    assert find_task("math")[0].score(question, [response])["boxed"] == boxed
 
 
 def word_problem(folder, answer):

@@ -27,7 +27,7 @@ _NUMBER = (
 )
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*{_NUMBER}")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>[^\s{}$]+))")  # \boxed{18}, \boxed 18
 _SPELLINGS = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
@@ -116,8 +116,10 @@ def _joined(quantities: Sequence[Quantity]) -> Quantity | None:
 def last_box(text: str) -> str | None:
     """What the last whole \\boxed{} of a text holds."""
     limit = len(text)
-    for begin in reversed([found.end() for found in _BOX.finditer(text)]):
-        depth = 1
+    for found in reversed(list(_BOX.finditer(text))):
+        if found["bare"]:
+            return found["bare"]
+        begin, depth = found.end(), 1
         for end in range(begin, limit):
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             if depth == 0:
