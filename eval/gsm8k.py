@@ -5,20 +5,26 @@ total does it take?", "answer": "It takes 2/2=<<2/2=1>>1 bolt of white fiber\\n�
 
 The score moves with the extraction rule, so both are reported:
   strict    the first `#### number` of the response, and nothing else
-  flexible  that if it is there, else the last number of the response
+  flexible  that if it is there, headings (`#### 1. Count …`, `#### 2. …`) aside, else the last number of the last
+            \\boxed{}, else the last number of the response
   majority  the flexible answer that most of n samples give (--samples n --temperature t)
-Numbers are equal within 1e-4, thousands separators and currency signs aside.
+Numbers are equal within 1e-4 (of golds below 0.1: within a thousandth), however they are written.
 """
 
 from sftmix_jax.data.sources import Source, read_rows
+from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import numbers
 from sftmix_jax.evaluation.task import Question, Task
 
 
 def load(path: str) -> list[Question]:
     questions = []
-    for i, row in enumerate(row.value for row in read_rows(Source(path))):
-        questions.append(Question(f"gsm8k/{i}", (row["question"],), {"answer": numbers.strict(row["answer"])}))
+    for i, row in enumerate(read_rows(Source(path))):
+        said, answer = row.value["question"], row.value["answer"].rpartition("####")[2].strip()
+        gold = numbers.gold(answer)
+        if not isinstance(gold, float):
+            raise UserError(f"{row.where}: the answer ends in no `#### number`")
+        questions.append(Question(f"gsm8k/{i}", (said,), {"answer": gold}))
     return questions
 
 

@@ -3,13 +3,14 @@
 A row: {"problem": "What is the smallest positive perfect cube that can be written as …", "level": "Level 2", "type":
 "Number Theory", "solution": "… the answer is $\\\\boxed{27}$."}
 
-  boxed      the last \\boxed{} of the response means the same as the solution's
+  boxed      the last \\boxed{} of the response means the same as the solution's last
   flexible   the last expression of the response does, boxed or not
 Equality is math-verify's (1/2, 0.5 and \\frac12 are one answer), not that of strings. Needs the extra 'eval'.
 """
 
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation.numbers import last_box
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
 
 _INSTRUCTION = "Solve the problem and put the final answer in \\boxed{}.\n\n"
@@ -23,15 +24,21 @@ def load(path: str) -> list[Question]:
     ]
 
 
+def _boxed(text: str) -> str:
+    """The last whole box alone, or nothing."""
+    inside = last_box(text)
+    return f"$\\boxed{{{inside}}}$" if inside else ""
+
+
 def score(question: Question, answers: Turns) -> Verdict:
     try:
         from math_verify import LatexExtractionConfig, parse, verify
     except ImportError:
         raise UserError("MATH's answers are compared by math-verify: pip install 'sftmix-jax[eval]'") from None
     boxed_only = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
-    gold = parse(question.reference["solution"])
-    said = answers[0]
-    boxed = "\\boxed" in said and verify(gold, parse(said, boxed_only))
+    solution, said = question.reference["solution"], answers[0]
+    gold = parse(_boxed(solution) or solution)  # of several boxes math-verify would make one set
+    boxed = verify(gold, parse(_boxed(said), boxed_only))
     return {"boxed": float(boxed), "flexible": float(boxed or verify(gold, parse(said)))}
 
 

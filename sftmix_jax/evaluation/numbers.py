@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, mean_over_samples
 
-_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+"
-_MARKED = re.compile(rf"####\s*({_NUMBER})")
+# One grammar of numbers, for texts as `_plain` leaves them. Digits are grouped by commas (1,234; 10,00,000), or in
+# threes by spaces or apostrophes. A minus right after a word, a number or a bracket is a hyphen or a difference.
+_DIGITS = r"(?:\d{1,3}(?:[ '’]\d{3}){1,99}(?!\d)|\d+(?:,\d{2,3}){0,99},\d{3}(?!\d)|\d+)"
+_UNSIGNED = rf"(?:{_DIGITS}(?:\.\d+)?|(?<![.\w])\.\d+)(?:[eE][-+]?\d+)?"
+_CURRENCY = "[$¢-¥₠-⃏]"
+_NUMBER = (
+    rf"(?P<sign>(?:(?<![\w)\]%])[-+]\(?)?(?:{_CURRENCY} ?[-+]?)?)"  # -, $, -$, $-, -(
+    rf"(?P<whole>{_UNSIGNED})"
+    rf"(?: (?P<part>\d+)/(?P<parts>\d+)| ?/ ?{_CURRENCY}?(?P<divisor>{_UNSIGNED}))?"  # 2 1/2; 1/2
+    rf"(?:(?P<more>(?:(?: : |:)\d+(?:\.\d+)?)+)(?: ?(?P<half>[AaPp])\.?[Mm]\b)?)?"  # 3:2; 7:30 p.m.
+)
 _ANY = re.compile(_NUMBER)
+_MARKED = re.compile(rf"####\s*{_NUMBER}")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>[^\s{}$]+))")  # \boxed{18}, \boxed 18
+_SPELLINGS = tuple(
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"[−–‒‐]", "-"),
+        (r"⁄", "/"),  # what NFKC makes of ½
+        (r"\\!", ""),
+        (r"\{,\}", ","),
+        (r"\\[,:; ]|~", " "),
+        (r"\\([$%])", r"\1"),
+        (r"(?<=\d)(?=\\[dt]?frac)", " "),
+        (r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\1\2/\3\4"),
+        (r"(?<=\d) ?(?:[*×·⋅x]|\\times|\\cdot) ?10\^\{?([-+]?\d+)\}?", r"e\1"),
+        (r"(?<![\d.,])10\^\{?([-+]?\d+)\}?", r"1e\1"),
+        (r"\^\{?[-+]?\d+\}?", ""),  # cm^2 is no number
+    )
+)
 _COLUMNS = (  # the question's and the answer's, by collection
     (("input",), "target"),  # GSM-Hard
     (("Body", "Question"), "Answer"),  # SVAMP
@@ -24,41 +53,125 @@ _COLUMNS = (  # the question's and the answer's, by collection
 )
 METRICS = (
     Metric("strict", about="first `#### number`"),
-    Metric("flexible", about="strict, else the last number"),
+    Metric("flexible", about="first `#### number` but for headings 1., 2., …; else the last in a box, else the last"),
     Metric("majority", about="the flexible answer that most samples give", samples=2),
 )
 
 
-def number(text: str) -> float:
-    """`$1,234.50` → 1234.5"""
-    return float(text.replace(",", "").replace("$", ""))
+class Quantity(NamedTuple):
+    """`18` → (18,), the ratio `3:2` → (3, 2), the time `7:30 p.m.` → (7, 30) and p.
+
+    An answer of `2 hours and 30 minutes` is taken as one quantity, (2, 30).
+    """
+
+    numbers: tuple[float, ...]
+    half: str = ""  # of the day, where it is written: a or p
 
 
-def strict(response: str) -> float | None:
-    """The first number behind `####`."""
-    found = _MARKED.search(response)
-    return number(found.group(1)) if found else None
+Gold = Sequence[Quantity]  # most hold one number; `2 (hours); 30 (minutes)` holds two quantities
 
 
-def flexible(response: str) -> float | None:
-    """The strict answer, else the last number anywhere."""
-    marked = strict(response)
-    if marked is not None:
-        return marked
-    numbers = _ANY.findall(response)
-    return number(numbers[-1]) if numbers else None
+def strict(response: str, gold: Gold) -> Quantity | None:
+    """The first number behind `####`; where the gold holds more numbers, as many of that line."""
+    found = _MARKED.search(_plain(response, gold))
+    return _behind(found, gold) if found else None
+
+
+def flexible(response: str, gold: Gold) -> Quantity | None:
+    """The first number behind `####` that numbers no heading, else the last in the last box, else the last anywhere.
+
+    Where the gold holds more numbers, as many are taken.
+    """
+    text = _plain(response, gold)
+    for count, found in enumerate(_MARKED.finditer(text), 1):
+        if not re.compile(rf"\s*{count}[.):][ \t]+\S").match(text, found.start() + len("####")):
+            return _behind(found, gold)
+    quantities = _read(last_box(text) or "") or _read(text)
+    return _joined(_first(quantities[::-1], gold)[::-1])
+
+
+def _behind(found: re.Match[str], gold: Gold) -> Quantity | None:
+    """The first numbers behind a mark, on their line."""
+    line = found.string[found.start() :].removeprefix("####").lstrip().partition("\n")[0]
+    return _joined(_first(_read(line), gold))
+
+
+def _first(quantities: Sequence[Quantity], gold: Gold) -> list[Quantity]:
+    """The first quantities that hold as many numbers as the gold, or more."""
+    taken: list[Quantity] = []
+    for quantity in quantities:
+        if len(_numbers(taken)) < len(_numbers(gold)):
+            taken.append(quantity)
+    return taken
+
+
+def _numbers(quantities: Iterable[Quantity]) -> tuple[float, ...]:
+    return tuple(number for quantity in quantities for number in quantity.numbers)
+
+
+def _joined(quantities: Sequence[Quantity]) -> Quantity | None:
+    return Quantity(_numbers(quantities), "".join(quantity.half for quantity in quantities)) if quantities else None
+
+
+def last_box(text: str) -> str | None:
+    """What the last whole \\boxed{} of a text holds."""
+    limit = len(text)
+    for found in reversed(list(_BOX.finditer(text))):
+        if found["bare"]:
+            return found["bare"]
+        begin, depth = found.end(), 1
+        for end in range(begin, limit):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[begin:end]
+        limit = begin  # a box around one that is cut off is cut off, too
+    return None
+
+
+def _plain(text: str, gold: Gold = ()) -> str:
+    """One spelling for what Unicode and LaTeX spell in many ways: digits, signs, spaces, fractions, powers of ten.
+
+    Where the gold is a ratio, 3/2 is one.
+    """
+    text = re.sub(r"[²³¹⁰⁴-⁻]+", r"^\g<0>", text)  # NFKC makes plain digits of raised ones
+    text = re.sub(r"(?<=\d)[¼-¾⅐-⅞]", r" \g<0>", text)
+    text = unicodedata.normalize("NFKC", text)
+    for pattern, plain in _SPELLINGS:
+        text = pattern.sub(plain, text)
+    return text.replace("/", ":") if any(len(quantity.numbers) > 1 for quantity in gold) else text
+
+
+def _read(text: str) -> list[Quantity]:
+    """Every quantity of a plain text, in its order."""
+    return [_quantity(found) for found in _ANY.finditer(text)]
+
+
+def _quantity(found: re.Match[str]) -> Quantity:
+    """`-$1,234.50` → (-1234.5,), `2 1/2` → (2.5,), `3:2` → (3, 2); infinite where too large, or divided by 0."""
+    whole, part, parts, divisor = (
+        float(re.sub(r"[ '’,]", "", digits or default))
+        for digits, default in zip(found.group("whole", "part", "parts", "divisor"), ("", "0", "1", "1"), strict=True)
+    )
+    size = whole / divisor + part / parts if divisor and parts else math.inf
+    more = map(float, (found["more"] or "").split(":")[1:])
+    return Quantity((-size if "-" in found["sign"] else size, *more), (found["half"] or "").lower())
+
+
+def gold(text: str) -> float | str | None:
+    """A file's answer: a number; the text itself where it holds several (ratios, times, pairs); None where none."""
+    numbers = _numbers(_read(_plain(text)))
+    return numbers[0] if len(numbers) == 1 else text if numbers else None
 
 
 def load(task: str, path: str) -> list[Question]:
     """Word problems with a number for an answer, in the columns of any of the collections below. Raises UserError."""
     questions = []
     for i, row in enumerate(read_rows(Source(path))):
-        said, gold = _problem(row.value, row.where)
-        found = _ANY.search(gold)
-        if found:
-            questions.append(Question(f"{task}/{i}", (said,), {"answer": number(found.group())}))
+        said, answer = _problem(row.value, row.where)
+        if (found := gold(answer)) is not None:
+            questions.append(Question(f"{task}/{i}", (said,), {"answer": found}, row=i))
         elif task != "asdiv":  # ASDiv has a few answers in words, which no number can be compared with
-            raise UserError(f"{row.where}: the answer '{gold}' is no number")
+            raise UserError(f"{row.where}: the answer '{answer}' is no number")
     return questions
 
 
@@ -74,30 +187,50 @@ def _problem(row: dict[str, Any], where: str) -> tuple[str, str]:
     """Question and answer."""
     for asked, answer in _COLUMNS:
         if answer in row and all(column in row for column in asked):
-            gold = row[answer]
-            return " ".join(str(row[column]) for column in asked), str(gold[0] if isinstance(gold, list) else gold)
+            given = row[answer]
+            return " ".join(str(row[column]) for column in asked), str(given[0] if isinstance(given, list) else given)
     known = "; ".join(f"{' and '.join(asked)} with {answer}" for asked, answer in _COLUMNS)
     raise UserError(f"{where}: no columns of a word problem (known: {known})")
 
 
 def score(question: Question, answers: Turns) -> Verdict:
-    """One sample by both rules; the reference holds `answer`, a number. Equal is within 1e-4."""
-    return {"strict": _right(question, strict(answers[0])), "flexible": _right(question, flexible(answers[0]))}
+    """One sample by both rules; the reference holds `answer`, as `gold` gives it."""
+    wanted = _gold(question)
+    return {
+        "strict": _right(strict(answers[0], wanted), wanted),
+        "flexible": _right(flexible(answers[0], wanted), wanted),
+    }
 
 
-def extract(question: Question, answers: Turns) -> float | None:
-    """What the flexible rule compares."""
-    return flexible(answers[0])
+def extract(question: Question, answers: Turns) -> float | tuple[float, ...] | None:
+    """What the flexible rule compares: a number, or several."""
+    found = flexible(answers[0], _gold(question))
+    return found and (found.numbers if len(found.numbers) > 1 else found.numbers[0])
 
 
 def pool(question: Question, samples: Sequence[Turns], verdicts: Sequence[Verdict]) -> Verdict:
     """Means over the samples, and the majority's answer; the earliest of those that are given equally often."""
-    votes = Counter(found for turns in samples if (found := flexible(turns[0])) is not None)
+    wanted = _gold(question)
+    votes = Counter(found for turns in samples if (found := flexible(turns[0], wanted)))
     return {
         **mean_over_samples(question, samples, verdicts),
-        "majority": _right(question, votes.most_common(1)[0][0] if votes else None),
+        "majority": _right(votes.most_common(1)[0][0] if votes else None, wanted),
     }
 
 
-def _right(question: Question, found: float | None) -> float:
-    return float(found is not None and abs(found - question.reference["answer"]) < 1e-4)
+def _gold(question: Question) -> Gold:
+    answer = question.reference["answer"]
+    return _read(_plain(answer)) if isinstance(answer, str) else [Quantity((answer,))]
+
+
+def _right(found: Quantity | None, gold: Gold) -> float:
+    """Whether all numbers are equal, and none is of the morning where the other is of the afternoon."""
+    if found is None or {found.half, *(quantity.half for quantity in gold)} >= {"a", "p"}:
+        return 0.0
+    wanted = _numbers(gold)
+    return float(len(found.numbers) == len(wanted) and all(map(_equal, found.numbers, wanted)))
+
+
+def _equal(found: float, gold: float) -> bool:
+    """Within 1e-4, and within 1e-3 of the gold: 0 is not 5e-5."""
+    return abs(found - gold) <= min(1e-4, 1e-3 * abs(gold))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -22,13 +23,16 @@ class _Given(NamedTuple):
     again: bool = False  # the same line may stand there again (lm-eval: once a filter)
 
 
+Ids = Mapping[int, str]  # the questions' ids, by their rows in the benchmark's file
+
+
 def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: bool = False) -> Answers:
     """Stored responses by question id, whoever wrote them.
 
     Ours         {"id", "response"}: a text, or a list with one a turn; or {"id", "samples": [response, …]}
     FastChat     {"question_id", "choices": [{"turns": […]}]}
     EvalPlus     {"task_id", "solution"} or {"task_id", "completion"}; several lines are several samples
-    lm-eval      {"doc_id", "resps": [[…]]}; doc_id counts the questions of the file
+    lm-eval      {"doc_id", "resps": [[…]]}; doc_id counts the rows of the benchmark's file, with those left out
 
     Where answers are run (`runs_code`), EvalPlus' solutions and lm-eval's `filtered_resps` are programs that are run as
     they stand.
@@ -38,12 +42,18 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
     if not file.exists():
         raise UserError(f"no file {file}")
     known = {q.id: len(q.turns) for q in questions}
+    ids = {i if q.row is None else q.row: q.id for i, q in enumerate(questions)}
+    leaves_out = any(q.row is not None for q in questions)
+    left_out = set()
     answers: Answers = {}
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():
             continue
         where = f"{file}:{number}"
-        given = _read_line(line, where, [q.id for q in questions], runs_code)
+        given = _read_line(line, where, ids, runs_code)
+        if given.id not in known and given.again and leaves_out:
+            left_out.add(given.id)
+            continue
         if given.id not in known:
             raise UserError(f"{where}: no question '{given.id}' in this benchmark; {did_you_mean(given.id, known)}")
         for turns in given.samples:
@@ -55,10 +65,12 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
             answers.setdefault(given.id, []).extend(given.samples)
         else:
             answers[given.id] = given.samples
+    if left_out:
+        print(f"{file}: {len(left_out)} answers are to rows that the benchmark leaves out", file=sys.stderr)
     return answers
 
 
-def _read_line(line: str, where: str, ids: Sequence[str], runs_code: bool) -> _Given:
+def _read_line(line: str, where: str, ids: Ids, runs_code: bool) -> _Given:
     try:
         row = json.loads(line)
         if runs_code and "doc_id" in row and "filtered_resps" in row:
@@ -78,18 +90,18 @@ def _turns(response: Any) -> list[str]:
     return response if isinstance(response, list) else [response]
 
 
-def _ours(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+def _ours(row: dict[str, Any], ids: Ids) -> _Given:
     samples = row["samples"] if "samples" in row else [row["response"]]
     return _Given(str(row["id"]), [_turns(sample) for sample in samples], more=False)
 
 
-def _fastchat(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+def _fastchat(row: dict[str, Any], ids: Ids) -> _Given:
     number = str(row["question_id"])
-    named = next((id for id in ids if id.rpartition("/")[2] == number), number)
+    named = next((id for id in ids.values() if id.rpartition("/")[2] == number), number)
     return _Given(named, [choice["turns"] for choice in row["choices"]], more=False)
 
 
-def _evalplus(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+def _evalplus(row: dict[str, Any], ids: Ids) -> _Given:
     return _Given(row["task_id"], [[Program(row["solution"]) if "solution" in row else row["completion"]]], more=True)
 
 
@@ -98,13 +110,12 @@ def _programs(filtered: list[Any]) -> list[Program]:
     return [Program(text) for each in filtered for text in (each if isinstance(each, list) else [each])]
 
 
-def _lm_eval(row: dict[str, Any], ids: Sequence[str]) -> _Given:
+def _lm_eval(row: dict[str, Any], ids: Ids) -> _Given:
     position = int(row["doc_id"])
-    named = ids[position] if 0 <= position < len(ids) else f"doc_id {position}"
-    return _Given(named, [[text] for text in row["resps"][0]], more=False, again=True)
+    return _Given(ids.get(position, f"doc_id {position}"), [[text] for text in row["resps"][0]], more=False, again=True)
 
 
 # The column that tells a layout.
-_LAYOUTS: dict[str, Callable[[dict[str, Any], Sequence[str]], _Given]] = {
+_LAYOUTS: dict[str, Callable[[dict[str, Any], Ids], _Given]] = {
     "id": _ours, "question_id": _fastchat, "task_id": _evalplus, "doc_id": _lm_eval,
 }  # fmt: skip

@@ -40,6 +40,7 @@ class Question:
     choices: tuple[str, ...] = ()  # the answer is the likeliest of these, nothing is generated
     measured: Conversation | None = None  # nothing is generated: the likelihood of what it would train on is asked for
     group: str = ""  # metrics are also told for each group of questions
+    row: int | None = None  # of the file, from 0, where the task leaves rows out
 
 
 @dataclasses.dataclass(frozen=True)
