@@ -17,7 +17,7 @@ from conftest import run
 from etils import epath
 from pyarrow import parquet
 
-from sftmix_jax import escaping, evaluate, experiment, plan, processes, records, report, sample, study, terminal
+from sftmix_jax import escaping, evaluate, experiment, files, plan, processes, records, report, sample, study, terminal
 from sftmix_jax.analysis import page, responses, results, tables
 from sftmix_jax.analysis import report as analysis
 from sftmix_jax.errors import UserError
@@ -26,6 +26,7 @@ from sftmix_jax.evaluation.compare import Difference
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.leases import Leases
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.studies.study import Run, Study
@@ -402,3 +403,33 @@ def test_a_task_without_a_real_temperature_is_refused(temperature):
     hot = [dataclasses.replace(question, temperature=temperature) for question in runner.load_questions(task, config)]
     with pytest.raises(UserError, match=rf"{hot[0].id}: temperature: .*must be"):
         runner.load_questions(dataclasses.replace(task, load=lambda _: hot), config)
+
+
+def test_a_score_is_read_only_from_the_folder_of_its_task(workdir, tmp_path):
+    """Its task becomes a part of paths: `../../x` would be looked for there."""
+    for name in ("stages", "experiments", "studies"):
+        shutil.copytree(workdir / name, tmp_path / name)
+    file = epath.Path(tmp_path / "stages" / f"{NAME}-s" / "eval" / "tiny_math" / "score.json")
+    records.write_score(file, records.score(file) | {"task": "../../x"})
+    with pytest.raises(UserError, match=r"tiny_math/score\.json: is of the task \.\./\.\./x"):
+        report.write(epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "/x"])
+def test_a_task_is_no_path(tmp_path, name):
+    (tmp_path / "own.py").write_text(
+        "from sftmix_jax.evaluation.task import Metric, Task\n"
+        f"TASK = Task(name={name!r}, load=list, metrics=(Metric('m'),), default_data='x')\n"
+    )
+    with pytest.raises(UserError, match=r"own\.py: its TASK is named .*; must be a name"):
+        find_task(str(tmp_path / "own.py"))
+
+
+@pytest.mark.parametrize("folder", ["runs[1]", "a*b", "?"])
+def test_a_folder_whose_path_looks_like_a_pattern_is_searched_like_any_other(tmp_path, folder):
+    """Else two trainers would both hold a lease in `runs[1]`, and a report would find nothing there."""
+    first = Leases(epath.Path(tmp_path) / folder / "claims")
+    with first.take("job") as mine, Leases(epath.Path(tmp_path) / folder / "claims").take("job") as other:
+        assert mine and not other
+        (found,) = files.matching(epath.Path(tmp_path) / folder / "claims", "job.*.json")
+        assert found.name == "job.0.json" or found.name == "job.1.json"

@@ -125,7 +125,8 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
 def _score(file: epath.Path) -> dict[str, Any]:
     """A score.json in its task's own folder: the task's name becomes a part of paths. Raises UserError."""
     record = records.score(file)
-    if record["task"].replace("/", "_") != file.parent.name:  # lm-eval's tasks are named lm_eval/NAME
+    folder = escaping.file_name(record["task"].replace("lm_eval/", "lm_eval_", 1))
+    if file.parent.name not in (folder, record["task"]):
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
     return record
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sftmix_jax import processes, records
 from sftmix_jax.errors import UserError
+from sftmix_jax.escaping import file_name
 from sftmix_jax.evaluation.answers import Model, leased
 from sftmix_jax.files import replace
 from sftmix_jax.sampling.sampler import Request, Response
@@ -184,7 +185,7 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
             "few_shot": results.get("n-shot", {}).get(name), "model": model.identity,
         },
     }  # fmt: skip
-    folder = model.folder / "eval" / f"lm_eval_{name}"
+    folder = model.folder / "eval" / file_name(f"lm_eval_{name}")
     samples = results.get("samples", {}).get(name, [])
     if processes.is_first():
         lines = "".join(json.dumps(sample, default=str) + "\n" for sample in samples)

@@ -14,6 +14,7 @@ from sftmix_jax import desk
 from sftmix_jax.data.messages import Conversation
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Rubric
+from sftmix_jax.ranges import NAME
 
 Turns = Sequence[str]  # an answer a turn
 Verdict = dict[str, float | None]  # by metric; None: this metric is not about this question
@@ -96,6 +97,8 @@ def find_task(name: str) -> tuple[Task, str]:
     task = getattr(desk.load(file, "task"), "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
+    if rule := NAME.broken(task.name):
+        raise UserError(f"{file}: its TASK is named {task.name!r}; {rule}")
     version = hashlib.sha256()
     for each in rule_files(file, task.runs_code):
         version.update(each.read_bytes())

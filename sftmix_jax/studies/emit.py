@@ -28,6 +28,8 @@ def script(kind: str, study: str, arguments: Sequence[str], jobs: Sequence[Job],
     """
     if kind not in _SUBMIT:
         raise UserError(f"--emit {kind}: {did_you_mean(kind, _SUBMIT)}")
+    if unfit := [argument for argument in (*arguments, workdir) if "\n" in argument or "\r" in argument]:
+        raise UserError(f"--emit: {unfit[0]!r} has a line break, which no line of a script can hold")
     known = {job.id for job in jobs}
     lines = [
         "#!/usr/bin/env bash",
