@@ -28,19 +28,22 @@ _NUMBER = (
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*{_NUMBER}")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>[^\s{}$]+))")  # \boxed{18}, \boxed 18
+_OPERATOR = re.compile(r"\d[ )$%]*[-+*/÷]")
 _SPELLINGS = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
         (r"[−–‒‐]", "-"),
-        (r"⁄", "/"),  # what NFKC makes of ½
+        (r"[⁄∕]", "/"),  # NFKC makes 1⁄2 of ½
+        (r"∶", ":"),
+        (r"\\times|\\cdot|[×·⋅]", "*"),
         (r"\\!", ""),
         (r"\{,\}", ","),
         (r"\\[,:; ]|~", " "),
         (r"\\([$%])", r"\1"),
-        (r"(?<=\d)(?=\\[dt]?frac)", " "),
-        (r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\1\2/\3\4"),
-        (r"(?<=\d) ?(?:[*×·⋅x]|\\times|\\cdot) ?10\^\{?([-+]?\d+)\}?", r"e\1"),
-        (r"(?<![\d.,])10\^\{?([-+]?\d+)\}?", r"1e\1"),
+        (r"(?<=\d)(?=\\[cdt]?frac)", " "),
+        (r"\\[cdt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\1\2/\3\4"),
+        (r"(?<=\d) ?[*x] ?10(?:\^|\*\*)[{(]?([-+]?\d+)[)}]?", r"e\1"),
+        (r"(?<![\d.,])10(?:\^|\*\*)[{(]?([-+]?\d+)[)}]?", r"1e\1"),
         (r"\^\{?[-+]?\d+\}?", ""),  # cm^2 is no number
     )
 )
@@ -74,26 +77,28 @@ Gold = Sequence[Quantity]  # most hold one number; `2 (hours); 30 (minutes)` hol
 def strict(response: str, gold: Gold) -> Quantity | None:
     """The first number behind `####`; where the gold holds more numbers, as many of that line."""
     found = _MARKED.search(_plain(response, gold))
-    return _behind(found, gold) if found else None
+    return _joined(_first(_read(_line(found)), gold)) if found else None
 
 
 def flexible(response: str, gold: Gold) -> Quantity | None:
     """The first number behind `####` that numbers no heading, else the last in the last box, else the last anywhere.
 
-    Where the gold holds more numbers, as many are taken.
+    Of `#### 9 * 2 = 18` the result is taken. Where the gold holds more numbers, as many are taken.
     """
     text = _plain(response, gold)
     for count, found in enumerate(_MARKED.finditer(text), 1):
         if not re.compile(rf"\s*{count}[.):][ \t]+\S").match(text, found.start() + len("####")):
-            return _behind(found, gold)
+            line = _line(found)
+            working, _, result = line.rpartition("=")
+            worked = _OPERATOR.search(working) and not re.search("[A-Za-z]", working)
+            return _joined(_first(_read(result if worked else line), gold))
     quantities = _read(last_box(text) or "") or _read(text)
     return _joined(_first(quantities[::-1], gold)[::-1])
 
 
-def _behind(found: re.Match[str], gold: Gold) -> Quantity | None:
-    """The first numbers behind a mark, on their line."""
-    line = found.string[found.start() :].removeprefix("####").lstrip().partition("\n")[0]
-    return _joined(_first(_read(line), gold))
+def _line(marked: re.Match[str]) -> str:
+    """The line of a marked number, from that number on."""
+    return marked.string[marked.start() :].removeprefix("####").lstrip().partition("\n")[0]
 
 
 def _first(quantities: Sequence[Quantity], gold: Gold) -> list[Quantity]:
