@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sftmix_jax import terminal
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
@@ -40,10 +41,10 @@ def load(path: str) -> list[Question]:
             reference["punkt_tab"] = _punkt()  # what it counts sentences by is part of the question
         questions.append(Question(f"ifeval/{asked['key']}", (asked["prompt"],), reference))
     if left_out := [question for question in questions if question.reference.get("punkt_tab") == ""]:
-        print(
+        terminal.err(
             f"{path}: {len(left_out)} of {len(questions)} prompts are left out, as NLTK's punkt_tab is not here: "
-            "python -m nltk.downloader punkt_tab", file=sys.stderr,
-        )  # fmt: skip
+            "python -m nltk.downloader punkt_tab"
+        )
     return questions
 
 

@@ -11,9 +11,9 @@ models with the same tokenizer can be compared.
 
 import json
 import math
-import sys
 from collections import Counter
 
+from sftmix_jax import terminal
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.readers import files
 from sftmix_jax.data.sources import Source, read_conversations
@@ -31,7 +31,7 @@ def load(path: str) -> list[Question]:
             asked = "\n\n".join(message.content for message in measured.messages if message.role == "user")
             questions.append(Question(f"perplexity/{domain}/{i}", (asked,), {}, measured=measured, group=domain))
         for reason, count in left_out.items():
-            print(f"perplexity: {file.name}: {count} rows left out: {reason}", file=sys.stderr)
+            terminal.err(f"perplexity: {file.name}: {count} rows left out: {reason}")
     return questions
 
 
