@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
+from sftmix_jax import terminal
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Answers
 from sftmix_jax.evaluation.task import Program, Question
@@ -66,7 +66,7 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
         else:
             answers[given.id] = given.samples
     if left_out:
-        print(f"{file}: {len(left_out)} answers are to rows that the benchmark leaves out", file=sys.stderr)
+        terminal.err(f"{file}: {len(left_out)} answers are to rows that the benchmark leaves out")
     return answers
 
 
