@@ -20,7 +20,6 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import matching
 from sftmix_jax.model_folder import read_object
 
 Index: TypeAlias = tuple[slice, ...]
@@ -174,7 +173,8 @@ def _weight_map(folder: epath.Path) -> dict[str, str]:
     """Tensor name → file name, from the folder's index. Raises UserError."""
     file = folder / INDEX
     if not file.exists():
-        others = sorted(p.name for pattern in ("*.safetensors", "*.bin", "*.pth") for p in matching(folder, pattern))
+        held = folder.iterdir() if folder.is_dir() else ()
+        others = sorted(path.name for path in held if path.suffix in (".safetensors", ".bin", ".pth"))
         found = f" (found {others[0]}; convert or rename it)" if others else ""
         raise UserError(f"{folder}: neither {_SINGLE} nor {INDEX}{found}")
     weight_map = read_object(file).get("weight_map")
