@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "leases": {"processes", "files"},
     "tiny": set(),
     "model_folder": {"files"},
-    "models": {"fsdp", "sharding", "model_folder", "files"},
+    "models": {"fsdp", "sharding", "model_folder"},
     "data": {"tiny", "model_folder", "files", "manifest"},
     "training": {"compilation", "models", "data", "fsdp", "sharding", "processes", "files", "manifest"},
     "sampling": {"models", "data", "sharding"},
