@@ -43,7 +43,7 @@ def test_a_number_is_read_in_any_spelling(written, number):
     [
         ("9-4=5", 5), ("from 4-6", 6), ("21,22,23", 23), ("a 10%-15 chance", 15), ("version 1.2.3", 3),
         ("x=-4", -4), ("(-4)", -4), ("3 for $5", 5), ("8/2=4", 4), ("6 + 7 = 13", 13), ("2,500,750", 2500750),
-        ("so …12", 12),
+        ("so …12", 12), ("x = - 4", -4), ("9 - 4", 4), ("- 4 pens", 4),
     ],
 )  # fmt: skip
 def test_the_last_number_of_a_text(response, number):
@@ -56,6 +56,7 @@ def test_the_last_number_of_a_text(response, number):
         ("#### 1. Add: 9 + 3 = 12\n#### 2. Double it: 24\nSo it is 24.", 0, 1),
         ("#### 1) Add them\n#### 2) Double it\n#### 24", 0, 1),
         ("#### 1. Add\n\n#### 2. Double\n\n\\boxed{24} of 30", 0, 1),
+        ("#### 1\\. Add\n#### 24", 0, 1),
         ("#### 1: Add\nIt comes to 24 pens", 0, 1),
         ("#### 24. That is all of 3 lines.", 1, 1),  # no heading: headings are counted from 1
         ("#### 24\n#### 1. Check: 12 * 2", 1, 1),
