@@ -435,7 +435,7 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
     alike = len(set(values)) == 1  # a bootstrap of such shows no doubt at all
     binary = metric.is_rate and (alike or not metric.weight) and all(v in (0, 1) for v in values)
-    low, high = wilson(sum(values), n) if binary else bootstrap_mean(values, weights)
+    low, high = wilson(round(sum(values)), n) if binary else bootstrap_mean(values, weights)
     if metric.geometric:
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
     return {"value": value, "n": n, "low": low, "high": high, "best": metric.best}

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_Z = 1.959963984540054  # of a normal distribution, 97.5 %
 _RESAMPLES = 2000
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's score interval of a rate (Wilson 1927)."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return 0.0, 1.0
-    p, z2 = successes / n, _Z * _Z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    found = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     # rounding must not push the border past a rate of 0 or 1
-    return max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
+    return max(0.0, min(found.low, successes / n)), min(1.0, max(found.high, successes / n))
 
 
 def bootstrap_mean(values: Sequence[float], weights: Sequence[float] = (), seed: int = 0) -> tuple[float, float]:
@@ -36,9 +35,10 @@ def bootstrap_mean(values: Sequence[float], weights: Sequence[float] = (), seed:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p of McNemar's test: the questions that just one of two models got right (McNemar 1947)."""
-    n, k = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_first, n).pvalue) if n else 1.0
 
 
 def paired_bootstrap(differences: Sequence[float], seed: int = 0) -> float:
