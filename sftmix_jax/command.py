@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-from sftmix_jax import compilation, host_memory, processes
+from sftmix_jax import compilation, host_memory, processes, terminal
 from sftmix_jax.errors import UserError
 
 _DISK = {
@@ -34,6 +34,7 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
     `together`: with the other processes that the environment names, all doing the same.
     """
     _close_stdin()
+    sys.excepthook = lambda *error: terminal.err("".join(traceback.format_exception(*error)).rstrip())
     host_memory.keep_freed()
     compilation.set_up()
     try:
@@ -106,5 +107,5 @@ def _fail() -> None:
     """
     if processes.are_many():
         processes.hear_of_deaths()
-        traceback.print_exc(file=sys.__stderr__)
+        terminal.err(traceback.format_exc().rstrip(), sys.__stderr__)
         processes.leave(1)

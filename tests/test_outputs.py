@@ -4,16 +4,18 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from etils import epath
 from pyarrow import parquet
 
@@ -433,3 +435,13 @@ def test_a_folder_whose_path_looks_like_a_pattern_is_searched_like_any_other(tmp
         assert mine and not other
         (found,) = files.matching(epath.Path(tmp_path) / folder / "claims", "job.*.json")
         assert found.name == "job.0.json" or found.name == "job.1.json"
+
+
+def test_an_error_of_ours_is_shown_as_text(tmp_path):
+    failing = "from sftmix_jax import command\ndef main():\n    raise RuntimeError('\\x1b[31m')\ncommand.run(main)\n"
+    (tmp_path / "failing.py").write_text(failing)
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "failing.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and r"RuntimeError: \x1b[31m" in ended.stderr
