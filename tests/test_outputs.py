@@ -18,6 +18,8 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 from pyarrow import parquet
+from rich.panel import Panel
+from rich.text import Text
 
 from sftmix_jax import escaping, evaluate, experiment, files, plan, processes, records, report, sample, study, terminal
 from sftmix_jax.analysis import page, responses, results, tables
@@ -31,6 +33,7 @@ from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.leases import Leases
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
+from sftmix_jax.studies import emit
 from sftmix_jax.studies.study import Run, Study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -445,3 +448,22 @@ def test_an_error_of_ours_is_shown_as_text(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1 and "Traceback" in ended.stderr and r"RuntimeError: \x1b[31m" in ended.stderr
+
+
+def test_rich_parts_that_no_function_of_ours_made_are_not_obeyed(console):
+    """They may be cut, as rich measures them before; so the package makes them by `terminal.text`."""
+    console.print(Text(PLANTED), Panel(Text(PLANTED)))
+    text = console.seen()
+    is_shown(text)  # fails for whatever a terminal obeys
+    assert r"\x1b[31m" in text
+
+
+@pytest.mark.parametrize("kind", ["slurm", "xpk", "sky"])
+def test_a_script_of_jobs_runs_no_part_of_a_path(kind, tmp_path):
+    """A shell that only records what it would run reads each argument back as it was."""
+    folder = f"{tmp_path}/$(touch {tmp_path}/pwned)`touch {tmp_path}/pwned`;'\" x"
+    made = emit.script(kind, "s", ["--config=x", f"--workdir={folder}"], [], folder)
+    ended = subprocess.run(["bash", "-c", f"launch() {{ :; }}; {made}"], cwd=tmp_path, capture_output=True, check=False)
+    assert not (tmp_path / "pwned").exists(), ended.stderr
+    with pytest.raises(UserError, match="line break"):
+        emit.script(kind, "s", [], [], "a\nreboot")
