@@ -4,6 +4,8 @@ python -m sftmix_jax.sample --workdir DIR [--stage NAME] --prompt TEXT
 python -m sftmix_jax.sample --model DIR_OR_HUB_ID --prompts FILE.jsonl --json
 python -m sftmix_jax.sample --model DIR_OR_HUB_ID --score FILE.jsonl --json
 python -m sftmix_jax.sample --workdir DIR                                       (chat)
+
+Control characters of an answer are shown as escapes (\\x1b); --json holds the answer itself.
 """
 
 from __future__ import annotations
