@@ -89,6 +89,14 @@ def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, nam
                 {"prompt": "p", "response": "r", name: ["x"]}):  # fmt: skip
         assert f"'{name}' would be lost" in refused(tmp_path, row)
     assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "x"}, columns={name: ""}))
+    others = {"train_on_turn": False, "learn": False, "is_train": False, "no_loss": True, "ignore": True,
+              "thinking_content": "hm", "chat_history": [["q", "a"]], "available_tools": [{}]}  # fmt: skip
+    for name, value in others.items():
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: value}]})
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: value})
+    for name in ("no_loss", "ignore", "prefix", "train_on_prompt"):
+        assert said(one(tmp_path, {"messages": [ASK, SAY | {name: False}]}))
+    assert said(one(tmp_path, {"messages": [ASK, SAY], "system_instruction": "s"}))[0] == ("system", "s")
     for note in ("trainer", "attention_mask", "train_id", "file", "weighted_by", "systematic", "labels", "unmasked_by"):
         assert said(one(tmp_path, {"prompt": "p", "response": "r", note: "x"}))
 

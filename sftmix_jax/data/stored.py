@@ -20,7 +20,7 @@ LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 VERDICTS = ("label", "kto_tag", "desirable")  # KTO: whether the answer is a good one
 # What a verdict calls a bad answer, besides false and numbers up to 0
 _BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
-SYSTEM = ("system", "system_prompt", "system_message")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 TOOLS = ("tools", "functions")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 ADDED = ("input", "context")  # what stands behind an instruction
@@ -31,14 +31,16 @@ _TRAINED = "it says what is trained on, in a form that is not read here; use `we
 _MEDIA = "only text is trained on"
 _PREFERENCE = "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
 _PLACE = "this format has no place for it"
+_OFF_BY_DEFAULT = ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss")  # false says what is done anyway
 # name → why a row is refused whose field is left over
 MEANINGFUL: dict[str, str] = {
-    **dict.fromkeys((*WEIGHTS, *VERDICTS, *SYSTEM, *TOOLS, *REASONING, *ADDED, "history", "documents"), _PLACE),
-    **dict.fromkeys(("tool_calls", "function_call", "function_calls", "tool_call"), _PLACE),
+    **dict.fromkeys((*WEIGHTS, *VERDICTS, *SYSTEM, *TOOLS, *REASONING, *ADDED), _PLACE),
+    **dict.fromkeys(("history", "chat_history", "documents"), _PLACE),
+    **dict.fromkeys(("tool_calls", "function_call", "function_calls", "tool_call", "available_tools"), _PLACE),
     **dict.fromkeys(
         ("mask", "masked", "loss_mask", "completion_mask", "assistant_mask", "assistant_masks", "train_detail",
-         "training_detail", "loss_weight", "loss_scale", "sample_weight", "train_on_prompt", "prefix", "suffix",
-         "segments"), _TRAINED
+         "training_detail", "loss_weight", "loss_scale", "sample_weight", "is_train", "is_trained", "do_train", "learn",
+         "segments", *_OFF_BY_DEFAULT), _TRAINED
     ),
     **dict.fromkeys(
         ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
@@ -61,6 +63,7 @@ _BY_LETTERS = {_letters(name): name for name in MEANINGFUL}
 # Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
 _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
+    _PLACE: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
     _TRAINED: re.compile(r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)"),
 }
 
@@ -129,7 +132,8 @@ class Fields:
             if name not in self._left:
                 continue
             reason = meaning(name)
-            if reason and (value is not False or "mask" in name):
+            says_nothing = value is False and (reason != _TRAINED or name in _OFF_BY_DEFAULT)
+            if reason and not says_nothing:
                 raise BadRow(f"the field '{self.their(name)}' would be lost: {reason}")
             if known is not None and not reason:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
