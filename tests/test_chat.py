@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from etils import epath
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import BadRow, Message
-from sftmix_jax.data.template import DATE
+from sftmix_jax.data.template import DATE, Template
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.stages import TINY
@@ -401,6 +402,31 @@ def test_a_template_that_builds_huge_text_is_stopped(own, body):
     with pytest.raises(BadRow, match="does not end, or builds far more text"):
         chat.pieces(SYSTEM)
     assert trained(chat, TALK[:2])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ '{:>100000000}'.format('a') | length }}",
+        "{{ '{:>{w}}'.format('a', w=100000000) | length }}",
+        "{{ '{:>{a}{b}}'.format('a', a='1000', b='00000') | length }}",
+        "{{ '{x:>{w}}'.format_map({'x': 'a', 'w': 100000000}) | length }}",
+        "{{ ('{:>150000}' * 900).format(*range(900)) | length }}",
+    ],
+)
+def test_a_format_is_stopped_before_its_text_is_built(body):
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRow, match="does not end, or builds far more text"):
+            Template(body, {}, "here").render(TALK)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_ordinary_format_is_pythons():
+    body = "{{ '{:>{w}}|{x[a]:05d}'.format('é', w=7, x={'a': 42}) }}{{ '{x:.3f}'.format_map({'x': 1.5}) }}"
+    assert Template(body, {}, "here").render(TALK) == "{:>{w}}|{x:05d}".format("é", w=7, x=42) + "1.500"
 
 
 def test_a_file_that_is_no_template_is_refused_by_line(own, tokenizer):

@@ -10,12 +10,12 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes, pass_context
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.visitor import NodeTransformer
 
 from sftmix_jax.data.messages import BadRow, Message
@@ -186,6 +186,19 @@ class _Bounded(ImmutableSandboxedEnvironment):
                 self.fits(_estimate(called.__name__, text, (*args, *kwargs.values()), self.characters))
         return self.measured(super().call(context, called, *args, **kwargs))
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """str.format and str.format_map, tried field by field before jinja's own runs."""
+        theirs = super().wrap_str_format(value)
+        if theirs is None:
+            return None
+
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            given = ((), args[0]) if value.__name__ == "format_map" and len(args) == 1 else (args, kwargs)
+            _Formatter(self).vformat(value.__self__, *given)
+            return theirs(*args, **kwargs)
+
+        return bounded
+
     def _bounded(self, name: str, filter: Any) -> Any:
         """A filter whose argument and result are measured."""
         takes_context = hasattr(filter, "jinja_pass_arg")
@@ -211,6 +224,21 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return "".join(parts)
 
 
+class _Formatter(SandboxedFormatter):
+    """Knows the width of a field when no `{}` is left in it, so also a width that is an argument."""
+
+    def __init__(self, environment: _Bounded):
+        super().__init__(environment)
+        self._bounds, self._written = environment, 0
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        self._bounds.fits(self._written + sum(map(int, _NUMBER.findall(format_spec))))
+        text = super().format_field(value, format_spec)
+        self._written += len(text)
+        self._bounds.fits(self._written)
+        return text
+
+
 def _size(value: Any, most: int) -> int:
     """The characters, digits and entries of a value, at any depth. Raises _TooMuch beyond `most`."""
     total, waiting = 0, [value]
@@ -233,7 +261,7 @@ def _size(value: Any, most: int) -> int:
 # Filters and methods of texts that can make far more than they are given
 _GROWING = frozenset({
     "join", "replace", "center", "ljust", "rjust", "zfill", "round", "truncate", "batch", "slice", "indent",
-    "expandtabs", "wordwrap", "translate", "tojson", "format", "format_map",
+    "expandtabs", "wordwrap", "translate", "tojson", "format",
 })  # fmt: skip
 
 
@@ -254,12 +282,11 @@ def _estimate(name: str, value: Any, given: Sequence[Any], most: int) -> int:
             return _size(value, most) * (1 + _size(given, most))
         case "tojson":
             return _size(value, most) * (1 + numbers)
-        case "format" | "format_map":
+        case "format":
             widths = sum(int(digits) for digits in _NUMBER.findall(str(value)) if len(digits) < 9)
             if "*" in str(value) or any(len(digits) > 8 for digits in _NUMBER.findall(str(value))):
                 raise _TooMuch
-            fields = str(value).count("{") + str(value).count("%")
-            return len(str(value)) + widths + fields * _size(given, most)
+            return len(str(value)) + widths + str(value).count("%") * _size(given, most)
     return 0
 
 
