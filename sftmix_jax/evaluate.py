@@ -28,7 +28,7 @@ from sftmix_jax.evaluation.judges import make_judge
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
-from sftmix_jax.opening import Opening, open_model, open_stage, stage_folders
+from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.ranges import of
 
 
@@ -148,7 +148,7 @@ def _only(names: list[str], option: str) -> str:
 def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
     """Two stages of a workdir, or two stage folders."""
     first, second = (
-        epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else stage_folders(workdir, stage)[0]
+        epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else one_stage(workdir, stage)
         for stage in stages
     )
     for name in names:

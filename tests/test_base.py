@@ -61,6 +61,8 @@ def test_experiments_with_other_templates_score_bases_of_their_own(model, base_a
     study = Study("s", "", [Run(config, {"strategy": name, "seed": 0}) for name, config in of.items()])
     jobs = {job.id: job for job in make_jobs(study, workdir) if job.stage is None}
     assert len(jobs) == len(list(workdir.glob("stages/base-*"))) == 2
+    with pytest.raises(UserError, match=r"which stage\? --stage=base-\w+ or base-\w+"):
+        evaluate._compare(workdir, ["base", "base"], ["tiny_math"])
     for name, config in of.items():
         template = Resolved(config).chat.fingerprint
         base = json.loads((workdir / "experiments" / f"{name}.json").read_text())["base"]
