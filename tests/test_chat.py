@@ -321,8 +321,10 @@ def test_a_template_without_an_end_of_turn_says_so(own):
 
 def test_a_template_that_always_writes_its_generation_prompt_is_refused(own):
     turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
-    with pytest.raises(UserError, match=r"ends every conversation with its generation prompt 'assistant\\n'"):
-        own(turns + "{{ '<|im_start|>assistant\n' }}")
+    system = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    for head in ("", system):
+        with pytest.raises(UserError, match="ends every conversation with its generation prompt, which"):
+            own(head + turns + "{{ '<|im_start|>assistant\n' }}")
     own(turns + "{{ eos_token if messages[-1].role == 'assistant' }}")  # ends, and asks nothing
 
 

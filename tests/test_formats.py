@@ -94,7 +94,15 @@ def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, nam
     for name, value in others.items():
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: value}]})
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: value})
-    for name in ("no_loss", "ignore", "prefix", "train_on_prompt"):
+    for name in ("Loss", "Train", "Trainable", "lossMask", "Weight", "Label", "Desirable", "is_train", "compute_loss",
+                 "use_loss", "do_not_train_on_this", "chosen", "loss_weight"):  # fmt: skip
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: False}]})
+        assert f"'{name}' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", name: False})
+    for name in ("loss", "Loss", "train"):
+        part = {"type": "text", "text": "a", name: False}
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {"content": [part]}]})
+    assert "'image_url' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", "image_url": "u"})
+    for name in ("no_loss", "ignore", "prefix", "train_on_prompt", "images", "tools"):
         assert said(one(tmp_path, {"messages": [ASK, SAY | {name: False}]}))
     assert said(one(tmp_path, {"messages": [ASK, SAY], "system_instruction": "s"}))[0] == ("system", "s")
     for note in ("trainer", "attention_mask", "train_id", "file", "weighted_by", "systematic", "labels", "unmasked_by"):
@@ -213,6 +221,10 @@ def test_calls_without_arguments_have_an_empty_object(tmp_path):
         ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "args": {"n": 3}}]}]}, "unknown field 'args' of a"),
         ({"messages": [ASK, SAY | {"tool_calls": [CALL | {"function": {"name": "w", "input": {"a": 1}}}]}]}, "'input'"),
         ({"messages": [ASK, SAY | {"tool_calls": [CALL | {"arguments": {"n": 3}}]}]}, "unknown field 'arguments'"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": '{"a": 1, "a": 2}'}]}]}, "stands twice"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": '{"a": 1e400}'}]}]}, "number 1e400"),
+        ({"messages": [ASK, SAY | {"tool_calls": [{"name": "w", "arguments": '{"a": NaN}'}]}]}, "the number NaN"),
+        ({"messages": [ASK, SAY], "tools": '[{"name": "f", "name": "g"}]'}, "'tools' is JSON with a key that stands"),
         ({"messages": [ASK | {"tool_calls": [CALL]}, SAY]}, "tool_calls in a turn of the role 'user'"),
         ({"conversations": [ASK, {"from": "function_call", "value": "w()"}]}, "the turn of a call is not JSON"),
         ({"text": "t", "tools": [TOOL]}, "'tools' would be lost"),

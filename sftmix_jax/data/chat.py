@@ -259,20 +259,23 @@ class Chat:
 
     def _check(self) -> None:
         """Raise UserError for a template that nothing can be trained with, before any row is read."""
-        messages = [Message(role, "words") for role in ("user", "assistant")]
         if not self._probes:
+            messages = [Message(role, "words") for role in ("user", "assistant")]
             try:
                 turns.find(self._template, messages)
             except BadRow as reason:
                 raise UserError(f"{self.label}: renders no user message with its answer: {reason}") from None
-        try:
-            if header := turns.appended(self._template, _sentinels(messages)):
+        for probe in self._probes:
+            answer = probe.turns[0].message
+            try:
+                always_asks = turns.always_asks(self._template, probe.messages[: answer + 1])
+            except BadRow:  # it holds no question behind an answer
+                continue
+            if always_asks:
                 raise UserError(
-                    f"{self.label}: ends every conversation with its generation prompt {header!r}, which would be "
-                    "trained on; write it under {% if add_generation_prompt %} alone"
+                    f"{self.label}: ends every conversation with its generation prompt, which would be trained on; "
+                    "write it under {% if add_generation_prompt %} alone"
                 )
-        except BadRow:  # it takes a system message, or other roles, at the start
-            return
 
     def _look(self, messages: Sequence[Message], tools: Tools = ()) -> _Probe | None:
         named = _sentinels(messages)

@@ -64,7 +64,11 @@ _BY_LETTERS = {_letters(name): name for name in MEANINGFUL}
 _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
     _PLACE: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
-    _TRAINED: re.compile(r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)"),
+    _TRAINED: re.compile(
+        r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
+        r"|^(?:compute|use|no|skip|ignore)_loss$"
+    ),
+    _MEDIA: re.compile(r"(?:^|_)(?:image|video|audio)s?_(?:urls?|paths?|data|bytes)$"),
 }
 
 
@@ -76,6 +80,10 @@ def meaning(name: str) -> str | None:
         return f"it is read under the name '{known}' alone"
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
     return next((reason for reason, part in _PARTS.items() if part.search(snake)), None)
+
+
+def _means_nothing_if_false(name: str) -> bool:
+    return name in _OFF_BY_DEFAULT or (MEANINGFUL.get(name) in (_PLACE, _MEDIA) and name not in (*WEIGHTS, *VERDICTS))
 
 
 def is_preference(name: str) -> bool:
@@ -132,8 +140,7 @@ class Fields:
             if name not in self._left:
                 continue
             reason = meaning(name)
-            says_nothing = value is False and (reason != _TRAINED or name in _OFF_BY_DEFAULT)
-            if reason and not says_nothing:
+            if reason and not (value is False and _means_nothing_if_false(name)):
                 raise BadRow(f"the field '{self.their(name)}' would be lost: {reason}")
             if known is not None and not reason:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
@@ -182,11 +189,31 @@ def items(value: Any, what: str) -> list[Any]:
 
 
 def parse(value: str, what: str) -> Any:
-    """JSON that is stored as text. Raises BadRow."""
+    """JSON that is stored as text. Raises BadRow, also for repeated keys and for numbers that JSON does not have."""
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise BadRow(f"{what} is not JSON") from None
+    except _Ambiguous as reason:
+        raise BadRow(f"{what} {reason}") from None
+
+
+class _Ambiguous(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Ambiguous("is JSON with a key that stands twice")
+    return found
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise _Ambiguous(f"is JSON with the number {shown(digits)}")
+    return number
 
 
 def weight(fields: Fields) -> float | None:

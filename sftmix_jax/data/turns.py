@@ -79,22 +79,22 @@ def _end(template: Template, messages: Sequence[Message], tools: Tools, rest: st
     return rest[: shared_head(alone[words:], rest)]
 
 
-def appended(template: Template, messages: Sequence[Message]) -> str:
-    """The generation prompt that a template writes without being asked, behind an answer that ends a conversation.
+def always_asks(template: Template, messages: Sequence[Message]) -> bool:
+    """Whether the template writes its generation prompt without being asked, behind an answer that ends a conversation.
 
-    `messages`: a question and its answer. Empty where the template obeys `add_generation_prompt`, or has no prompt.
+    `messages`: a conversation with one answer, its last message. Raises BadRow where the template cannot hold it.
     """
-    asked = messages[:1]
+    asked, i = messages[:-1], len(messages) - 1
     if template.render(asked) != template.render(asked, prompt=True):
-        return ""
+        return False
     followed = [*messages, Message("user", "qz0009zq")]
     text, longer = template.render(messages), template.render(followed)
     last, middle = (
-        rendering[max(place.stop for place in marked.find(template, talk, (), rendering) if place.message == 1) :]
+        rendering[max(place.stop for place in marked.find(template, talk, (), rendering) if place.message == i) :]
         for talk, rendering in ((messages, text), (followed, longer))
     )
     header = last[shared_head(last, middle) :]
-    return header if header.strip() and longer.endswith(header) else ""
+    return bool(header.strip()) and longer.endswith(header)
 
 
 def shared_head(one: str, other: str) -> int:
