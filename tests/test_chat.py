@@ -393,6 +393,9 @@ GROWING = (
             "(ns.x ~ 'x') | wordwrap(1, true, ns.x)", "[ns.x, ns.x] | tojson(indent=99)", "twice(ns.x)",
         )),
         "{% set ns = namespace(n=9) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n }}",
+        "{{ (1).to_bytes(1000000000, 'big') | length }}", "{{ ('x'.encode() * 1000000000) | length }}",
+        "{{ 'x'.encode().ljust(1000000000) | length }}",
+        "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
         "{{ 9 ** 999999999 }}", "{{ 1.5 | round(1000000000) }}", "{{ [1] | batch(1000000000, 'x') | list }}",
         "{% set ns = namespace(x='x' * 9999) %}{% for i in range(99) %}{% set y %}{% for j in range(99) %}{{ ns.x }}"
         "{% endfor %}{% endset %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
@@ -434,6 +437,12 @@ def test_an_ordinary_format_is_pythons():
 def test_a_file_that_is_no_template_is_refused_by_line(own, tokenizer):
     with pytest.raises(UserError, match=r"own\.jinja, line 2: not a jinja template"):
         own("{{ strftime_now('%d') }}\n{% for m in messages %}{{ m.content }}{% endif %}")
+    for statement in ("break", "continue"):
+        with pytest.raises(UserError, match=r"own\.jinja: not a jinja template"):
+            own("{% " + statement + " %}" + CHATML)
+    for value in ("messages | map('upper')", "joiner", "messages | selectattr('role')"):  # an address in the text
+        with pytest.raises(UserError, match=r"cannot hold it: a .* has no text"):
+            own("{{ " + value + " }}" + CHATML)
     with pytest.raises(UserError, match=r"renders no user message .*nothing here"):
         own("{{ raise_exception('nothing here') }}")
     with pytest.raises(UserError, match="no such file"):
@@ -595,6 +604,26 @@ def test_marks_in_words_are_refused_special_token_or_not(own, tmp_path, template
             chat.pieces(messages)
     with pytest.raises(BadRow, match="mark of the chat template"):
         chat.prompt([Message("user", words)])
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "words"),
+    [
+        ("### ", "\n", "### assistant"), ("[{}] ", " [/{}]\n", "x [/assistant]"),
+        ("<!-- {} -->", "<!-- end -->", "<!-- user -->"),
+        ("{}: ", " ---end---\n", "say ---end---"), ("{} said ", " DONE\n", "I am DONE"), ("{}>", "@end@", "x@end@y"),
+    ],
+)  # fmt: skip
+def test_what_ends_turns_and_headers_of_any_form_are_refused_in_words(own, before, end, words):
+    head, tail = (part.replace("{}", "{{ m.role }}") for part in (before, end))
+    head = head + "{{ m.role }}\n" if "{}" not in before else head
+    asked = head.replace("m.role", "'assistant'").rstrip()
+    chat = own("{% for m in messages %}" + head + "{{ m.content }}" + tail + "{% endfor %}"
+               "{% if add_generation_prompt %}" + asked + "{% endif %}")  # fmt: skip
+    assert trained(chat, TALK[:2])
+    for talk in ([TALK[0], Message("assistant", words)], [Message("user", words), TALK[1]]):
+        with pytest.raises(BadRow, match="is a control token or a mark"):
+            chat.pieces(talk)
 
 
 def test_words_that_are_no_marks_are_kept(own, tokenizer):

@@ -22,6 +22,7 @@ FAULTS = {
     "raise OSError(28, 'full')\n": ":1: OSError: [Errno 28] full; correct the file",
     "raise TypeError('two\\nlines')\n": ":1: TypeError: two lines; correct the file",
     "raise AssertionError\n": ":1: AssertionError; correct the file",
+    "import sys\nsys.exit(0)\n": ":2: SystemExit: 0; correct the file",
     "import json\n\njson.loads('{')\n": ":3: JSONDecodeError: Expecting property name",
 }
 CALLED = {

@@ -457,6 +457,12 @@ def test_convert_gives_tools_and_calls(tmp_path):
     assert found.tools == [TOOL] and found.messages[1].fields == {"tool_calls": [CALL]}
 
 
+def test_keys_that_are_no_text_end_in_no_traceback(tmp_path):
+    turns = [ASK | {1: 2}, SAY]
+    (found,) = converted(tmp_path, f"return {{'messages': {turns}, 3: 4}}")
+    assert "unknown field" in str(found)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -8,7 +8,8 @@ and 0 elsewhere. So a token that starts in the generation prompt and ends in the
 Words never become a template's marks. A row or a prompt is refused whose words hold
 - a special token of the tokenizer,
 - a mark that the template writes around words (`<|im_end|>`, `[INST]`), whether or not it is one token,
-- a header of words with a colon, as the template writes it (`USER:`, `### Response:`), in chat.
+- what ends its assistant turns, of whatever form,
+- a header of words with a colon or behind `#`, as the template writes it (`USER:`, `### Response`), in chat.
 Tags of reasoning (`<think>`) are words: they cannot end or begin a turn.
 """
 
@@ -38,7 +39,8 @@ OWN = "jinja"  # the name of every template that is not built in
 DEFAULT = "vicuna_v1.1"  # for a tokenizer without a template of its own
 _REASONING = re.compile("think|thought|reason", re.IGNORECASE)
 _REASONED = {"reasoning_content": "qz0008zq"}
-_HEADER = re.compile(r"^\s*((?:#+ )?\w[\w ]{0,30}:)\s*$")
+_HEADER = re.compile(r"^\s*((?:#+ )?\w[\w ]{0,30}:|#+ \w[\w ]{0,30})\s*$")
+_BRACKETED = re.compile(r"\[/?[A-Za-z_]+\]|<!--.{1,64}?-->")  # of a template's constants; in words they are common
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -296,7 +298,10 @@ class Chat:
 
     @cached_property
     def _marks(self) -> re.Pattern[str] | None:
-        found = {mark.group() for text in self._constants for mark in MARK.finditer(text)}
+        text = "\0".join(self._constants)
+        found = {mark.group() for pattern in (MARK, _BRACKETED) for mark in pattern.finditer(text)}
+        ends = {turn.end.strip() for probe in self._probes for turn in probe.turns}
+        found |= {end for end in ends if len(end) > 1}  # whatever its form: answers stop there
         found = {mark for mark in found if not _REASONING.search(mark)} | self.tokenizer.special
         return _any_of(found)
 

@@ -139,7 +139,7 @@ class Fields:
         for name, value in self._values.items():
             if name not in self._left:
                 continue
-            reason = meaning(name)
+            reason = meaning(str(name))  # what `convert` returns may have other keys
             if reason and not (value is False and _means_nothing_if_false(name)):
                 raise BadRow(f"the field '{self.their(name)}' would be lost: {reason}")
             if known is not None and not reason:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes, pass_context
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.visitor import NodeTransformer
 
@@ -27,6 +27,7 @@ _DIRECTIVES = [f"%-{c}" for c in "dmHIMSjy"] + [f"%{c}" for c in "aAbBcCdDeFfgGh
 _MOST_CHARACTERS = 200_000  # of a rendering, beyond what its messages explain
 _MOST_COPIES = 16  # of its messages
 _MOST_STEPS = 2_000_000  # loop iterations, calls, and entries of values of a rendering
+_CALL_STEPS = 10  # a call takes as long as so many iterations
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read; all mean the same
 _NUMBER = re.compile(r"\d{3,}")  # a width in a format
 
@@ -71,13 +72,15 @@ class Template:
             theirs = _compile_jinja_template("").environment
             self._environment = _Bounded(
                 trim_blocks=theirs.trim_blocks, lstrip_blocks=theirs.lstrip_blocks,
-                extensions=[type(extension) for extension in theirs.extensions.values()],
+                extensions=[type(extension) for extension in theirs.extensions.values()], finalize=_shown,
             )  # fmt: skip
             self._environment.adopt(theirs)
             self._template = self._environment.from_string(_Counted().visit(self._environment.parse(source)))
         except TemplateSyntaxError as error:
             line = error.lineno - source.startswith("{% macro strftime_now(format) %}")
             raise UserError(f"{where}, line {line}: not a jinja template: {error.message}") from None
+        except SyntaxError as error:  # of the Python that jinja makes of it: `break` outside a loop
+            raise UserError(f"{where}: not a jinja template: {error.msg}") from None
         self._special = dict(special_tokens)
         self.takes_parts = False  # content as [{"type": "text", "text": …}]
 
@@ -167,7 +170,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
         match operator:
             case "*":
                 for value, count in ((left, right), (right, left)):
-                    if isinstance(value, str | list | tuple) and isinstance(count, int):
+                    if isinstance(value, str | bytes | list | tuple) and isinstance(count, int):
                         self.fits(_size(value, most) * count)
             case "**":
                 self.fits(_size(left, most) * abs(right) if isinstance(right, int) else 0)
@@ -176,12 +179,12 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return self.measured(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        self.step()
+        self.step(_CALL_STEPS)
         text = getattr(called, "__self__", None)
-        if isinstance(text, str) and called.__name__ in _GROWING:
+        if isinstance(text, str | bytes | int) and called.__name__ in _GROWING:
             if called.__name__ == "join" and args:
                 args = (list(itertools.islice(args[0], self.steps + 1)), *args[1:])
-                self.fits(_estimate("join", args[0], (text,), self.characters))
+                self.fits(_estimate("join", args[0], (str(text),), self.characters))
             else:
                 self.fits(_estimate(called.__name__, text, (*args, *kwargs.values()), self.characters))
         return self.measured(super().call(context, called, *args, **kwargs))
@@ -261,7 +264,7 @@ def _size(value: Any, most: int) -> int:
 # Filters and methods of texts that can make far more than they are given
 _GROWING = frozenset({
     "join", "replace", "center", "ljust", "rjust", "zfill", "round", "truncate", "batch", "slice", "indent",
-    "expandtabs", "wordwrap", "translate", "tojson", "format",
+    "expandtabs", "wordwrap", "translate", "tojson", "format", "to_bytes",
 })  # fmt: skip
 
 
@@ -274,7 +277,7 @@ def _estimate(name: str, value: Any, given: Sequence[Any], most: int) -> int:
             return _size(value, most) + len(value) * texts
         case "replace" if len(given) > 1:
             return len(str(value)) + str(value).count(str(given[0])) * len(str(given[1]))
-        case "center" | "ljust" | "rjust" | "zfill" | "round" | "truncate" | "batch" | "slice":
+        case "center" | "ljust" | "rjust" | "zfill" | "round" | "truncate" | "batch" | "slice" | "to_bytes":
             return numbers
         case "indent" | "expandtabs":
             return len(str(value)) + (str(value).count("\n") + str(value).count("\t") + 1) * (numbers + texts)
@@ -288,6 +291,13 @@ def _estimate(name: str, value: Any, given: Sequence[Any], most: int) -> int:
                 raise _TooMuch
             return len(str(value)) + widths + str(value).count("%") * _size(given, most)
     return 0
+
+
+def _shown(value: Any) -> Any:
+    """What a template writes; of other values Python writes an address, another one in every process."""
+    if value is None or isinstance(value, str | int | float | list | tuple | dict | Undefined):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no text; write `| list` or `| join` behind it")
 
 
 @pass_context

@@ -67,7 +67,7 @@ def _explained(file: Path, suspect: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a config that ends the program must not look like a finished run
         frames, own = traceback.extract_tb(error.__traceback__), file.resolve()
         place, line = file, next((f.lineno for f in reversed(frames) if Path(f.filename).resolve() == own), None)
         if isinstance(error, SyntaxError) and error.filename:
