@@ -1,5 +1,6 @@
 """Model folders are data: their code never runs, the right files are read, and what is damaged is named."""
 
+import copy
 import json
 import os
 import re
@@ -356,6 +357,36 @@ def test_an_end_that_is_no_token_id_is_named(tmp_path, name, value):
     (tmp_path / name).write_text(json.dumps({"eos_token_id": value}))
     with pytest.raises(UserError, match=f"{name}: eos_token_id is .*; must be a token id or a list"):
         hf_config.read_ends(epath.Path(tmp_path))
+
+
+_SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {}, {"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}},
+        {"rope_theta": 5e5, "rope_scaling": _SCALED}, {"rope_parameters": {**_SCALED, "rope_theta": 3e4}},
+        {"rope_theta": 5e5, "rope_scaling": _SCALED, "rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
+    ],
+)  # fmt: skip
+def test_rotations_are_those_that_transformers_reads(single, rope):
+    from transformers import LlamaConfig
+
+    sound = json.loads((single / "config.json").read_text())
+    plain = {name: value for name, value in sound.items() if not name.startswith("rope")}
+    theirs = LlamaConfig(**copy.deepcopy(rope)).rope_parameters
+    ours = hf_config.parse({**plain, **rope}, "config.json")
+    assert ours.rope_theta == theirs["rope_theta"]
+    assert (ours.rope_scaling is not None) == (theirs["rope_type"] == "llama3")
+    with pytest.raises(UserError, match=r"config\.json: rope_parameters has full_attention; only one rotation"):
+        hf_config.parse({**plain, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "config.json")
+    for kind in ("granite", "mistral", 5):  # transformers makes another model of it
+        with pytest.raises(UserError, match=r"config\.json: model_type is .*; only \"llama\" is supported"):
+            hf_config.parse({**sound, "architectures": ["LlamaForCausalLM"], "model_type": kind}, "config.json")
 
 
 WRONG = [None, True, -1, 0, 1.5, 10**40, float("nan"), float("inf"), "32", "", [], [1], {}, {"a": 1}]

@@ -115,7 +115,10 @@ def _is_int(value: Any) -> bool:
 
 
 # Fields whose other values would make another model.
-_FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
+_FIXED = {
+    "model_type": "llama",  # transformers goes by it, whatever `architectures` says
+    "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0,
+}  # fmt: skip
 
 
 def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
@@ -134,8 +137,10 @@ def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
     fields = _Fields(hf, where)
     heads = fields.size("num_attention_heads")
     hidden = fields.size("hidden_size")
-    # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling
-    rope = fields.object("rope_parameters")
+    # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling. It takes them in this order.
+    rope = fields.object("rope_scaling") or fields.object("rope_parameters")
+    if nested := [name for name, value in rope.items() if isinstance(value, dict)]:
+        raise UserError(f"{where}: rope_parameters has {nested[0]}; only one rotation for all layers is supported")
     config = LlamaConfig(
         vocab_size=fields.size("vocab_size"),
         hidden_size=hidden,
@@ -145,8 +150,8 @@ def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
         num_kv_heads=fields.size("num_key_value_heads", heads),
         head_dim=fields.size("head_dim", hidden // heads or 1),
         max_length=fields.size("max_position_embeddings", 2048),
-        rope_theta=fields.number("rope_theta", _Fields(rope, f"{where}: rope_parameters").number("rope_theta", 1e4)),
-        rope_scaling=_scaling(fields.object("rope_scaling") or rope, where),
+        rope_theta=_Fields(rope, f"{where}: rope_parameters").number("rope_theta", fields.number("rope_theta", 1e4)),
+        rope_scaling=_scaling(rope, where),
         norm_eps=fields.number("rms_norm_eps", 1e-6),
         tied=fields.flag("tie_word_embeddings", False),
     )
