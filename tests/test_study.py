@@ -124,7 +124,10 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
         while len(hashes(killed)) <= done and time.monotonic() < deadline:
             time.sleep(0.1)
         done = len(hashes(killed))
-        os.kill(children(running.pid)[0], signal.SIGKILL)
+        worker = children(running.pid)[0]
+        os.kill(worker, signal.SIGKILL)
+        while worker in children(running.pid):  # it may take a while to end, and must not be killed twice
+            time.sleep(0.1)
     assert running.wait(timeout=600) == 1  # no worker is left, and not everything is done
     assert 0 < len(hashes(killed)) < len(hashes(whole))
     last = run("sftmix_jax.study", "--config", small, "--workdir", str(killed), "--probe", "k0.25-s0", timeout=900)
