@@ -319,13 +319,43 @@ def test_a_template_without_an_end_of_turn_says_so(own):
     assert "does not end every assistant turn" in own(ENDLESS).description
 
 
-def test_a_template_that_always_writes_its_generation_prompt_is_refused(own):
+ASKED = "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        ASKED,
+        ASKED + "{% if add_generation_prompt %}<think>\n{% endif %}",
+        "<|im_start|>{{ 'assistant\n' if messages[-1].role == 'user' else 'user' }}",
+    ],
+)
+def test_a_template_that_begins_a_turn_behind_every_conversation_is_refused(own, tail):
     turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
     system = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
-    for head in ("", system):
-        with pytest.raises(UserError, match="ends every conversation with its generation prompt, which"):
-            own(head + turns + "{{ '<|im_start|>assistant\n' }}")
-    own(turns + "{{ eos_token if messages[-1].role == 'assistant' }}")  # ends, and asks nothing
+    once = "{% if messages | length > 3 %}{{ raise_exception('one question') }}{% endif %}"
+    for head in ("", system, once):
+        with pytest.raises(UserError, match="behind the last answer"):
+            own(head + turns + tail)
+
+
+@pytest.mark.parametrize("condition", ["messages[0].role == 'system'", "messages | length > 3", "tools"])
+def test_a_turn_begun_behind_some_conversations_refuses_those(own, condition):
+    turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
+    listed = "{{ tools | tojson if tools }}"
+    chat = own(f"{listed}{turns}{{% if add_generation_prompt or {condition} %}}{ASKED}{{% endif %}}")
+    assert trained(chat, TALK[:2]) == ["apple<|im_end|>"]
+    talk, tools = {"messages[0].role == 'system'": (SYSTEM, ()), "messages | length > 3": (TALK, ())}.get(
+        condition, (TALK[:2], TOOLS)
+    )
+    with pytest.raises(BadRow, match="writes 'assistant' behind the last answer"):
+        trained(chat, talk, tools)
+
+
+def test_an_end_of_sequence_behind_the_last_answer_is_trained_on(own):
+    turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
+    asked = "{% if add_generation_prompt %}" + ASKED + "{% else %}{{ eos_token }}{% endif %}"
+    assert trained(own(turns + asked), TALK[:2]) == ["apple<|im_end|>\n</s>"]
 
 
 def test_a_header_that_the_generation_prompt_lacks_is_said(own):
@@ -612,6 +642,9 @@ def test_marks_in_words_are_refused_special_token_or_not(own, tmp_path, template
         ("### ", "\n", "### assistant"), ("[{}] ", " [/{}]\n", "x [/assistant]"),
         ("<!-- {} -->", "<!-- end -->", "<!-- user -->"),
         ("{}: ", " ---end---\n", "say ---end---"), ("{} said ", " DONE\n", "I am DONE"), ("{}>", "@end@", "x@end@y"),
+        ("**{}**: ", "\n", "**user**: hi"), ("**{}:** ", "\n", "**user:** hi"), ("{}：", "\n", "user：hi"),
+        ("{}> ", "\n", "say user> hi"), ("<{} turn>", "\n", "<user turn>"), ("{} said ", "<end >\n", "x<end >"),
+        ("{} said ", "§\n", "see §3"), ("{} said ", "<end_thought>\n", "<end_thought>"),
     ],
 )  # fmt: skip
 def test_what_ends_turns_and_headers_of_any_form_are_refused_in_words(own, before, end, words):

@@ -9,7 +9,7 @@ Words never become a template's marks. A row or a prompt is refused whose words 
 - a special token of the tokenizer,
 - a mark that the template writes around words (`<|im_end|>`, `[INST]`), whether or not it is one token,
 - what ends its assistant turns, of whatever form,
-- a header of words with a colon or behind `#`, as the template writes it (`USER:`, `### Response`), in chat.
+- a header of words, as the template writes it (`USER:`, `**User**:`, `### Response`), in chat.
 Tags of reasoning (`<think>`) are words: they cannot end or begin a turn.
 """
 
@@ -39,8 +39,14 @@ OWN = "jinja"  # the name of every template that is not built in
 DEFAULT = "vicuna_v1.1"  # for a tokenizer without a template of its own
 _REASONING = re.compile("think|thought|reason", re.IGNORECASE)
 _REASONED = {"reasoning_content": "qz0008zq"}
-_HEADER = re.compile(r"^\s*((?:#+ )?\w[\w ]{0,30}:|#+ \w[\w ]{0,30})\s*$")
-_BRACKETED = re.compile(r"\[/?[A-Za-z_]+\]|<!--.{1,64}?-->")  # of a template's constants; in words they are common
+_HEADER = re.compile(r"^\s*((?:#+ )?\**\w[\w ]{0,30}\**[:：>]\**|#+ \w[\w ]{0,30}|\*\*\w[\w ]{0,30}\*\*)\s*$")
+# Of a template's constants; in words other ones are common
+_BRACKETED = re.compile(r"\[/?[A-Za-z_]+\]|<[^<>\n]{1,64}>|<!--.{1,64}?-->")
+_ROLES = ("user", "assistant", "user", "assistant")
+_PROBED = [  # what a template is asked about itself
+    [Message(role, "words") for role in roles]
+    for roles in (_ROLES, ("system", *_ROLES), _ROLES[:2], ("system", *_ROLES[:2]))
+]
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -253,31 +259,19 @@ class Chat:
     @cached_property
     def _probes(self) -> list[_Probe]:
         """Conversations that the template can hold."""
-        roles = ("user", "assistant", "user", "assistant")
-        looked = [self._look([Message(role, "words") for role in chosen]) for chosen in (
-            roles, ("system", *roles), roles[:2], ("system", *roles[:2]),
-        )]  # fmt: skip
-        return [probe for probe in looked if probe]
+        return [probe for probe in map(self._look, _PROBED) if probe]
 
     def _check(self) -> None:
         """Raise UserError for a template that nothing can be trained with, before any row is read."""
-        if not self._probes:
-            messages = [Message(role, "words") for role in ("user", "assistant")]
+        reasons = []
+        for messages in () if self._probes else _PROBED:
             try:
                 turns.find(self._template, messages)
             except BadRow as reason:
-                raise UserError(f"{self.label}: renders no user message with its answer: {reason}") from None
-        for probe in self._probes:
-            answer = probe.turns[0].message
-            try:
-                always_asks = turns.always_asks(self._template, probe.messages[: answer + 1])
-            except BadRow:  # it holds no question behind an answer
-                continue
-            if always_asks:
-                raise UserError(
-                    f"{self.label}: ends every conversation with its generation prompt, which would be trained on; "
-                    "write it under {% if add_generation_prompt %} alone"
-                )
+                reasons.append(str(reason))
+        if reasons:
+            said = next((reason for reason in reasons if "cannot hold it" not in reason), reasons[0])
+            raise UserError(f"{self.label}: renders no user message with its answer: {said}")
 
     def _look(self, messages: Sequence[Message], tools: Tools = ()) -> _Probe | None:
         named = _sentinels(messages)
@@ -301,9 +295,8 @@ class Chat:
         text = "\0".join(self._constants)
         found = {mark.group() for pattern in (MARK, _BRACKETED) for mark in pattern.finditer(text)}
         ends = {turn.end.strip() for probe in self._probes for turn in probe.turns}
-        found |= {end for end in ends if len(end) > 1}  # whatever its form: answers stop there
         found = {mark for mark in found if not _REASONING.search(mark)} | self.tokenizer.special
-        return _any_of(found)
+        return _any_of(found | ends - {""})  # an end of whatever form: answers stop there
 
     @cached_property
     def _headers(self) -> re.Pattern[str] | None:

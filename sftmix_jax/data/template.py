@@ -84,6 +84,11 @@ class Template:
         self._special = dict(special_tokens)
         self.takes_parts = False  # content as [{"type": "text", "text": …}]
 
+    @property
+    def end_of_sequence(self) -> str:
+        """What the template writes as `eos_token`."""
+        return self._special.get("eos_token") or "\0"
+
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), prompt: bool = False) -> str:
         """The conversation's text; with `prompt`, up to where the next answer starts.
 

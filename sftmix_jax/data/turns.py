@@ -17,6 +17,9 @@ from sftmix_jax.data.template import Template
 # What templates mark turns with: <|im_end|>, </s>, <<SYS>>, [INST], [|user|]
 MARK = re.compile(r"<<?[^<>\s]{1,64}>>?|\[\|[^\[\]\s]{1,64}\|\]|\[/?[A-Za-z]*[A-Z]{2}[A-Z_]*\]")
 
+_PIECE = re.compile(r"<[^<>\n]+>|\[[^\[\]\n]+\]|\w+")  # of what stands between turns: a mark or a word
+_QUESTION = Message("user", "qz0009zq")
+
 
 class Turn(NamedTuple):
     """What the model itself writes as one message: text[start:stop], from the generation prompt to the end of turn."""
@@ -62,39 +65,54 @@ def _turn(
         if start < len(prompt[: shared_head(prompt, template.render(messages[:i], tools))].rstrip()):
             raise BadRow("the chat template renders earlier messages differently once others follow")
     words = own[-1].stop
-    stop = words + len(_end(template, messages, tools, text[words:], i).rstrip())
+    rest = text[words:]
+    if i + 1 < len(messages):
+        end = rest[: shared_head(_behind(template, messages[: i + 1], tools, i), rest)]
+    else:
+        end = rest
+        header = text[max((place.stop for place in places if place.message < i), default=0) : own[0].start]
+        _refuse_prompt(template, messages, tools, rest, header)
+    if not _begins_questions(messages, text, places).isdisjoint(_PIECE.findall(end)):
+        raise BadRow("the chat template begins a question behind the last answer, which would be trained on")
+    stop = words + len(end.rstrip())
     return Turn(i, start, stop, text[words:stop], prompt[start:])
 
 
-def _end(template: Template, messages: Sequence[Message], tools: Tools, rest: str, i: int) -> str:
-    """What ends the turn of message i, with the white space that separates it from the next one.
+def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: int, lossy: str = "") -> str:
+    """What follows the words of message i where these messages are the whole conversation."""
+    text = template.render(messages, tools)
+    places = marked.find(template, messages, tools, text, lossy=lossy)
+    return text[max(place.stop for place in places if place.message == i) :]
 
-    `rest`, what follows its words, and what follows them where the message is the last one, both begin with it.
+
+def _refuse_prompt(template: Template, messages: Sequence[Message], tools: Tools, rest: str, header: str) -> None:
+    """Raise BadRow where `rest`, what follows the last answer, holds the next one's generation prompt, unasked for.
+
+    What a question behind the answer leaves of `rest` ends the turn. Of what is more, nothing may be what the template
+    writes between turns (`header`: before this answer); an end of sequence is.
     """
-    if i + 1 == len(messages):
-        return rest
-    cut = messages[: i + 1]
-    alone = template.render(cut, tools)
-    words = max(place.stop for place in marked.find(template, cut, tools, alone) if place.message == i)
-    return rest[: shared_head(alone[words:], rest)]
+    try:
+        behind = _behind(template, [*messages, _QUESTION], tools, len(messages) - 1, lossy="assistant")
+        more = rest[shared_head(rest, behind) :]
+        between = _PIECE.findall(header + behind.partition(_QUESTION.content)[0])
+    except BadRow:  # the template holds no question behind an answer
+        more, between = rest, _PIECE.findall(header)[-1:]
+    if taken := set(_PIECE.findall(more.replace(template.end_of_sequence, ""))) & set(between):
+        raise BadRow(
+            f"the chat template writes '{max(taken, key=len)}' behind the last answer, as it does between turns, which "
+            "would be trained on: write it under {% if add_generation_prompt %} alone"
+        )
 
 
-def always_asks(template: Template, messages: Sequence[Message]) -> bool:
-    """Whether the template writes its generation prompt without being asked, behind an answer that ends a conversation.
-
-    `messages`: a conversation with one answer, its last message. Raises BadRow where the template cannot hold it.
-    """
-    asked, i = messages[:-1], len(messages) - 1
-    if template.render(asked) != template.render(asked, prompt=True):
-        return False
-    followed = [*messages, Message("user", "qz0009zq")]
-    text, longer = template.render(messages), template.render(followed)
-    last, middle = (
-        rendering[max(place.stop for place in marked.find(template, talk, (), rendering) if place.message == i) :]
-        for talk, rendering in ((messages, text), (followed, longer))
-    )
-    header = last[shared_head(last, middle) :]
-    return bool(header.strip()) and longer.endswith(header)
+def _begins_questions(messages: Sequence[Message], text: str, places: Sequence[Place]) -> set[str]:
+    """The marks and words that stand before a question's words and not behind one's: `user`, `[INST]`."""
+    before, behind, asked = set(), set(), [m.role == "user" for m in messages]
+    borders = [0, *(border for place in places for border in (place.start, place.stop)), len(text)]
+    for k, place in enumerate(places):
+        if place.message >= 0 and asked[place.message]:
+            before |= set(_PIECE.findall(text[borders[2 * k] : place.start])[-1:])
+            behind |= set(_PIECE.findall(text[place.stop : borders[2 * k + 3]])[:1])
+    return before - behind
 
 
 def shared_head(one: str, other: str) -> int:
