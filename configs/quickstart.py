@@ -11,6 +11,7 @@ from sftmix_jax import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
+from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.experiment import Experiment, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
@@ -26,14 +27,16 @@ def get_config(strategy: str = "dmt") -> Experiment:
     )
     specialised = {"code": Share(count=1536), "math": Share(count=2560)}
     general = {"general": Share(count=8192)}
-    if strategy == "mixed_sequential":
-        stages = strategies.mixed_sequential(pattern, specialised, general)
-    else:
-        stages = strategies.dmt(pattern, specialised, general, k=1 / 16)
+    chains = {
+        "dmt": strategies.dmt(pattern, specialised, general, k=1 / 16),
+        "mixed_sequential": strategies.mixed_sequential(pattern, specialised, general),
+    }
+    if strategy not in chains:
+        raise UserError(f"quickstart.py:{strategy}: no such strategy; {did_you_mean(strategy, chains)}")
     return Experiment(
         name=strategy,
         domains={name: Source(f"tiny:{name}:{rows}", held_out=64) for name, rows in _ROWS.items()},
-        stages=stages,
+        stages=chains[strategy],
         template="chatml",
         evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code", "tiny_general")),
     )

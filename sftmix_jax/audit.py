@@ -39,7 +39,7 @@ def main() -> int:
     data = runner.own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)
     console = terminal.Console()
-    console.print(resolved.chat.description)
+    console.print(resolved.description)
     _domains(resolved, console)
     _stages(resolved, console)
     _overlaps(resolved, tasks, data, console)

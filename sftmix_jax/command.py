@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sftmix_jax import compilation, host_memory, processes, terminal
 from sftmix_jax.errors import UserError
@@ -56,6 +58,11 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
             raise
         processes.say(f"error: {missing}")
         processes.leave(2)
+    except SystemExit as error:
+        if not (place := _foreign(error)):
+            raise
+        processes.say(f"error: {place}: ends the program (SystemExit); raise an exception instead")
+        processes.leave(2)
     except KeyboardInterrupt:
         processes.say("interrupted")
         processes.leave(130)
@@ -71,6 +78,14 @@ def _missing(error: ImportError) -> str:
         return "paths at gs:// need gcsfs: pip install 'sftmix-jax[gcs]'"
     package = _PACKAGES.get((error.name or "").partition(".")[0])
     return f"this needs the package {package}, which is not installed: pip install {package}" if package else ""
+
+
+def _foreign(error: SystemExit) -> str:
+    """Where a user's file raised it, which must not look like a finished command; empty where a command did."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "_sitebuiltins" not in frame.filename]
+    file = Path(frames[-1].filename)
+    ours = file.is_relative_to(Path(__file__).parent) or file == Path(argparse.__file__)
+    return "" if ours else f"{file}:{frames[-1].lineno}"
 
 
 _stdin: int | None = None  # the standard input that the process was started with

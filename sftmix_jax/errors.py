@@ -17,3 +17,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return f"known: {', '.join(known) or 'none'}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says; empty if it says nothing, or fails to."""
+    try:
+        return str(error)
+    except Exception:  # a user's class
+        return ""

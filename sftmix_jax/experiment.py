@@ -2,17 +2,21 @@
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from absl.flags import FlagValues
 
@@ -173,10 +177,34 @@ class _ConfigFile(flags.ArgumentParser[Any]):
 
         file, *behind = argument.split(":", 1)
         config = desk.call(Path(file), "config", *behind)
+        config = separated(config)
         for override in self._overrides if isinstance(config, Experiment) else ():
             with contextlib.suppress(ValueError, KeyError, AttributeError, StopIteration, TypeError):  # see _explain
                 _add_key(config, config_path.split(override))
         return config
+
+
+def separated(config: Any) -> Any:
+    """A copy of a config tree in which no part stands twice, so that an override of one stage changes no other.
+
+    Numbers of numpy, fractions and paths, with which config files compute, become Python's floats, ints and strings.
+    """
+    match config:
+        case np.generic():
+            return config.item()
+        case Fraction():
+            return float(config)
+        case os.PathLike():
+            return os.fspath(config)
+        case dict():
+            return {separated(key): separated(value) for key, value in config.items()}
+        case list() | tuple() if type(config) in (list, tuple):
+            return type(config)(map(separated, config))
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    copied = copy.copy(config)
+    vars(copied).update({name: separated(value) for name, value in vars(config).items()})
+    return copied
 
 
 def _add_key(config: Experiment, path: Sequence[Any]) -> None:
@@ -208,18 +236,18 @@ def parse(
         terminal.out(f"\nconfigs: {', '.join(desk.listed('configs'))}")
         sys.exit(0)
     resolved = _find_config(argv)
+    if not any(argument.startswith("--config=") for argument in resolved):
+        raise UserError(f"name an experiment: --config FILE.py ({did_you_mean('', desk.listed('configs'))})")
     values = _define_flags(resolved)
     for name, (default, _) in (extra or {}).items():
         flags.DEFINE_string(name, str(default), "", flag_values=values)
     try:
         rest = values([sys.argv[0], *resolved])[1:]
-        experiment = values["config"].value if values["config"].present else None
+        experiment = values["config"].value
     except (flags.Error, KeyError, ValueError, TypeError, OSError, AttributeError) as error:
         raise _explain(error, argv) from None
     if rest:
         raise UserError(f"'{rest[0]}' is not understood; options look like --workdir=DIR or --config.seed=1")
-    if experiment is None:
-        raise UserError(f"name an experiment: --config FILE.py ({did_you_mean('', desk.listed('configs'))})")
     if not isinstance(experiment, Experiment):
         raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
     experiment.check()
@@ -236,14 +264,23 @@ def _option(name: str, text: str, allowed: Range) -> Any:
 
 
 def _find_config(argv: Sequence[str]) -> list[str]:
-    """The same arguments with the config's file resolved."""
-    resolved = list(argv)
-    for i, argument in enumerate(argv):
-        if argument in ("--config", "-config") and i + 1 < len(argv):
-            resolved[i + 1] = _with_folder(argv[i + 1])
-        elif argument.startswith(("--config=", "-config=")):
-            resolved[i] = "--config=" + _with_folder(argument.partition("=")[2])
-    return resolved
+    """The same arguments with the config's file resolved and in front, and names such as `my-data` in quotes."""
+    config, others, waiting = [], [], list(argv)
+    while waiting:
+        name, equals, value = waiting.pop(0).partition("=")
+        if name in ("--config", "-config") and (equals or waiting):
+            config.append("--config=" + _with_folder(value if equals else waiting.pop(0)))
+        else:
+            others.append(_quoted(name) + equals + value)
+    return config + others
+
+
+def _quoted(flag: str) -> str:
+    """`--config.domains.my-data.path` as ml_collections reads it: `--config.domains['my-data'].path`."""
+    if not re.match(r"--?config\.", flag) or "[" in flag:
+        return flag
+    first, *names = flag.split(".")
+    return first + "".join(f".{name}" if name.isidentifier() else f"[{name!r}]" for name in names)
 
 
 def _with_folder(spec: str) -> str:

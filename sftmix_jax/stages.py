@@ -288,6 +288,17 @@ class Resolved:
         used = dict.fromkeys(domain for stage in self.experiment.stages.values() for domain in stage.mixture)
         return {name: cache.tokenized(name, self.experiment.domains[name], self.chat) for name in used}
 
+    @property
+    def description(self) -> str:
+        """The chat template with its notices, and a line per domain whose rows have fields that are left out."""
+        lines = [self.chat.description]
+        for name, examples in self.examples.items():
+            left_out = [f"{field} ({rows:,} rows)" if rows < examples.rows else field
+                        for field, rows in examples.unused.items()]  # fmt: skip
+            if left_out:
+                lines.append(f"domain '{name}': fields without a meaning for training, left out: {', '.join(left_out)}")
+        return "\n".join(lines)
+
     def chain(self) -> list[ResolvedStage]:
         """The stages in order, each knowing its parent and so its identity.
 

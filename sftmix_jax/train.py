@@ -58,7 +58,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = resolved.chain()
     if processes.is_first():
-        terminal.err(resolved.chat.description)
+        terminal.err(resolved.description)
     register(config, resolved.base_id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:

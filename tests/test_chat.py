@@ -597,7 +597,7 @@ def test_tools_need_their_names_descriptions_and_parameters(own, written):
         (CALLER.replace("{{ m.content }}", "{{ messages[0].content if m.role == 'assistant' }}{{ m.content }}"),
          "elsewhere"),
         (CALLER.replace("{{ m.content }}", "{{ range(10**5) | random }}{{ m.content }}"),
-         "leaves out or rewrites|differently|elsewhere"),
+         "No filter named 'random'"),
     ],
 )  # fmt: skip
 def test_other_words_are_never_trained_on_as_an_answer(own, source, said):

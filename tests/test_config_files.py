@@ -7,6 +7,9 @@ from conftest import run
 from test_ranges import whole_experiment
 
 from sftmix_jax import experiment
+from sftmix_jax.data import sources
+from sftmix_jax.data.messages import BadRow
+from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.studies import study
@@ -23,6 +26,7 @@ FAULTS = {
     "raise TypeError('two\\nlines')\n": ":1: TypeError: two lines; correct the file",
     "raise AssertionError\n": ":1: AssertionError; correct the file",
     "import sys\nsys.exit(0)\n": ":2: SystemExit: 0; correct the file",
+    "class Own(BaseException):\n    def __str__(self): return 1\n\nraise Own\n": ":4: Own; correct the file",
     "import json\n\njson.loads('{')\n": ":3: JSONDecodeError: Expecting property name",
 }
 CALLED = {
@@ -138,3 +142,79 @@ def test_the_first_stage_has_no_moments_to_go_on_with():
     config.stages = {"second": config.stages["second"], "first": config.stages["first"]}
     with pytest.raises(UserError, match=r"^config\.stages\.second\.carry_optimizer: True"):
         config.check()
+
+
+OWN = """
+import pathlib
+from fractions import Fraction
+import numpy as np
+from sftmix_jax.data.mixture import Share
+from sftmix_jax.data.sources import Source
+from sftmix_jax.experiment import Experiment, Stage
+
+def get_config():
+    stage = Stage(mixture={"d": Share(fraction=Fraction(1, 4))}, epochs=np.int64(2))
+    stage.optimizer.learning_rate = np.float32(0.5)
+    return Experiment("own", {"d": Source(pathlib.Path("rows.jsonl"))}, {"one": stage, "two": stage})
+"""
+
+
+def test_stages_that_share_an_object_are_set_one_by_one(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    config, _ = experiment.parse([
+        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.rows=4",
+    ])  # fmt: skip
+    one, two = config.stages["one"], config.stages["two"]
+    assert (one.epochs, two.epochs) == (2, 5) and one.batch.rows == 4 != two.batch.rows
+    assert one.optimizer.learning_rate == 0.5 and one.mixture["d"].fraction == 0.25
+    assert config.domains["d"].path == "rows.jsonl" and type(one.epochs) is int
+
+
+@pytest.mark.parametrize("file", ["convert", "tagger"])
+@pytest.mark.parametrize("code", ["sys.exit(0)", "raise Own", "raise KeyError(3)"])
+def test_a_user_s_function_that_ends_the_program_makes_a_bad_row(tmp_path, file, code):
+    head = "import sys\n\nclass Own(BaseException):\n    pass\n\n"
+    (tmp_path / "mine.py").write_text(f"{head}def turns(row):\n    {code}\n")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "response": "r"}\n')
+    function = f"{tmp_path / 'mine.py'}:turns"
+    source = Source(str(rows), **{file: function}, without="" if file == "convert" else "code")
+    (found,) = [row for _, row in sources.read_conversations(source)]
+    assert isinstance(found, BadRow) and f"{file} raised" in str(found)
+    (tmp_path / "mine.py").write_text(f"{head}{code}\n")
+    with pytest.raises(UserError, match="the file fails: "):
+        list(sources.read_conversations(source))
+
+
+def test_a_task_that_ends_the_program_is_no_finished_command(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import sys\nfrom sftmix_jax.evaluation.task import Metric, Task\n\n"
+        "def load(path):\n    sys.exit()\n\nTASK = Task('own', load, (Metric('m'),), '', score=lambda q, t: {})\n"
+    )
+    ended = run("sftmix_jax.evaluate", "--task", str(tmp_path / "own.py"), "--workdir", str(tmp_path))
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+
+
+def test_a_misspelt_strategy_is_named():
+    with pytest.raises(UserError, match="did you mean 'mixed_sequential'"):
+        experiment.parse(["--config=quickstart.py:mixed_sequental"])
+
+
+def test_names_that_are_no_identifiers_are_set_too_and_flags_stand_in_any_order(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace('"d"', '"my-d"'))
+    file = str(tmp_path / "own.py")
+    for argv in (
+        [f"--config={file}", "--config.domains.my-d.path=other.jsonl", "--config.seed=3"],
+        ["--config.domains.my-d.path=other.jsonl", "--config.seed=3", "--config", file],
+        ["--config.domains['my-d'].path=other.jsonl", "--config", file, "--config.seed=3"],
+    ):
+        config, _ = experiment.parse(argv)
+        assert (config.domains["my-d"].path, config.seed) == ("other.jsonl", 3)
+    with pytest.raises(UserError, match=r"no field 'my-e'; did you mean 'my-d'"):
+        experiment.parse([f"--config={file}", "--config.domains.my-e.path=x"])
+    for argv in (["--config.seed=1"], ["--config"], []):
+        with pytest.raises(UserError, match=r"^name an experiment: --config FILE\.py"):
+            experiment.parse(argv)
+    (tmp_path / "own.py").write_text("def get_config():\n    pass\n")
+    with pytest.raises(UserError, match="must return an Experiment, this one returns a NoneType"):
+        experiment.parse([f"--config={file}"])

@@ -8,12 +8,15 @@ import pytest
 from conftest import ROOT
 from test_sources import conversations, write_lines
 
-from sftmix_jax.data import cache, formats, sources, stored
+from sftmix_jax.data import cache, formats, meanings, sources
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation
+from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
+from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.stages import Resolved
 
 ASK, SAY = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}
 DOCS = (ROOT / "docs" / "data_formats.md").read_text()
@@ -102,7 +105,11 @@ def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, nam
         part = {"type": "text", "text": "a", name: False}
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {"content": [part]}]})
     assert "'image_url' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", "image_url": "u"})
-    for name in ("no_loss", "ignore", "prefix", "train_on_prompt", "images", "tools"):
+    for name in ("supervised", "calculate_loss", "no_train", "exclude", "dialogue_history", "tool_definitions",
+                 "passage", "image_path", "attachments", "enable_thinking", "cot", "is_error"):  # fmt: skip
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: "x"}]})
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: True})
+    for name in ("no_loss", "ignore", "prefix", "Ignore", "skip", "is_error", "train_on_prompt", "images", "tools"):
         assert said(one(tmp_path, {"messages": [ASK, SAY | {name: False}]}))
     assert said(one(tmp_path, {"messages": [ASK, SAY], "system_instruction": "s"}))[0] == ("system", "s")
     for note in ("trainer", "attention_mask", "train_id", "file", "weighted_by", "systematic", "labels", "unmasked_by"):
@@ -131,9 +138,9 @@ def test_only_answers_can_be_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("row", [{"prompt": "p", "completion": "c"}, {"messages": [ASK, SAY]}])
-@pytest.mark.parametrize("name", ["label", "kto_tag", "desirable"])
+@pytest.mark.parametrize("name", ["label", "kto_tag", "desirable", "is_correct", "labels"])
 def test_answers_marked_as_bad_are_refused_and_others_are_not(tmp_path, row, name):
-    for bad in (False, 0, -1, -0.5, "false", " False ", "0", "-1", "no", "bad", "Rejected", "undesirable"):
+    for bad in (False, 0, -1, -0.5, "false", " False ", "0", "-1", "no", "bad", "Rejected", "undesirable", [False]):
         assert f"'{name}' is false" in refused(tmp_path, row | {name: bad})
     for neither in (0.5, "0.25", float("nan"), "inf"):
         assert f"'{name}' must be true or false" in refused(tmp_path, row | {name: neither})
@@ -303,6 +310,10 @@ def test_roles_in_any_letter_case_and_by_newer_names(tmp_path):
     turns = [{"from": "USER", "value": "q"}, {"role": "Assistant", "content": "a"}]
     assert said(one(tmp_path, {"messages": turns})) == [("user", "q"), ("assistant", "a")]
     assert "differ" in refused(tmp_path, {"messages": [ASK | {"from": "gpt"}, SAY]})
+    for role in ("function_response", "tool-result", "Tool Output", "function-response"):
+        turns = [ASK, {"role": role, "content": "4", "tool_call_id": 7}, SAY]
+        found = one(tmp_path, {"messages": turns}).messages[1]
+        assert (found.role, found.fields) == ("tool", {"tool_call_id": "7"})
 
 
 @pytest.mark.parametrize("content", [3, 0, True, {"text": "t"}, 1.5])
@@ -338,7 +349,11 @@ def test_notes_change_nothing(tmp_path):
              "images": [], "tools": None, "label": None}  # fmt: skip
     turn = {"id": 1, "timestamp": 2.5, "model": "m", "markdown": None}
     plain = one(tmp_path, {"messages": [ASK, SAY]})
-    assert one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes) == plain
+    found = one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes)
+    assert found._replace(unused=frozenset()) == plain
+    # said once per run: what is not compared with the conversation (as text, prompt and question are) and not absent
+    assert found.unused == {"id", "source", "score", "tags", "split", "language", "answer", "id of turns",
+                            "timestamp of turns", "model of turns"}  # fmt: skip
 
 
 def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
@@ -347,7 +362,11 @@ def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
     assert said(one(tmp_path, row | {"completion": "say", "response": 4}))[1] == ("assistant", "say")
     assert said(one(tmp_path, row | {"conversations": [ASK, SAY]}))[1] == ("assistant", "say")
     assert "'conversations'" in refused(tmp_path, row | {"conversations": [ASK, SAY | {"content": "no"}]})
-    assert one(tmp_path, row | {"completion": "other"}, format="messages") == one(tmp_path, row)
+    found = one(tmp_path, row | {"completion": "other"}, format="messages")
+    assert said(found) == said(one(tmp_path, row)) and found.unused == {"completion"}
+    for name in ("Response", "COMPLETION", "Text"):
+        assert f"'{name}' stands beside prompt" in refused(tmp_path, {"prompt": "p", "response": "r", name: "other"})
+        assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "p r"[2:]}))
 
 
 def test_an_empty_conversation_beside_another_format_is_refused(tmp_path):
@@ -451,6 +470,13 @@ def test_convert_returns_turns_or_a_row(tmp_path, body):
     assert said(found) == [("user", "q"), ("assistant", "a")] and weights(found) == [0.5]
 
 
+def test_convert_may_compute_with_numpy(tmp_path):
+    answer = "{'role': 'assistant', 'content': np.str_('a'), 'weight': np.float32(0.5)}"
+    turns = f"[{{'role': 'user', 'content': 'q'}}, {answer}]"
+    (found,) = converted(tmp_path, f"import numpy as np; return {{'messages': {turns}, 'train': np.bool_(True)}}")
+    assert said(found) == [("user", "q"), ("assistant", "a")] and weights(found) == [0.5]
+
+
 def test_convert_gives_tools_and_calls(tmp_path):
     body = f"return {{'messages': {[ASK, {'role': 'assistant', 'tool_calls': [CALL]}]}, 'tools': {[TOOL]}}}"
     (found,) = converted(tmp_path, body)
@@ -509,8 +535,17 @@ def test_the_documented_rows_are_read_in_the_format_that_is_named(tmp_path):
         assert one(tmp_path, row).messages
 
 
+def test_a_run_names_the_fields_that_it_leaves_out(tmp_path):
+    rows = [{"prompt": "p", "response": "r", "id": i} | ({"note": "n"} if i else {}) for i in range(3)]
+    source = Source(write_lines(tmp_path / "rows.jsonl", rows))
+    share = {"d": Share(count=3)}
+    resolved = Resolved(Experiment("e", domains={"d": source}, stages={"s": Stage(mixture=share)}))
+    said = resolved.description.splitlines()[-1]
+    assert said == "domain 'd': fields without a meaning for training, left out: id, note (2 rows)"
+
+
 def test_every_name_of_a_meaning_is_documented():
-    assert {name for name in stored.MEANINGFUL if f"`{name}`" not in DOCS} == set()
+    assert {name for name in meanings.MEANINGS if f"`{name}`" not in DOCS} == set()
 
 
 def test_a_source_without_a_usable_row_names_places_and_reasons(tmp_path):

@@ -262,9 +262,21 @@ def test_rotary_buffers_may_differ_between_index_and_shards(sharded):
     assert loaded(sharded).shape == (32,)
 
 
+def test_a_pointer_in_place_of_the_weights_is_named(single):
+    (single / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n")
+    with pytest.raises(UserError, match=r"model\.safetensors: a Git LFS pointer, .* git lfs pull"):
+        huggingface.Weights(epath.Path(single))
+
+
+def test_architectures_are_a_list(single):
+    edit(single / "config.json", architectures="LlamaForCausalLM")
+    with pytest.raises(UserError, match=r"config\.json: architectures .*must be a list of names"):
+        huggingface.Weights(epath.Path(single))
+
+
 def test_shards_without_an_index_are_not_guessed(sharded):
     (sharded / "model.safetensors.index.json").unlink()
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
+    with pytest.raises(UserError, match=r"has model-0.*, but no model\.safetensors\.index\.json, which names the"):
         huggingface.fingerprint(sharded)
 
 

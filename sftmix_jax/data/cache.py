@@ -26,7 +26,7 @@ from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 
-_FORMAT = 4  # part of every key: raise it when tokens or weights would change
+_FORMAT = 5  # part of every key: raise it when tokens or weights would change
 _CHUNK = 1024  # rows in memory at a time
 _SKIPPED_SHOWN = 20
 
@@ -42,6 +42,7 @@ class Examples:
     rows: int  # as stored, skipped ones too
     skipped: dict[str, int]  # reason → rows
     skipped_where: list[str]  # the first few, "place: reason"
+    unused: dict[str, int]  # name of a field that has no meaning for training → rows that have it
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -117,7 +118,7 @@ def _opened(folder: Path, fingerprint: str) -> Examples:
         np.memmap(folder / "tokens.bin", meta["dtype"], "r"),
         np.memmap(folder / "weights.bin", np.float32, "r"),
         np.load(folder / "offsets.npy"),
-        meta["rows"], meta["skipped"], meta["skipped_where"],
+        meta["rows"], meta["skipped"], meta["skipped_where"], meta["unused"],
     )  # fmt: skip
 
 
@@ -126,6 +127,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
     sizes: list[int] = []
     skipped: Counter[str] = Counter()
     skipped_where: list[str] = []
+    unused: Counter[str] = Counter()
     rows = trained = 0
     documents = False  # raw text is trained on whole, and that is right
 
@@ -148,6 +150,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
                 if isinstance(conversation, BadRow):
                     skip(where, conversation)
                     continue
+                unused.update(conversation.unused)
                 documents |= conversation.messages[0].role == "text"
                 try:
                     renderings.append(chat.pieces(conversation.messages, conversation.tools))
@@ -166,5 +169,5 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
     np.save(folder / "offsets.npy", np.cumsum([0, *sizes], dtype=np.int64))
     meta = {"dtype": np.dtype(dtype).name, "rows": rows, "skipped": skipped, "skipped_where": skipped_where,
-            "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
+            "unused": unused, "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))

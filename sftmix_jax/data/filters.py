@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sftmix_jax.data import tagger, user_functions
@@ -58,16 +58,7 @@ def _tags_by(spec: str) -> Tags:
         return stored
     function = user_functions.load("tagger", spec)
 
-    def called(row: Mapping[str, Any], messages: Sequence[Message]) -> set[str]:
-        try:
-            found = function(row)
-            return _tags(list(found) if isinstance(found, Iterator) else found, "the tagger")
-        except BadRow:
-            raise
-        except Exception as error:
-            raise BadRow(user_functions.failure("tagger", error)) from None
-
-    return called
+    return lambda row, messages: _tags(user_functions.call("tagger", function, row), "the tagger")
 
 
 def _tags(value: Any, what: str) -> set[str]:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sftmix_jax.data import stored, stored_turns
+import numpy as np
+
+from sftmix_jax.data import meanings, stored, stored_turns
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.data.stored import Fields, shown
 from sftmix_jax.errors import UserError, did_you_mean
@@ -20,8 +22,8 @@ class Format(NamedTuple):
 # --- one function per format ----------------------------------------------------------------------
 
 
-def _turns(column: str, strict: bool = False) -> Callable[[Fields], list[Message]]:
-    return lambda fields: stored_turns.messages(fields.required(column), f"'{fields.their(column)}'", strict=strict)
+def _turns(column: str) -> Callable[[Fields], list[Message]]:
+    return lambda fields: stored_turns.messages(fields.required(column), f"'{fields.their(column)}'", fields)
 
 
 def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
@@ -30,18 +32,21 @@ def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
     def read(fields: Fields) -> list[Message]:
         asked, said = fields.required(prompt), fields.required(answer)
         if _are_turns(asked):
-            messages = stored_turns.messages(asked, f"'{fields.their(prompt)}'", weight=0.0)
+            messages = stored_turns.messages(asked, f"'{fields.their(prompt)}'", fields, weight=0.0)
         else:
             messages = [Message("user", _with_input(fields, stored.text(asked, f"'{fields.their(prompt)}'")))]
         if _are_turns(said):
-            return [*messages, *stored_turns.messages(said, f"'{fields.their(answer)}'")]
+            return [*messages, *stored_turns.messages(said, f"'{fields.their(answer)}'", fields)]
         return [*messages, _answer(fields, answer, said)]
 
     return read
 
 
 def _are_turns(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(turn, Mapping) and {"role", "from"} & set(turn) for turn in value)
+    """Whether a list holds turns: not OpenAI's content parts, which have a type."""
+    return isinstance(value, list) and any(
+        isinstance(turn, Mapping) and ({"role", "from"} & set(turn) or "type" not in turn) for turn in value
+    )
 
 
 def _with_input(fields: Fields, prompt: str) -> str:
@@ -57,7 +62,7 @@ def _alpaca(answer: str) -> Callable[[Fields], list[Message]]:
     def read(fields: Fields) -> list[Message]:
         said = fields.required(answer)
         asked = stored.text(fields.required("instruction"), f"'{fields.their('instruction')}'")
-        _, extra = fields.one(stored.ADDED)
+        _, extra = fields.one(meanings.ADDED)
         more = "" if extra is None else stored.text(extra, f"the field '{fields.their('input')}'")
         prompt = "\n\n".join(part for part in (asked, more) if part.strip())
         if not prompt:
@@ -70,7 +75,7 @@ def _alpaca(answer: str) -> Callable[[Fields], list[Message]]:
 def _answer(fields: Fields, column: str, value: Any) -> Message:
     """The answer, with the reasoning that stands beside it in the row."""
     extra = {}
-    for name in stored.REASONING:
+    for name in meanings.REASONING:
         if (reasoning := fields.take(name)) is not None:
             extra[name] = stored.text(reasoning, f"the field '{fields.their(name)}'")
     return Message("assistant", stored.text(value, f"'{fields.their(column)}'"), 1.0, extra)
@@ -78,7 +83,7 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
 
 def _document(fields: Fields) -> list[Message]:
     """A text that is trained on whole."""
-    for name in stored.VERDICTS:  # a classifier's classes, numbers or words, are no verdicts
+    for name in meanings.VERDICTS:  # a classifier's classes, numbers or words, are no verdicts
         if str(fields.take(name)).strip().lower() == "false":
             raise BadRow(f"the field '{fields.their(name)}' is false: the text is marked as a bad one")
     return [Message("text", stored.text(fields.required("text"), f"'{fields.their('text')}'"))]
@@ -118,9 +123,9 @@ class Layout(NamedTuple):
 
 def check_columns(columns: Mapping[str, str]) -> None:
     """Raise UserError for a column name that no format has, and for a column of the file that is mapped twice."""
-    known = {*_COLUMNS, *stored.MEANINGFUL}
+    known = {*_COLUMNS, *meanings.MEANINGS}
     for ours, theirs in columns.items():
-        if ours not in known and not (theirs == "" and stored.meaning(ours)):
+        if ours not in known and not (theirs == "" and meanings.meaning(ours)):
             raise UserError(f"columns: no format has a column '{ours}'; {did_you_mean(ours, known)}")
         if theirs and list(columns.values()).count(theirs) > 1:
             raise UserError(f"columns: '{theirs}' of the file is mapped to more than one column")
@@ -154,7 +159,7 @@ def unknown(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> U
         missing = " or ".join(sorted({", ".join(sorted(rest)) for rest in fitting}))
         advice = f"map {missing} too" if missing else "no format has them all"
         return UserError(f"{where}: the columns {', '.join(sorted(mapped))} make no format: {advice}")
-    if preference := [name for name in row if stored.is_preference(name)]:
+    if preference := [name for name in row if meanings.is_preference(name)]:
         return UserError(
             f"{where}: '{preference[0]}' makes this a preference row, of which no answer is marked as the one to train "
             f"on; map the wanted one, e.g. columns={{'prompt': 'prompt', 'completion': 'chosen', 'rejected': ''}}"
@@ -184,17 +189,27 @@ def conversation(row: Mapping[str, Any], layout: Layout) -> Conversation:
     fields.finish()
     if not layout.chosen:
         _refuse_rivals(fields, found.messages, layout.format.columns)
-    return _encodable(found)
+    return _encodable(found._replace(unused=fields.unused))
 
 
 def converted(result: Any) -> Conversation:
     """What a user's `convert` returned: turns, or {"messages": turns, …} with a row's other fields. Raises BadRow."""
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise BadRow(f"convert returned a {type(result).__name__}; it must return a list of turns, or a dict with one")
-    fields = Fields(result if isinstance(result, Mapping) else {"messages": list(result)})
-    found = _conversation(fields, _turns("messages", strict=True))
-    fields.finish(("messages", *stored.WEIGHTS, *stored.SYSTEM, *stored.TOOLS, "history"))
-    return _encodable(found)
+    values = _native(result if isinstance(result, Mapping) else {"messages": list(result)})
+    fields = Fields(values, strict=True)
+    found = _conversation(fields, _turns("messages"))
+    fields.finish(("messages", *meanings.WEIGHTS, *meanings.SYSTEM, *meanings.TOOLS, "history"))
+    return _encodable(found)  # nothing is unused: an unknown field refuses the row
+
+
+def _native(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's, at any depth: user functions often compute with numpy."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _native(item) for key, item in value.items()}
+    return [_native(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Conversation:
@@ -204,7 +219,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
     if messages and messages[0].role != "text":
         stored.refuse_bad_answer(fields)
         messages = _with_system(fields, _with_history(fields, messages))
-        name, value = fields.one(stored.TOOLS)
+        name, value = fields.one(meanings.TOOLS)
         tools = stored_turns.tools(value, f"'{fields.their(name)}'") if name else []
     _check_mask(fields)
     whole = stored.weight(fields)
@@ -218,7 +233,7 @@ def _check_mask(fields: Fields) -> None:
     """Raise BadRow unless NeMo's `mask`, a role that is not trained on, names the user: nothing of theirs ever is."""
     mask = fields.take("mask")
     if mask is not None and not (isinstance(mask, str) and stored_turns.ROLES.get(mask.strip().lower()) == "user"):
-        raise BadRow(f"the field '{fields.their('mask')}' would be lost: {stored.MEANINGFUL['mask']}")
+        raise BadRow(f"the field '{fields.their('mask')}' would be lost: {meanings.MEANINGS['mask'].reason}")
 
 
 def _with_history(fields: Fields, messages: list[Message]) -> list[Message]:
@@ -230,7 +245,7 @@ def _with_history(fields: Fields, messages: list[Message]) -> list[Message]:
     earlier = []
     for turn in stored.items(value, what):
         if isinstance(turn, Mapping):
-            earlier.append(stored_turns.message(turn))
+            earlier.append(stored_turns.message(turn, fields))
         elif isinstance(turn, list | tuple) and len(turn) == 2:
             earlier += [Message(role, stored.text(part, what)) for role, part in zip(_SIDES, turn, strict=True)]
         else:
@@ -241,7 +256,7 @@ def _with_history(fields: Fields, messages: list[Message]) -> list[Message]:
 
 def _with_system(fields: Fields, messages: list[Message]) -> list[Message]:
     """The system prompt that stands beside the turns, as their first message."""
-    name, value = fields.one(stored.SYSTEM)
+    name, value = fields.one(meanings.SYSTEM)
     if not name:
         return messages
     said = stored.text(value, f"the field '{fields.their(name)}'")
@@ -256,12 +271,13 @@ def _with_system(fields: Fields, messages: list[Message]) -> list[Message]:
 def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[str]) -> None:
     """Raise BadRow where another format's columns hold something that is not in the conversation."""
     said = [message.content.strip() for message in messages]
-    for name in _RIVALS:
-        if name in own or (value := fields.take(name)) is None:
+    for name in fields.names():
+        column = name if name in _RIVALS else meanings.same_letters(name, _RIVALS)
+        if not column or name in own or (value := fields.take(name)) is None:
             continue
-        if name == "text" and isinstance(value, str) and _holds_all(value, said):  # the rendered conversation
+        if column == "text" and isinstance(value, str) and _holds_all(value, said):  # the rendered conversation
             continue
-        if not _stands_in(value, said, whole_prompt=name in _PROMPTS):
+        if not _stands_in(value, said, whole_prompt=column in _PROMPTS):
             raise BadRow(
                 f"the field '{name}' stands beside {' and '.join(own)} and holds something else; set `format`, or "
                 f"columns={{'{name}': ''}} to leave it out"

@@ -18,10 +18,11 @@ class Message(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """A row's messages, and the tools that its system prompt offers."""
+    """A row's messages, the tools that its system prompt offers, and what is left out."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()  # JSON schemas, as `apply_chat_template(tools=…)` takes them
+    unused: frozenset[str] = frozenset()  # names of the row's fields that have no meaning for training
 
 
 class BadRow(Exception):

@@ -15,7 +15,7 @@ from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.ranges import Choice, Integer, Number, Table, Text, setting, within
 
 _LOOKED_AT = 1000  # rows in search of one in a known format
-_READING = 2  # part of every fingerprint: raise it when rows would become other conversations
+_READING = 3  # part of every fingerprint: raise it when rows would become other conversations
 
 
 @dataclasses.dataclass
@@ -95,15 +95,7 @@ def _converter(source: Source, head: list[Row], rows: Iterator[Row]) -> Callable
 
 
 def _call(function: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> Conversation:
-    try:
-        result = function(row)
-        if isinstance(result, Iterator):  # a generator runs, and fails, only as it is read
-            result = list(result)
-    except BadRow:
-        raise
-    except Exception as error:
-        raise BadRow(user_functions.failure("convert", error)) from None
-    return formats.converted(result)
+    return formats.converted(user_functions.call("convert", function, row))
 
 
 def fingerprint(source: Source) -> str:

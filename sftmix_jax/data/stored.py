@@ -1,94 +1,19 @@
-"""Which fields of rows and turns have a meaning, so that none of them is dropped without a word.
-
-A format takes the fields that it uses. A field that is left over is ignored where it says nothing about what is
-trained on (ids, sources, scores, languages, …), and refuses the row where it does: those names stand here.
-"""
+"""The fields of stored rows and turns, each of which is taken, left out and reported, or refuses the row."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sftmix_jax.data.meanings import VERDICTS, WEIGHTS, meaning
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.errors import did_you_mean
 
-WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
-VERDICTS = ("label", "kto_tag", "desirable")  # KTO: whether the answer is a good one
 # What a verdict calls a bad answer, besides false and numbers up to 0
 _BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
-SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
-TOOLS = ("tools", "functions")
-REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-ADDED = ("input", "context")  # what stands behind an instruction
-# Fields of a turn that templates render under the same name
-RENDERED = (*REASONING, "name", "tool_call_id", "functions", "function_calls", "tools")
-
-_TRAINED = "it says what is trained on, in a form that is not read here; use `weight` on the turns"
-_MEDIA = "only text is trained on"
-_PREFERENCE = "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
-_PLACE = "this format has no place for it"
-_OFF_BY_DEFAULT = ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss")  # false says what is done anyway
-# name → why a row is refused whose field is left over
-MEANINGFUL: dict[str, str] = {
-    **dict.fromkeys((*WEIGHTS, *VERDICTS, *SYSTEM, *TOOLS, *REASONING, *ADDED), _PLACE),
-    **dict.fromkeys(("history", "chat_history", "documents"), _PLACE),
-    **dict.fromkeys(("tool_calls", "function_call", "function_calls", "tool_call", "available_tools"), _PLACE),
-    **dict.fromkeys(
-        ("mask", "masked", "loss_mask", "completion_mask", "assistant_mask", "assistant_masks", "train_detail",
-         "training_detail", "loss_weight", "loss_scale", "sample_weight", "is_train", "is_trained", "do_train", "learn",
-         "segments", *_OFF_BY_DEFAULT), _TRAINED
-    ),
-    **dict.fromkeys(
-        ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
-        _PREFERENCE,
-    ),
-    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios", "input_audio", "files"), _MEDIA),
-    "refusal": "an answer that was refused",
-    "reasoning_details": _PLACE,
-    "thinking_blocks": _PLACE,
-    "chat_template_kwargs": "it changes how the template renders this row, which is not done here",
-}  # fmt: skip
-
-
-def _letters(name: str) -> str:
-    """A name without its letter case and separators: systemPrompt and System-Prompt are system_prompt."""
-    return re.sub(r"[\W_]", "", name).lower()
-
-
-_BY_LETTERS = {_letters(name): name for name in MEANINGFUL}
-# Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
-_PARTS = {
-    _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
-    _PLACE: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
-    _TRAINED: re.compile(
-        r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
-        r"|^(?:compute|use|no|skip|ignore)_loss$"
-    ),
-    _MEDIA: re.compile(r"(?:^|_)(?:image|video|audio)s?_(?:urls?|paths?|data|bytes)$"),
-}
-
-
-def meaning(name: str) -> str | None:
-    """Why a row whose field of this name is left over is refused; None for a field without a meaning."""
-    if name in MEANINGFUL:
-        return MEANINGFUL[name]
-    if known := _BY_LETTERS.get(_letters(name)):
-        return f"it is read under the name '{known}' alone"
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
-    return next((reason for reason, part in _PARTS.items() if part.search(snake)), None)
-
-
-def _means_nothing_if_false(name: str) -> bool:
-    return name in _OFF_BY_DEFAULT or (MEANINGFUL.get(name) in (_PLACE, _MEDIA) and name not in (*WEIGHTS, *VERDICTS))
-
-
-def is_preference(name: str) -> bool:
-    """Whether a field of this name makes its row one of preferences."""
-    return meaning(name) == _PREFERENCE
 
 
 def shown(value: Any) -> str:
@@ -99,15 +24,24 @@ def shown(value: Any) -> str:
 
 
 class Fields:
-    """The fields of a row or turn, and which of them were taken. None, "", [] and {} are absent fields."""
+    """The fields of a row or turn, and which of them were taken. None, "", [] and {} are absent fields.
 
-    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None):
+    `columns`: our name → the file's. `strict`: a field that nothing knows refuses the row.
+    """
+
+    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False):
         self._values = values
-        self._columns = columns or {}  # our name → the file's
+        self._columns = columns or {}
         self._left = {name for name, value in values.items() if not _absent(value)}
+        self._of_turns: set[str] = set()
+        self.strict = strict
 
     def __contains__(self, name: str) -> bool:
         return name in self._values and not _absent(self._values[name])
+
+    def names(self) -> list[str]:
+        """The names of all fields that are there, taken or not."""
+        return [name for name in self._values if isinstance(name, str) and name in self]
 
     def their(self, name: str) -> str:
         """The file's own name of a field, for messages."""
@@ -134,16 +68,28 @@ class Fields:
                 raise BadRow(f"'{self.their(present[0])}' and '{self.their(name)}' differ")
         return (present[0], values[0]) if present else ("", None)
 
-    def finish(self, known: Iterable[str] | None = None) -> None:
-        """Raise BadRow for a field that is left over and has a meaning; for any that is not `known`, where given."""
+    def finish(self, known: Iterable[str] = ()) -> None:
+        """Raise BadRow for a field that is left over and has a meaning; in a strict row for any.
+
+        `known`: the names to suggest.
+        """
         for name, value in self._values.items():
             if name not in self._left:
                 continue
-            reason = meaning(str(name))  # what `convert` returns may have other keys
-            if reason and not (value is False and _means_nothing_if_false(name)):
-                raise BadRow(f"the field '{self.their(name)}' would be lost: {reason}")
-            if known is not None and not reason:
+            found = meaning(str(name))  # what `convert` returns may have other keys
+            if found and not (value is False and found.off):
+                raise BadRow(f"the field '{self.their(name)}' would be lost: {found.reason}")
+            if self.strict and not found:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """The names of what is left over, here and in the row's turns."""
+        return frozenset(map(shown, self._left)) | self._of_turns
+
+    def note_turn(self, turn: Fields) -> None:
+        """Keep the names of what a turn of this row has left over."""
+        self._of_turns |= {f"{name} of turns" for name in turn.unused}
 
 
 def _absent(value: Any) -> bool:
@@ -156,6 +102,8 @@ def text(value: Any, what: str) -> str:
         return value[0]
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping) and value.get("type") == "text":
+        return _part(value, what)
     if isinstance(value, list | tuple):
         if all(isinstance(part, str) for part in value):
             raise BadRow(f"{what} is a list of {len(value)} texts, of which none is marked as the one to train on")
@@ -244,6 +192,8 @@ def refuse_bad_answer(fields: Fields) -> None:
     """
     for name in VERDICTS:
         said = fields.take(name)
+        if isinstance(said, list | tuple) and len(said) == 1:
+            said = said[0]
         if isinstance(said, str):
             said = said.strip().lower()
             said = False if said in _BAD else _number(said)

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from sftmix_jax.data import stored
+from sftmix_jax.data import meanings, stored
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.stored import Fields, shown
 from sftmix_jax.errors import did_you_mean
 
-# In lower case
+# In lower case, words joined by `_`
 ROLES = {
     "user": "user", "human": "user", "prompter": "user",
+    "ai_assistant": "assistant",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "bing": "assistant",
     "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant",
     "system": "system", "developer": "system",  # OpenAI's newer name; templates know `system`
-    "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool",
+    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
+    **dict.fromkeys(("tool_response", "tool_result", "tool_output", "function_response", "function_result"), "tool"),
 }  # fmt: skip
 _CALL_ROLES = ("function_call", "tool_call", "tool_calls")  # an assistant's turn whose text is the calls, as JSON
 _CALL_LABELS = ("id", "type", "index")
 _ROLE, _CONTENT = ("role", "from"), ("content", "value", "text")
-_KNOWN = (*_ROLE, *_CONTENT, *stored.WEIGHTS, *stored.RENDERED, "tool_calls", "function_call")
+_KNOWN = (*_ROLE, *_CONTENT, *meanings.WEIGHTS, *meanings.RENDERED, "tool_calls", "function_call")
 
 
-def messages(turns: Any, what: str, weight: float = 1.0, strict: bool = False) -> list[Message]:
+def messages(turns: Any, what: str, row: Fields, weight: float = 1.0) -> list[Message]:
     """Turns as messages; `weight` is that of an assistant's turn that has none of its own. Raises BadRow."""
-    return [message(turn, weight, strict) for turn in stored.items(turns, what)]
+    return [message(turn, row, weight) for turn in stored.items(turns, what)]
 
 
-def message(turn: Any, weight: float = 1.0, strict: bool = False) -> Message:
-    """A turn, {"role", "content"} or {"from", "value"}, as a message. Raises BadRow; `strict`: for unknown fields too.
+def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
+    """A turn, {"role", "content"} or {"from", "value"}, as a message.
 
-    What a template may render besides the text is kept in `Message.fields`.
+    What a template may render besides the text is kept in `Message.fields`; the row notes fields without a meaning.
+    Raises BadRow; in a strict row for unknown fields too.
     """
     if not isinstance(turn, Mapping):
         raise BadRow(f"a turn must be an object, this is a {type(turn).__name__}")
-    fields = Fields(turn)
+    fields = Fields(turn, strict=row.strict)
     role, is_call = _role(fields)
     _, content = fields.one(_CONTENT)
     if is_call:
@@ -46,14 +50,15 @@ def message(turn: Any, weight: float = 1.0, strict: bool = False) -> Message:
     if content is None and not calls and not any(isinstance(turn.get(name), str) for name in _CONTENT):
         key = next((name for name in _CONTENT if name in turn), "content")
         raise BadRow(f"a message whose {key} is not text")
-    extra = {name: _rendered(name, value) for name in stored.RENDERED if (value := fields.take(name)) is not None}
+    extra = {name: _rendered(name, value) for name in meanings.RENDERED if (value := fields.take(name)) is not None}
     if calls:
         if role != "assistant":
             raise BadRow(f"tool_calls in a turn of the role '{role}'")
         extra["tool_calls"] = calls
     own = _weight(fields, role)
     stored.refuse_bad_answer(fields)
-    fields.finish(_KNOWN if strict else None)
+    fields.finish(_KNOWN)
+    row.note_turn(fields)
     said = "" if content is None else stored.text(content, "a message whose content")
     return Message(role, said, own if own is not None else weight if role == "assistant" else 1.0, extra)
 
@@ -63,7 +68,7 @@ def _role(fields: Fields) -> tuple[str, bool]:
     name, stored = fields.one(_ROLE)
     if not name:
         raise BadRow("a turn without a role")
-    role = stored.strip().lower() if isinstance(stored, str) else None
+    role = re.sub(r"[\s-]+", "_", stored.strip().lower()) if isinstance(stored, str) else None
     if role in _CALL_ROLES:
         return "assistant", True
     if role not in ROLES:
@@ -82,6 +87,8 @@ def _weight(fields: Fields, role: str) -> float | None:
 def _rendered(name: str, value: Any) -> Any:
     if name in ("tools", "functions", "function_calls"):  # as stored: templates that know them take text too
         return value
+    if name == "tool_call_id" and isinstance(value, int):
+        return str(value)
     if not isinstance(value, str):
         raise BadRow(f"the field '{name}' of a turn is not text")
     return value

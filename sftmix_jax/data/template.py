@@ -137,6 +137,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
     def adopt(self, other: Any) -> None:
         """Filters, tests and globals of another environment."""
         self.filters.update({name: self._bounded(name, filter) for name, filter in other.filters.items()})
+        del self.filters["random"]  # the same conversation has the same text
         self.tests.update(other.tests)
         self.globals.update(other.globals)
         self.globals.pop("lipsum", None)

@@ -7,11 +7,12 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.data.messages import BadRow
+from sftmix_jax.errors import UserError, did_you_mean, text_of
 
 
 def load(field: str, spec: str) -> Callable[..., Any]:
@@ -29,17 +30,29 @@ def load(field: str, spec: str) -> Callable[..., Any]:
     sys.modules[module_name] = module  # dataclasses look their module up there
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{field} '{spec}': the file fails: {type(error).__name__}: {error}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UserError(f"{field} '{spec}': the file fails: {type(error).__name__}: {text_of(error)}") from None
     if not callable(getattr(module, name, None)):
         raise UserError(f"{file}: has no function {name}; {did_you_mean(name, vars(module))}")
     return getattr(module, name)
 
 
-def failure(field: str, error: Exception) -> str:
-    """What to say of an exception that the function raised."""
-    said = " ".join(str(error).split())[:100]
-    return f"{field} raised {type(error).__name__}: {said if said.isprintable() else ascii(said)}"
+def call(field: str, function: Callable[..., Any], row: Mapping[str, Any]) -> Any:
+    """What the function makes of a row; of a generator, the list of what it yields.
+
+    Raises BadRow for whatever the function raises: one that ends the program must not look like a finished run.
+    """
+    try:
+        result = function(row)
+        return list(result) if isinstance(result, Iterator) else result
+    except (BadRow, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        said = " ".join(text_of(error).split())[:100]
+        said = said if said.isprintable() else ascii(said)
+        raise BadRow(f"{field} raised {type(error).__name__}: {said}") from None
 
 
 def digest(field: str, spec: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.errors import UserError, did_you_mean, text_of
 
 _PACKAGED = Path(__file__).parent  # an installed wheel carries a copy of configs/ and eval/ here
 _CHECKOUT = _PACKAGED.parent.parent
@@ -65,14 +65,14 @@ def _explained(file: Path, suspect: str) -> Iterator[None]:
     at fault."""
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # a config that ends the program must not look like a finished run
+    except BaseException as error:  # a config that ends the program must not look like a finished run
         frames, own = traceback.extract_tb(error.__traceback__), file.resolve()
         place, line = file, next((f.lineno for f in reversed(frames) if Path(f.filename).resolve() == own), None)
         if isinstance(error, SyntaxError) and error.filename:
             place, line = Path(error.filename), error.lineno
-        text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())[:200]
+        text = " ".join((error.msg if isinstance(error, SyntaxError) else text_of(error)).split())[:200]
         said = f"{type(error).__name__}: {text}" if text else type(error).__name__
         where = f"{place}:{line}" if line else str(place)
         raise UserError(f"{where}: {said}; correct the file{suspect}") from None

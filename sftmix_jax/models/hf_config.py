@@ -124,6 +124,8 @@ _FIXED = {
 def parse(hf: dict[str, Any], where: str) -> LlamaConfig:
     """Reads a config.json. Raises UserError, with the field's name, for anything but a plain LLaMA."""
     architectures = hf.get("architectures") or [hf.get("model_type", "?")]
+    if not isinstance(architectures, list):
+        raise UserError(f"{where}: architectures {short(architectures)}; must be a list of names")
     if architectures not in (["LlamaForCausalLM"], ["LLaMAForCausalLM"], ["llama"]):
         raise UserError(f"{where}: architecture {short(architectures)} is not supported, only LlamaForCausalLM")
     for name, wanted in _FIXED.items():

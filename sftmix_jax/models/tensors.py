@@ -115,6 +115,8 @@ class Folder:
         size = self._storage.size(os.fspath(file))
         length = int.from_bytes(self._bytes(file, 0, min(_LENGTH, size)), "little")
         head = self._bytes(file, 0, min(_LENGTH + length, _LENGTH + _MAX_HEADER, size))
+        if head.startswith(b"version https://git-lfs"):
+            raise UserError(f"{file}: a Git LFS pointer, not the weights themselves; fetch them with git lfs pull")
         with tempfile.NamedTemporaryFile() as sparse:
             sparse.write(head)
             sparse.truncate(size)
@@ -175,6 +177,8 @@ def _weight_map(folder: epath.Path) -> dict[str, str]:
     if not file.exists():
         held = folder.iterdir() if folder.is_dir() else ()
         others = sorted(path.name for path in held if path.suffix in (".safetensors", ".bin", ".pth"))
+        if others and re.search(r"-\d+-of-\d+\.safetensors$", others[0]):
+            raise UserError(f"{folder}: has {others[0]}, but no {INDEX}, which names the shards; download it too")
         found = f" (found {others[0]}; convert or rename it)" if others else ""
         raise UserError(f"{folder}: neither {_SINGLE} nor {INDEX}{found}")
     weight_map = read_object(file).get("weight_map")

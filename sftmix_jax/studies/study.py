@@ -8,7 +8,7 @@ from typing import Any
 
 from sftmix_jax import desk, ranges
 from sftmix_jax.errors import UserError
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import Experiment, separated
 from sftmix_jax.ranges import NAME, AnyOf, Choice, Flag, Items, Number, Table, Text, setting, within
 
 HOLDS = ("epochs", "steps", "trained_tokens")
@@ -76,7 +76,7 @@ def fraction(k: str) -> float:
 def arguments(text: str, seeds: int) -> tuple[str, range]:
     """`SIZE[,SEEDS]` → the size and the seeds; what is left out is tiny, and `seeds` of them."""
     size, _, count = text.partition(",")
-    if count and not count.isdigit():
+    if count and not (count.isdecimal() and int(count)):
         raise UserError(f"':{text}': must be SIZE or SIZE,SEEDS, such as tiny,5")
     return size or "tiny", range(int(count or seeds))
 
@@ -95,7 +95,7 @@ def read(spec: str) -> Study:
     """`FILE[:ARGUMENT]`, looked for as it is, then in the desk's configs. Raises UserError."""
     name, _, argument = spec.partition(":")
     file = desk.find("configs", name)
-    study = desk.call(file, "study", *([argument] if argument else []))
+    study = separated(desk.call(file, "study", *([argument] if argument else [])))
     if not isinstance(study, Study):
         kind = type(study).__name__
         raise UserError(f"{file}: get_config must return a Study, this one returns a {kind}; one experiment alone is "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import optax.contrib
 
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.ranges import AnyOf, Choice, Flag, Number, Table, Text, setting, within
+from sftmix_jax.ranges import AnyOf, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
 from sftmix_jax.training.precision import PRECISIONS
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -62,13 +63,15 @@ _SET_ELSEWHERE = {
 @dataclasses.dataclass
 class OptimizerConfig:
     name: str = setting("adamw", Text())  # one of OPTIMIZERS
-    learning_rate: float = setting(2e-5, Number(above=0))  # at its peak
+    # at its peak; a smaller one changes no float32 parameter
+    learning_rate: float = setting(2e-5, Number(at_least=1e-12, at_most=1000))
     schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
     # part of the steps, or from 1 on their number; at most all but the last step
     warmup: float = setting(0.03, Number(at_least=0))
     # of matrices and embeddings; never of norms and biases
-    weight_decay: float = setting(0.0, Number(at_least=0))
-    clip_norm: float = setting(1.0, Number(at_least=0))  # of the global gradient; 0: no clipping
+    weight_decay: float = setting(0.0, Number(at_least=0, at_most=1000))
+    # of the global gradient; 0: no clipping
+    clip_norm: float = setting(1.0, Number(at_least=1e-6, at_most=1e6, also=(0.0,)))
     state: str = setting("float32", Choice(PRECISIONS))  # how parameters and moments are kept
     # further arguments, e.g. {"b2": 0.95}
     options: dict[str, float] = dataclasses.field(default_factory=dict, metadata=within(Table(_OPTION)))
@@ -112,13 +115,15 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     factory = _factory(config.name)
     arguments = tuple(inspect.signature(factory).parameters)
-    for name in config.options:
+    for name, value in config.options.items():
         if name in _SET_ELSEWHERE:
             raise UserError(f"optimizer.options: '{name}' is no option; {_SET_ELSEWHERE[name]}")
         if name not in arguments:
             raise UserError(
                 f"optimizer.options: {config.name} has no argument '{name}'; {did_you_mean(name, arguments)}"
             )
+        if rule := _option(name, inspect.signature(factory).parameters[name].default).broken(value):
+            raise UserError(f"optimizer.options: {name}={value!r}; {rule}")
     if config.name in RATE_FREE and config.learning_rate < _LEAST_FACTOR:
         raise UserError(
             f"optimizer.learning_rate: {config.learning_rate:g}; {config.name} finds its own rate, and learning_rate "
@@ -148,6 +153,21 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optimizer
+
+
+def _option(name: str, default: Any) -> Range:
+    """What an argument of optax may be, told by its default and its name."""
+    if isinstance(default, bool):
+        return Flag()
+    if isinstance(default, int):
+        return Integer(at_least=0)
+    if not isinstance(default, float | None) or name.endswith("dtype"):
+        return Text(pattern=r"(?!)", rule="must be left out: only numbers, True and False can be set here")
+    if re.fullmatch(r"(adam_)?b(eta)?\d|decay|decay_rate|momentum|rho", name):
+        return Number(at_least=0, below=1)  # of a moving average
+    if name == "eps" and default:
+        return Number(at_least=1e-30, at_most=1)  # it keeps a zero gradient from being divided by zero
+    return Number(at_least=0)
 
 
 def _factory(name: str) -> Any:

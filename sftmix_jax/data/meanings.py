@@ -1,0 +1,111 @@
+"""What a field of a row or turn means for training, told by its name.
+
+A field that no format takes refuses its row if its name stands here: it would change what is trained on. Any other
+field (an id, a source, a score, a language, …) is left out, and reported.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
+# KTO and filters of datasets: whether the answer is a good one
+VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good", "accepted")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+TOOLS = ("tools", "functions")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+ADDED = ("input", "context")  # what stands behind an instruction
+# Fields of a turn that templates render under the same name
+RENDERED = (*REASONING, "name", "tool_call_id", "functions", "function_calls", "tools")
+
+
+class Meaning(NamedTuple):
+    """Why a row is refused whose field of this name nothing takes."""
+
+    reason: str
+    off: bool = False  # the value False changes nothing, and refuses no row
+
+
+_TAKEN_ELSEWHERE = "this format has no place for it"
+_USED = Meaning(_TAKEN_ELSEWHERE)  # by other formats; False has a meaning too
+_CONTEXT = Meaning(_TAKEN_ELSEWHERE, off=True)
+_TRAINED = Meaning("it says what is trained on, in a form that is not read here; use `weight` on the turns")
+_EXCEPTION = _TRAINED._replace(off=True)  # False says what is done anyway
+_MEDIA = Meaning("only text is trained on", off=True)
+_PREFERENCE = Meaning(
+    "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
+)
+
+MEANINGS: dict[str, Meaning] = {
+    **dict.fromkeys((*WEIGHTS, *VERDICTS), _USED),
+    **dict.fromkeys((*SYSTEM, *TOOLS, *REASONING, *ADDED), _CONTEXT),
+    **dict.fromkeys(
+        ("history", "histories", "chat_history", "dialogue_history", "previous_messages", "sys", "preamble",
+         "instructions", "document", "documents", "passage"), _CONTEXT
+    ),
+    **dict.fromkeys(
+        ("tool_calls", "function_call", "function_calls", "tool_call", "available_tools", "tool_list",
+         "tool_definitions", "reasoning_details", "thinking_blocks", "thoughts", "cot"), _CONTEXT
+    ),
+    **dict.fromkeys(
+        ("mask", "masked", "loss_mask", "completion_mask", "assistant_mask", "assistant_masks", "train_detail",
+         "training_detail", "loss_weight", "loss_scale", "sample_weight", "is_train", "is_trained", "do_train", "learn",
+         "segments", "supervised", "has_loss", "calculate_loss"), _TRAINED
+    ),
+    **dict.fromkeys(
+        ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss", "no_train", "exclude", "excluded", "skip",
+         "reject", "discard"), _EXCEPTION
+    ),
+    **dict.fromkeys(
+        ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
+        _PREFERENCE,
+    ),
+    **dict.fromkeys(
+        ("image", "images", "video", "videos", "audio", "audios", "input_audio", "files", "attachments"), _MEDIA
+    ),
+    "refusal": Meaning("an answer that was refused", off=True),
+    "is_error": Meaning("a call that failed", off=True),
+    **dict.fromkeys(
+        ("chat_template_kwargs", "enable_thinking"),
+        Meaning("it changes how the template renders this row, which is not done here"),
+    ),
+}  # fmt: skip
+
+
+def _letters(name: str) -> str:
+    """A name without its letter case and separators: systemPrompt and System-Prompt are system_prompt."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+_BY_LETTERS = {_letters(name): name for name in MEANINGS}
+# Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
+_PARTS = {
+    _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
+    _CONTEXT: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
+    _TRAINED: re.compile(
+        r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
+        r"|^(?:compute|use|no|skip|ignore)_loss$"
+    ),
+    _MEDIA: re.compile(r"(?:^|_)(?:image|video|audio)s?_(?:urls?|paths?|data|bytes)$"),
+}
+
+
+def meaning(name: str) -> Meaning | None:
+    """The meaning of a field of this name, in any spelling; None for a field without one."""
+    if name in MEANINGS:
+        return MEANINGS[name]
+    if known := _BY_LETTERS.get(_letters(name)):
+        return MEANINGS[known]._replace(reason=f"it is read under the name '{known}' alone")
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
+    return next((found for found, part in _PARTS.items() if part.search(snake)), None)
+
+
+def same_letters(name: str, names: tuple[str, ...]) -> str | None:
+    """The one of `names` that this is another spelling of: `Response` of `response`."""
+    return next((each for each in names if each != name and _letters(each) == _letters(name)), None)
+
+
+def is_preference(name: str) -> bool:
+    """Whether a field of this name makes its row one of preferences."""
+    return meaning(name) == _PREFERENCE
