@@ -1,7 +1,9 @@
 """Extraction, scoring, intervals, stored responses and the sandbox."""
 
 import dataclasses
+import itertools
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +23,8 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judges import OwnModel
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, wilson
-from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, newcombe, paired_t, wilson
+from sftmix_jax.evaluation.task import Metric, Question, Task, find_task
 from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.stages import TINY as BASE
@@ -212,11 +214,65 @@ def test_another_rule_is_another_version(tmp_path, monkeypatch):
     assert versions[0] == versions[1] != versions[2]
 
 
-def test_mcnemar_is_the_binomial_test_of_the_discordant():
-    scipy = pytest.importorskip("scipy.stats")
-    for b, c in ((0, 0), (3, 9), (10, 10), (1, 0), (40, 15)):
-        wanted = scipy.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
-        assert mcnemar(b, c) == pytest.approx(wanted, rel=1e-9)
+def test_mcnemar_counts_half_of_what_is_as_likely_as_the_data():
+    """Mid-p by its definition; the second row is Fagerland, Lydersen and Laake 2013, table 3 (1 and 7: 0.039)."""
+    assert mcnemar(0, 0) == mcnemar(10, 10) == 1.0
+    assert mcnemar(1, 7) == pytest.approx(0.0391, abs=5e-5)
+    for b, c in ((3, 9), (1, 0), (40, 15)):
+        chances = [math.comb(b + c, k) / 2 ** (b + c) for k in range(b + c + 1)]
+        wanted = 2 * (sum(chances[: min(b, c)]) + chances[min(b, c)] / 2)
+        assert mcnemar(b, c) == mcnemar(c, b) == pytest.approx(min(wanted, 1.0), rel=1e-9)
+
+
+def test_newcombe_of_his_example_and_over_all_outcomes():
+    """Newcombe 1998 (paired), 36, 12, 2, 0: 0.0569 to 0.3404. And how often the truth is inside, of 15 questions."""
+    np.testing.assert_allclose(newcombe(36, 2, 12, 0), (0.0569, 0.3404), atol=1e-4)
+    np.testing.assert_allclose(newcombe(36, 12, 2, 0), (-0.3404, -0.0569), atol=1e-4)
+    assert newcombe(0, 0, 0, 80)[1] > 0.03  # two models that fail everything: no certainty
+    n = 15
+    outcomes = [c for c in itertools.product(range(n + 1), repeat=4) if sum(c) == n]
+    ways = [math.factorial(n) / math.prod(map(math.factorial, c)) for c in outcomes]
+    intervals = [newcombe(*c) for c in outcomes]
+    for chances in ((0.4, 0.1, 0.2, 0.3), (0.25, 0.25, 0.25, 0.25), (0.1, 0.02, 0.08, 0.8), (0.6, 0.05, 0.3, 0.05)):
+        truth = chances[2] - chances[1]
+        inside = sum(
+            way * math.prod(p**k for p, k in zip(chances, counts, strict=True))
+            for counts, way, (low, high) in zip(outcomes, ways, intervals, strict=True) if low <= truth <= high
+        )  # fmt: skip
+        assert 0.93 < inside < 0.999, chances
+
+
+def test_few_ratings_are_compared_by_student_s_t(tmp_path):
+    """Student's own data (sleep, 1908): mean 1.58, 95 % interval 0.70 to 2.46, p = 0.00283."""
+    gains = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+    low, high, p = paired_t(gains)
+    assert (low, high, p) == pytest.approx((0.7001, 2.4599, 0.002833), abs=1e-4)
+    assert paired_t([0.0] * 9) == (0, 0, 1) and paired_t([1.0]) == (-math.inf, math.inf, 1.0)
+
+
+def test_a_comparison_has_the_scores_of_the_two_records(tmp_path):
+    """Weighted and geometric means, and groups: as `evaluate` made them."""
+    rng = np.random.default_rng(0)
+    questions = [Question(f"q{i}", ("?",), {}, group="ab"[i % 2]) for i in range(40)]
+    metrics = (Metric("share", weight="parts"), Metric("perplexity", best=0, is_rate=False, geometric=True))
+    task = Task("t", lambda path: questions, metrics, "")
+    told = [{"share": float(rng.random()), "parts": float(rng.integers(1, 9)), "perplexity": float(rng.random() + 1)}
+             for _ in questions]  # fmt: skip
+    other = [verdict | {"share": verdict["share"] / 2, "perplexity": verdict["perplexity"] * 2} for verdict in told]
+    folders = []
+    for name, verdicts in (("x", told), ("y", other)):
+        folder = epath.Path(tmp_path / name)
+        rows = [{"id": q.id, "group": q.group, "scores": v} for q, v in zip(questions, verdicts, strict=True)]
+        record = {"task": "t", "metrics": runner.summarise(task, questions, verdicts), "fixed_by": {"model": name}}
+        (folder / "eval" / "t").mkdir(parents=True)
+        records.write_scored(folder / "eval" / "t", rows, record)
+        folders.append((folder, record["metrics"]))
+    (first, ours), (second, theirs) = folders
+    found = {d.metric: d for d in compare(first, second, "t")}
+    assert found.keys() == ours.keys() == {f"{m}{g}" for m in ("share", "perplexity") for g in ("", ", a", ", b")}
+    for metric, d in found.items():
+        assert (d.first, d.second) == pytest.approx((ours[metric]["value"], theirs[metric]["value"]))
+        assert d.low < d.second - d.first < d.high and d.p < 0.05
 
 
 def scored(folder, verdicts, **fixed):
@@ -307,7 +363,7 @@ def test_two_stages_are_compared_question_by_question(tmp_path):
     first, second = scored(tmp_path / "a", [0, 0, 0, 0, 0, 0, 1, 1]), scored(tmp_path / "b", [1, 1, 1, 1, 1, 1, 1, 0])
     right = compare(first, second, "t")[0]
     assert (right.n, right.first, right.second) == (8, 0.25, 0.875)
-    assert right.p == pytest.approx(2 * (1 + 7) / 2**7)  # 6 won, 1 lost
+    assert right.p == pytest.approx(2 * (1 + 7 / 2) / 2**7)  # 6 won, 1 lost
     assert right.low < 0.625 < right.high
     with pytest.raises(UserError, match=r"cannot stand side by side; they differ in data: d and e"):
         compare(first, scored(tmp_path / "c", [1] * 8, data="e"), "t")

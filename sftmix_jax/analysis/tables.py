@@ -135,4 +135,6 @@ def print_differences(
         interval = f"{d.low:+.3f} – {d.high:+.3f}"
         row = (d.metric, str(d.n), f"{d.first:.3f}", f"{d.second:.3f}", f"{d.second - d.first:+.3f}", interval)
         table.add_row(*row, f"{d.p:.2g}")
+    table.caption = "Two checkpoints: whether a recipe is better than another, several seeds of each can tell (study)."
+    table.caption_justify = "left"
     (console or terminal.Console()).print(table)

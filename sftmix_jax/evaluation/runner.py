@@ -418,7 +418,7 @@ def summarise(
     for metric in metrics:
         for group in groups:
             mine = [verdict for question, verdict in zip(questions, verdicts, strict=True) if question.group == group]
-            found[f"{metric.name}, {group}"] = _summary(metric, mine)
+            found[f"{metric.name}, {group}"] = _summary(metric, mine) | {"of": metric.name, "group": group}
     return found
 
 
@@ -428,8 +428,9 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     values = [float(verdict[metric.name] or 0) for verdict in told]
     weights = [float(verdict[metric.weight] or 0) if metric.weight else 1.0 for verdict in told]
     n = len(values)
+    kind = {"best": metric.best, "weight": metric.weight, "geometric": metric.geometric}
     if n == 0:  # no question is about it: no number either
-        return {"value": None, "n": 0, "low": None, "high": None, "best": metric.best}
+        return {"value": None, "n": 0, "low": None, "high": None, **kind}
     if metric.geometric:
         values = [math.log(value) for value in values]
     value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
@@ -438,7 +439,7 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     low, high = wilson(round(sum(values)), n) if binary else bootstrap_mean(values, weights)
     if metric.geometric:
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
-    return {"value": value, "n": n, "low": low, "high": high, "best": metric.best}
+    return {"value": value, "n": n, "low": low, "high": high, **kind}
 
 
 def write(
