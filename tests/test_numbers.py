@@ -11,10 +11,12 @@ from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
+GSM8K, _ = find_task("gsm8k")
+
 
 def scores(response: str, gold: float | str) -> tuple[float | None, float | None]:
     """Strict and flexible."""
-    verdict = find_task("gsm8k")[0].score(Question("gsm8k/0", ("q",), {"answer": gold}), [response])
+    verdict = GSM8K.score(Question("gsm8k/0", ("q",), {"answer": gold}), [response])
     return verdict["strict"], verdict["flexible"]
 
 

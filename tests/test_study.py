@@ -176,6 +176,7 @@ def emit(small, workdir, kind: str) -> str:
     return printed.stdout
 
 
+@pytest.mark.slow
 def test_jobs_for_a_cluster_come_after_those_they_start_from(small, tmp_path):
     lines = emit(small, tmp_path / "w", "slurm").splitlines()
     submitted = [line.partition("=")[0] for line in lines if line.startswith("job_")]
@@ -212,6 +213,7 @@ def test_a_failing_experiment_does_not_stop_the_others(small, tmp_path):
     assert "Not there yet" in page and "k0.25-s0: general failed: " in page and "the loss of step 3 is nan" in page
 
 
+@pytest.mark.slow
 def test_a_study_is_priced_by_the_planner():
     found = run(
         "sftmix_jax.study",

@@ -64,7 +64,7 @@ _SET_ELSEWHERE = {
 class OptimizerConfig:
     name: str = setting("adamw", Text())  # one of OPTIMIZERS
     # at its peak; a smaller one changes no float32 parameter
-    learning_rate: float = setting(2e-5, Number(at_least=1e-12, at_most=1000))
+    learning_rate: float = setting(2e-5, Number(at_least=1e-12))
     schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
     # part of the steps, or from 1 on their number; at most all but the last step
     warmup: float = setting(0.03, Number(at_least=0))
