@@ -142,14 +142,19 @@ def test_only_answers_can_be_trained_on(tmp_path):
 def test_answers_marked_as_bad_are_refused_and_others_are_not(tmp_path, row, name):
     for bad in (False, 0, -1, -0.5, "false", " False ", "0", "-1", "no", "bad", "Rejected", "undesirable", [False]):
         assert f"'{name}' is false" in refused(tmp_path, row | {name: bad})
-    for neither in (0.5, "0.25", float("nan"), "inf"):
+    for neither in (0.5, "0.25", float("nan"), "inf", [True, False]):
         assert f"'{name}' must be true or false" in refused(tmp_path, row | {name: neither})
-    for good in (True, 1, 1.0, "1", "yes", "sports", 3, None):
-        assert weights(one(tmp_path, row | {name: good})) == [1]
+    for good in (True, 1, 1.0, "1", "yes", "Desirable", None):
+        found = one(tmp_path, row | {name: good})
+        assert weights(found) == [1] and not found.unused
+    for a_class in ("sports", ["sports", "news"], [3, 4], 3, "4"):  # of something else: said
+        found = one(tmp_path, row | {name: a_class})
+        assert weights(found) == [1] and found.unused == {name}
 
 
 def test_a_text_classifier_s_classes_are_no_verdicts(tmp_path):
     assert said(one(tmp_path, {"text": "t", "label": 0})) == [("text", "t")]
+    assert one(tmp_path, {"text": "t", "label": 0}).unused == {"label"}
     for bad in (False, "false", "False"):
         assert "'label' is false" in refused(tmp_path, {"text": "t", "label": bad})
 

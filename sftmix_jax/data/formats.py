@@ -86,6 +86,7 @@ def _document(fields: Fields) -> list[Message]:
     for name in meanings.VERDICTS:  # a classifier's classes, numbers or words, are no verdicts
         if str(fields.take(name)).strip().lower() == "false":
             raise BadRow(f"the field '{fields.their(name)}' is false: the text is marked as a bad one")
+        fields.leave(name)
     return [Message("text", stored.text(fields.required("text"), f"'{fields.their('text')}'"))]
 
 

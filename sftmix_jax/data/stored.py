@@ -12,8 +12,9 @@ from sftmix_jax.data.messages import BadRow
 from sftmix_jax.errors import did_you_mean
 
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
-# What a verdict calls a bad answer, besides false and numbers up to 0
+# What a verdict calls a bad answer, besides false and numbers up to 0, and a good one
 _BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
+_GOOD = frozenset({"true", "t", "yes", "y", "good", "chosen", "desirable", "desired", "correct", "right", "pass"})
 
 
 def shown(value: Any) -> str:
@@ -34,6 +35,7 @@ class Fields:
         self._columns = columns or {}
         self._left = {name for name, value in values.items() if not _absent(value)}
         self._of_turns: set[str] = set()
+        self._without_meaning: set[str] = set()
         self.strict = strict
 
     def __contains__(self, name: str) -> bool:
@@ -51,6 +53,12 @@ class Fields:
         """The field's value, None where it is absent."""
         self._left.discard(name)
         return self._values[name] if name in self else None
+
+    def leave(self, name: str) -> None:
+        """Say of a field that was taken that it has no meaning here: it is left out, and refuses nothing."""
+        if name in self:
+            self._left.add(name)
+            self._without_meaning.add(name)
 
     def required(self, name: str) -> Any:
         """The field's value as stored. Raises BadRow where the row lacks it."""
@@ -74,7 +82,7 @@ class Fields:
         `known`: the names to suggest.
         """
         for name, value in self._values.items():
-            if name not in self._left:
+            if name not in self._left or name in self._without_meaning:
                 continue
             found = meaning(str(name))  # what `convert` returns may have other keys
             if found and not (value is False and found.off):
@@ -188,18 +196,20 @@ def weight(fields: Fields) -> float | None:
 def refuse_bad_answer(fields: Fields) -> None:
     """Raise BadRow where KTO's label says that the answer is a bad one, or how good by half.
 
-    Other words and integers are classes of something else, and say nothing of the answer.
+    Other words, integers and lists are classes of something else, and say nothing of the answer.
     """
     for name in VERDICTS:
         said = fields.take(name)
-        if isinstance(said, list | tuple) and len(said) == 1:
-            said = said[0]
+        if isinstance(said, list | tuple) and any(isinstance(each, bool) for each in said):
+            said = said[0] if len(said) == 1 else math.nan
         if isinstance(said, str):
             said = said.strip().lower()
-            said = False if said in _BAD else _number(said)
-        if isinstance(said, bool | int | float) and said <= 0:
+            said = False if said in _BAD else True if said in _GOOD else _number(said)
+        if not isinstance(said, bool | int | float) or said > 1:
+            fields.leave(name)
+        elif said <= 0:
             raise BadRow(f"the field '{fields.their(name)}' is false: the answer is marked as a bad one")
-        if isinstance(said, float) and not (math.isfinite(said) and said.is_integer()):
+        elif isinstance(said, float) and not (math.isfinite(said) and said.is_integer()):
             raise BadRow(f"the field '{fields.their(name)}' must be true or false")
 
 
