@@ -205,7 +205,7 @@ def refuse_bad_answer(fields: Fields) -> None:
         if isinstance(said, str):
             said = said.strip().lower()
             said = False if said in _BAD else True if said in _GOOD else _number(said)
-        if not isinstance(said, bool | int | float) or said > 1:
+        if not isinstance(said, bool | int | float) or (1 < said < math.inf and said == int(said)):
             fields.leave(name)
         elif said <= 0:
             raise BadRow(f"the field '{fields.their(name)}' is false: the answer is marked as a bad one")
