@@ -10,7 +10,6 @@ Both orders are always judged: judges favour the answer that stands first.
 Data: --data mt_bench_pairs=DIR@BASELINE.jsonl, DIR as in mt_bench.py.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -27,8 +26,7 @@ def load(path: str) -> list[Question]:
     if not baseline:
         raise UserError(f"{path}: name the stored baseline too: --data mt_bench_pairs=DIR@BASELINE.jsonl")
     entries, prompts = fastchat.read_benchmark(epath.Path(folder))
-    lines = [line for line in epath.Path(baseline).read_text().splitlines() if line.strip()]
-    other = {row["question_id"]: tuple(row["choices"][0]["turns"]) for row in map(json.loads, lines)}
+    other = fastchat.read_answers(epath.Path(baseline))
     temperatures = {q.id.rpartition("/")[2]: q.temperature for q in find_task("mt_bench")[0].load(folder)}
     questions = []
     for entry in entries:

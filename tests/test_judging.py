@@ -373,3 +373,21 @@ def test_a_damaged_file_of_fastchat_is_named_with_its_line(tmp_path, name, line,
         (tmp_path / file).write_text(row + "\n")
     with pytest.raises(UserError, match=re.escape(said)):
         fastchat.read_benchmark(epath.Path(tmp_path))
+
+
+@needs_files
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no file .*base.jsonl"),
+        ('{"question_id": 81}\n', r"base\.jsonl:1: not a line of FastChat's model_answer"),
+        ('{"question_id": 81, "choices": [{"turns": ["a", 5]}]}\n', r"base\.jsonl:1: the turns of a choice must"),
+        ('{"question_id": 81, "choices": [{"turns": ["a\u2028b", "c"]}]}\n', "has no answer to question 82"),
+    ],
+)
+def test_a_stored_baseline_is_read_or_refused_by_its_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "base.jsonl").write_text(text)
+    task, _ = find_task("mt_bench_pairs")
+    with pytest.raises(UserError, match=message):
+        task.load(f"{MT_BENCH}@{tmp_path}/base.jsonl")

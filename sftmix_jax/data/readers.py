@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import io
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -100,18 +103,63 @@ def _as_row(value: Any, where: str) -> Row:
     return Row(where, value)
 
 
+# The marks of encodings other than UTF-8 at the head of a file; UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+
+
 def _lines(file: epath.Path) -> Iterator[bytes]:
-    """The file's lines, unpacked. Raises UserError with the line at which the file is damaged."""
+    """The file's lines in UTF-8, unpacked; they end at "\\n" alone, as U+2028 and U+0085 may stand in JSON's strings.
+
+    Raises UserError with the line at which the file is damaged.
+    """
     number = 0
     try:
         with compressed.opened(file) as stream:
-            for line in stream:
+            first = stream.readline()
+            lines: Iterable[bytes] = itertools.chain([first] if first else [], stream)
+            for mark, encoding in _MARKS.items():
+                if first.startswith(mark):
+                    lines = io.BytesIO(_recoded(first + stream.read(), encoding, file))
+                    break
+            for line in lines:
                 number += 1
                 yield line
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(
             f"{file}:{number + 1}: the file cannot be read from here on ({error}); copy or download it again"
         ) from None
+
+
+def _recoded(data: bytes, encoding: str, file: epath.Path) -> bytes:
+    try:
+        return data.decode(encoding).encode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: its mark says {encoding}, but it is not ({error.reason} at byte {error.start})"
+        ) from None
+
+
+def json_values(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
+    """The JSON values of a file with their places: one a line, or one that goes over several lines.
+
+    Keys that stand twice in an object are refused. Raises UserError, which ends with `remedy` for what is no JSON.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: is a folder; name a file in it" if file.is_dir() else f"no file {file}")
+    texts = [(f"{file}:{number}", line) for number, line in enumerate(_lines(file), 1)]
+    texts = [(where, line) for where, line in texts if line.removeprefix(codecs.BOM_UTF8).strip()]
+    if len(texts) > 1 and texts[0][1].rstrip()[-1:] in b"[{,":  # no row of a file of rows ends so
+        texts = [(str(file), b"".join(_lines(file)))]
+    for where, line in texts:
+        try:
+            yield where, json.loads(_decode(line, where), object_pairs_hook=_object)
+        except RecursionError:
+            raise UserError(f"{where}: must be JSON that is not nested so deeply; {remedy}") from None
+        except ValueError as error:  # no JSON, a repeated key, or an integer of thousands of digits
+            raise UserError(f"{where}: must be JSON ({error}); {remedy}") from None
 
 
 def _read_jsonl(file: epath.Path) -> Iterator[Row]:
@@ -125,7 +173,8 @@ def _read_jsonl(file: epath.Path) -> Iterator[Row]:
 
 def _read_json(file: epath.Path) -> Iterator[Row]:
     text = _decode(b"".join(_lines(file)), str(file))
-    if len(text.strip().splitlines()) > 1 and _is_object(text.lstrip().splitlines()[0]):
+    first, _, more = text.strip().partition("\n")
+    if more and _is_object(first):
         yield from _read_jsonl(file)  # JSON lines under a .json name
         return
     rows = _parse(text, str(file))

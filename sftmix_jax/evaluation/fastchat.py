@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from sftmix_jax.data.readers import json_values
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
 from sftmix_jax.files import matching, read_lines
@@ -115,6 +116,25 @@ def write_judgments(folder: epath.Path, model: str, judge: str, judgments: Seque
     _write(folder / "model_judgment" / f"{judge.replace('/', '_').replace(':', '_')}_single.jsonl", rows)
 
 
+_HALF_WRITTEN = "a half-written last line can be deleted, what it held then counts as missing"
+
+
+def read_answers(file: epath.Path) -> dict[int, tuple[str, ...]]:
+    """model_answer/<model>.jsonl → the turns of each question's first choice. Raises UserError with file and line."""
+    found = {}
+    for where, row in json_values(file, _HALF_WRITTEN):
+        try:
+            number, turns = int(row["question_id"]), tuple(row["choices"][0]["turns"])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f"{where}: not a line of FastChat's model_answer/*.jsonl ({type(error).__name__}: {error})"
+            ) from None
+        if not all(isinstance(turn, str) for turn in turns):
+            raise UserError(f"{where}: the turns of a choice must be texts")
+        found[number] = turns
+    return found
+
+
 class StoredJudgment(NamedTuple):
     """A line of model_judgment/<judge>_single.jsonl."""
 
@@ -128,24 +148,17 @@ class StoredJudgment(NamedTuple):
 
 def read_judgments(file: epath.Path) -> dict[str, list[StoredJudgment]]:
     """Model → its judgments, whoever had them made. Raises UserError with file and line."""
-    if not file.exists():
-        raise UserError(f"no file {file}")
     found: dict[str, list[StoredJudgment]] = {}
-    for line, text in enumerate(file.read_text().splitlines(), 1):
-        if not text.strip():
-            continue
-        where = f"{file}:{line}"
+    for where, row in json_values(file, _HALF_WRITTEN):
         try:
-            row = json.loads(text)
             score = None if row["score"] == -1 else float(row["score"])
             stored = StoredJudgment(
                 where, row["question_id"], int(row["turn"]), row["judge"][0], row["judgment"], score
             )  # fmt: skip
             found.setdefault(row["model"], []).append(stored)
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(
-                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error}); "
-                "a half-written last line can be deleted, its judgment then counts as missing"
+                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error})"
             ) from None
     return found
 

@@ -204,7 +204,7 @@ def delimited(template: str, answers: Sequence[str]) -> str:
     The nonce is a hash of the answers: the same answers are judged by the same prompt (and paid for once), and no
     answer can hold its own hash.
     """
-    nonce = hashlib.sha256("\0".join(answers).encode()).hexdigest()[:12]
+    nonce = hashlib.sha256("\0".join(answers).encode(errors="surrogatepass")).hexdigest()[:12]  # halves of pairs, too
     return _DELIMITER.sub(lambda m: f"{m[1] or m[3]} {nonce}{m[2] or m[4]}", template)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from sftmix_jax import terminal
+from sftmix_jax.data import readers
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.answers import Answers
 from sftmix_jax.evaluation.task import Program, Question
@@ -39,18 +39,13 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
 
     Raises UserError with file and line for anything else, an unknown question or a second response.
     """
-    if not file.exists():
-        raise UserError(f"no file {file}")
     known = {q.id: len(q.turns) for q in questions}
     ids = {i if q.row is None else q.row: q.id for i, q in enumerate(questions)}
     leaves_out = any(q.row is not None for q in questions)
     left_out = set()
     answers: Answers = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        given = _read_line(line, where, ids, runs_code)
+    for where, row in _rows(file):
+        given = _read_row(row, where, ids, runs_code)
         if given.id not in known and given.again and leaves_out:
             left_out.add(given.id)
             continue
@@ -70,9 +65,19 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
     return answers
 
 
-def _read_line(line: str, where: str, ids: Ids, runs_code: bool) -> _Given:
+_HALF_WRITTEN = "a half-written last line can be deleted, its question then counts as missing"
+
+
+def _rows(file: epath.Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a file with their places: one a line, or the items of one list."""
+    values = list(readers.json_values(file, _HALF_WRITTEN))
+    if len(values) == 1 and isinstance(values[0][1], list):
+        values = [(f"{file}[{index}]", row) for index, row in enumerate(values[0][1])]
+    yield from values
+
+
+def _read_row(row: Any, where: str, ids: Ids, runs_code: bool) -> _Given:
     try:
-        row = json.loads(line)
         if runs_code and "doc_id" in row and "filtered_resps" in row:
             row = {"doc_id": row["doc_id"], "resps": [_programs(row["filtered_resps"])]}
         for column, read in _LAYOUTS.items():
@@ -80,10 +85,7 @@ def _read_line(line: str, where: str, ids: Ids, runs_code: bool) -> _Given:
                 return read(row, ids)
         raise KeyError("id")
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f'{where}: must be {{"id": …, "response": …}} ({type(error).__name__}: {error}); '
-            "a half-written last line can be deleted, its question then counts as missing"
-        ) from None
+        raise UserError(f'{where}: must be {{"id": …, "response": …}} ({type(error).__name__}: {error})') from None
 
 
 def _turns(response: Any) -> list[str]:

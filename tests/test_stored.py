@@ -1,0 +1,86 @@
+"""Stored outputs of other systems: every response in a file is scored, or refused by its place."""
+
+import gzip
+import json
+
+import pytest
+from conftest import run
+from etils import epath
+
+from sftmix_jax.data.readers import json_values
+from sftmix_jax.errors import UserError
+from sftmix_jax.evaluation import judging, runner
+from sftmix_jax.evaluation.runner import EvaluationConfig
+
+LIMIT = 4
+TINY = EvaluationConfig(data={"tiny_math": f"tiny:{LIMIT}"})
+HALF = "\ud83d"  # of a pair of surrogates, as text cut in the middle of a character holds it
+
+
+def write(file, text):
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return epath.Path(file)
+
+
+def said(path, task="tiny_math", config=TINY, **options):
+    """What is stored of each question once the file is scored."""
+    out = path.parent / "out"
+    runner.score_responses(task, epath.Path(path), config, None, epath.Path(out), **options)
+    rows = [json.loads(line) for line in (out / "responses.jsonl").read_bytes().split(b"\n") if line]
+    return {row["id"]: row.get("samples", row.get("response")) for row in rows}
+
+
+ROWS = [{"id": f"tiny_math/{i}", "response": text} for i, text in enumerate(("a\u2028b\u2029\x85c", "#### 7", "λ"))]
+WANTED = {row["id"]: row["response"] for row in ROWS} | {"tiny_math/3": []}
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("plain.jsonl", LINES.encode()),
+        ("mark.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
+        ("windows.jsonl", b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode()),
+        ("utf16.jsonl", LINES.encode("utf-16")),
+        ("big_endian.jsonl", b"\xfe\xff" + LINES.encode("utf-16-be")),
+        ("utf32.jsonl", LINES.encode("utf-32")),
+        ("packed.jsonl.gz", gzip.compress(LINES.encode())),
+        ("packed_utf16.jsonl.gz", gzip.compress(LINES.encode("utf-16"))),
+        ("list.json", json.dumps(ROWS, ensure_ascii=False).encode()),
+        ("indented.json", json.dumps(ROWS, ensure_ascii=False, indent=1).encode("utf-16")),
+        ("blank_lines.jsonl", b"\n" + LINES.replace("\n", "\n \n").encode()),
+    ],
+)
+def test_one_set_of_responses_in_every_encoding(tmp_path, name, data):
+    assert said(write(tmp_path / name, data)) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("latin.jsonl", b'{"id": 0, "response": "caf\xe9"}\n', r"latin\.jsonl:1: not UTF-8 \(byte 0xe9\)"),
+        ("odd.jsonl", b"\xff\xfea", r"odd\.jsonl: its mark says utf-16, but it is not"),
+        ("cut.jsonl.gz", gzip.compress(LINES.encode())[:-12], r"gz:\d+: the file cannot be read from here on"),
+        ("twice.jsonl", '{"id": "tiny_math/0", "response": "1", "response": "2"}', "the key 'response' stands twice"),
+        ("deep.jsonl", "[" * 100_000, r"deep\.jsonl:1: must be JSON that is not nested so deeply"),
+        ("open.json", '[\n{"id": "tiny_math/0", "response": "1"},\n{"id"', r"open\.json: must be JSON \(.*line 3"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, data, message):
+    with pytest.raises(UserError, match=message):
+        said(write(tmp_path / name, data))
+    with pytest.raises(UserError, match="no file"):
+        list(json_values(epath.Path(tmp_path / "missing.jsonl"), ""))
+    with pytest.raises(UserError, match="is a folder"):
+        list(json_values(epath.Path(tmp_path), ""))
+
+
+def test_half_a_surrogate_pair_is_kept_and_printed(tmp_path):
+    """It is read, scored, stored, shown and put to a judge; no encoding can write it as it is."""
+    file = write(tmp_path / "r.jsonl", f'{{"id": "tiny_math/0", "response": "{ascii(HALF)[1:-1]} #### 7"}}\n')
+    assert said(file)["tiny_math/0"] == f"{HALF} #### 7"
+    write(tmp_path / "u.jsonl", f'{{"id": "{ascii(HALF)[1:-1]}", "response": "7"}}\n')
+    ended = run("sftmix_jax.evaluate", "--task", "tiny_math", "--data", "tiny:4", "--responses", f"{tmp_path}/u.jsonl")
+    assert ended.returncode == 2 and "u.jsonl:1: no question '\\ud83d'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert judging.delimited("[The Start of A]", [HALF]) != judging.delimited("[The Start of A]", [""])
