@@ -25,3 +25,13 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # a user's class
         return ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """As `did_you_mean`, where too many are known to print: the three nearest and the count."""
+    known = sorted(known)
+    near = [f"'{each}'" for each in difflib.get_close_matches(name, known, n=3, cutoff=0)]
+    if not near:
+        return "known: none"
+    listed = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))
+    return f"did you mean {listed}? ({len(known):,} known)"

@@ -10,7 +10,9 @@ from etils import epath
 from sftmix_jax.data.readers import json_values
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import judging, runner
+from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.task import Question, find_task
 
 LIMIT = 4
 TINY = EvaluationConfig(data={"tiny_math": f"tiny:{LIMIT}"})
@@ -84,3 +86,60 @@ def test_half_a_surrogate_pair_is_kept_and_printed(tmp_path):
     assert ended.returncode == 2 and "u.jsonl:1: no question '\\ud83d'" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert judging.delimited("[The Start of A]", [HALF]) != judging.delimited("[The Start of A]", [""])
+
+
+@pytest.mark.parametrize("id", ["tiny_math/0", "0", 0, 0.0, ["tiny_math", 0], ["tiny_math/0"], ["tiny_math", "0"], [0]])
+def test_an_id_is_a_number_a_text_or_a_list(tmp_path, id):
+    for row in ({"id": id, "response": "a"}, {"question_id": id, "choices": [{"turns": ["a"]}]},
+                {"task_id": id, "completion": "a"}):  # fmt: skip
+        assert said(write(tmp_path / "r.jsonl", json.dumps(row)))["tiny_math/0"] == "a"
+
+
+@pytest.mark.parametrize("id", [None, True, False, 0.5, {"n": 0}, [], [[0]], [None]])
+def test_what_is_no_id_is_refused_by_its_line(tmp_path, id):
+    for row in ({"id": id, "response": "a"}, {"task_id": id, "completion": "a"}, {"doc_id": id, "resps": [["a"]]}):
+        with pytest.raises(UserError, match=r"r\.jsonl:1: (an id must be)"):
+            said(write(tmp_path / "r.jsonl", json.dumps(row)))
+
+
+def test_an_unknown_id_prints_the_three_nearest_and_the_count(tmp_path):
+    rows = [{"question": f"q{i}", "answer": "#### 1"} for i in range(1319)]
+    config = EvaluationConfig(data={"gsm8k": str(write(tmp_path / "g.jsonl", "\n".join(map(json.dumps, rows))))})
+    for id in ("gsm8k/1319", 1319, "gsm8k-5", "nothing like it", ""):
+        with pytest.raises(UserError, match=r"r\.jsonl:1: no question '.*did you mean .*1,319 known") as refused:
+            said(write(tmp_path / "r.jsonl", json.dumps({"id": id, "response": "a"})), "gsm8k", config)
+        assert str(refused.value).count("'gsm8k/") == 3 + (id == "gsm8k/1319")
+    with pytest.raises(UserError, match=r"r\.jsonl:1: no question 'doc_id 1319' in this .* 0 to 1318"):
+        said(write(tmp_path / "r.jsonl", json.dumps({"doc_id": 1319, "resps": [["a"]]})), "gsm8k", config)
+
+
+def test_the_end_of_an_id_that_several_questions_have_is_refused():
+    asked = Lookup([Question(f"perplexity/{domain}/0", ("q",), {}) for domain in ("math", "code")])
+    with pytest.raises(Unusable, match="'0' names 2 questions, as 'perplexity/math/0' and 'perplexity/code/0'"):
+        asked.by_id(0)
+    assert asked.by_id(["perplexity", "code", 0]) == "perplexity/code/0"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 0, "samples": []}, {"id": 0, "response": []}, {"id": 0, "response": None}, {"id": 0, "samples": [[]]},
+        {"question_id": 0, "choices": []}, {"question_id": 0, "choices": [{"turns": []}]},
+        {"doc_id": 0, "resps": [[]]}, {"id": 0, "samples": ["a", 1]}, {"id": 0, "response": ["a", "b"]},
+        {"task_id": 0, "completion": None},
+    ],
+)  # fmt: skip
+def test_a_row_without_a_response_is_refused(tmp_path, row):
+    with pytest.raises(UserError, match=r"r\.jsonl:1: (response must be text|holds no response to 'tiny_math/0')"):
+        said(write(tmp_path / "r.jsonl", json.dumps(row)))
+
+
+def test_answers_to_rows_that_a_benchmark_leaves_out_are_named(tmp_path, capsys):
+    rows = [{"Question": "q", "Body": "b", "Answer": a, "question": "b q", "answer": a} for a in ("5", "green", "7")]
+    task, _ = find_task("asdiv")
+    data = write(tmp_path / "a.jsonl", "\n".join(json.dumps({"body": "b", "question": "q", **row}) for row in rows))
+    assert [question.id for question in task.load(str(data))] == ["asdiv/0", "asdiv/2"]
+    lines = [json.dumps({"doc_id": i, "resps": [["#### 7"]]}) for i in (0, 1, 1, 2)]
+    found = said(write(tmp_path / "r.jsonl", "\n".join(lines)), "asdiv", EvaluationConfig(data={"asdiv": str(data)}))
+    assert found == {"asdiv/0": "#### 7", "asdiv/2": "#### 7"}
+    assert "r.jsonl: 1 answers are to rows that the benchmark leaves out: 1\n" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Which question of a benchmark a stored row is about, by what the row says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sftmix_jax.errors import nearest
+from sftmix_jax.evaluation.task import Question
+
+
+class Unusable(Exception):
+    """Why a stored row cannot be used; whoever knows its place adds that."""
+
+
+class LeftOut(Exception):
+    """A stored row is about a row of the benchmark's file that the benchmark leaves out."""
+
+    def __init__(self, row: int):
+        super().__init__(row)
+        self.row = row
+
+
+class Lookup:
+    """The questions of a benchmark."""
+
+    def __init__(self, questions: Sequence[Question]):
+        self.turns = {question.id: len(question.turns) for question in questions}
+        self._rows = {i if q.row is None else q.row: q.id for i, q in enumerate(questions)}
+        self._leaves_out = any(question.row is not None for question in questions)
+        self._tails: dict[str, list[str]] = {}
+        for id in self.turns:
+            self._tails.setdefault(id.rpartition("/")[2], []).append(id)
+
+    def by_id(self, given: Any) -> str:
+        """A question's id from the whole of it or what stands behind its last `/`. Raises Unusable.
+
+        Numbers are ids, 0 too; the parts of a list are those between the slashes: 7, "gsm8k/7" and ["gsm8k", 7].
+        """
+        name = _as_text(given)
+        if name in self.turns:
+            return name
+        found = self._tails.get(name, [])
+        if not found:
+            raise Unusable(f"no question '{name}' in this benchmark; {nearest(name, self.turns)}")
+        if len(found) > 1:
+            raise Unusable(f"'{name}' names {len(found)} questions, as '{found[0]}' and '{found[1]}'; give whole ids")
+        return found[0]
+
+    def by_row(self, given: Any) -> str:
+        """The question in a row of the benchmark's file, from 0. Raises Unusable, and LeftOut.
+
+        A benchmark that leaves rows out does not know how many its file has.
+        """
+        name = _as_text(given)
+        row = int(name) if name.isdecimal() else -1
+        if row in self._rows:
+            return self._rows[row]
+        if row >= 0 and self._leaves_out:
+            raise LeftOut(row)
+        raise Unusable(f"no question 'doc_id {name}' in this benchmark; its rows are 0 to {max(self._rows)}")
+
+
+def _as_text(given: Any) -> str:
+    if isinstance(given, float) and given.is_integer():  # a column of numbers with gaps becomes floats in tables
+        given = int(given)
+    if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
+        return str(given)
+    if isinstance(given, list) and given and not any(isinstance(part, list) for part in given):
+        return "/".join(map(_as_text, given))
+    raise Unusable(f"an id must be text, a number or a list of these, not {str(given)[:60]}")
