@@ -204,7 +204,7 @@ def _parse() -> argparse.Namespace:
     add("--stage", default="all", help="a stage's name or id, base, or all")
     add("--model", default="", help="score a model folder, a hub id or a stage folder")
     add("--out", default="", help="where the scores of --model (default runs/NAME-ID) or --responses go")
-    add("--responses", default="", help="score stored responses instead of a model")
+    add("--responses", default="", help="score stored responses instead of a model: FILE as in docs/stored_outputs.md")
     add("--judgments", default="", help="read stored judgments again: FastChat's model_judgment/JUDGE_single.jsonl")
     add("--tasks", "--task", default="", help="comma-separated files of eval/")
     add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")

@@ -2,14 +2,15 @@
 
 import gzip
 import json
+import re
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from etils import epath
 
 from sftmix_jax.data.readers import json_values
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import judging, runner
+from sftmix_jax.evaluation import judging, layouts, runner
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
@@ -143,3 +144,123 @@ def test_answers_to_rows_that_a_benchmark_leaves_out_are_named(tmp_path, capsys)
     found = said(write(tmp_path / "r.jsonl", "\n".join(lines)), "asdiv", EvaluationConfig(data={"asdiv": str(data)}))
     assert found == {"asdiv/0": "#### 7", "asdiv/2": "#### 7"}
     assert "r.jsonl: 1 answers are to rows that the benchmark leaves out: 1\n" in capsys.readouterr().err
+
+
+PROMPT = 'def double(n):\n    """Twice n."""\n'
+BODY = "    return 2 * n\n"
+WRONG = "    return n\n"
+
+
+def humaneval(tmp_path, count=3):
+    rows = [
+        {"task_id": f"T/{i}", "prompt": PROMPT, "entry_point": "double",
+         "test": "def check(candidate):\n    assert candidate(2) == 4\n"} for i in range(count)
+    ]  # fmt: skip
+    return EvaluationConfig(data={"humaneval": str(write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, rows))))})
+
+
+def result(text, **more):
+    return {"task_id": "other", "solution": text, "base_status": "pass", "plus_status": "fail"} | more
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # as EvalPlus, bigcode's harness and lm-eval write them
+        {"date": "d", "hash": "h", "pass_at_k": {}, "eval": {
+            "T/0": [result(PROMPT + BODY, task_id="T/0"), result(PROMPT + WRONG, task_id="T/0")],
+            "T/1": [result(PROMPT + WRONG, task_id="T/1"), result("def double(n):\n    return n + n", task_id="T/1")],
+        }},
+        [[PROMPT + BODY, PROMPT + WRONG], [PROMPT + WRONG, "def double(n):\n    return n + n"]],
+        [{"doc_id": i, "doc": {}, "resps": [["x", "y"]], "filter": "create_test", "filtered_resps": [texts]}
+         for i, texts in enumerate(([PROMPT + BODY, PROMPT + WRONG], [PROMPT + WRONG, PROMPT + BODY]))],
+        [{"task_id": id, "completion": text} for id, text in (
+            ("T/0", BODY), ("T/1", WRONG), ("T/0", WRONG), ("T/1", BODY))],
+        [{"id": 0, "samples": [PROMPT + BODY, WRONG]}, {"id": 1, "samples": [WRONG, BODY]}],
+        [{"question_id": i, "choices": [{"index": 0, "turns": [a]}, {"index": 1, "turns": [b]}]}
+         for i, (a, b) in enumerate(((BODY, WRONG), (WRONG, BODY)))],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("indent", [None, 1])
+def test_every_layout_gives_the_same_score(tmp_path, content, indent):
+    """Half of the samples of two questions pass; the third question has none."""
+    file = write(tmp_path / "r.json", json.dumps(content, indent=indent))
+    record = runner.score_responses("humaneval", file, humaneval(tmp_path))
+    scores = {id: verdict["pass@1"] for id, verdict in record["verdicts"].items()}
+    assert scores == {"T/0": 0.5, "T/1": 0.5, "T/2": 0.0} and record["missing"] == ["T/2"]
+
+
+def test_whole_programs_of_other_harnesses_run_as_they_stand(tmp_path):
+    """A text of a model would be cut behind the function, so that its last line would not run."""
+    text = PROMPT + BODY + "\nraise RuntimeError('run')\n"
+    for content in ([[text]], {"eval": {"T/0": [result(text, task_id="T/0")]}}, {"task_id": 0, "solution": text}):
+        record = runner.score_responses(
+            "humaneval", write(tmp_path / "r.json", json.dumps(content)), humaneval(tmp_path, 1)
+        )
+        assert record["failures"] == {"RuntimeError": 1}
+    record = runner.score_responses(
+        "humaneval", write(tmp_path / "r.json", json.dumps({"id": 0, "response": text})), humaneval(tmp_path, 1)
+    )
+    assert record["verdicts"]["T/0"]["pass@1"] == 1
+
+
+LAYOUTS = ("ours {id, response or samples}", "FastChat {question_id, choices}",
+           "EvalPlus {task_id, solution or completion}", "lm-eval {doc_id, resps}",
+           "EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "reason"),
+    [
+        ({"idx": 0, "code": ["a"]}, ":1", "its fields are idx, code"),
+        ({"id": 0}, ":1", "its fields are id"),
+        ({}, ":1", "its fields are none"),
+        (5, ":1", "this is no object"),
+        (["a", "b"], r"\[0\]", "this is no object"),
+        ([{"id": 0, "response": "a"}, None], r"\[1\]", "this is no object"),
+        ({"eval": {"T/0": []}}, r":1: T/0\[0\]", "its fields are task_id"),
+        ({"eval": {"T/0": {"nfiles": 1, "base": [["success", []]]}}}, r":1: T/0\[0\]", "its fields are task_id, nf"),
+        ({"eval": {"T/0": [{"solution": "a"}, {"base": "pass"}]}}, r":1: T/0\[1\]", "its fields are task_id, ba"),
+    ],
+)
+def test_a_row_in_no_layout_names_those_that_can_be_read(tmp_path, content, place, reason):
+    with pytest.raises(UserError, match=rf"r\.json{place}: must be a row in a known layout, but {reason}") as refused:
+        runner.score_responses("humaneval", write(tmp_path / "r.json", json.dumps(content)), humaneval(tmp_path))
+    assert all(layout in str(refused.value) for layout in LAYOUTS) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([["a"], ["a"], ["a"], ["a"]], r"\[3\]: no question 'doc_id 3' in this benchmark; its rows are 0 to 2"),
+        ([["a"], []], r"\[1\]: holds no response to 'T/1'"),
+        ([["a", 5]], r"\[0\]: response must be text"),
+        ([[["a", "b"]]], r"\[0\]: response must be text"),
+        ({"eval": {"U/9": [{"solution": "a"}]}}, r":1: U/9\[0\]: no question 'U/9' .*3 known"),
+        ({"eval": {"T/0": [{"solution": None}]}}, r":1: T/0\[0\]: response must be text"),
+        ({"id": 0, "response": "a", "samples": ["a"]}, "has a 'response' and 'samples'"),
+        ({"id": 0, "response": "a", "task_id": "T/0", "completion": "b"}, r"several layouts \(ours, EvalPlus\)"),
+        ({"id": 0, "samples": "a"}, "its 'samples' must be a list"),
+        ({"question_id": 0, "choices": [{"index": 0}]}, "each of its 'choices' must be"),
+        ({"doc_id": 0, "resps": [[["-1.5", "False"]], [["-2.5", "False"]]]}, "its 'resps' hold 2 requests"),
+        ({"doc_id": 0, "resps": "a"}, "its 'resps' must be a list"),
+        ({"doc_id": 0, "resps": [["a"]], "filtered_resps": [None]}, "response must be text"),
+        ([{"doc_id": 0, "resps": [["a"]]}, {"doc_id": 0, "resps": [["b"]]}], r"\[1\]: a second response to 'T/0'"),
+    ],
+)
+def test_no_response_is_dropped(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        runner.score_responses("humaneval", write(tmp_path / "r.json", json.dumps(content)), humaneval(tmp_path))
+
+
+def test_the_documented_rows_can_be_read(tmp_path):
+    """Each row of the table in docs/stored_outputs.md, as it stands there."""
+    table = (ROOT / "docs" / "stored_outputs.md").read_text().partition("## Layouts")[2].partition("\n\n|")[2]
+    rows = [line.split("|") for line in table.partition("\n\n")[0].splitlines()[2:]]
+    texts = [text for *_, cell, _ in rows for text in re.findall(r"`([{\[].*?[}\]])`", cell)]
+    shown = [json.loads(text.replace(", …", "")) for text in texts]
+    asked = Lookup([Question(id, ("q", "q"), {}) for id in ("gsm8k/0", "HumanEval/0", "mt_bench/81")])
+    assert len(rows) == 6 and len(shown) == 7
+    for number, value in enumerate(shown):
+        file = write(tmp_path / f"{number}.json", json.dumps(value))
+        assert [layouts.read(row, asked, True).samples for _, row in layouts.rows(file, "")]

@@ -1,0 +1,124 @@
+"""The layouts of stored responses: what a row of our own or of another system's file says.
+
+ours      {"id": …, "response": …}: a text, or a list with one a turn; or {"id": …, "samples": [response, …]}
+FastChat  {"question_id": …, "choices": [{"turns": [text, …]}, …]}: a choice is a sample
+EvalPlus  {"task_id": …, "solution": …} or {"task_id": …, "completion": …}: several rows are several samples, and of
+          both the solution counts; or its *_eval_results.json, {"eval": {task_id: [{"solution": …}, …]}}
+lm-eval   {"doc_id": …, "resps": [[text, …]]}: its samples_*.jsonl; doc_id counts the rows of the benchmark's file
+bigcode   [[text, …], …]: a list of samples for each row of the benchmark's file, in its order
+
+An id is whole or what stands behind its last `/`: "gsm8k/7", "7", 7 or ["gsm8k", 7]. Of answers that are programs,
+EvalPlus' solutions, bigcode's generations and lm-eval's `filtered_resps` are whole ones, which run as they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from sftmix_jax.data import readers
+from sftmix_jax.evaluation.lookup import Lookup, Unusable
+from sftmix_jax.evaluation.task import Program
+
+
+class Given(NamedTuple):
+    """What one row says: a question's samples, each with an answer a turn."""
+
+    id: str
+    samples: list[Any]  # texts and lists of texts, as far as the file is right; not yet checked
+    more: bool = False  # further rows about this question are further samples
+    again: bool = False  # the same row may stand there again (lm-eval: once a filter)
+
+
+class _Generations(NamedTuple):
+    """An item of bigcode's list: the samples of one row of the benchmark's file."""
+
+    row: int
+    samples: list[Any]
+
+
+def rows(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
+    """What `read` reads, each with its place: a row a line, or the items of a list. Raises UserError."""
+    values = list(readers.json_values(file, remedy))
+    for where, value in values:
+        if isinstance(value, list) and len(values) == 1:
+            for index, item in enumerate(value):
+                yield f"{file}[{index}]", _Generations(index, item) if isinstance(item, list) else item
+        elif isinstance(value, dict) and isinstance(value.get("eval"), dict):
+            for id, results in value["eval"].items():
+                for index, result in enumerate(results if isinstance(results, list) and results else [results]):
+                    yield f"{where}: {id}[{index}]", {"task_id": id, **(result if isinstance(result, dict) else {})}
+        else:
+            yield where, value
+
+
+def read(row: Any, asked: Lookup, runs_code: bool) -> Given:
+    """What a row says. Raises Unusable and LeftOut."""
+    if isinstance(row, _Generations):
+        return Given(asked.by_row(row.row), list(map(_program, row.samples)) if runs_code else row.samples)
+    if not isinstance(row, dict):
+        raise _unknown("this is no object")
+    found = [name for name, (key, given, _) in _LAYOUTS.items() if key in row and not row.keys().isdisjoint(given)]
+    if not found:
+        raise _unknown(f"its fields are {', '.join(row)[:200] or 'none'}")
+    if len(found) > 1:
+        raise Unusable(f"is a row of several layouts ({', '.join(found)}); keep the fields of one")
+    return _LAYOUTS[found[0]][2](row, asked, runs_code)
+
+
+def _unknown(reason: str) -> Unusable:
+    known = [f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()]
+    known += ["EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]"]
+    return Unusable(f"must be a row in a known layout, but {reason}; known: {', '.join(known)}")
+
+
+def _items(row: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(row[name], list):
+        raise Unusable(f"its '{name}' must be a list")
+    return row[name]
+
+
+def _ours(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
+    if "samples" in row and "response" in row:
+        raise Unusable("has a 'response' and 'samples'; keep one of them")
+    return Given(asked.by_id(row["id"]), _items(row, "samples") if "samples" in row else [row["response"]])
+
+
+def _fastchat(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
+    choices = _items(row, "choices")
+    if not all(isinstance(choice, dict) and isinstance(choice.get("turns"), list) for choice in choices):
+        raise Unusable("each of its 'choices' must be {turns: [text, …]}")
+    return Given(asked.by_id(row["question_id"]), [choice["turns"] for choice in choices])
+
+
+def _evalplus(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
+    text = _program(row["solution"]) if "solution" in row else row["completion"]
+    return Given(asked.by_id(row["task_id"]), [text], more=True)
+
+
+def _lm_eval(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
+    if runs_code and "filtered_resps" in row:  # after a filter a sample is a text, or all of them are one list
+        filtered = _items(row, "filtered_resps")
+        samples = [_program(text) for each in filtered for text in (each if isinstance(each, list) else [each])]
+        return Given(asked.by_row(row["doc_id"]), samples, again=True)
+    requests = _items(row, "resps")
+    if len(requests) != 1 or not isinstance(requests[0], list):
+        raise Unusable(
+            f"its 'resps' hold {len(requests)} requests, as of likelihoods; generated texts are one: [[text]]"
+        )
+    return Given(asked.by_row(row["doc_id"]), requests[0], again=True)
+
+
+def _program(text: Any) -> Any:
+    return Program(text) if isinstance(text, str) else text
+
+
+# name → the field that says which question, those that hold the answers, and what reads a row
+_LAYOUTS: dict[str, tuple[str, tuple[str, ...], Callable[[dict[str, Any], Lookup, bool], Given]]] = {
+    "ours": ("id", ("response", "samples"), _ours),
+    "FastChat": ("question_id", ("choices",), _fastchat),
+    "EvalPlus": ("task_id", ("solution", "completion"), _evalplus),
+    "lm-eval": ("doc_id", ("resps",), _lm_eval),
+}
