@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
@@ -27,10 +27,9 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """As `did_you_mean`, where too many are known to print: the three nearest and the count."""
-    known = sorted(known)
-    near = [f"'{each}'" for each in difflib.get_close_matches(name, known, n=3, cutoff=0)]
+def nearest(name: str, known: Mapping[str, str]) -> str:
+    """As `did_you_mean`, where too many are known to print: the three nearest by what they are shown as, the count."""
+    near = [f"'{known[each]}'" for each in difflib.get_close_matches(name, known, n=3, cutoff=0)]
     if not near:
         return "known: none"
     listed = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))

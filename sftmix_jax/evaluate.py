@@ -4,7 +4,7 @@ python -m sftmix_jax.evaluate --workdir DIR [--stage all] --tasks gsm8k,humaneva
 python -m sftmix_jax.evaluate --model DIR_OR_HUB_ID --tasks gsm8k [--samples 8 --temperature 0.7]
 python -m sftmix_jax.evaluate --workdir DIR --tasks mt_bench --data DIR --judge openai:MODEL
 python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
-python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--out DIR]
+python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--columns id=idx,samples=code] [--out DIR]
 python -m sftmix_jax.evaluate --task mt_bench --data DIR --judgments gpt-4_single.jsonl
 python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
 python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
@@ -21,7 +21,7 @@ from etils import epath
 from sftmix_jax import command, processes, terminal, tracking
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import contamination, harness, runner
+from sftmix_jax.evaluation import contamination, harness, layouts, runner
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.judges import make_judge
@@ -37,6 +37,9 @@ def main() -> int:
     names = _listed(options.tasks)
     config = _config(options, names)
     opening = Opening(options.template, options.dtype, options.slots)
+    columns = layouts.columns(options.columns)
+    if columns and not options.responses:
+        raise UserError("--columns name the fields of --responses FILE")
     if options.show:
         return _show(options)
     if not names and not options.lm_eval:
@@ -46,7 +49,7 @@ def main() -> int:
     if options.judgments:
         records = runner.score_judgments(_only(names, "--judgments"), epath.Path(options.judgments), config)
     elif options.responses:
-        records = [_score_responses(options, config, opening)]
+        records = [_score_responses(options, config, opening, columns)]
     elif options.model:
         out = epath.Path(options.out) if options.out else None
         records = _measure(open_model(options.model, opening, out), config, options, opening)
@@ -132,11 +135,13 @@ def _judge(config: EvaluationConfig, opening: Opening) -> Judge | None:
     return make_judge(config.judge, lambda name: open_model(name, opening)) if config.judge.name and needed else None
 
 
-def _score_responses(options: argparse.Namespace, config: EvaluationConfig, opening: Opening) -> dict[str, Any]:
+def _score_responses(
+    options: argparse.Namespace, config: EvaluationConfig, opening: Opening, columns: layouts.Columns
+) -> dict[str, Any]:
     name = _only(list(config.tasks), "--responses")
     out = epath.Path(options.out) if options.out else None
     judge = _judge(config, opening)
-    return runner.score_responses(name, epath.Path(options.responses), config, judge, out)
+    return runner.score_responses(name, epath.Path(options.responses), config, judge, out, columns)
 
 
 def _only(names: list[str], option: str) -> str:
@@ -205,6 +210,8 @@ def _parse() -> argparse.Namespace:
     add("--model", default="", help="score a model folder, a hub id or a stage folder")
     add("--out", default="", help="where the scores of --model (default runs/NAME-ID) or --responses go")
     add("--responses", default="", help="score stored responses instead of a model: FILE as in docs/stored_outputs.md")
+    add("--columns", default="", metavar="OURS=FIELD,…",
+        help="fields of --responses: id or question, or both, and response or samples")  # fmt: skip
     add("--judgments", default="", help="read stored judgments again: FastChat's model_judgment/JUDGE_single.jsonl")
     add("--tasks", "--task", default="", help="comma-separated files of eval/")
     add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")

@@ -264,3 +264,102 @@ def test_the_documented_rows_can_be_read(tmp_path):
     for number, value in enumerate(shown):
         file = write(tmp_path / f"{number}.json", json.dumps(value))
         assert [layouts.read(row, asked, True).samples for _, row in layouts.rows(file, "")]
+
+
+ABEL = [
+    {"id": i, "prompt": f"Question:\n{question}\nAnswer:\nLet's think step by step.\n", "response": f"#### {answer}",
+     "pred": str(answer), "gold": "0", "result": False}
+    for i, (question, answer) in enumerate((("How many  eggs\nare there?", 5), ("How many eggs are there? Two?", 7)))
+]  # fmt: skip
+TORA = [
+    {"idx": i, "question": row["prompt"][10:].partition("\nAnswer")[0], "gt": row["pred"], "report": [None, None],
+     "code": [f"```output\n3\n```\n$\\boxed{{{row['pred']}}}$", "none"], "pred": [row["pred"], ""]}
+    for i, row in enumerate(ABEL)
+]  # fmt: skip
+
+
+def gsm8k(tmp_path):
+    rows = [{"question": row["question"].replace("\n", " "), "answer": f"#### {row['gt']}"} for row in TORA]
+    rows += [{"question": "Asked twice?", "answer": f"#### {i}"} for i in (1, 2)]
+    return EvaluationConfig(data={"gsm8k": str(write(tmp_path / "g.jsonl", "\n".join(map(json.dumps, rows))))})
+
+
+@pytest.mark.parametrize(
+    ("rows", "named", "right"),
+    [
+        (ABEL, "", 1.0),
+        (ABEL, "id=id,response=response", 1.0),
+        (ABEL, "question=prompt,answer=response", 1.0),
+        (ABEL[::-1], "question=prompt,answer=pred", 1.0),
+        (ABEL, "id=id,question=prompt,samples=response", 1.0),
+        (TORA, "id=idx,samples=code", 0.5),
+        (TORA[::-1], "question=question,samples=code", 0.5),
+        (TORA, "id=idx,question=question,samples=pred", 0.5),
+    ],
+)
+def test_fields_of_other_layouts_are_named(tmp_path, rows, named, right):
+    file = write(tmp_path / "r.jsonl", "\n".join(map(json.dumps, rows)))
+    ended = run("sftmix_jax.evaluate", "--task", "gsm8k", "--data", gsm8k(tmp_path).data["gsm8k"], "--responses",
+                str(file), "--json", *(["--columns", named] if named else []))  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads(ended.stdout)
+    assert {id: scores["flexible"] for id, scores in record["verdicts"].items()} == {
+        "gsm8k/0": right, "gsm8k/1": right, "gsm8k/2": 0, "gsm8k/3": 0,
+    }  # fmt: skip
+    assert record["missing"] == ["gsm8k/2", "gsm8k/3"]
+
+
+def test_a_question_that_is_asked_twice_is_answered_in_turn(tmp_path):
+    rows = [{"q": "Asked twice?", "a": text} for text in ("first", "second", "third")]
+    named = layouts.columns("question=q,answer=a")
+    found = said(write(tmp_path / "r.jsonl", json.dumps(rows[:2])), "gsm8k", gsm8k(tmp_path), columns=named)
+    assert (found["gsm8k/2"], found["gsm8k/3"]) == ("first", "second")
+    with pytest.raises(UserError, match=r"r\.jsonl\[2\]: a second response to 'gsm8k/3'"):
+        said(write(tmp_path / "r.jsonl", json.dumps(rows)), "gsm8k", gsm8k(tmp_path), columns=named)
+
+
+@pytest.mark.parametrize(
+    ("row", "named", "message"),
+    [
+        ({"q": "How much?", "a": "1"}, "question=q,answer=a", r"no question .* reads 'How much\?'; .*'gsm8k/.*3 known"),
+        ({"q": "How many eggs", "a": "1"}, "question=q,answer=a", "is of 2 questions, as 'gsm8k/0' and 'gsm8k/1'"),
+        ({"q": TORA[1]["question"] + TORA[0]["question"], "a": "1"}, "question=q,answer=a", None),
+        ({"q": TORA[1]["question"] + " Asked twice?", "a": "1"}, "question=q,answer=a", "is of 2 questions"),
+        ({"q": " ", "a": "1"}, "question=q,answer=a", "a question must be text, not ' '"),
+        ({"q": None, "a": "1"}, "question=q,answer=a", "a question must be text, not 'None'"),
+        ({"n": 1, "q": TORA[0]["question"], "a": "1"}, "id=n,question=q,answer=a", "its id is that of 'gsm8k/1', and"),
+        ({"n": 1, "b": "1"}, "id=n,answer=a", "has no field 'a', which --columns names; its fields are n, b"),
+        (["1"], "id=n,answer=a", "must be an object with the fields that --columns names"),
+        ({"n": 0, "a": ["1", "2"]}, "id=n,answer=a", "response must be text"),
+        ({"n": 0, "a": None}, "id=n,samples=a", "response must be text"),
+    ],
+)
+def test_a_row_that_named_fields_do_not_fit_is_refused(tmp_path, row, named, message):
+    file = write(tmp_path / "r.jsonl", json.dumps([row]))
+    if message is None:  # one question holds the other: the longer one was asked
+        assert said(file, "gsm8k", gsm8k(tmp_path), columns=layouts.columns(named))["gsm8k/1"] == "1"
+        return
+    with pytest.raises(UserError, match=rf"r\.jsonl\[0\]: .*{message}"):
+        said(file, "gsm8k", gsm8k(tmp_path), columns=layouts.columns(named))
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("idd=n,answer=a", "no column 'idd'; did you mean 'id'"),
+        ("id=n", "name the fields of id or question"),
+        ("answer=a", "name the fields of id or question"),
+        ("id=n,answer=a,samples=b", "of response or samples"),
+        ("id=,answer=a", "write id=FIELD, once"),
+        ("id=n,answer=a,response=b", "write response=FIELD, once"),
+        ("id", "write id=FIELD"),
+    ],
+)
+def test_wrong_columns_are_explained(named, message):
+    with pytest.raises(UserError, match=message):
+        layouts.columns(named)
+
+
+def test_columns_belong_to_responses(tmp_path):
+    ended = run("sftmix_jax.evaluate", "--task", "gsm8k", "--model", "m", "--columns", "id=n,answer=a")
+    assert ended.returncode == 2 and "--columns name the fields of --responses" in ended.stderr

@@ -9,16 +9,19 @@ bigcode   [[text, …], …]: a list of samples for each row of the benchmark's 
 
 An id is whole or what stands behind its last `/`: "gsm8k/7", "7", 7 or ["gsm8k", 7]. Of answers that are programs,
 EvalPlus' solutions, bigcode's generations and lm-eval's `filtered_resps` are whole ones, which run as they stand.
+
+Rows of any other layout are read by `Columns`, the names of their fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from sftmix_jax.data import readers
+from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.task import Program
 
@@ -54,8 +57,43 @@ def rows(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
-def read(row: Any, asked: Lookup, runs_code: bool) -> Given:
-    """What a row says. Raises Unusable and LeftOut."""
+Columns = Mapping[str, str]  # what a field holds, of `_HOLDS` → the field's name in the file
+_HOLDS = ("id", "question", "response", "samples")
+
+
+def columns(spec: str) -> Columns:
+    """`question=FIELD,response=FIELD` → columns; `answer` is another word for `response`. Raises UserError."""
+    found: dict[str, str] = {}
+    for part in spec.split(",") if spec else ():
+        ours, _, field = part.partition("=")
+        ours = {"answer": "response"}.get(ours, ours)
+        if ours not in _HOLDS:
+            raise UserError(f"--columns {part}: no column '{ours}'; {did_you_mean(ours, _HOLDS)}")
+        if not field or ours in found:
+            raise UserError(f"--columns {part}: write {ours}=FIELD, once")
+        found[ours] = field
+    if found and (found.keys().isdisjoint(_HOLDS[:2]) or len(found.keys() & set(_HOLDS[2:])) != 1):
+        raise UserError(f"--columns {spec}: name the fields of id or question (or both), and of response or samples")
+    return found
+
+
+def _by_columns(row: dict[str, Any], asked: Lookup, named: Columns) -> Given:
+    if missing := [field for field in named.values() if field not in row]:
+        raise Unusable(f"has no field '{missing[0]}', which --columns names; its fields are {', '.join(row)[:200]}")
+    given = {ours: row[field] for ours, field in named.items()}
+    id = asked.by_id(given["id"]) if "id" in given else asked.by_text(given["question"])
+    if "question" in given and "id" in given and not asked.agrees(id, given["question"]):
+        raise Unusable(f"its id is that of '{id}', and its question is that of another")
+    samples = given.get("samples", [given.get("response")])
+    return Given(id, samples if isinstance(samples, list) else [samples])
+
+
+def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None) -> Given:
+    """What a row says, by the fields that are named, or else in a known layout. Raises Unusable and LeftOut."""
+    if named:
+        if not isinstance(row, dict):
+            raise Unusable("must be an object with the fields that --columns names")
+        return _by_columns(row, asked, named)
     if isinstance(row, _Generations):
         return Given(asked.by_row(row.row), list(map(_program, row.samples)) if runs_code else row.samples)
     if not isinstance(row, dict):
@@ -71,7 +109,9 @@ def read(row: Any, asked: Lookup, runs_code: bool) -> Given:
 def _unknown(reason: str) -> Unusable:
     known = [f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()]
     known += ["EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]"]
-    return Unusable(f"must be a row in a known layout, but {reason}; known: {', '.join(known)}")
+    return Unusable(
+        f"must be a row in a known layout, but {reason}; known: {', '.join(known)}; --columns names other fields"
+    )
 
 
 def _items(row: dict[str, Any], name: str) -> list[Any]:

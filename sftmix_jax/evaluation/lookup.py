@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +30,11 @@ class Lookup:
         self._rows = {i if q.row is None else q.row: q.id for i, q in enumerate(questions)}
         self._leaves_out = any(question.row is not None for question in questions)
         self._tails: dict[str, list[str]] = {}
-        for id in self.turns:
-            self._tails.setdefault(id.rpartition("/")[2], []).append(id)
+        self._texts: dict[str, list[str]] = {}
+        for question in questions:
+            self._tails.setdefault(question.id.rpartition("/")[2], []).append(question.id)
+            self._texts.setdefault(_plain(question.turns[0]), []).append(question.id)
+        self._asked: Counter[str] = Counter()  # how often `by_text` was asked for a text
 
     def by_id(self, given: Any) -> str:
         """A question's id from the whole of it or what stands behind its last `/`. Raises Unusable.
@@ -42,7 +46,7 @@ class Lookup:
             return name
         found = self._tails.get(name, [])
         if not found:
-            raise Unusable(f"no question '{name}' in this benchmark; {nearest(name, self.turns)}")
+            raise Unusable(f"no question '{name}' in this benchmark; {nearest(name, {id: id for id in self.turns})}")
         if len(found) > 1:
             raise Unusable(f"'{name}' names {len(found)} questions, as '{found[0]}' and '{found[1]}'; give whole ids")
         return found[0]
@@ -59,6 +63,42 @@ class Lookup:
         if row >= 0 and self._leaves_out:
             raise LeftOut(row)
         raise Unusable(f"no question 'doc_id {name}' in this benchmark; its rows are 0 to {max(self._rows)}")
+
+    def by_text(self, given: Any) -> str:
+        """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.
+
+        White space aside. A question that stands in the benchmark twice is each of the two in turn.
+        """
+        text = self._text(given)
+        ids = self._texts[text]
+        self._asked[text] += 1
+        return ids[min(self._asked[text], len(ids)) - 1]
+
+    def agrees(self, id: str, given: Any) -> bool:
+        """Whether a text is that of the question with this id. Raises Unusable where it is that of none."""
+        return id in self._texts[self._text(given)]
+
+    def _text(self, given: Any) -> str:
+        """The question's text, as `_texts` has it."""
+        if not isinstance(given, str) or not given.strip():
+            raise Unusable(f"a question must be text, not {str(given)[:60]!r}")
+        text = _plain(given)
+        if text in self._texts:
+            return text
+        within = [each for each in self._texts if each in text]
+        around = [each for each in self._texts if text in each]
+        found = [each for each in within if not any(each in other for other in within if other != each)] or around
+        if not found:
+            known = {each: ids[0] for each, ids in self._texts.items()}
+            raise Unusable(f"no question in this benchmark reads '{text[:60]}'; {nearest(text, known)}")
+        if len(found) > 1:
+            ids = [self._texts[each][0] for each in found]
+            raise Unusable(f"'{text[:60]}' is of {len(ids)} questions, as '{ids[0]}' and '{ids[1]}'; give ids")
+        return found[0]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _as_text(given: Any) -> str:

@@ -154,15 +154,19 @@ def _agrees(fixed: Any, wanted: Any) -> bool:
 
 
 def score_responses(
-    name: str, file: epath.Path, config: EvaluationConfig, judge: Judge | None = None, out: epath.Path | None = None
-) -> dict[str, Any]:
-    """Score stored responses without a model → a score.json with every question's verdict; into `out` too."""
+    name: str, file: epath.Path, config: EvaluationConfig, judge: Judge | None = None, out: epath.Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Score stored responses without a model → a score.json with every question's verdict; into `out` too.
+
+    `columns` names the file's fields where its layout is not a known one (layouts.py).
+    """
     task, version = find_task(name)
     ranges.check(config, "evaluation")
     everything = load_questions(task, dataclasses.replace(config, limit=0))
     questions = everything[: config.limit or None]
     _check(task, config, judge)
-    answers = stored.read_responses(file, everything, task.runs_code)
+    answers = stored.read_responses(file, everything, task.runs_code, columns)
     samples = _samples(answers)
     scored = score(task, questions, answers, config, judge, out, file.stem)
     record = {

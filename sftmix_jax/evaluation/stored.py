@@ -10,17 +10,20 @@ from sftmix_jax import terminal
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import layouts
 from sftmix_jax.evaluation.answers import Answers
-from sftmix_jax.evaluation.layouts import Given
+from sftmix_jax.evaluation.layouts import Columns, Given
 from sftmix_jax.evaluation.lookup import LeftOut, Lookup, Unusable
 from sftmix_jax.evaluation.task import Question
 
 _HALF_WRITTEN = "a half-written last line can be deleted, its question then counts as missing"
 
 
-def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: bool = False) -> Answers:
+def read_responses(
+    file: epath.Path, questions: Sequence[Question], runs_code: bool = False, columns: Columns | None = None
+) -> Answers:
     """Stored responses by question id, in any layout of `layouts.py`, plain or packed, in UTF-8 or marked as UTF-16.
 
-    `runs_code` says that answers are programs, of which some layouts hold whole ones.
+    `runs_code` says that answers are programs, of which some layouts hold whole ones. `columns` names the fields of
+    rows in another layout.
 
     Raises UserError with file and line for a row in no layout, an unknown question, a second response to one, or none.
     """
@@ -29,7 +32,7 @@ def read_responses(file: epath.Path, questions: Sequence[Question], runs_code: b
     answers: Answers = {}
     for where, row in layouts.rows(file, _HALF_WRITTEN):
         try:
-            given = layouts.read(row, asked, runs_code)
+            given = layouts.read(row, asked, runs_code, columns)
             _add(answers, given, asked.turns[given.id])
         except LeftOut as left:
             left_out.add(left.row)
