@@ -7,34 +7,32 @@ A row: as in mt_bench.py; the baseline's answers are a file in FastChat's layout
   disagreement  how often the verdict turns with the order of the two answers; such a turn is a tie
 
 Both orders are always judged: judges favour the answer that stands first.
-Data: --data mt_bench_pairs=DIR@BASELINE.jsonl, DIR as in mt_bench.py.
+Data: --data mt_bench_pairs=DIR@BASELINE.jsonl, DIR as in mt_bench.py; DIR alone for verdicts that are stored already:
+--judgments FILE, as AlpacaEval, QLoRA and FastChat write them (evaluation/pairs.py). pairs.py takes any questions.
 """
 
-import re
 from collections.abc import Sequence
 
 from etils import epath
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import fastchat
+from sftmix_jax.evaluation import fastchat, pairs
 from sftmix_jax.evaluation.judging import Prompt, Rubric
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, find_task
 
 
 def load(path: str) -> list[Question]:
     folder, _, baseline = path.partition("@")
-    if not baseline:
-        raise UserError(f"{path}: name the stored baseline too: --data mt_bench_pairs=DIR@BASELINE.jsonl")
     entries, prompts = fastchat.read_benchmark(epath.Path(folder))
-    other = fastchat.read_answers(epath.Path(baseline))
+    other = fastchat.read_answers(epath.Path(baseline)) if baseline else {}
     temperatures = {q.id.rpartition("/")[2]: q.temperature for q in find_task("mt_bench")[0].load(folder)}
     questions = []
     for entry in entries:
-        if entry.number not in other:
+        if baseline and entry.number not in other:
             raise UserError(f"{baseline}: has no answer to question {entry.number}")
         name = "pair-math-v1" if entry.references else "pair-v2"
         reference = {
-            "baseline": other[entry.number], "references": entry.references,
+            "baseline": other.get(entry.number, ()), "references": entry.references,
             "prompts": (prompts[name], prompts[f"{name}-multi-turn"]),
         }  # fmt: skip
         id = f"mt_bench_pairs/{entry.number}"
@@ -45,6 +43,8 @@ def load(path: str) -> list[Question]:
 def prompts(question: Question, answers: Turns) -> list[Prompt]:
     """Turn 1 with ours first, with the baseline first; turn 2 likewise."""
     baseline = question.reference["baseline"]
+    if not baseline:
+        raise UserError("mt_bench_pairs: name the stored baseline too: --data mt_bench_pairs=DIR@BASELINE.jsonl")
     orders = ((answers, baseline), (baseline, answers))
     return [_one(question, a, b) for a, b in orders] + [_both(question, a, b) for a, b in orders]
 
@@ -66,27 +66,11 @@ def _both(question: Question, a: Turns, b: Turns) -> Prompt:
     return template.fill([*a, *b], **fields)
 
 
-def read(reply: str) -> float | None:
-    """`[[A]]` → 1, `[[B]]` → -1, `[[C]]` → 0: what the first answer is worth."""
-    found = re.search(r"\[\[([ABC])\]\]", reply)
-    return {"A": 1.0, "B": -1.0, "C": 0.0}[found.group(1)] if found else None
-
-
 def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
-    """A turn is won if both orders say so, a tie if they disagree; unparsed turns count as nothing."""
-    worth, disagreed = [], []
-    for ours_first, baseline_first in (ratings[:2], ratings[2:]):
-        if ours_first is None or baseline_first is None:
-            continue
-        agree = ours_first == -baseline_first
-        disagreed.append(not agree)
-        worth.append((1 + ours_first) / 2 if agree else 0.5)
-    if not worth:
-        return {"wins": None, "disagreement": None}
-    return {"wins": sum(worth) / len(worth), "disagreement": sum(disagreed) / len(disagreed)}
+    return pairs.rate(ratings)
 
 
 TASK = Task(
-    name="mt_bench_pairs", load=load, rubric=Rubric(prompts, read, rate, pairwise=True), default_data="",
+    name="mt_bench_pairs", load=load, rubric=Rubric(prompts, pairs.read, rate, pairwise=True), default_data="",
     max_new_tokens=1024, metrics=(Metric("wins", is_rate=False), Metric("disagreement", is_rate=False)),
 )  # fmt: skip

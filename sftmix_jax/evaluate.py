@@ -6,6 +6,7 @@ python -m sftmix_jax.evaluate --workdir DIR --tasks mt_bench --data DIR --judge 
 python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
 python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--columns id=idx,samples=code] [--out DIR]
 python -m sftmix_jax.evaluate --task mt_bench --data DIR --judgments gpt-4_single.jsonl
+python -m sftmix_jax.evaluate --task pairs --data QUESTIONS.json --judgments annotations.json
 python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
 python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
 """
@@ -47,7 +48,8 @@ def main() -> int:
     if options.compare:
         return _compare(epath.Path(options.workdir), options.compare, names)
     if options.judgments:
-        records = runner.score_judgments(_only(names, "--judgments"), epath.Path(options.judgments), config)
+        files = [epath.Path(file) for file in options.judgments]
+        records = runner.score_judgments(_only(names, "--judgments"), files, config)
     elif options.responses:
         records = [_score_responses(options, config, opening, columns)]
     elif options.model:
@@ -212,7 +214,8 @@ def _parse() -> argparse.Namespace:
     add("--responses", default="", help="score stored responses instead of a model: FILE as in docs/stored_outputs.md")
     add("--columns", default="", metavar="OURS=FIELD,…",
         help="fields of --responses: id or question, or both, and response or samples")  # fmt: skip
-    add("--judgments", default="", help="read stored judgments again: FastChat's model_judgment/JUDGE_single.jsonl")
+    add("--judgments", nargs="+", default=[], metavar="FILE",
+        help="read stored judgments again: FastChat's model_judgment/*.jsonl; of pairs AlpacaEval's and QLoRA's, too")
     add("--tasks", "--task", default="", help="comma-separated files of eval/")
     add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")
     add("--lm_eval_tasks", default="", metavar="DIR", help="a folder of further task files for lm-eval")

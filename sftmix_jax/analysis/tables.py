@@ -92,6 +92,8 @@ def print_failures(record: dict[str, Any], console: terminal.Console | None = No
 def _print_stored(record: dict[str, Any], console: terminal.Console) -> None:
     """Where judgments that were read again do not say what their file says."""
     console.print(f"{record['stored_judgments']} stored judgments by {record['fixed_by']['judge']['id']}")
+    if record.get("one_order"):
+        console.print(f"{record['one_order']} turns were judged in one order of the answers alone, which decides there")
     told = {"whose reply holds no rating, which count as nothing": "unparsed",
             "whose reply holds another rating than the file": "differing"}  # fmt: skip
     for words, key in told.items():

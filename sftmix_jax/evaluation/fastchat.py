@@ -146,10 +146,10 @@ class StoredJudgment(NamedTuple):
     score: float | None  # as it is stored; None where FastChat found none
 
 
-def read_judgments(file: epath.Path) -> dict[str, list[StoredJudgment]]:
+def read_judgments(files: Sequence[epath.Path]) -> dict[str, list[StoredJudgment]]:
     """Model → its judgments, whoever had them made. Raises UserError with file and line."""
     found: dict[str, list[StoredJudgment]] = {}
-    for where, row in json_values(file, _HALF_WRITTEN):
+    for where, row in (each for file in files for each in json_values(file, _HALF_WRITTEN)):
         try:
             score = None if row["score"] == -1 else float(row["score"])
             stored = StoredJudgment(

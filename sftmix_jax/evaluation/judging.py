@@ -43,7 +43,7 @@ class Rubric:
     prompts: Callable[[Any, Sequence[str]], list[Prompt]]  # (question, answers) → a prompt a turn, or more
     read: Callable[[str], float | None]  # a judge's reply → a rating; None if it holds none
     rate: Callable[[Any, Sequence[float | None]], dict[str, float | None]]  # (question, a rating a prompt) → verdict
-    pairwise: bool = False  # the prompts hold two answers each
+    pairwise: bool = False  # the prompts hold two answers each, and are two a turn: ours first, the other's first
 
 
 @dataclasses.dataclass(frozen=True)

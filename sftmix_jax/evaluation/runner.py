@@ -14,10 +14,11 @@ from etils import epath
 
 from sftmix_jax import __version__, processes, ranges, records, terminal
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.evaluation import failures, fastchat, judging, sandbox, stored
+from sftmix_jax.evaluation import failures, fastchat, judging, pairs, sandbox, stored
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig, Rubric
+from sftmix_jax.evaluation.lookup import Lookup
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
@@ -184,19 +185,21 @@ def score_responses(
     return {**record, "verdicts": {q.id: v for q, v in zip(questions, scored.verdicts, strict=True)}}
 
 
-def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """Stored judgments, read again → a score.json for each model in the file; nothing is asked.
+def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationConfig) -> list[dict[str, Any]]:
+    """Stored judgments, read again → a score.json for each model in the files, or pair of models; nothing is asked.
 
     A question's turn is the mean of its judgings. A rating that its reply does not hold, or another one than the file
     says, is listed under `unparsed` or `differing`; what the reply says counts.
     """
     task, version = find_task(name)
-    if task.rubric is None or task.rubric.pairwise:
-        raise UserError(f"--judgments are of a benchmark whose answers are rated one by one, {name} is not")
+    if task.rubric is None:
+        raise UserError(f"--judgments are of a benchmark whose answers are judged, {name} is not")
+    if task.rubric.pairwise:
+        return _score_pairs(task, version, files, config)
     questions = load_questions(task, config)
     numbers = {question.id.rpartition("/")[2]: question for question in questions}
     records = []
-    for model, judgments in fastchat.read_judgments(file).items():
+    for model, judgments in fastchat.read_judgments(files).items():
         ratings: dict[str, dict[int, list[float]]] = {}
         unparsed, differing = [], []
         for judgment in judgments:
@@ -227,11 +230,40 @@ def score_judgments(name: str, file: epath.Path, config: EvaluationConfig) -> li
             "differing": differing,
             "fixed_by": {
                 **_fixed_by(task, version, questions, config, None),
-                "judge": {"id": ", ".join(judges), "judgments": file.name},
+                "judge": {"id": ", ".join(judges), "judgments": ", ".join(file.name for file in files)},
             },
         })  # fmt: skip
     if not records:
-        raise UserError(f"{file}: holds no judgments")
+        raise UserError(f"{', '.join(map(str, files))}: no judgments in it")
+    return records
+
+
+def _score_pairs(
+    task: Task, version: str, files: Sequence[epath.Path], config: EvaluationConfig
+) -> list[dict[str, Any]]:
+    """Stored verdicts on pairs of answers → a score.json for each pair of models; the task combines both orders."""
+    assert task.rubric is not None
+    everything = load_questions(task, dataclasses.replace(config, limit=0))
+    questions = everything[: config.limit or None]
+    records = []
+    for pair in pairs.read_stored(files, Lookup(everything)):
+        verdicts = [task.rubric.rate(q, pair.ratings(q.id, len(q.turns))) for q in questions]
+        judged = {question for question, _ in pair.found}
+        records.append({
+            "task": task.name,
+            "model": f"{pair.model} against {pair.other}",
+            "metrics": summarise(task, questions, verdicts),
+            "questions": len(questions),
+            "missing": [question.id for question in questions if question.id not in judged],
+            "stored_judgments": pair.count,
+            "one_order": pair.one_order,
+            "unparsed": pair.unparsed,
+            "differing": pair.differing,
+            "fixed_by": {
+                **_fixed_by(task, version, questions, config, None),
+                "judge": {"id": ", ".join(sorted(pair.judges)), "judgments": ", ".join(file.name for file in files)},
+            },
+        })  # fmt: skip
     return records
 
 
