@@ -7,6 +7,7 @@ import urllib.parse
 from base64 import b64encode
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from conftest import SHARED, run
@@ -15,9 +16,11 @@ from etils import epath
 from sftmix_jax.errors import UserError
 from sftmix_jax.escaping import redacted
 from sftmix_jax.evaluation import fastchat, judging
+from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.journal import Journal
+from sftmix_jax.evaluation.judges import OwnModel
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
-from sftmix_jax.evaluation.runner import EvaluationConfig, score_responses
+from sftmix_jax.evaluation.runner import EvaluationConfig, score_judgments, score_responses
 from sftmix_jax.evaluation.task import Question, find_task
 
 pytest.importorskip("openai")
@@ -391,3 +394,38 @@ def test_a_stored_baseline_is_read_or_refused_by_its_line(tmp_path, text, messag
     task, _ = find_task("mt_bench_pairs")
     with pytest.raises(UserError, match=message):
         task.load(f"{MT_BENCH}@{tmp_path}/base.jsonl")
+
+
+@needs_files
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question_id": 500}, "no question '500' in this benchmark; did you mean .*80 known"),
+        ({"question_id": None}, "an id must be text"),
+        ({"turn": 3}, "no turn 3 in question 'mt_bench/81'"),
+        ({"turn": 0}, "no turn 0 in question 'mt_bench/81'"),
+        ({"judgment": None}, "not a line of FastChat's .*its judgment is no text"),
+        ({"model": ["a"]}, "not a line of FastChat's"),
+    ],
+)
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_stored_judgment_is_counted_or_refused(tmp_path, change, message, limit):
+    row = {"question_id": 81, "model": "m", "judge": ["gpt-4", "single-v1"], "judgment": "[[5]]", "score": 5, "turn": 1}
+    file = epath.Path(tmp_path / "j.jsonl")
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"question_id": 82}))
+    config = EvaluationConfig(data={"mt_bench": str(MT_BENCH)}, limit=limit)
+    (record,) = score_judgments("mt_bench", [file], config)
+    assert record["metrics"]["rating"]["n"] == 2 - limit
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | change))
+    with pytest.raises(UserError, match=rf"j\.jsonl:2: .*{message}"):
+        score_judgments("mt_bench", [file], config)
+
+
+def test_a_judge_of_ours_is_not_asked_about_half_a_character():
+    """No tokenizer reads one: the judgment is listed as failed, and the others are asked."""
+    asked, failed = [], {}
+    chat = SimpleNamespace(prompt=lambda messages: [len(messages[1].content)])
+    sampler = SimpleNamespace(generate=lambda requests, finished: asked.extend(request.tokens for request in requests))
+    judge_ = OwnModel(Model("m", {"model": "m"}, sampler, chat, None), JudgeConfig("model:m"))
+    judge_.ask([(Prompt("p", "", "\ud83d"), 0), (Prompt("p", "", "\U0001f600"), 0)], None, failed.__setitem__, None)
+    assert asked == [(1,)] and list(failed) == [0] and "half of a character" in failed[0]

@@ -309,6 +309,16 @@ def test_fields_of_other_layouts_are_named(tmp_path, rows, named, right):
     assert record["missing"] == ["gsm8k/2", "gsm8k/3"]
 
 
+def test_rows_with_samples_are_further_samples(tmp_path):
+    rows = [{"n": n, "a": text} for n, text in ((0, "a"), (1, "b"), (0, ["c", "d"]))]
+    named = layouts.columns("id=n,samples=a")
+    found = said(write(tmp_path / "r.jsonl", json.dumps(rows)), "gsm8k", gsm8k(tmp_path), columns=named)
+    assert found["gsm8k/0"] == ["a", "c", "d"] and found["gsm8k/1"] == "b"
+    with pytest.raises(UserError, match=r"r\.jsonl\[2\]: a second response to 'gsm8k/0'"):
+        said(write(tmp_path / "r.jsonl", json.dumps([*rows[:2], rows[0]])), "gsm8k", gsm8k(tmp_path),
+             columns=layouts.columns("id=n,response=a"))  # fmt: skip
+
+
 def test_a_question_that_is_asked_twice_is_answered_in_turn(tmp_path):
     rows = [{"q": "Asked twice?", "a": text} for text in ("first", "second", "third")]
     named = layouts.columns("question=q,answer=a")

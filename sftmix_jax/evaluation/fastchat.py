@@ -139,7 +139,7 @@ class StoredJudgment(NamedTuple):
     """A line of model_judgment/<judge>_single.jsonl."""
 
     where: str
-    number: int | str  # of the question
+    number: Any  # of the question
     turn: int
     judge: str
     reply: str
@@ -155,6 +155,8 @@ def read_judgments(files: Sequence[epath.Path]) -> dict[str, list[StoredJudgment
             stored = StoredJudgment(
                 where, row["question_id"], int(row["turn"]), row["judge"][0], row["judgment"], score
             )  # fmt: skip
+            if not isinstance(stored.reply, str):
+                raise TypeError("its judgment is no text")
             found.setdefault(row["model"], []).append(stored)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(

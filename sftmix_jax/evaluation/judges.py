@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from sftmix_jax.data.messages import BadRow, Message
@@ -22,6 +23,9 @@ def make_judge(config: JudgeConfig, open_model: Callable[[str], Model]) -> Judge
     raise UserError(f"judge '{config.name}': must be openai:MODEL or model:DIR_OR_HUB_ID")
 
 
+_SURROGATE = re.compile("[\\ud800-\\udfff]")  # alone, as stored answers may hold one
+
+
 class OwnModel:
     """A judge that our sampler runs; several judgings differ by their seeds."""
 
@@ -40,6 +44,9 @@ class OwnModel:
         chat = self._model.chat
         asked, requests = [], []
         for i, (prompt, judging) in enumerate(prompts):
+            if _SURROGATE.search(prompt.user):
+                failed(i, "the judge cannot be asked: half of a character (as \\ud83d), which no tokenizer can read")
+                continue
             try:
                 tokens = tuple(chat.prompt([Message("system", prompt.system), Message("user", prompt.user)]))
             except BadRow as reason:

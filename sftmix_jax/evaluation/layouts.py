@@ -85,7 +85,7 @@ def _by_columns(row: dict[str, Any], asked: Lookup, named: Columns) -> Given:
     if "question" in given and "id" in given and not asked.agrees(id, given["question"]):
         raise Unusable(f"its id is that of '{id}', and its question is that of another")
     samples = given.get("samples", [given.get("response")])
-    return Given(id, samples if isinstance(samples, list) else [samples])
+    return Given(id, samples if isinstance(samples, list) else [samples], more="samples" in given)
 
 
 def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None) -> Given:

@@ -18,7 +18,7 @@ from sftmix_jax.evaluation import failures, fastchat, judging, pairs, sandbox, s
 from sftmix_jax.evaluation.answers import Answers, Decoding, Model, ask, leased
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig, Rubric
-from sftmix_jax.evaluation.lookup import Lookup
+from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
@@ -194,24 +194,27 @@ def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationCo
     task, version = find_task(name)
     if task.rubric is None:
         raise UserError(f"--judgments are of a benchmark whose answers are judged, {name} is not")
+    everything = load_questions(task, dataclasses.replace(config, limit=0))
+    questions = everything[: config.limit or None]
+    asked = Lookup(everything)
     if task.rubric.pairwise:
-        return _score_pairs(task, version, files, config)
-    questions = load_questions(task, config)
-    numbers = {question.id.rpartition("/")[2]: question for question in questions}
+        return _score_pairs(task, version, files, config, questions, asked)
     records = []
     for model, judgments in fastchat.read_judgments(files).items():
         ratings: dict[str, dict[int, list[float]]] = {}
         unparsed, differing = [], []
         for judgment in judgments:
-            if (question := numbers.get(str(judgment.number))) is None:
-                if config.limit:
-                    continue
-                raise UserError(f"{judgment.where}: no question {judgment.number} in this benchmark")
+            try:
+                id = asked.by_id(judgment.number)
+            except Unusable as reason:
+                raise UserError(f"{judgment.where}: {reason}") from None
+            if not 1 <= judgment.turn <= asked.turns[id]:
+                raise UserError(f"{judgment.where}: no turn {judgment.turn} in question '{id}'")
             rating = task.rubric.read(judgment.reply)
             if rating is None:
                 unparsed.append(judgment.where)
             else:
-                ratings.setdefault(question.id, {}).setdefault(judgment.turn, []).append(rating)
+                ratings.setdefault(id, {}).setdefault(judgment.turn, []).append(rating)
             if rating != judgment.score:
                 differing.append(judgment.where)
         verdicts = []
@@ -239,14 +242,13 @@ def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationCo
 
 
 def _score_pairs(
-    task: Task, version: str, files: Sequence[epath.Path], config: EvaluationConfig
-) -> list[dict[str, Any]]:
+    task: Task, version: str, files: Sequence[epath.Path], config: EvaluationConfig, questions: Sequence[Question],
+    asked: Lookup,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Stored verdicts on pairs of answers → a score.json for each pair of models; the task combines both orders."""
     assert task.rubric is not None
-    everything = load_questions(task, dataclasses.replace(config, limit=0))
-    questions = everything[: config.limit or None]
     records = []
-    for pair in pairs.read_stored(files, Lookup(everything)):
+    for pair in pairs.read_stored(files, asked):
         verdicts = [task.rubric.rate(q, pair.ratings(q.id, len(q.turns))) for q in questions]
         judged = {question for question, _ in pair.found}
         records.append({
