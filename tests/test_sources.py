@@ -251,6 +251,24 @@ def test_byte_order_marks_blank_lines_and_suffixes_in_capitals_are_read(tmp_path
     assert conversations(Source(str(tmp_path / "*.[Jj]*"))) == [PAIR]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_files_that_are_marked_as_another_encoding_are_read(tmp_path, encoding):
+    row = '{"prompt": "q", "response": "a"}\n'
+    for name, content in (("b.jsonl", row * 2), ("b.json", row * 2), ("list.json", f"[{row},{row}]")):
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert conversations(Source(str(tmp_path / name))) == [PAIR, PAIR]
+
+
+def test_separators_of_unicode_end_no_line(tmp_path):
+    """JSON may hold U+2028, U+2029 and U+0085 in a string as they are."""
+    said = "a\u2028b\u2029c\x85d"
+    rows = "".join(json.dumps({"prompt": "q", "response": said}, ensure_ascii=False) + "\n" for _ in range(2))
+    for name in ("a.jsonl", "a.json"):  # JSON lines, under either name
+        (tmp_path / name).write_text(rows)
+        found = conversations(Source(str(tmp_path / name)))
+        assert [conversation[1].content for conversation in found] == [said, said]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
