@@ -127,6 +127,14 @@ def test_ratings_of_qlora_and_replies_that_say_another_verdict(tmp_path):
     assert record["unparsed"] == [f"{tmp_path}/a.jsonl:3"] and record["differing"] == [f"{tmp_path}/a.jsonl:4"]
 
 
+def test_two_models_that_wrote_the_same_answer(tmp_path):
+    """It has one id then, so the second row about it is of the other order; whoever stands first is no better."""
+    files = [write(tmp_path / name, [qlora(1, 1, "x", "x"), qlora(2, score, *names)])
+             for name, score, names in (("a.jsonl", 1, ("x", "y")), ("b.jsonl", 2, ("y", "x")))]  # fmt: skip
+    (record,) = score(tmp_path, *files)
+    assert record["metrics"]["wins"]["value"] == 0.75 and record["metrics"]["disagreement"]["value"] == 0.5
+
+
 def test_an_order_that_was_judged_several_times_counts_by_its_mean(tmp_path):
     """As live judgings do: means of both orders agree only where they are equal."""
     file = write(tmp_path / "a.jsonl", [qlora(1, 1), qlora(1, 3), qlora(2, 1), qlora(2, 1), qlora(2, 2, "y", "x")])
@@ -198,7 +206,7 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
         (qlora(1, None), "its score must be"),
         (qlora(1, [1]), "its score must be"),
         (qlora(1, 1, "z"), "other answers to 'pairs/1' than before, z1 and y1; score one pair at a time"),
-        (qlora(1, 1, "x", "x"), r"(both answers are x1|other answers)"),
+        (qlora(1, 1, "x", "x"), "other answers to 'pairs/1' than before, x1 and x1"),
         (qlora(1, 1) | {"message_id": "m"}, "must have a question_id or a message_id"),
         (fastchat(1, "model_3", "tie"), "its g1_winner must be one of model_1, model_2, tie, error, not model_3"),
         (fastchat(1, "tie", "tie", turn=2), "its turn must be 1 to 1, not 2"),

@@ -122,7 +122,7 @@ def _mean(ratings: Sequence[float | None]) -> float | None:
 def read_stored(files: Sequence[epath.Path], asked: Lookup) -> list[Verdicts]:
     """The verdicts of all files, by pair of models. Raises UserError with file and line for one that cannot be used."""
     pairs: dict[frozenset[str], Verdicts] = {}
-    answers: dict[str, tuple[str, str]] = {}
+    answers: Answers = {}
     for file in files:
         for where, row in _rows(file):
             try:
@@ -147,7 +147,8 @@ def _rows(file: epath.Path) -> Iterator[tuple[str, Any]]:
     yield from values
 
 
-Answers = dict[str, tuple[str, str]]  # question → its two answers' ids, in the order of the first row about it
+# question → its two answers' ids in the order of the first row about it, and how many rows there were
+Answers = dict[str, tuple[tuple[str, str], int]]
 
 
 def _read(row: Any, asked: Lookup, answers: Answers) -> list[Stored]:
@@ -178,12 +179,13 @@ def _qlora(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]
         raise Unusable("must have a question_id or a message_id")
     question = asked.by_id(row[keys[0]])
     ids = (_name(row, "answer1_id"), _name(row, "answer2_id"))
-    known = answers.setdefault(question, ids)
+    known, met = answers.get(question, (ids, 0))
     if ids not in (known, known[::-1]):
         raise Unusable(f"other answers to '{question}' than before, {ids[0]} and {ids[1]}; score one pair at a time")
-    names = ("answer 1", "answer 2") if ids == known else ("answer 2", "answer 1")
-    if ids[0] == ids[1]:
-        raise Unusable(f"both answers are {ids[0]}, so that no order is known")
+    answers[question] = (known, met + 1)
+    # Two models that wrote the same text have one id: then the rows about it are of one order and the other in turn.
+    turned = met % 2 == 1 if ids[0] == ids[1] else ids != known
+    names = ("answer 2", "answer 1") if turned else ("answer 1", "answer 2")
     judge = f"reviewer {row.get('reviewer_id', 'unnamed')}"
     score, last = row["score"], str(row.get("text", "")).strip().rpartition("\n")[2].strip()
     if isinstance(score, list):
