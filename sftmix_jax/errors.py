@@ -29,7 +29,7 @@ def text_of(error: BaseException) -> str:
 
 def nearest(name: str, known: Mapping[str, str]) -> str:
     """As `did_you_mean`, where too many are known to print: the three nearest by what they are shown as, the count."""
-    near = [f"'{known[each]}'" for each in difflib.get_close_matches(name, known, n=3, cutoff=0)]
+    near = [f"'{known[each]}'" for each in difflib.get_close_matches(name[:300], known, n=3, cutoff=0)]
     if not near:
         return "known: none"
     listed = " or ".join(filter(None, [", ".join(near[:-1]), near[-1]]))

@@ -373,3 +373,18 @@ def test_wrong_columns_are_explained(named, message):
 def test_columns_belong_to_responses(tmp_path):
     ended = run("sftmix_jax.evaluate", "--task", "gsm8k", "--model", "m", "--columns", "id=n,answer=a")
     assert ended.returncode == 2 and "--columns name the fields of --responses" in ended.stderr
+
+
+def test_a_field_named_eval_is_no_result_file(tmp_path):
+    row = {"id": 0, "response": "a", "eval": {"bleu": 1}}
+    assert said(write(tmp_path / "r.jsonl", json.dumps(row)))["tiny_math/0"] == "a"
+    row = {"n": 0, "a": "b", "eval": {"bleu": 1}}
+    named = layouts.columns("id=n,answer=a")
+    assert said(write(tmp_path / "r.jsonl", json.dumps(row)), columns=named)["tiny_math/0"] == "b"
+
+
+@pytest.mark.parametrize("row", [{"id": "a\nb" * 999, "response": ""}, {"a\nb": 0}, {"doc_id": "\n", "resps": [["a"]]}])
+def test_an_error_is_one_short_line_whatever_the_row_holds(tmp_path, row):
+    with pytest.raises(UserError, match=r"r\.jsonl:1: ") as refused:
+        said(write(tmp_path / "r.jsonl", json.dumps(row)))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500 + len(str(tmp_path))

@@ -25,6 +25,9 @@ from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.task import Program
 
+Columns = Mapping[str, str]  # what a field holds, of `_HOLDS` → the field's name in the file
+_HOLDS = ("id", "question", "response", "samples")
+
 
 class Given(NamedTuple):
     """What one row says: a question's samples, each with an answer a turn."""
@@ -42,14 +45,14 @@ class _Generations(NamedTuple):
     samples: list[Any]
 
 
-def rows(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
+def rows(file: epath.Path, remedy: str, named: Columns | None = None) -> Iterator[tuple[str, Any]]:
     """What `read` reads, each with its place: a row a line, or the items of a list. Raises UserError."""
     values = list(readers.json_values(file, remedy))
     for where, value in values:
         if isinstance(value, list) and len(values) == 1:
             for index, item in enumerate(value):
                 yield f"{file}[{index}]", _Generations(index, item) if isinstance(item, list) else item
-        elif isinstance(value, dict) and isinstance(value.get("eval"), dict):
+        elif not named and _holds_results(value):
             for id, results in value["eval"].items():
                 for index, result in enumerate(results if isinstance(results, list) and results else [results]):
                     yield f"{where}: {id}[{index}]", {"task_id": id, **(result if isinstance(result, dict) else {})}
@@ -57,8 +60,10 @@ def rows(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
-Columns = Mapping[str, str]  # what a field holds, of `_HOLDS` → the field's name in the file
-_HOLDS = ("id", "question", "response", "samples")
+def _holds_results(value: Any) -> bool:
+    """Whether this is the object of EvalPlus' *_eval_results.json, and no row with a field of that name."""
+    keys = {key for key, _, _ in _LAYOUTS.values()}
+    return isinstance(value, dict) and isinstance(value.get("eval"), dict) and value.keys().isdisjoint(keys)
 
 
 def columns(spec: str) -> Columns:

@@ -11,7 +11,10 @@ from sftmix_jax.evaluation.task import Question
 
 
 class Unusable(Exception):
-    """Why a stored row cannot be used; whoever knows its place adds that."""
+    """Why a stored row cannot be used, in one line; whoever knows its place adds that."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason.replace("\n", "\\n"))
 
 
 class LeftOut(Exception):
@@ -33,7 +36,7 @@ class Lookup:
         self._texts: dict[str, list[str]] = {}
         for question in questions:
             self._tails.setdefault(question.id.rpartition("/")[2], []).append(question.id)
-            self._texts.setdefault(_plain(question.turns[0]), []).append(question.id)
+            self._texts.setdefault(_plain("".join(question.turns[:1])), []).append(question.id)
         self._asked: Counter[str] = Counter()  # how often `by_text` was asked for a text
 
     def by_id(self, given: Any) -> str:
@@ -46,7 +49,9 @@ class Lookup:
             return name
         found = self._tails.get(name, [])
         if not found:
-            raise Unusable(f"no question '{name}' in this benchmark; {nearest(name, {id: id for id in self.turns})}")
+            raise Unusable(
+                f"no question '{name[:80]}' in this benchmark; {nearest(name, {id: id for id in self.turns})}"
+            )
         if len(found) > 1:
             raise Unusable(f"'{name}' names {len(found)} questions, as '{found[0]}' and '{found[1]}'; give whole ids")
         return found[0]
@@ -62,7 +67,7 @@ class Lookup:
             return self._rows[row]
         if row >= 0 and self._leaves_out:
             raise LeftOut(row)
-        raise Unusable(f"no question 'doc_id {name}' in this benchmark; its rows are 0 to {max(self._rows)}")
+        raise Unusable(f"no question 'doc_id {name[:80]}' in this benchmark; its rows are 0 to {max(self._rows)}")
 
     def by_text(self, given: Any) -> str:
         """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.

@@ -30,7 +30,7 @@ def read_responses(
     asked = Lookup(questions)
     left_out = set()
     answers: Answers = {}
-    for where, row in layouts.rows(file, _HALF_WRITTEN):
+    for where, row in layouts.rows(file, _HALF_WRITTEN, columns):
         try:
             given = layouts.read(row, asked, runs_code, columns)
             _add(answers, given, asked.turns[given.id])
