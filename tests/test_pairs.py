@@ -120,11 +120,13 @@ def test_verdicts_of_qlora_in_both_orders(tmp_path, key, apart):
 def test_ratings_of_qlora_and_replies_that_say_another_verdict(tmp_path):
     rows = [
         qlora(1, [9.0, 6.0], text="9 6\nBetter."), qlora(2, [7, 7], text=""), qlora(3, [-1, -1], text="?"),
+        qlora(6, [math.nan, 5], text="?"),
         qlora(4, 1, text="As I said.\n\n2"), qlora(5, 2, text="The best answer: 2"),
     ]  # fmt: skip
     (record,) = score(tmp_path, write(tmp_path / "a.jsonl", rows))
     assert record["metrics"]["wins"]["value"] == (1 + 0.5 + 1 + 0) / 4
-    assert record["unparsed"] == [f"{tmp_path}/a.jsonl:3"] and record["differing"] == [f"{tmp_path}/a.jsonl:4"]
+    assert record["unparsed"] == [f"{tmp_path}/a.jsonl:{line}" for line in (3, 4)]
+    assert record["differing"] == [f"{tmp_path}/a.jsonl:5"]
 
 
 def test_two_models_that_wrote_the_same_answer(tmp_path):
@@ -211,6 +213,10 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
         (fastchat(1, "model_3", "tie"), "its g1_winner must be one of model_1, model_2, tie, error, not model_3"),
         (fastchat(1, "tie", "tie", turn=2), "its turn must be 1 to 1, not 2"),
         (fastchat([], "tie", "tie"), "an id must be text"),
+        (fastchat(1, ["tie"], "tie"), "its g1_winner must be one of"),
+        (fastchat(1, "tie", "tie", turn=[1]), "its turn must be 1 to 1"),
+        (alpaca("q", 1), "no question in this benchmark reads 'q'"),
+        (alpaca("Please: q1?", 1), "no question in this benchmark reads 'Please: q1"),
         ({"question_id": 1, "g1_winner": "tie"}, r"its fields are question_id, g1_winner; known: AlpacaEval \{instr"),
         (["x"], "this is no object; known: AlpacaEval .*, QLoRA .*, FastChat"),
         ({}, "its fields are none"),

@@ -69,12 +69,13 @@ class Lookup:
             raise LeftOut(row)
         raise Unusable(f"no question 'doc_id {name[:80]}' in this benchmark; its rows are 0 to {max(self._rows)}")
 
-    def by_text(self, given: Any) -> str:
+    def by_text(self, given: Any, whole: bool = False) -> str:
         """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.
 
-        White space aside. A question that stands in the benchmark twice is each of the two in turn.
+        White space aside; of these only the first if `whole`. A question that stands in the benchmark twice is each of
+        the two in turn.
         """
-        text = self._text(given)
+        text = self._text(given, whole)
         ids = self._texts[text]
         self._asked[text] += 1
         return ids[min(self._asked[text], len(ids)) - 1]
@@ -83,15 +84,15 @@ class Lookup:
         """Whether a text is that of the question with this id. Raises Unusable where it is that of none."""
         return id in self._texts[self._text(given)]
 
-    def _text(self, given: Any) -> str:
+    def _text(self, given: Any, whole: bool = False) -> str:
         """The question's text, as `_texts` has it."""
         if not isinstance(given, str) or not given.strip():
             raise Unusable(f"a question must be text, not {str(given)[:60]!r}")
         text = _plain(given)
         if text in self._texts:
             return text
-        within = [each for each in self._texts if each in text]
-        around = [each for each in self._texts if text in each]
+        within = [each for each in self._texts if each in text and not whole]
+        around = [each for each in self._texts if text in each and not whole]
         found = [each for each in within if not any(each in other for other in within if other != each)] or around
         if not found:
             known = {each: ids[0] for each, ids in self._texts.items()}

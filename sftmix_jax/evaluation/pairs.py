@@ -162,7 +162,7 @@ def _read(row: Any, asked: Lookup, answers: Answers) -> list[Stored]:
 
 
 def _alpaca_eval(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]:
-    question = asked.by_text(row["instruction"])
+    question = asked.by_text(row["instruction"], whole=True)
     first, second = (_name(row, f"generator_{i}") for i in (1, 2))
     given = row["preference"]
     rating = None
@@ -191,7 +191,7 @@ def _qlora(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]
     if isinstance(score, list):
         if len(score) != 2 or not all(map(_is_number, score)):
             raise Unusable(f"its score must be 1, 2, 3 or two ratings, not {str(score)[:60]}")
-        rating = None if -1 in score else _sign(score[0] - score[1])
+        rating = None if -1 in score or any(map(math.isnan, score)) else _sign(score[0] - score[1])
         return [Stored(question, 1, *names, rating, "answer 1", judge)]
     if not _is_number(score) or score not in _THREE:
         raise Unusable(f"its score must be 1, 2, 3 or two ratings, not {str(score)[:60]}")
@@ -212,7 +212,7 @@ def _fastchat(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stor
     for game, (first, second) in (("g1", models), ("g2", models[::-1])):
         worth = {"model_1": 1.0, "model_2": -1.0, "tie": 0.0, "error": None}
         winner = row[f"{game}_winner"]
-        if winner not in worth:
+        if not isinstance(winner, str) or winner not in worth:
             raise Unusable(f"its {game}_winner must be one of {', '.join(worth)}, not {str(winner)[:60]}")
         rating = worth[winner]
         if rating and game == "g2":
