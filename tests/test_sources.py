@@ -1,5 +1,6 @@
 """Rows in every supported format and container, and what is said of those that cannot be read."""
 
+import csv
 import dataclasses
 import gzip
 import json
@@ -134,7 +135,8 @@ def test_columns_are_mapped_and_functions_are_called(tmp_path):
         ("a.json", b"", r"a\.json: malformed JSON"),
         ("a.json", b'{"data": [{"text": "t"}]}', r"a\.json: must hold a list of rows.*save the list in 'data' alone"),
         ("a.json", b'{"rows": [\n{"text": "t"}\n], "n": 1}', r"a\.json: must hold a list .* in 'rows' alone"),
-        ("a.json", b'{"a": [1], "b": [2]}', r"a\.json: must hold a list of rows, or one JSON object per line$"),
+        ("a.json", b'{"a": [1], "b": [2]}', r"a\.json\[0\]: columns a, b are no known format"),
+        ("a.json", b'"text"', r"a\.json: must hold a list of rows, or one JSON object per line$"),
         ("a.jsonl", b'{\n  "text": "t"\n}', r"a\.jsonl:1: a row must be one line"),
         ("a.json", b"[" * 100_000, r"a\.json: JSON is nested too deeply"),
         ("a.json", b'[{"text": "t"}, 3]', r"a\.json\[1\]: a row must be a JSON object"),
@@ -143,7 +145,7 @@ def test_columns_are_mapped_and_functions_are_called(tmp_path):
         ("a.jsonl.gz", zipped(b'{"text": "t"}\n' * 9)[:12] + b"\xff" * 30, r"a\.jsonl\.gz:1: the file cannot"),
         ("a.json.gz", zipped(b"[]" * 99)[:-4], r"a\.json\.gz:1: the file cannot be read"),
         ("a.array_record", b"nonsense" * 9, r"a\.array_record: not a readable ArrayRecord"),
-        ("a.jsonl.xz", b"nonsense", r"cannot read '\.xz'; use \.jsonl or \.json \(also \.gz or \.zst\)"),
+        ("a.jsonl.xz", b"nonsense", r"cannot read '\.xz'; use \.jsonl, .*\.csv, \.tsv \(all but .* also \.gz or \.zst\)"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, said):
@@ -245,10 +247,75 @@ def test_null_members_of_parquet_structs_are_absent(tmp_path):
 def test_byte_order_marks_blank_lines_and_suffixes_in_capitals_are_read(tmp_path):
     (tmp_path / "A.JSONL").write_bytes(b'\xef\xbb\xbf{"prompt": "q", "response": "a"}\r\n\r\n')
     assert conversations(Source(str(tmp_path / "A.JSONL"))) == [PAIR]
-    with pytest.raises(UserError, match="is a folder: name its files"):
-        conversations(Source(str(tmp_path)))
     (tmp_path / "folder.jsonl").mkdir()
     assert conversations(Source(str(tmp_path / "*.[Jj]*"))) == [PAIR]
+
+
+def pair(name: str) -> dict[str, str]:
+    return {"prompt": "q", "response": name}
+
+
+def test_a_path_is_a_file_a_folder_a_glob_or_several(tmp_path, monkeypatch):
+    def said(path: str) -> list[str]:
+        return [conversation[1].content for conversation in conversations(Source(path))]
+
+    for name in ("a.jsonl", "b.jsonl", "deep/er/c.jsonl", "odd [1], x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(tmp_path / name, [pair(name[0])])
+    (tmp_path / "README.md").write_text("what this is")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert said("~/a.jsonl") == ["a"] and said(str(tmp_path)) == ["a", "b", "o"]
+    assert said(f"{tmp_path}/**/*.jsonl") == ["a", "b", "d", "o"] and said("~/deep/**") == ["d"]
+    assert said(f"{tmp_path}/b.jsonl, ~/deep/er,~/a*") == ["b", "d", "a"]
+    assert said("~/odd [1], x.jsonl") == ["o"]  # the file of that name
+    for path, reason in (
+        ("~/a.jsonl,~/[ab].jsonl", "names .*a.jsonl twice"), ("~/deep", "without a file that can be read"),
+        ("~/a.jsonl,~/none.jsonl", r"no file .*none\.jsonl"), ("gs://bucket/**/x.jsonl", "local files alone"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=reason):
+            said(path)
+
+
+def test_tables_of_texts_are_read(tmp_path):
+    """By Python's csv writer and by hand: quotes, commas, line ends and quotes in cells; weights are numbers."""
+    said = ['a, "b"\nc', "2\t3"]
+    with (tmp_path / "a.csv").open("w", newline="") as stream:
+        names = ["prompt", "response", "weight", "label"]
+        csv.writer(stream).writerows([names, ["q", said[0], "0.5", "TRUE"], ["q", said[1], "", ""]])
+    first, second = conversations(Source(str(tmp_path / "a.csv")))
+    assert [first[1].content, second[1].content] == said and [first[1].weight, second[1].weight] == [0.5, 1.0]
+    (tmp_path / "b.TSV").write_bytes("\ufeffinstruction\toutput\r\nsay, it\tä\r\n\r\n".encode())
+    ((asked, answered),) = conversations(Source(str(tmp_path / "b.TSV")))
+    assert (asked.content, answered.content) == ("say, it", "ä")
+    for text, reason in (
+        ("prompt,response\nq,a,b\n", "a.csv:2: 3 cells, and 2 columns"),
+        ('prompt,response\nq,"a', "a.csv:2: not a table"),
+        ("prompt,prompt\nq,a\n", "a.csv:1: the column name 'prompt'"),
+        ("prompt,response\n", "holds no rows"),
+        ("prompt,response,label\nq,a,no\n", "'label' is false"),
+        ("prompt,response,loss\nq,a,maybe\n", "'loss' must be"),
+    ):  # fmt: skip
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises((UserError, BadRow), match=reason):
+            raise next(found for found in conversations(Source(str(tmp_path / "a.csv"))) if isinstance(found, BadRow))
+
+
+def test_one_object_is_one_row_and_a_wrapped_list_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "q", "response": "a"}, indent=1))
+    assert conversations(Source(str(tmp_path / "a.json"))) == [PAIR]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [pair("a")]}))
+    with pytest.raises(UserError, match="save the list in 'data' alone"):
+        conversations(Source(str(tmp_path / "a.json")))
+
+
+def test_the_kind_of_a_file_is_part_of_its_fingerprint(tmp_path):
+    """The same bytes as CSV and as TSV are other rows; and bytes that move to the next file."""
+    for name, text in (("a.csv", "prompt,response\nq,a\tb\n"), ("a.tsv", "prompt,response\nq,a\tb\n"),
+                       ("x/a.csv", "one"), ("x/b.csv", "two"), ("y/a.csv", "onet"), ("y/b.csv", "wo")):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    prints = [sources.fingerprint(Source(str(tmp_path / name))) for name in ("a.csv", "a.tsv", "x", "y")]
+    assert len(set(prints)) == 4
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import csv
+import functools
 import glob
 import io
 import itertools
 import json
+import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +20,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from sftmix_jax.data import compressed
+from sftmix_jax.data.meanings import WEIGHTS
 from sftmix_jax.errors import UserError, did_you_mean
 
 
@@ -27,33 +33,64 @@ def read(path: str) -> Iterator[Row]:
     """All rows of a path (see `Source.path`) in stored order. Raises UserError at the first that cannot be read."""
     if not path:
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
-    kind, _, rest = path.partition(":")
-    if kind in DATASETS:
-        yield from DATASETS[kind](rest)
+    if kind := dataset(path):
+        yield from DATASETS[kind](os.path.expanduser(path.removeprefix(f"{kind}:")))
         return
     for file in files(path):
         suffix = compressed.suffix(file)
         if suffix not in _FILES:
-            raise UserError(
-                f"{file}: cannot read '{suffix}'; use .jsonl or .json (also .gz or .zst), .parquet or .array_record"
-            )
+            raise UserError(f"{file}: cannot read '{suffix}'; use {_readable()}")
         yield from _FILES[suffix](file)
 
 
-def files(pattern: str) -> list[epath.Path]:
-    """The files of a path or glob, sorted. Raises UserError where there are none."""
-    if glob.has_magic(pattern):
-        root = epath.Path(pattern)
-        fixed = epath.Path(root.parts[0])
-        parts = list(root.parts[1:])
-        while parts and not glob.has_magic(parts[0]):
-            fixed /= parts.pop(0)
-        found = sorted(file for file in fixed.glob("/".join(parts)) if not file.is_dir())
-    else:
-        if epath.Path(pattern).is_dir():
-            raise UserError(f"{pattern} is a folder: name its files, e.g. '{pattern.rstrip('/')}/*.jsonl'")
-        found = [epath.Path(pattern)] if epath.Path(pattern).is_file() else []
-    if not found:
+def dataset(path: str) -> str:
+    """The key of DATASETS that reads a path; empty for files."""
+    kind = path.partition(":")[0]
+    if kind in DATASETS:
+        return kind
+    return "hf" if (epath.Path(os.path.expanduser(path)) / "dataset_info.json").exists() else ""
+
+
+def _readable() -> str:
+    return f"{', '.join(_FILES)} (all but .parquet and ArrayRecord also .gz or .zst)"
+
+
+def files(path: str) -> list[epath.Path]:
+    """The files of a path: a file, a folder, a glob, or several of these with commas between.
+
+    A file that has just this name is meant, whatever is in it. Files of a folder or a glob are sorted.
+    Raises UserError where there are none, and for a file that is named twice.
+    """
+    if _is_file(path):
+        return [epath.Path(os.path.expanduser(path))]
+    found = [file for part in path.split(",") for file in _matching(part.strip())]
+    twice = [file for i, file in enumerate(found) if file in found[:i]]
+    if twice:
+        raise UserError(f"{path}: names {twice[0]} twice, and its rows would be there twice; leave it out once")
+    return found
+
+
+def _is_file(path: str) -> bool:
+    return epath.Path(os.path.expanduser(path)).is_file()
+
+
+def _matching(pattern: str) -> list[epath.Path]:
+    """The files of a file's name, a folder or a glob. Raises UserError where there are none."""
+    pattern = os.path.expanduser(pattern)
+    whole = epath.Path(pattern)
+    if whole.is_file():
+        return [whole]
+    if whole.is_dir():
+        found = sorted(file for file in whole.iterdir() if compressed.suffix(file) in _FILES and not file.is_dir())
+        if not found:
+            raise UserError(f"{pattern}: a folder without a file that can be read ({_readable()})")
+        return found
+    if not glob.has_magic(pattern):
+        raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
+    if "://" in pattern and "**" in pattern:
+        raise UserError(f"{pattern}: '**' works on local files alone; name the folders")
+    every = whole.parent.glob(whole.name) if "://" in pattern else map(epath.Path, glob.iglob(pattern, recursive=True))
+    if not (found := sorted(file for file in every if not file.is_dir())):
         raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
     return found
 
@@ -178,12 +215,51 @@ def _read_json(file: epath.Path) -> Iterator[Row]:
         yield from _read_jsonl(file)  # JSON lines under a .json name
         return
     rows = _parse(text, str(file))
+    if isinstance(rows, dict):
+        name = next((name for name in _WRAPPED if isinstance(rows.get(name), list)), "")
+        if name:
+            raise UserError(f"{file}: must hold a list of rows; save the list in '{name}' alone")
+        rows = [rows]  # one row
     if not isinstance(rows, list):
-        lists = [name for name, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
-        remedy = f"; save the list in '{lists[0]}' alone" if len(lists) == 1 else ""
-        raise UserError(f"{file}: must hold a list of rows, or one JSON object per line{remedy}")
+        raise UserError(f"{file}: must hold a list of rows, or one JSON object per line")
     for index, value in enumerate(rows):
         yield _as_row(value, f"{file}[{index}]")
+
+
+_WRAPPED = ("data", "rows", "train", "examples", "items")  # of a JSON object, what holds the rows of a file
+
+
+# --- tables of texts ----------------------------------------------------------------------------
+
+
+def _read_table(file: epath.Path, delimiter: str) -> Iterator[Row]:
+    """CSV and TSV: the first line names the columns, every cell is text; weights are read as numbers."""
+    lines = (_decode(line, f"{file}:{number}") for number, line in enumerate(_lines(file), 1))
+    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    csv.field_size_limit(sys.maxsize)
+    names: list[str] = []
+    try:
+        for cells in table:
+            where = f"{file}:{table.line_num}"
+            if not names:
+                names = [name.strip() for name in cells]
+                if twice := [name for i, name in enumerate(names) if not name or name in names[:i]]:
+                    raise UserError(f"{where}: the column name '{twice[0]}' is empty or stands twice; rename it")
+            elif cells and len(cells) != len(names):
+                raise UserError(f"{where}: {len(cells)} cells, and {len(names)} columns; quote cells that hold a "
+                                f"{'tab' if delimiter == chr(9) else 'comma'}")  # fmt: skip
+            elif cells:
+                yield Row(where, {name: _weight(name, cell) for name, cell in zip(names, cells, strict=True)})
+    except csv.Error as error:
+        raise UserError(f"{file}:{table.line_num}: not a table ({error}); mend it, or save it as .jsonl") from None
+
+
+def _weight(name: str, cell: str) -> Any:
+    """What a cell says: a number, true or false in a column that weighs the loss, and text in any other."""
+    if name in WEIGHTS:
+        with contextlib.suppress(ValueError):
+            return json.loads(cell.lower())
+    return cell
 
 
 # --- other containers ---------------------------------------------------------------------------
@@ -239,6 +315,7 @@ def _read_array_record(file: epath.Path) -> Iterator[Row]:
 _FILES: dict[str, Callable[[epath.Path], Iterator[Row]]] = {
     ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet,
     ".array_record": _read_array_record, ".arrayrecord": _read_array_record,
+    ".csv": functools.partial(_read_table, delimiter=","), ".tsv": functools.partial(_read_table, delimiter="\t"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sftmix_jax.data import filters, formats, readers, tagger, user_functions
+from sftmix_jax.data import compressed, filters, formats, readers, tagger, user_functions
 from sftmix_jax.data.messages import BadRow, Conversation
 from sftmix_jax.data.readers import Row
 from sftmix_jax.errors import UserError, did_you_mean
@@ -22,8 +22,8 @@ _READING = 3  # part of every fingerprint: raise it when rows would become other
 class Source:
     """Where a domain's rows are, and how to read them."""
 
-    # FILE or glob (.jsonl .json, also .gz or .zst; .parquet .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT],
-    # tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
+    # FILE, folder or glob, or several with commas between (.jsonl .json .csv .tsv, also .gz or .zst; .parquet
+    # .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
     path: str = setting("", Text())
     # a key of formats.FORMATS; auto: told by `columns`, else by the first row that has the columns of one
     format: str = setting("auto", Choice(("auto", *formats.FORMATS)))
@@ -112,12 +112,13 @@ def fingerprint(source: Source) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if source.path.startswith("tiny:"):
         digest.update(_tiny_digest(source.path))
-    elif source.path.partition(":")[0] in readers.DATASETS:
+    elif readers.dataset(source.path):
         digest.update(source.path.encode())
         for row in read_rows(source):  # content, since a hub dataset can change under its name
             digest.update(json.dumps(row.value, sort_keys=True, default=str).encode())
     else:
         for file in readers.files(source.path):
+            digest.update(f"\0{compressed.suffix(file)}\0".encode())
             with file.open("rb") as stream:
                 while chunk := stream.read(1 << 22):
                     digest.update(chunk)
