@@ -145,7 +145,7 @@ def test_columns_are_mapped_and_functions_are_called(tmp_path):
         ("a.jsonl.gz", zipped(b'{"text": "t"}\n' * 9)[:12] + b"\xff" * 30, r"a\.jsonl\.gz:1: the file cannot"),
         ("a.json.gz", zipped(b"[]" * 99)[:-4], r"a\.json\.gz:1: the file cannot be read"),
         ("a.array_record", b"nonsense" * 9, r"a\.array_record: not a readable ArrayRecord"),
-        ("a.jsonl.xz", b"nonsense", r"cannot read '\.xz'; use \.jsonl, .*\.csv, \.tsv \(all but .* also \.gz or \.zst\)"),
+        ("a.jsonl.xz", b"nonsense", r"cannot read '\.xz'; use \.jsonl, .*\.tsv \(all but .* also \.gz or \.zst\)"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, said):

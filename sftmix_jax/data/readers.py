@@ -61,6 +61,8 @@ def files(path: str) -> list[epath.Path]:
     A file that has just this name is meant, whatever is in it. Files of a folder or a glob are sorted.
     Raises UserError where there are none, and for a file that is named twice.
     """
+    if any("://" in part and "**" in part for part in path.split(",")):
+        raise UserError(f"{path}: '**' works on local files alone; name the folders")
     if _is_file(path):
         return [epath.Path(os.path.expanduser(path))]
     found = [file for part in path.split(",") for file in _matching(part.strip())]
@@ -87,8 +89,6 @@ def _matching(pattern: str) -> list[epath.Path]:
         return found
     if not glob.has_magic(pattern):
         raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
-    if "://" in pattern and "**" in pattern:
-        raise UserError(f"{pattern}: '**' works on local files alone; name the folders")
     every = whole.parent.glob(whole.name) if "://" in pattern else map(epath.Path, glob.iglob(pattern, recursive=True))
     if not (found := sorted(file for file in every if not file.is_dir())):
         raise UserError(f"no file {pattern}: check the path (relative paths start from the working directory)")
