@@ -48,7 +48,7 @@ def dataset(path: str) -> str:
     kind = path.partition(":")[0]
     if kind in DATASETS:
         return kind
-    return "hf" if (epath.Path(os.path.expanduser(path)) / "dataset_info.json").exists() else ""
+    return "hf" if (Path(path).expanduser() / "dataset_info.json").exists() else ""  # local folders alone
 
 
 def _readable() -> str:

@@ -10,18 +10,16 @@ from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.template import Template
 
 Form = Literal["object", "text"]
-_LABELS = ("id", "type", "index")
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string of a field but for labels, and every name of an argument."""
+    """Every string of a field, at any depth, and every key."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if key not in _LABELS:
-                yield str(key)
-                yield from strings(item)
+            yield str(key)
+            yield from strings(item)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from strings(item)
