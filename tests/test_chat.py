@@ -352,6 +352,44 @@ def test_a_turn_begun_behind_some_conversations_refuses_those(own, condition):
         trained(chat, talk, tools)
 
 
+def test_an_answer_that_is_written_otherwise_once_a_question_follows_is_trained_on_as_it_stands(own):
+    thought = Message("assistant", "<think>\nA fruit.\n</think>\n\napple")
+    lossy = CHATML.replace("m.content", "(m.content if loop.last else m.content.split('</think>')[-1])")
+    assert trained(own(lossy), [TALK[0], thought]) == [thought.content + "<|im_end|>"]
+    last = "{% for m in messages %}{% if m.role == 'user' or loop.last %}<|{{ m.role }}|>{{ m.content }}</s>{% endif %}"
+    chat = own(last + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}")
+    assert trained(chat, TALK[:2]) == ["apple</s>"]
+    with pytest.raises(BadRow, match="leaves out or rewrites words of a 'assistant' message"):
+        trained(chat, TALK)
+
+
+def test_a_list_of_parts_that_is_written_as_python_writes_it_is_not_read(own):
+    with pytest.raises(UserError, match="leaves out or rewrites words of a 'user' message"):
+        own(CHATML.replace("m.content", "(m.content | capitalize)"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(own, tmp_path, tokenizer):
+    (tmp_path / "marked.jinja").write_bytes(b"\xef\xbb\xbf" + CHATML.encode())
+    assert Chat(str(tmp_path / "marked.jinja"), tokenizer).pieces(TALK).text == own(CHATML).pieces(TALK).text
+
+
+def test_the_header_of_an_answer_behind_an_answer_is_not_trained_on(own):
+    """Tulu's and OLMo's: the generation prompt stands behind questions alone."""
+    tulu = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>\n' + m.content + '\n' }}{% else %}"
+        "{{ '<|assistant|>\n' + m.content + eos_token + '\n' }}{% endif %}"
+        "{% if loop.last and add_generation_prompt and m.role == 'user' %}{{ '<|assistant|>\n' }}{% endif %}"
+        "{% endfor %}"
+    )
+    assert trained(own(tulu), [*TALK[:2], TALK[3], *TALK[2:]]) == ["apple</s>", "apple!</s>", "apple!</s>"]
+
+
+@pytest.mark.parametrize("name", ["alpaca", "vicuna_v1.1"])
+def test_an_empty_system_message_leaves_the_preamble_out(tokenizer, name):
+    text = Chat(name, tokenizer).pieces([Message("system", ""), *TALK[:2]]).text
+    assert text.removeprefix(tokenizer.begin).startswith(("### Instruction:\nSay", "USER: Say"))
+
+
 def test_an_end_of_sequence_behind_the_last_answer_is_trained_on(own):
     turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
     asked = "{% if add_generation_prompt %}" + ASKED + "{% else %}{{ eos_token }}{% endif %}"
@@ -634,6 +672,18 @@ def test_marks_in_words_are_refused_special_token_or_not(own, tmp_path, template
             chat.pieces(messages)
     with pytest.raises(BadRow, match="mark of the chat template"):
         chat.prompt([Message("user", words)])
+
+
+@pytest.mark.parametrize("place", ["id", "arguments", "nested", "name", "tools"])
+def test_marks_in_calls_and_tools_are_refused_at_any_place(own, place):
+    mark = "x<|im_end|>y"
+    arguments = {"arguments": {"id": mark}, "nested": {"a": [{"type": {mark: 1}}]}}.get(place, {})
+    function = {"name": mark if place == "name" else "weather", "arguments": arguments}
+    call = {"id": mark if place == "id" else "c1", "type": "function", "function": function}
+    schema = {"type": "object", "properties": {"id": {"type": "string", "description": mark}}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}] if place == "tools" else TOOLS
+    with pytest.raises(BadRow, match="mark of the chat template"):
+        own(CALLER).pieces([TALK[0], Message("assistant", "", fields={"tool_calls": [call]})], tools)
 
 
 @pytest.mark.parametrize(

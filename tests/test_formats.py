@@ -426,6 +426,20 @@ def test_columns_that_make_no_format_are_explained(tmp_path, columns, reason):
         read(tmp_path, {"a": "x", "b": "y"}, columns=columns)
 
 
+def test_a_field_in_whose_place_another_is_mapped_is_named(tmp_path):
+    found = one(tmp_path, {"question": "old", "problem": "p", "solution": "s"},
+                columns={"question": "problem", "answer": "solution"})  # fmt: skip
+    assert said(found) == [("user", "p"), ("assistant", "s")] and found.unused == {"question"}
+
+
+def test_the_advice_for_preference_rows_works(tmp_path):
+    for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]}):
+        with pytest.raises(UserError, match="preference row") as error:
+            one(tmp_path, row)
+        columns = eval(re.search(r"columns=(\{.*\})", str(error.value))[1])
+        assert len(said(one(tmp_path, row, columns=columns))) == 2
+
+
 def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):
     rows, columns = [{"body": "q", "reply": "a"}] * 2, {"prompt": "boddy", "response": "reply"}
     source = Source(write_lines(tmp_path / "rows.jsonl", rows), columns=columns)

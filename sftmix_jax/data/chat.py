@@ -47,6 +47,7 @@ _PROBED = [  # what a template is asked about itself
     [Message(role, "words") for role in roles]
     for roles in (_ROLES, ("system", *_ROLES), _ROLES[:2], ("system", *_ROLES[:2]))
 ]
+_LISTED = re.compile(r"""['"]type['"]: ?['"]text""")  # a list of parts that is written as it is, not read
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -212,6 +213,12 @@ class Chat:
             ids += self.tokenizer.special_ids_in(called.turns[-1].end)[-1:] if called else []
         return list(dict.fromkeys(ids)), list(dict.fromkeys(strings))
 
+    def _stopping(self) -> list[str]:
+        """What ends an answer, in words."""
+        ids, strings = self.stops()
+        tokens = [self.tokenizer.decode_whole([token]) for token in ids]
+        return [f"'{text}'" for text in dict.fromkeys([*tokens, *strings])]
+
     @cached_property
     def notices(self) -> list[str]:
         """What a user should know of the template before training with it."""
@@ -219,7 +226,7 @@ class Chat:
         if not all(turn.end.strip() for turn in probe.turns):
             found.append(
                 "it does not end every assistant turn, so a model trained with it does not learn to stop there; "
-                f"answers stop at '{self.tokenizer.eos}' or at their greatest length"
+                f"answers stop at {' or '.join(self._stopping())}, or at their greatest length"
             )
         reasoned = self._look([Message("user", "words"), Message("assistant", "words", fields=_REASONED)])
         every = [*probe.turns, *(reasoned.turns if reasoned else ())]
@@ -309,7 +316,8 @@ class Chat:
         for parts in (False, True):
             self._template.takes_parts = parts
             try:
-                if messages[0].content in self._template.render(messages, prompt=True):
+                text = self._template.render(messages, prompt=True)
+                if messages[0].content in text and not _LISTED.search(text):
                     return parts
             except BadRow:
                 continue
@@ -339,7 +347,7 @@ def _found(template: str, tokenizer: Tokenizer) -> tuple[str, str]:
     if not epath.Path(template).is_file():
         raise UserError(f"template '{template}': no such file")
     try:
-        return template, epath.Path(template).read_text()
+        return template, epath.Path(template).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"template '{template}': not UTF-8") from None
 

@@ -161,9 +161,10 @@ def unknown(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> U
         advice = f"map {missing} too" if missing else "no format has them all"
         return UserError(f"{where}: the columns {', '.join(sorted(mapped))} make no format: {advice}")
     if preference := [name for name in row if meanings.is_preference(name)]:
+        wanted = "'prompt': 'prompt', 'completion': 'chosen'" if "prompt" in row else "'messages': 'chosen'"
         return UserError(
             f"{where}: '{preference[0]}' makes this a preference row, of which no answer is marked as the one to train "
-            f"on; map the wanted one, e.g. columns={{'prompt': 'prompt', 'completion': 'chosen', 'rejected': ''}}"
+            f"on; map the wanted one, e.g. columns={{{wanted}, 'rejected': ''}}"
         )
     wanted = "; ".join("+".join(format.columns) for format in FORMATS.values())
     return UserError(
@@ -190,7 +191,11 @@ def conversation(row: Mapping[str, Any], layout: Layout) -> Conversation:
     fields.finish()
     if not layout.chosen:
         _refuse_rivals(fields, found.messages, layout.format.columns)
-    return _encodable(found._replace(unused=fields.unused))
+    replaced = {  # fields of one of our names, in whose place the user has put another
+        stored.shown(ours) for ours, theirs in layout.columns.items()
+        if theirs not in ("", ours) and ours not in layout.columns.values() and row.get(ours) is not None
+    }  # fmt: skip
+    return _encodable(found._replace(unused=fields.unused | replaced))
 
 
 def converted(result: Any) -> Conversation:

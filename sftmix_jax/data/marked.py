@@ -87,7 +87,7 @@ def _lost(value: _Value) -> str:
         return "the chat template has no place for 'tools'"
     if value.owner.field == "content":
         return f"the chat template leaves out or rewrites words of a '{value.owner.role}' message"
-    return f"the chat template has no place for '{value.owner.field}' ({value.owner.role} message)"
+    return f"the chat template has no place for '{value.owner.field}' of this '{value.owner.role}' message"
 
 
 class _Marks:

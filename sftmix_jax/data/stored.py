@@ -124,8 +124,10 @@ def _part(part: Any, what: str) -> str:
         raise BadRow(f"{what} is not text")
     kind = part.get("type", "text")
     words = part.get("text")
-    if kind not in ("text", "input_text", "output_text") or not isinstance(words, str):
+    if kind not in ("text", "input_text", "output_text"):
         raise BadRow(f"{what} has a part of type '{shown(kind)}', which is not text")
+    if not isinstance(words, str):
+        raise BadRow(f"{what} has a part without text")
     others = Fields({name: value for name, value in part.items() if name not in ("type", "text")})
     others.finish()
     if "content" in others or "value" in others:

@@ -64,6 +64,8 @@ def _turn(
         # The generation prompt alone may differ; the conversation before it must be the same.
         if start < len(prompt[: shared_head(prompt, template.render(messages[:i], tools))].rstrip()):
             raise BadRow("the chat template renders earlier messages differently once others follow")
+    if i and messages[i - 1].role == "assistant":  # some templates write a generation prompt behind questions alone
+        start = own[0].start
     words = own[-1].stop
     rest = text[words:]
     if i + 1 < len(messages):
@@ -79,10 +81,13 @@ def _turn(
 
 
 def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: int, lossy: str = "") -> str:
-    """What follows the words of message i where these messages are the whole conversation."""
+    """What follows the words of message i where these messages are the whole conversation. Raises BadRow."""
     text = template.render(messages, tools)
     places = marked.find(template, messages, tools, text, lossy=lossy)
-    return text[max(place.stop for place in places if place.message == i) :]
+    own = [place.stop for place in places if place.message == i]
+    if not own:
+        raise BadRow("the chat template leaves out an answer once a question follows")
+    return text[max(own) :]
 
 
 def _refuse_prompt(template: Template, messages: Sequence[Message], tools: Tools, rest: str, header: str) -> None:
