@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from importlib import resources
@@ -16,7 +17,7 @@ from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 
 _AXES = ("strategy", "source", "k", "setup", "without", "stage")
-_FIRST = list(results.ABILITIES)  # of an ability's benchmarks the first one stands for it
+_PAPER = ("gsm8k", "humaneval", "mt_bench")
 BEST = {"math": 1.0, "code": 1.0, "general": 10.0}
 
 
@@ -69,20 +70,28 @@ def _axes(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in labels if key in _AXES and value not in ("", None)}
 
 
-def measured(found: Iterable[Result], size: str) -> Cells:
-    """The primary metric of each ability's first task, at every stage of every set-up of one model size.
+def benchmarks(found: Iterable[Result]) -> dict[str, str]:
+    """Ability → the one of its tasks that stands for it.
+
+    The one with most scores; of several the paper's own, else the first by name.
+    """
+    counts = Counter((result.ability, result.task) for result in found if result.primary)
+    order = sorted(counts, key=lambda each: (-counts[each], each[1] not in _PAPER, each[1]))
+    return {ability: task for ability, task in reversed(order)}
+
+
+def measured(found: Sequence[Result], size: str) -> Cells:
+    """The primary metric of the task that stands for each ability, at every stage of every set-up of one model size.
 
     The score after the last stage stands without a `stage` label, those before it with theirs.
     """
     groups: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[int, Result]] = {}
-    for result in found:
-        if not result.primary or result.ability not in BEST or result.labels.get("size", size) != size:
-            continue
-        stage = () if result.is_last else (("stage", result.stage),)
-        by_seed = groups.setdefault((result.ability, result.setup + stage), {})
-        known = by_seed.setdefault(result.seed, result)
-        if _FIRST.index(result.task) < _FIRST.index(known.task):
-            by_seed[result.seed] = result
+    mine = [result for result in found if result.primary and result.labels.get("size", size) == size]
+    chosen = benchmarks(mine)
+    for result in mine:
+        if result.ability in BEST and result.task == chosen[result.ability]:
+            stage = () if result.is_last else (("stage", result.stage),)
+            groups.setdefault((result.ability, result.setup + stage), {})[result.seed] = result
     cells, seeds, left_out = {}, 0, []
     for key, by_seed in groups.items():
         rows = [results.verdicts(result) for _, result in sorted(by_seed.items())]

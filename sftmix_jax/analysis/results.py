@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +15,6 @@ from etils import epath
 from sftmix_jax import escaping, records
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import matching
-
-# The ability that a benchmark measures, and so the domain whose data is its own.
-ABILITIES = {
-    "gsm8k": "math", "tiny_math": "math", "gsm_hard": "math", "svamp": "math", "asdiv": "math", "mawps": "math",
-    "math": "math", "humaneval": "code", "humaneval_plus": "code", "mbpp": "code", "tiny_code": "code",
-    "mt_bench": "general", "ifeval": "general", "tiny_general": "general",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +103,7 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                 files = [task / "score.json" for task in matching(folder / "eval", "*")]
                 scored[identity] = [_score(file) for file in files if file.exists()]
             for record in scored[identity]:
-                ability = ABILITIES.get(record["task"], record["task"])
+                ability = record["ability"]
                 own = tokens.get(ability, 0)
                 for i, (metric, m) in enumerate(record["metrics"].items()):
                     if m["n"]:
@@ -128,7 +122,15 @@ def _score(file: epath.Path) -> dict[str, Any]:
     folder = escaping.file_name(record["task"].replace("lm_eval/", "lm_eval_", 1))
     if file.parent.name not in (folder, record["task"]):
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
-    return record
+    return record if "ability" in record else {**record, "ability": _ability(record["task"])}
+
+
+@functools.cache
+def _ability(task: str) -> str:
+    """Of a score that was written before scores said it."""
+    from sftmix_jax.evaluation.task import ability_of
+
+    return ability_of(task.removeprefix("lm_eval/"))
 
 
 def _fixing(fixed_by: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from sftmix_jax import processes, records
 from sftmix_jax.errors import UserError
 from sftmix_jax.escaping import file_name
 from sftmix_jax.evaluation.answers import Model, leased
+from sftmix_jax.evaluation.task import ability_of
 from sftmix_jax.files import replace
 from sftmix_jax.sampling.sampler import Request, Response
 
@@ -178,7 +179,8 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
             "low": value - half if half is not None else None, "high": value + half if half is not None else None,
         }  # fmt: skip
     record = {
-        "task": f"lm_eval/{name}", "model": model.name, "metrics": metrics, "questions": count,
+        "task": f"lm_eval/{name}", "ability": ability_of(name), "model": model.name, "metrics": metrics,
+        "questions": count,
         "fixed_by": {
             "task": name, "task_version": results["versions"].get(name), "limit": limit,
             "lm_eval": results["lm_eval_version"] if "lm_eval_version" in results else _version(),
