@@ -12,7 +12,7 @@ from etils import epath
 
 from sftmix_jax import escaping, records, terminal
 from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, scores
-from sftmix_jax.analysis.cells import Cells
+from sftmix_jax.analysis.cells import Cells, Scores
 from sftmix_jax.analysis.figures import Curves, Figure
 from sftmix_jax.analysis.findings import Finding
 from sftmix_jax.analysis.page import Section, Table
@@ -27,6 +27,7 @@ class View:
 
     size: str
     results: list[Result]
+    scores: Scores
     ours: Cells
     paper_size: str
     paper: Cells
@@ -53,6 +54,7 @@ class View:
         every = (
             self.verdicts(),
             scores.final(self.results, self.ours, self.paper, self.paper_size),
+            scores.every(self.results, self.scores),
             scores.changes(self.results, self.ours),
             scores.retention(self.results, self.ours),
             scores.conflict(self.ours, self.paper, self.paper_size),
@@ -95,7 +97,9 @@ class Report:
     def _view(self, size: str, suffix: str) -> View:
         paper_size = size if size in _PAPER_SIZES else "7b"
         mine = [result for result in self.results if str(result.labels.get("size", size)) == size]
-        return View(size, mine, cells.measured(mine, size), paper_size, cells.published(paper_size), suffix)
+        numbers = Scores(mine)
+        ours = cells.measured(mine, size, numbers)
+        return View(size, mine, numbers, ours, paper_size, cells.published(paper_size), suffix)
 
     def _firsts(self) -> list[str]:
         """One experiment of each set-up: the one with the lowest seed."""
@@ -195,7 +199,7 @@ class Report:
             answers: list[tuple[str, str]] = []
             for stage, identity in chain.items():
                 folder = accounts.stage_folder(self.workdir, identity)
-                file = folder / "eval" / task / "responses.jsonl" if folder else None
+                file = results.score_folder(folder, task) / "responses.jsonl" if folder else None
                 if file is None or not file.exists():
                     continue
                 row = records.responses(file)[0]

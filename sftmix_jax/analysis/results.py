@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -32,8 +33,8 @@ class Result:
     metric: str
     primary: bool
     value: float
-    low: float
-    high: float
+    low: float | None  # none where lm-eval gives no error
+    high: float | None
     n: int
     best: float
     own_tokens: int  # trained tokens of the ability's own domain so far,
@@ -42,6 +43,8 @@ class Result:
     code_version: str
     fixed_by: str  # all that fixed the score but for the model, as JSON
     folder: str
+    weight: str = ""  # the verdict's entry that weights a question in the mean
+    geometric: bool = False
 
     @property
     def seed(self) -> int:
@@ -112,15 +115,25 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                             ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
                             own, sum(tokens.values()) - own, done.get("held_out_loss", {}).get(ability),
                             record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
+                            m.get("weight", ""), m.get("geometric", False),
                         ))  # fmt: skip
     return out
+
+
+def _folder_name(task: str) -> str:
+    return escaping.file_name(task.replace("lm_eval/", "lm_eval_", 1))
+
+
+def score_folder(stage: epath.Path, task: str) -> epath.Path:
+    """Where a stage's score of a task lies, of lm-eval's tasks too."""
+    plain = stage / "eval" / task
+    return plain if (plain / "score.json").exists() else stage / "eval" / _folder_name(task)
 
 
 def _score(file: epath.Path) -> dict[str, Any]:
     """A score.json in its task's own folder: the task's name becomes a part of paths. Raises UserError."""
     record = records.score(file)
-    folder = escaping.file_name(record["task"].replace("lm_eval/", "lm_eval_", 1))
-    if file.parent.name not in (folder, record["task"]):
+    if file.parent.name not in (_folder_name(record["task"]), record["task"]):
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
     return record if "ability" in record else {**record, "ability": _ability(record["task"])}
 
@@ -173,11 +186,31 @@ def read_done(folder: epath.Path) -> dict[str, Any]:
     return done
 
 
-def verdicts(result: Result) -> dict[str, float]:
-    """A primary metric by question, of those that have one; from responses.jsonl."""
-    rows = records.responses(epath.Path(result.folder) / "eval" / result.task / "responses.jsonl")
-    found = {row["id"]: row["scores"][result.metric] for row in rows}
-    return {question: float(value) for question, value in found.items() if value is not None}
+def verdicts(result: Result) -> dict[str, tuple[float, float]]:
+    """A primary metric by question, with the question's weight in the mean, of those that have one.
+
+    From responses.jsonl, or from lm-eval's samples.jsonl. Empty where a score was not made of single verdicts.
+    """
+    folder = score_folder(epath.Path(result.folder), result.task)
+    if result.task.startswith("lm_eval/"):
+        return _of_lm_eval(folder / "samples.jsonl", result)
+    rows = records.responses(folder / "responses.jsonl")
+    return {
+        row["id"]: (float(value), float(row["scores"][result.weight]) if result.weight else 1.0)
+        for row in rows if (value := row["scores"].get(result.metric)) is not None
+    }  # fmt: skip
+
+
+def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, float]]:
+    """A metric by document; empty where lm-eval's number is another than their mean, as of a corpus or a group."""
+    metric, _, which = result.metric.removesuffix(")").partition(" (")
+    rows = records.samples(file) if file.exists() else []
+    found = {
+        str(row["doc_id"]): (float(row[metric]), 1.0) for row in rows
+        if row.get("filter", "none") == (which or "none") and isinstance(row.get(metric), int | float)
+    }  # fmt: skip
+    mean = sum(value for value, _ in found.values()) / max(len(found), 1)
+    return found if math.isclose(mean, result.value, abs_tol=1e-9) else {}
 
 
 def flat(result: Result) -> dict[str, Any]:

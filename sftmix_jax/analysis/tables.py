@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -17,31 +17,41 @@ def print_abilities(scores: Sequence[Result], console: terminal.Console | None =
     console = console or terminal.Console()
     for experiment in dict.fromkeys(score.experiment for score in scores):
         mine = [score for score in scores if score.experiment == experiment]
-        console.print(_table(f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True))
-        if others := [s for s in mine if not s.primary]:
-            console.print(_table(f"{experiment}: other metrics", others, False))
+        for title, scores_, intervals in (
+            (f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True),
+            (f"{experiment}: other metrics", [s for s in mine if not s.primary], False),
+        ):
+            for table in _tables(title, scores_, intervals, console.width):
+                console.print(table)
 
 
-def _table(title: str, scores: Sequence[Result], intervals: bool) -> Table:
+def _tables(title: str, scores: Sequence[Result], intervals: bool, width: int) -> Iterator[Table]:
+    """One table, or as many as it takes for every column to stand whole in `width`."""
     columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
-    table.add_column("stage")
-    for task, metric in columns:
-        table.add_column(f"{task}\n{metric}", justify="right")
-    for position in sorted({score.position for score in scores}):
-        row = {(score.task, score.metric): score for score in scores if score.position == position}
-        stage = next(score.stage for score in scores if score.position == position)
-        table.add_row(stage, *(cell(row[column], intervals) if column in row else "–" for column in columns))
-    return table
+    stages = {score.position: score.stage for score in scores}
+    found = {(score.position, score.task, score.metric): cell(score, intervals) for score in scores}
+    first = max(map(len, [*stages.values(), "stage"])) + 2
+    widths = {column: 2 + max(len(found.get((p, *column), "–")) for p in stages) for column in columns}
+    widths = {column: max(width, 2 + max(map(len, column))) for column, width in widths.items()}
+    while columns:
+        fitting = [n for n in range(1, len(columns) + 1) if first + sum(widths[c] for c in columns[:n]) <= width]
+        mine, columns = columns[: max([1, *fitting])], columns[max([1, *fitting]) :]
+        table = Table(title=title, box=box.SIMPLE, title_justify="left")
+        table.add_column("stage")
+        for task, metric in mine:
+            table.add_column(f"{task}\n{metric}", justify="right")
+        for position in sorted(stages):
+            table.add_row(stages[position], *(found.get((position, *column), "–") for column in mine))
+        yield table
 
 
 def cell(score: Result, interval: bool) -> str:
-    """A value, with its interval if asked for; rates in per cent, ratings as they are."""
-    if score.best != 1:
-        text, span = f"{score.value:.2f}", f" ({score.low:.2f}–{score.high:.2f})"
-    else:
-        text, span = f"{score.value:.1%}", f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    return text + span if interval else text
+    """A value, with its interval if asked for and known; rates in per cent, ratings as they are."""
+    scale, digits, unit = (100, 1, "%") if score.best == 1 else (1, 2, "")
+    text = f"{scale * score.value:.{digits}f}{unit}"
+    if not interval or score.low is None or score.high is None:
+        return text
+    return f"{text} ({scale * score.low:.{digits}f}–{scale * score.high:.{digits}f})"
 
 
 def print_score(record: dict[str, Any], console: terminal.Console | None = None) -> None:

@@ -256,6 +256,7 @@ def _score_pairs(
         judged = {question for question, _ in pair.found}
         records.append({
             "task": task.name,
+            "ability": task.ability,
             "model": f"{pair.model} against {pair.other}",
             "metrics": summarise(task, questions, verdicts),
             "questions": len(questions),
