@@ -143,7 +143,7 @@ def test_every_main_metric_stands_in_the_page_the_csv_and_the_terminal(tmp_path)
         assert by_task[task].split()[0] == shown, task
         assert f">{task} {metric}</button>" in html and f">{by_task[task]}</td>" in html, task
         lines = printed.splitlines()
-        (place,) = (i for i, line in enumerate(lines) if task in line.split())  # the heads stand above their cells
+        place = next(i for i, line in enumerate(lines) if task in line.split())  # heads of two lines, a rule, the cells
         column = lines[place].split().index(task)
         assert re.findall(r"[\d.]+%?(?: \([^)]*\))?", lines[place + 3])[column].split()[0].rstrip("%") == shown, task
 
