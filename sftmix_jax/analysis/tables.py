@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 
 from sftmix_jax import terminal
@@ -21,28 +22,34 @@ def print_abilities(scores: Sequence[Result], console: terminal.Console | None =
             (f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True),
             (f"{experiment}: other metrics", [s for s in mine if not s.primary], False),
         ):
-            for table in _tables(title, scores_, intervals, console.width):
+            for table in _tables(title, scores_, intervals, console):
                 console.print(table)
 
 
-def _tables(title: str, scores: Sequence[Result], intervals: bool, width: int) -> Iterator[Table]:
-    """One table, or as many as it takes for every column to stand whole in `width`."""
+def _tables(title: str, scores: Sequence[Result], intervals: bool, console: terminal.Console) -> Iterator[Table]:
+    """One table, or as many as it takes for every column to stand whole in the console's width."""
     columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
-    stages = {score.position: score.stage for score in scores}
-    found = {(score.position, score.task, score.metric): cell(score, intervals) for score in scores}
-    first = max(map(len, [*stages.values(), "stage"])) + 2
-    widths = {column: 2 + max(len(found.get((p, *column), "–")) for p in stages) for column in columns}
-    widths = {column: max(width, 2 + max(map(len, column))) for column, width in widths.items()}
+    endless = console.options.update(width=1 << 20)
     while columns:
-        fitting = [n for n in range(1, len(columns) + 1) if first + sum(widths[c] for c in columns[:n]) <= width]
-        mine, columns = columns[: max([1, *fitting])], columns[max([1, *fitting]) :]
-        table = Table(title=title, box=box.SIMPLE, title_justify="left")
-        table.add_column("stage")
-        for task, metric in mine:
-            table.add_column(f"{task}\n{metric}", justify="right")
-        for position in sorted(stages):
-            table.add_row(stages[position], *(found.get((position, *column), "–") for column in mine))
-        yield table
+        many = len(columns)
+        while many > 1 and Measurement.get(
+            console, endless, _table("", scores, columns[:many], intervals)
+        ).maximum > console.width:  # fmt: skip
+            many -= 1
+        yield _table(title, scores, columns[:many], intervals)
+        columns = columns[many:]
+
+
+def _table(title: str, scores: Sequence[Result], columns: Sequence[tuple[str, str]], intervals: bool) -> Table:
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    table.add_column("stage")
+    for task, metric in columns:
+        table.add_column(f"{task}\n{metric}", justify="right")
+    for position in sorted({score.position for score in scores}):
+        row = {(score.task, score.metric): score for score in scores if score.position == position}
+        stage = next(score.stage for score in scores if score.position == position)
+        table.add_row(stage, *(cell(row[column], intervals) if column in row else "–" for column in columns))
+    return table
 
 
 def cell(score: Result, interval: bool) -> str:
