@@ -12,10 +12,13 @@ from etils import epath
 
 from sftmix_jax import records, report, terminal
 from sftmix_jax.analysis import cells, results, tables
+from sftmix_jax.analysis.report import Report
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.uncertain import Uncertain
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.statistics import wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +30,7 @@ ABILITIES = {
     "language modelling": {"perplexity"},
 }
 OWN = """
+from sftmix_jax.evaluation.statistics import wilson
 from sftmix_jax.evaluation.task import Metric, Question, Task
 
 
@@ -156,3 +160,120 @@ def test_the_paper_s_benchmark_stands_for_an_ability_where_as_often_measured():
     both = of("asdiv", "math", 2) + of("gsm8k", "math", 2) + of("b", "own", 1) + of("a", "own", 1)
     assert cells.benchmarks(both) == {"math": "gsm8k", "own": "a"}
     assert cells.benchmarks(both + of("asdiv", "math", 1))["math"] == "asdiv"
+
+
+LR, ROWS = (1e-5, 2e-5), (2, 4)
+
+
+def of_two_own_axes(workdir, **more) -> dict[tuple[float, int], float]:
+    """DMT at two learning rates and two batch sizes over two seeds → the score of each on a benchmark of one's own."""
+    worth = {(lr, rows): 0.1 + 0.2 * i for i, (lr, rows) in enumerate((lr, rows) for lr in LR for rows in ROWS)}
+    labels = {}
+    (workdir / "experiments").mkdir(parents=True)
+    (workdir / "studies").mkdir()
+    for seed in range(2):
+        for (lr, rows), value in worth.items():
+            name, id = f"dmt-{lr}-{rows}-s{seed}", f"{lr}{rows}{seed}".replace(".", "").replace("-", "")
+            for stage, of in (("base-b", 0.05), (f"general-{id}", value)):
+                folder = workdir / "stages" / stage / "eval" / "own"
+                if not folder.exists():
+                    folder.mkdir(parents=True)
+                    values = [float((i + 0.5) / 40 < of) for i in range(40)]
+                    common = {"turns": ["?"], "response": "!", "reference": {}}
+                    lines = [{"id": f"own/{i}", **common, "scores": {"right": v}}
+                             for i, v in enumerate(values)]  # fmt: skip
+                    low, high = wilson(int(sum(values)), 40)
+                    metrics = {"right": {"value": sum(values) / 40, "n": 40, "low": low, "high": high, "best": 1.0}}
+                    record = {"task": "own", "ability": "sums", "model": "m", "metrics": metrics, "fixed_by": {}}
+                    records.write_scored(epath.Path(folder), lines, record)
+            account = {"examples": 1, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}
+            done = {"id": id, "digest": "", "steps": 2, "params_sha256": "", "ledger": {"sums": account}, "rows": {
+                "sums": {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
+                         "without an answer within the length": 0}}, "held_out_loss": {"sums": 1 - value}}  # fmt: skip
+            (workdir / "stages" / f"general-{id}" / "done.json").write_text(json.dumps(done))
+            (workdir / "stages" / f"general-{id}" / "metrics.jsonl").write_text(
+                '{"step": 1, "loss": 2, "loss/sums": 2}\n{"step": 2, "loss": 1, "loss/sums": 1}\n'
+            )
+            record = {"experiment": {"name": name}, "base": "b", "stages": {"general": id}}
+            (workdir / "experiments" / f"{name}.json").write_text(json.dumps(record))
+            labels[name] = {"strategy": "dmt", "k": "1/16", "size": "tiny", "seed": seed, "learning_rate": lr,
+                            "rows": rows, **more}  # fmt: skip
+    study = {"name": "two", "question": "Which rate?", "hold": "epochs", "experiments": labels}
+    (workdir / "studies" / "two.json").write_text(json.dumps(study))
+    return worth
+
+
+def test_a_study_s_own_axes_are_axes(tmp_path):
+    worth = of_two_own_axes(tmp_path)
+    study = results.read_studies(epath.Path(tmp_path))["two"]
+    ours = cells.measured(results.read_results(epath.Path(tmp_path), study), "tiny")
+    for (lr, rows), value in worth.items():
+        for labels in ({"strategy": "dmt", "k": "1/16"}, {"strategy": "dmt", "k": "1/16", "size": "tiny"}, {}):
+            assert ours.at("sums", **labels, learning_rate=lr, rows=rows).value == pytest.approx(value)
+    assert ours.at("sums", strategy="dmt", k="1/16", learning_rate=3e-5, rows=2) is None
+    assert ours.at("sums", strategy="dmt", learning_rate=1e-5, rows=2) is None  # k is not named, so it is absent
+    named = r"sums: strategy=dmt, k=1/16, learning_rate=2e-05 names 2 set-ups \(.*rows=2.*rows=4.*\); name one of them"
+    with pytest.raises(UserError, match=named):
+        ours.at("sums", strategy="dmt", k="1/16", learning_rate=2e-5)
+
+
+def test_two_own_axes_of_two_values_make_four_rows_in_every_table(tmp_path):
+    worth = of_two_own_axes(tmp_path)
+    (page,) = report.write(epath.Path(tmp_path))
+    for name, column in (("main", "sums"), ("benchmarks", "own right"), ("changes", "sums, change")):
+        head, *rows = csv.reader((page.parent / "tables" / f"{name}.csv").read_text().splitlines())
+        shown = {row[1]: row[head.index(column)].split()[0].lstrip("'") for row in rows if row[1]}
+        add = -0.05 if name == "changes" else 0.0
+        assert shown == {
+            f"k 1/16, learning_rate {lr}, rows {n}": f"{100 * (value + add):{'+' if add else ''}.1f}"
+            for (lr, n), value in worth.items()
+        }, name
+    with (page.parent / "results.csv").open() as stream:
+        found = [row for row in csv.DictReader(stream) if row["is_last"] == "True"]
+    assert {(float(row["learning_rate"]), int(row["rows"])): float(row["value"]) for row in found} == pytest.approx(
+        worth
+    )
+
+
+def cell(value: float, **labels) -> tuple[tuple[str, tuple[tuple[str, object], ...]], Uncertain]:
+    return ("math", tuple(sorted(labels.items()))), Uncertain(value, np.full(2000, value))
+
+
+def test_findings_and_tables_compare_what_has_the_same_of_the_own_axes(tmp_path):
+    """Alone and mixed at two learning rates: each is compared with its own, never with the other's."""
+    alone = {1e-5: 0.5, 2e-5: 0.7}
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "stages").mkdir()
+    found = []
+    for lr, value in alone.items():
+        for labels, score in (({"strategy": "single", "source": "math"}, value), ({"strategy": "mixed"}, value - 0.1)):
+            name = f"{labels['strategy']}-{lr}"
+            folder = epath.Path(tmp_path) / "stages" / name
+            (folder / "eval" / "gsm8k").mkdir(parents=True)
+            rows = [{"id": str(i), "scores": {"m": float(i < 40 * score - 0.5)}} for i in range(40)]
+            records.write_scored(folder / "eval" / "gsm8k", rows, {"task": "gsm8k", "metrics": {}, "fixed_by": {}})
+            found.append(Result(name, labels | {"k": "1", "learning_rate": lr, "seed": 0}, "s", name, 1, True, "gsm8k",
+                                "math", "m", True, score, 0.0, 1.0, 40, 1.0, 0, 0, 2 - score, "", "{}",
+                                str(folder)))  # fmt: skip
+    made = Report(epath.Path(tmp_path), {"name": "s", "question": "", "hold": "epochs", "experiments": {}})
+    view = made._view("", "", found)
+    tables_ = {table.name: table for table in view.tables}
+    assert [(row[0], row[2][0], row[3][1], row[4][1]) for row in tables_["conflict"].rows] == [
+        ("learning_rate 1e-05", "1", 0.5, 0.4), ("learning_rate 2e-05", "1", 0.7, pytest.approx(0.6))
+    ]  # fmt: skip
+    assert [(row[0], float(row[3][0])) for row in tables_["conflict_losses"].rows] == [
+        ("learning_rate 1e-05", 1.5), ("learning_rate 2e-05", 1.3)
+    ]  # fmt: skip
+
+
+def test_experiments_with_the_same_labels_get_their_names_as_one_more():
+    study = {"experiments": {"a": {"k": "1", "seed": 0}, "b": {"k": "1"}, "c": {"k": "1", "seed": 1}}}
+    assert results.told_apart(study)["experiments"] == {
+        "a": {"k": "1", "seed": 0, "experiment": "a"}, "b": {"k": "1", "experiment": "b"}, "c": {"k": "1", "seed": 1}
+    }  # fmt: skip
+
+
+def test_a_set_up_without_an_axis_of_the_paper_is_not_the_one_with_it():
+    some = cells.Cells(dict([cell(0.1, strategy="mixed", k="1", setup="a", specialised_k=1.0)]), "by hand", 1)
+    assert some.at("math", strategy="mixed", k="1") is None
+    assert some.at("math", strategy="mixed", k="1", setup="a").value == 0.1  # no other set-up has these

@@ -100,6 +100,16 @@ def of_paper(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in given(labels).items() if key in _AXES}
 
 
+def own_axes(found: Iterable[Result]) -> list[str]:
+    """The axes of a study's own that tell set-ups apart which have the same of the paper's, their size aside."""
+    setups = list({result.setup: given(result.setup) for result in found}.values())
+    axes = dict.fromkeys(key for labels in setups for key in labels if key not in (*_AXES, "size"))
+    alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for labels in setups:
+        alike[repr(sorted(of_paper(labels.items()).items()))].append(labels)
+    return [axis for axis in axes if any(len({labels.get(axis) for labels in group}) > 1 for group in alike.values())]
+
+
 def _fits(has: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a set-up is one that a query means, as `Cells.at` says."""
     named = of_paper(wanted.items())
@@ -130,7 +140,7 @@ def benchmarks(found: Iterable[Result]) -> dict[str, str]:
 
 def labelled(result: Result) -> Labels:
     """A set-up's labels; the score after the last stage stands without a `stage`, those before it with theirs."""
-    return tuple(given(result.setup).items()) + (() if result.is_last else (("stage", result.stage),))
+    return result.setup + (() if result.is_last else (("stage", result.stage),))
 
 
 class Scores:
@@ -145,6 +155,13 @@ class Scores:
         self._verdicts: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}  # many set-ups share a base
         self.seeds = max(map(len, groups.values()), default=0)
         self.by_task = {key: self._over([by_seed[seed] for seed in sorted(by_seed)]) for key, by_seed in groups.items()}
+
+    def of(self, found: Iterable[Result]) -> Scores:
+        """Those of some of the results."""
+        mine = Scores(())
+        keys = dict.fromkeys((result.task, labelled(result)) for result in found if result.primary)
+        mine.by_task, mine.seeds = {key: self.by_task[key] for key in keys}, self.seeds
+        return mine
 
     def _over(self, repeats: list[Result]) -> Uncertain:
         """One number of some seeds.

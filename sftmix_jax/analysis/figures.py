@@ -10,7 +10,7 @@ import numpy as np
 
 from sftmix_jax import escaping
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import Cells, number, series
+from sftmix_jax.analysis.cells import Cells, given, number, series
 from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
@@ -66,6 +66,12 @@ class Figure:
                 ],
             ) for panel in self.panels
         ])  # fmt: skip
+
+
+def in_words(setup: Sequence[tuple[str, Any]]) -> str:
+    """A set-up's labels for a legend: the strategy and the source by their names alone."""
+    return ", ".join(str(v) if key in ("strategy", "source", "size") else f"{key} {v}" for key, v in sorted(
+        given(setup).items(), key=lambda label: (label[0] != "strategy", label[0])))  # fmt: skip
 
 
 Curves = list[tuple[str, list[int], dict[str, list[float]]]]  # a stage, its steps, losses by domain
@@ -239,15 +245,14 @@ def groups(scores: Sequence[Result]) -> Figure | None:
     """Main metrics by group of questions (MT-Bench: by category) after the last stage, a line a set-up."""
     panels = []
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.primary):
-        found: dict[str, dict[str, list[float]]] = {}
+        found: dict[tuple[tuple[str, Any], ...], dict[str, list[float]]] = {}
         for score in scores:
             name, _, group = score.metric.partition(", ")
             if score.is_last and score.task == task and name == metric and group and score.best:
-                labels = ", ".join(str(value) for key, value in score.setup if value not in ("", None))
-                found.setdefault(labels, {}).setdefault(group, []).append(100 / score.best * score.value)
+                found.setdefault(score.setup, {}).setdefault(group, []).append(100 / score.best * score.value)
         lines = [
-            Line(labels, list(by_group), [float(np.mean(values)) for values in by_group.values()], style=style)
-            for style, (labels, by_group) in enumerate(found.items())
+            Line(in_words(setup), list(by_group), [float(np.mean(values)) for values in by_group.values()], style=style)
+            for style, (setup, by_group) in enumerate(found.items())
         ]
         if lines:
             panels.append(Panel(f"{task}, {metric}", lines[:_LINES], "", _SCORE))

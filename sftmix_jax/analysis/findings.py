@@ -30,6 +30,10 @@ class Finding:
     verdict: str  # holds, does not, cannot tell, or not measured
     numbers: str
 
+    @property
+    def is_measured(self) -> bool:
+        return self.verdict != "not measured"
+
 
 def find(cells: Cells) -> list[Finding]:
     """Every finding, those too that nothing was measured for."""

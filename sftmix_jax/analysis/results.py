@@ -52,8 +52,8 @@ class Result:
 
     @property
     def setup(self) -> tuple[tuple[str, Any], ...]:
-        """The labels without the seed: what repeats share."""
-        return tuple(sorted((key, value) for key, value in self.labels.items() if key != "seed"))
+        """The labels without the seed and empty ones: what repeats share."""
+        return tuple(sorted(each for each in self.labels.items() if each[0] != "seed" and each[1] not in ("", None)))
 
 
 def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
@@ -76,7 +76,23 @@ def _study(file: epath.Path) -> dict[str, Any]:
             raise UserError(f"{file}: {name} has no labels; run its study command again, which writes it anew")
         if not str(labels.get("seed", 0)).isdecimal():
             raise UserError(f"{file}: {name} has the seed {labels['seed']!r}, which must be a whole number")
+        if "stage" in labels:
+            raise UserError(f"{file}: {name} has the label 'stage', which stages have; name the axis otherwise")
     return record
+
+
+def told_apart(study: dict[str, Any]) -> dict[str, Any]:
+    """The study; those of its experiments whose labels are all the same get their names as a further one."""
+    experiments = study["experiments"]
+    same = Counter(map(_known_by, experiments.values()))
+    apart = {name: labels if same[_known_by(labels)] == 1 else {**labels, "experiment": name}
+             for name, labels in experiments.items()}  # fmt: skip
+    return study | {"experiments": apart}
+
+
+def _known_by(labels: dict[str, Any]) -> str:
+    return json.dumps({"seed": 0} | {key: value for key, value in labels.items() if value not in ("", None)},
+                      sort_keys=True)  # fmt: skip
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -90,7 +106,7 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
     known, out = read_experiments(workdir), []
     folders = {f.name.rpartition("-")[2]: f for f in (workdir / "stages").iterdir()} if known else {}
     scored: dict[str, list[dict[str, Any]]] = {}
-    for name, labels in study["experiments"].items():
+    for name, labels in told_apart(study)["experiments"].items():
         if name not in known:
             continue
         chain = {"base": known[name]["base"], **known[name]["stages"]}
@@ -216,7 +232,8 @@ def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, floa
 def flat(result: Result) -> dict[str, Any]:
     """A row of the table: the labels become columns."""
     row = {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "labels"}
-    return {"experiment": row.pop("experiment"), **result.labels, **row}
+    labels = {f"label {key}" if key in row else key: value for key, value in result.labels.items()}
+    return {"experiment": row.pop("experiment"), **labels, **row}
 
 
 def write_tables(results: Sequence[Result], folder: epath.Path) -> None:
