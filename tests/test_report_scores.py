@@ -5,20 +5,22 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from etils import epath
+from scipy.stats import binomtest, bootstrap
 
 from sftmix_jax import records, report, terminal
-from sftmix_jax.analysis import cells, results, tables
+from sftmix_jax.analysis import cells, results, tables, uncertain
 from sftmix_jax.analysis.report import Report
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import harness, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.evaluation.statistics import wilson
+from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +32,7 @@ ABILITIES = {
     "language modelling": {"perplexity"},
 }
 OWN = """
-from sftmix_jax.evaluation.statistics import wilson
+from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Metric, Question, Task
 
 
@@ -277,3 +279,86 @@ def test_a_set_up_without_an_axis_of_the_paper_is_not_the_one_with_it():
     some = cells.Cells(dict([cell(0.1, strategy="mixed", k="1", setup="a", specialised_k=1.0)]), "by hand", 1)
     assert some.at("math", strategy="mixed", k="1") is None
     assert some.at("math", strategy="mixed", k="1", setup="a").value == 0.1  # no other set-up has these
+
+
+def test_a_single_score_has_the_interval_of_its_score_json_and_of_scipy(tmp_path):
+    of_every_task(tmp_path)
+    found = results.read_results(epath.Path(tmp_path), results.every_experiment(epath.Path(tmp_path)))
+    pooled = cells.Scores(found).by_task
+    for result in (r for r in found if r.primary and r.task != "lm_eval/arc_easy"):
+        number = pooled[result.task, cells.labelled(result)]
+        assert (number.value, number.low, number.high) == (result.value, result.low, result.high), result.task
+        told = records.responses(results.score_folder(epath.Path(result.folder), result.task) / "responses.jsonl")
+        values = np.array([row["scores"][result.metric] for row in told])
+        if set(values) == {0.0, 1.0} and result.task != "mt_bench_pairs":
+            wanted = binomtest(int(values.sum()), 80).proportion_ci(method="wilson")
+        else:
+            worth, back = (np.log(values), np.exp) if result.geometric else (values, lambda end: end)
+            rng = np.random.default_rng(0)
+            drawn = bootstrap((worth,), np.mean, n_resamples=2000, method="percentile", rng=rng).confidence_interval
+            wanted = tuple(back(np.array(drawn)))
+        assert (result.low, result.high) == pytest.approx(tuple(wanted), rel=1e-12), result.task
+    wide = next(r for r in found if r.task == "lm_eval/arc_easy")  # lm-eval gave no error: no interval is invented
+    assert (wide.low, wide.high) == (None, None)
+
+
+def test_seeds_are_resampled_with_the_questions_and_a_base_that_they_share_is_one_score(tmp_path):
+    of_two_own_axes(tmp_path)
+    study = results.read_studies(epath.Path(tmp_path))["two"]
+    found = results.read_results(epath.Path(tmp_path), study)
+    ours = cells.measured(found, "tiny")
+    labels = {"strategy": "dmt", "k": "1/16", "learning_rate": 1e-5, "rows": 2}
+    base, (score,) = ours.at("sums", **labels, stage="base"), {(r.low, r.high) for r in found if r.stage == "base"}
+    assert (base.low, base.high) == score == wilson(2, 40)
+    both = ours.at("sums", **labels)  # both seeds answer the same 4 of 40 questions: over questions alone
+    assert (
+        both.value == 0.1 and both.low == pytest.approx(0.025, abs=0.026) and both.high == pytest.approx(0.2, abs=0.03)
+    )
+
+
+def test_a_mean_of_seeds_is_the_mean_of_their_scores_weighted_and_geometric():
+    rng = np.random.default_rng(0)
+    values, weights = rng.uniform(1, 9, (3, 40)), rng.integers(1, 9, (3, 40)).astype(float)
+    each = [float(np.average(v, weights=w)) for v, w in zip(values, weights, strict=True)]
+    found = uncertain.from_verdicts(values, weights)
+    assert found.value == pytest.approx(np.mean(each)) and found.low < found.value < found.high
+    logs = [float(np.average(np.log(v), weights=w)) for v, w in zip(values, weights, strict=True)]
+    found = uncertain.from_verdicts(values, weights, geometric=True)
+    assert found.value == pytest.approx(np.exp(np.mean(logs))) and found.low < found.value < found.high
+
+
+def test_rates_that_are_all_alike_have_wilson_s_interval_and_seeds_without_verdicts_student_s():
+    nothing = uncertain.from_verdicts(np.zeros((3, 40)))
+    assert (nothing.value, nothing.low, nothing.high) == (0.0, *wilson(0, 40))
+    seeds = uncertain.from_seeds(np.array([1.0, 2.0, 3.0]))
+    assert (seeds.low, seeds.high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
+
+
+def test_a_bootstrap_is_that_of_resampled_questions_with_their_weights():
+    rng = np.random.default_rng(1)
+    values, weights = rng.normal(size=50), rng.uniform(1, 9, 50)
+    drawn = np.random.default_rng(0).integers(0, 50, (2000, 50))
+    means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
+    assert bootstrap_mean(values.tolist(), weights.tolist()) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert bootstrap_mean([0.5]) == (0.5, 0.5)  # one question cannot be resampled
+
+
+def test_a_share_of_lm_eval_s_documents_has_the_interval_that_ours_have(tmp_path):
+    samples = [{"doc_id": i, "filter": "none", "acc": int(i < 3), "word_perplexity": [1, 2]} for i in range(4)]
+    told = {"alias": "x", "acc,none": 0.75, "acc_stderr,none": 0.25, "word_perplexity,none": 9.5,
+            "word_perplexity_stderr,none": "N/A"}  # fmt: skip
+    every = {"results": {"arc_easy": told}, "samples": {"arc_easy": samples}, "versions": {"arc_easy": 1},
+             "n-samples": {"arc_easy": {"effective": 4}}, "n-shot": {"arc_easy": 0}, "lm_eval_version": "0",
+             "higher_is_better": {"arc_easy": {"acc": True, "word_perplexity": False}}}  # fmt: skip
+    folder = tmp_path / "stages" / "base-b"
+    model = SimpleNamespace(name="base", folder=epath.Path(folder), identity="i")
+    harness._record(model, "arc_easy", every, 0)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "e.json").write_text(json.dumps({"experiment": {}, "base": "b", "stages": {}}))
+    found = results.read_results(epath.Path(tmp_path), results.every_experiment(epath.Path(tmp_path)))
+    acc, perplexity = found
+    assert (acc.ability, acc.low, acc.high) == ("arc_easy", *wilson(3, 4))
+    assert (perplexity.value, perplexity.low, perplexity.high, perplexity.best) == (9.5, None, None, 0.0)
+    number = cells.Scores(found).by_task["lm_eval/arc_easy", cells.labelled(acc)]
+    assert (number.value, number.low, number.high) == (0.75, *wilson(3, 4))
+    assert results.verdicts(acc) == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (1.0, 1.0), "3": (0.0, 1.0)}
