@@ -330,6 +330,8 @@ def test_a_mean_of_seeds_is_the_mean_of_their_scores_weighted_and_geometric():
 def test_rates_that_are_all_alike_have_wilson_s_interval_and_seeds_without_verdicts_student_s():
     nothing = uncertain.from_verdicts(np.zeros((3, 40)))
     assert (nothing.value, nothing.low, nothing.high) == (0.0, *wilson(0, 40))
+    rating = uncertain.from_verdicts(np.ones((3, 40)), best=10.0)  # the lowest of all ratings is no rate of 1
+    assert (rating.value, rating.low, rating.high) == (1.0, 1.0, 1.0)
     seeds = uncertain.from_seeds(np.array([1.0, 2.0, 3.0]))
     assert (seeds.low, seeds.high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
 

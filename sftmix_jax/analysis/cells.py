@@ -62,6 +62,12 @@ class Cells:
         """An axis' values, in the order of the set-ups."""
         return list(dict.fromkeys(has[axis] for _, setup in self._cells for has in (given(setup),) if axis in has))
 
+    @property
+    def setups(self) -> list[dict[str, Any]]:
+        """The labels of those that have a score after their last stage."""
+        every = {setup: given(setup) for _, setup in self._cells}
+        return [has for has in every.values() if "stage" not in has]
+
     def best(self, ability: str) -> float:
         """The best possible score; 0 where there is none, and smaller is better."""
         return self._best.get(ability, 1.0)
@@ -186,7 +192,7 @@ class Scores:
             )
         if shared:
             table = np.array([[row[question] for question in shared] for row in rows])  # [seeds, questions, 2]
-            drawn = uncertain.from_verdicts(table[..., 0], table[..., 1], first.geometric)
+            drawn = uncertain.from_verdicts(table[..., 0], table[..., 1], first.geometric, first.best)
             return uncertain.Uncertain(first.value, drawn.draws, interval) if single else drawn
         if single:
             error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0

@@ -241,6 +241,25 @@ def sizes(by_size: dict[str, Cells], of: str) -> Figure | None:
     return Figure("sizes", f"RQ1: model sizes ({of})", caption, panels) if panels else None
 
 
+def own_axes(cells: Cells, axes: Sequence[str], of: str) -> Figure | None:
+    """Final scores over the first of the study's own axes, a line for each of what else a set-up has."""
+    panels = []
+    for ability in cells.rated if axes else ():
+        found: dict[str, list[tuple[str, Uncertain]]] = {}
+        for has in cells.setups:
+            rest = in_words([label for label in has.items() if label[0] not in (axes[0], "size")])
+            if cell := cells.at(ability, **has):
+                found.setdefault(rest, []).append((str(has.get(axes[0], "–")), cell))
+        lines = [
+            _line(rest or ability, cells.best(ability), points, numeric=False, style=style)
+            for style, (rest, points) in enumerate(found.items()) if len(points) > 1
+        ]  # fmt: skip
+        if lines:
+            panels.append(Panel(ability, lines[:_LINES], axes[0], _SCORE))
+    caption = f"After the last stage, with 95 % intervals; of more than {_LINES} lines the first."
+    return Figure("own_axes", f"Scores by {axes[0]} ({of})", caption, panels) if panels else None
+
+
 def groups(scores: Sequence[Result]) -> Figure | None:
     """Main metrics by group of questions (MT-Bench: by category) after the last stage, a line a set-up."""
     panels = []

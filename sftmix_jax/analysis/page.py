@@ -238,6 +238,7 @@ details{margin:.4rem 0;border:1px solid var(--line);border-radius:4px;padding:.3
 summary{cursor:pointer}
 ul.tree{list-style:none;padding:0;font-size:.92rem}
 .tree li{border-left:2px solid var(--line);padding-left:.6em}
+@media (max-width:640px){table{width:max-content;min-width:100%}td{max-width:15em}}
 @media print{nav,.table input,th button::after{display:none}details{break-inside:avoid}body{font-size:11pt}}
 """
 

@@ -65,6 +65,8 @@ class View:
             lambda part: Table("verdicts", "The paper's findings", columns, rows(part), findings.RULE)
         )
         place = made.columns.index("here")
+        for row in made.rows if len(self.parts) > 1 else ():
+            row[0] = "every" if row[place] == "not measured" and row[2] not in measured else row[0]
         return dataclasses.replace(made, rows=sorted(made.rows, key=lambda row: row[place] == "not measured"))
 
     def _together(self, make: Callable[[Part], Table]) -> Table:
@@ -99,7 +101,8 @@ class View:
         makers: list[Callable[[Cells, str], Figure | None]] = [
             figures.own_data, figures.ratio, figures.replay, figures.front,
         ]  # fmt: skip
-        drawn: list[Figure] = []
+        own = figures.own_axes(self.ours, cells.own_axes(self.results), f"{self.size}, {self.ours.source}")
+        drawn: list[Figure] = [dataclasses.replace(own, name=own.name + self.suffix)] if own else []
         for made in makers:
             found = {part.name: made(part.ours, ", ".join(filter(None, (self.size, part.name, part.ours.source))))
                      for part in self.parts}  # fmt: skip

@@ -60,8 +60,10 @@ def mean(numbers: Sequence[Uncertain]) -> Uncertain:
     return combined(lambda *each: sum(each) / len(each), *numbers)
 
 
-def from_verdicts(verdicts: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False) -> Uncertain:
-    """The mean over seeds of the (weighted, geometric) mean of verdicts float64 [seeds, questions].
+def from_verdicts(
+    verdicts: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False, best: float = 1.0
+) -> Uncertain:
+    """The mean over seeds of the (weighted, geometric) mean of verdicts float64 [seeds, questions], up to `best`.
 
     A bootstrap over seeds and questions at once. Every set-up of the same shape is resampled alike, so that differences
     are paired. The spread between S seeds is widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one
@@ -69,7 +71,7 @@ def from_verdicts(verdicts: np.ndarray, weights: np.ndarray | None = None, geome
     Wilson's interval of one seed's questions, and draws of Jeffreys' prior.
     """
     S, Q = verdicts.shape
-    rate = bool(((verdicts >= 0) & (verdicts <= 1)).all())
+    rate = best == 1 and bool(((verdicts >= 0) & (verdicts <= 1)).all())
     if rate and verdicts.min() == verdicts.max() and verdicts.min() in (0, 1):
         passed = int(Q * verdicts.min())
         draws = np.random.default_rng([S, Q]).beta(passed + 0.5, Q - passed + 0.5, RESAMPLES)
