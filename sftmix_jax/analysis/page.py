@@ -94,7 +94,9 @@ def _plot(panel: Panel) -> dict[str, Any]:
         "title": {"text": panel.title, "font": {"size": 14}}, "xaxis": x_axis,
         "yaxis": {"title": {"text": panel.y_title}, "automargin": True},
         "margin": {"l": 50, "r": 10, "t": 36, "b": 40}, "height": 330,
-        "legend": {"orientation": "h", "y": -0.28}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        # at the foot of the plot, however many lines of it there are: elsewhere it lies on the axis' title
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
     }}  # fmt: skip
 
 
