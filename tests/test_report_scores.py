@@ -22,6 +22,8 @@ from sftmix_jax.evaluation import harness, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
+from sftmix_jax.experiment import Experiment
+from sftmix_jax.studies.study import Run, Study
 
 ROOT = Path(__file__).parents[1]
 ABILITIES = {
@@ -364,3 +366,32 @@ def test_a_share_of_lm_eval_s_documents_has_the_interval_that_ours_have(tmp_path
     number = cells.Scores(found).by_task["lm_eval/arc_easy", cells.labelled(acc)]
     assert (number.value, number.low, number.high) == (0.75, *wilson(3, 4))
     assert results.verdicts(acc) == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (1.0, 1.0), "3": (0.0, 1.0)}
+
+
+def test_an_axis_may_have_any_name_but_that_of_the_stages(tmp_path):
+    of_two_own_axes(tmp_path, task="chat", ability="high", self="me")
+    (page,) = report.write(epath.Path(tmp_path))
+    with (page.parent / "results.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert (row["task"], row["label task"], row["ability"], row["label ability"]) == ("own", "chat", "sums", "high")
+    file = tmp_path / "studies" / "two.json"
+    file.write_text(file.read_text().replace('"task"', '"stage"'))
+    with pytest.raises(UserError, match=r"two\.json: dmt-1e-05-2-s0 has the label 'stage', which stages have; name"):
+        report.write(epath.Path(tmp_path))
+    run = Run(Experiment("e"), {"stage": "x"})
+    (said,) = Study("s", "?", [run]).relations("study")
+    assert said == "study.runs: 'e' has the label 'stage', which stages have; name the axis otherwise"
+
+
+def test_a_report_of_own_axes_has_them_as_a_figure_and_one_finding_for_each_value(tmp_path):
+    worth = of_two_own_axes(tmp_path)
+    made = Report(epath.Path(tmp_path), results.read_studies(epath.Path(tmp_path))["two"])
+    (figure,) = (figure for figure in made.figures if figure.name == "own_axes")
+    (panel,) = figure.panels
+    assert (panel.title, panel.x_title) == ("sums", "learning_rate")
+    assert {(float(x), line.name): y for line in panel.lines for x, y in zip(line.x, line.y, strict=True)} == {
+        (lr, f"dmt, k 1/16, rows {rows}"): pytest.approx(100 * value) for (lr, rows), value in worth.items()
+    }
+    assert [part.name for part in made.views[0].parts] == [f"learning_rate {lr}, rows {n}" for lr, n in worth]
+    verdicts = made.views[0].tables[0]  # none of the paper's findings is about this study: each is said once
+    assert [row[0] for row in verdicts.rows] == ["every"] * 11

@@ -51,7 +51,7 @@ class Cells:
             raise UserError(f"{ability}: {_in_words(wanted)} names {len(found)} set-ups ({listed}); name one of them")
         return self._cells[ability, found[0]] if found else None
 
-    def parts(self, **labels: Any) -> list[str]:
+    def parts(self, /, **labels: Any) -> list[str]:
         """The k at which the set-up with just these axes was run, the smallest first."""
         wanted = given(labels.items())
         found = {has["k"] for _, setup in self._cells for has in (given(setup),)
