@@ -233,8 +233,10 @@ def _change(now: Uncertain | None, then: Uncertain | None, best: float) -> Any:
 
 
 def _cell(cell: Uncertain | None, best: float, interval: bool = True) -> Any:
+    """A score with its interval, if asked for and there is one."""
     if cell is None:
         return "–"
-    if interval:
+    known = cell.interval is not None or bool(np.ptp(cell.draws))
+    if interval and known:
         return findings.shown(cell, best), cell.value
     return (f"{100 * cell.value:.1f}" if best == 1 else f"{cell.value:.2f}"), cell.value
