@@ -86,7 +86,7 @@ def scored(workdir, task, ability=None, **fields):
     records.write_scored(epath.Path(folder), [], record | ({"ability": ability} if ability else {}))
     (workdir / "experiments").mkdir()
     (workdir / "experiments" / "e.json").write_text(json.dumps({"experiment": {}, "base": "b", "stages": {}}))
-    return results.read_results(epath.Path(workdir), results.every_experiment(epath.Path(workdir)))
+    return results.read_results(epath.Path(workdir), results.every_experiment(epath.Path(workdir)), ability_of)
 
 
 def test_the_ability_is_read_from_the_score_and_no_task_is_loaded(tmp_path, monkeypatch):

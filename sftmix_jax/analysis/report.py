@@ -118,11 +118,11 @@ class View:
 class Report:
     """One study of one workdir, read once."""
 
-    def __init__(self, workdir: epath.Path, study: dict[str, Any]):
+    def __init__(self, workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str):
         self.workdir, self.study = workdir, results.told_apart(study)
         self._read: dict[epath.Path, list[dict[str, Any]]] = {}  # metrics by file
         self.experiments = results.read_experiments(workdir)
-        self.results, self.set_aside = results.comparable(results.read_results(workdir, study))
+        self.results, self.set_aside = results.comparable(results.read_results(workdir, study, ability_of))
         sizes = sorted({str(labels.get("size", "")) for labels in study["experiments"].values()}, key=_by_number)
         self.views = [self._view(size, f"-{size}" if len(sizes) > 1 else "", self.results) for size in sizes]
         self.views = [view for view in self.views if view.results]
@@ -304,9 +304,11 @@ def _by_number(size: str) -> tuple[float, str]:
     return float(digits or 0), size
 
 
-def write(workdir: epath.Path, study: dict[str, Any], folder: epath.Path) -> epath.Path:
+def write(
+    workdir: epath.Path, study: dict[str, Any], folder: epath.Path, ability_of: Callable[[str], str] = str
+) -> epath.Path:  # fmt: skip
     """index.html, figures/ (SVG, PDF), tables/ (CSV, LaTeX), results.csv and results.parquet → the page."""
-    report = Report(workdir, study)
+    report = Report(workdir, study, ability_of)
     for kind in ("figures", "tables"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for figure in report.figures:

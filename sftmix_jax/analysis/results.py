@@ -8,7 +8,7 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
@@ -101,9 +101,15 @@ def every_experiment(workdir: epath.Path) -> dict[str, Any]:
     return {"name": "experiments", "question": "", "hold": "epochs", "experiments": found}
 
 
-def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
-    """All results of a study's experiments that are there by now."""
+def read_results(
+    workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str
+) -> list[Result]:  # fmt: skip
+    """All results of a study's experiments that are there by now.
+
+    `ability_of` a task's name is asked where a score was written before scores said which ability they measure.
+    """
     known, out = read_experiments(workdir), []
+    unsaid = functools.cache(ability_of)
     folders = {f.name.rpartition("-")[2]: f for f in (workdir / "stages").iterdir()} if known else {}
     scored: dict[str, list[dict[str, Any]]] = {}
     for name, labels in told_apart(study)["experiments"].items():
@@ -122,7 +128,7 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                 files = [task / "score.json" for task in matching(folder / "eval", "*")]
                 scored[identity] = [_score(file) for file in files if file.exists()]
             for record in scored[identity]:
-                ability = record["ability"]
+                ability = record.get("ability") or unsaid(record["task"].removeprefix("lm_eval/"))
                 own = tokens.get(ability, 0)
                 for i, (metric, m) in enumerate(record["metrics"].items()):
                     if m["n"]:
@@ -151,15 +157,7 @@ def _score(file: epath.Path) -> dict[str, Any]:
     record = records.score(file)
     if file.parent.name not in (_folder_name(record["task"]), record["task"]):
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
-    return record if "ability" in record else {**record, "ability": _ability(record["task"])}
-
-
-@functools.cache
-def _ability(task: str) -> str:
-    """Of a score that was written before scores said it."""
-    from sftmix_jax.evaluation.task import ability_of
-
-    return ability_of(task.removeprefix("lm_eval/"))
+    return record
 
 
 def _fixing(fixed_by: dict[str, Any]) -> str:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from sftmix_jax.evaluation.statistics import wilson
-
 RESAMPLES = 2000
 
 
@@ -75,7 +73,8 @@ def from_verdicts(
     if rate and verdicts.min() == verdicts.max() and verdicts.min() in (0, 1):
         passed = int(Q * verdicts.min())
         draws = np.random.default_rng([S, Q]).beta(passed + 0.5, Q - passed + 0.5, RESAMPLES)
-        return Uncertain(float(verdicts.mean()), draws, wilson(passed, Q))
+        wilson = stats.binomtest(passed, Q).proportion_ci(0.95, method="wilson")
+        return Uncertain(float(verdicts.mean()), draws, (float(wilson.low), float(wilson.high)))
     weights = np.ones_like(verdicts) if weights is None else weights
     worth = np.log(verdicts) if geometric else verdicts
     means = np.average(worth, axis=1, weights=weights)  # [S]
