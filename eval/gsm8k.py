@@ -29,6 +29,7 @@ def load(path: str) -> list[Question]:
 
 
 TASK = Task(
-    name="gsm8k", load=load, score=numbers.score, pool=numbers.pool, extract=numbers.extract, metrics=numbers.METRICS,
+    name="gsm8k", ability="math",
+    load=load, score=numbers.score, pool=numbers.pool, extract=numbers.extract, metrics=numbers.METRICS,
     default_data="hf:openai/gsm8k:main:test", max_new_tokens=512,
 )  # fmt: skip

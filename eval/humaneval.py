@@ -26,6 +26,7 @@ def load(path: str) -> list[Question]:
 
 
 TASK = Task(
-    name="humaneval", load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
+    name="humaneval", ability="code",
+    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
     of_samples=code.of_samples, runs_code=True, default_data="hf:openai/openai_humaneval:test", max_new_tokens=512,
 )  # fmt: skip

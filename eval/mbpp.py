@@ -80,7 +80,8 @@ def _solution(text: str) -> tuple[set[str], list[tuple[str, set[str]]]]:
 
 
 TASK = Task(
-    name="mbpp", load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
+    name="mbpp", ability="code",
+    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
     of_samples=code.of_samples, runs_code=True,
     default_data="hf:google-research-datasets/mbpp:full:test", max_new_tokens=512,
 )  # fmt: skip

@@ -75,7 +75,8 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
 
 
 TASK = Task(
-    name="mt_bench", load=load, rubric=Rubric(prompts, read, rate), default_data="", max_new_tokens=1024,
+    name="mt_bench", ability="general",
+    load=load, rubric=Rubric(prompts, read, rate), default_data="", max_new_tokens=1024,
     metrics=(
         Metric("rating", is_rate=False, best=10.0, weight="rated turns"),
         *(Metric(name, is_rate=False, best=10.0) for name in ("turn 1", "turn 2")),

@@ -71,6 +71,7 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
 
 
 TASK = Task(
-    name="mt_bench_pairs", load=load, rubric=Rubric(prompts, pairs.read, rate, pairwise=True), default_data="",
+    name="mt_bench_pairs", ability="general",
+    load=load, rubric=Rubric(prompts, pairs.read, rate, pairwise=True), default_data="",
     max_new_tokens=1024, metrics=(Metric("wins", is_rate=False), Metric("disagreement", is_rate=False)),
 )  # fmt: skip

@@ -28,7 +28,7 @@ from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.judges import make_judge
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.runner import EvaluationConfig
-from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.evaluation.task import ability_of, find_task
 from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.ranges import of
 
@@ -100,7 +100,9 @@ def _add_contamination(records: list[dict[str, Any]], workdir: epath.Path, confi
 
 def _results(workdir: epath.Path) -> list[results.Result]:
     """What may stand side by side; what may not is named on stderr."""
-    found, set_aside = results.comparable(results.read_results(workdir, results.every_experiment(workdir)))
+    found, set_aside = results.comparable(
+        results.read_results(workdir, results.every_experiment(workdir), ability_of)
+    )
     for told in set_aside:
         terminal.err(told)
     return found

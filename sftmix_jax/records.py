@@ -94,6 +94,11 @@ def responses(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> list[dict[str,
     return rows
 
 
+def samples(file: epath.Path) -> list[dict[str, Any]]:
+    """eval/lm_eval_TASK/samples.jsonl: lm-eval's own records, a document and filter per line. Raises UserError."""
+    return read_lines(file, _EVALUATE_AGAIN)
+
+
 def contamination(file: epath.Path) -> dict[str, Any]:
     """contamination.json: by task what was looked for and found. Raises UserError."""
     return read_json(file, "evaluate again, which writes it anew")

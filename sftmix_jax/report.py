@@ -36,8 +36,15 @@ def write(workdir: epath.Path, only: str = "", out: epath.Path | None = None) ->
         if not report.has_results(results.read_results(workdir, study)):
             raise UserError(f"{workdir}: nothing of the study '{name}' is scored yet; run it first")
         folder = out or workdir / ("report" if len(studies) == 1 else f"report-{name}")
-        pages.append(report.write(workdir, study, folder))
+        pages.append(report.write(workdir, study, folder, _ability_of))
     return pages
+
+
+def _ability_of(task: str) -> str:
+    """Of a score that does not say it; tasks are loaded (and jax with them) for such alone."""
+    from sftmix_jax.evaluation.task import ability_of
+
+    return ability_of(task)
 
 
 def _parse() -> argparse.Namespace:

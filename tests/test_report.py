@@ -30,7 +30,8 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         value = sum(given) / 40
         metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
         metrics[f"{metric}, easy"] = {"value": value / 2, "n": 20, "low": 0.0, "high": best, "best": best}
-        record = {"task": task, "model": name, "metrics": metrics, "fixed_by": {"code_version": "0"}}
+        record = {"task": task, "ability": task.removeprefix("tiny_"), "model": name, "metrics": metrics,
+                  "fixed_by": {"code_version": "0"}}  # fmt: skip
         records.write_scored(epath.Path(out), rows, record)
     if parent:
         rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},

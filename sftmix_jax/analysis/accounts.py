@@ -8,7 +8,7 @@ from etils import epath
 
 from sftmix_jax import records
 from sftmix_jax.analysis.page import Table
-from sftmix_jax.analysis.results import Result, read_done
+from sftmix_jax.analysis.results import Result, read_done, score_folder
 from sftmix_jax.files import matching
 
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
@@ -103,7 +103,7 @@ def missing(workdir: epath.Path, experiments: Experiments, study: dict[str, Any]
             if folder is None or not (folder / "done.json").exists():
                 told.append(f"{name}: its stage {stage} is not trained")
                 break
-            lost = [task for task in wanted if not (folder / "eval" / task / "score.json").exists()]
+            lost = [task for task in wanted if not (score_folder(folder, task) / "score.json").exists()]
             if lost:
                 told.append(f"{name}: its stage {stage} has no score on {', '.join(lost)}")
     for file in matching(workdir / "failures", "*.json"):

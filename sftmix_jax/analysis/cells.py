@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from importlib import resources
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 from sftmix_jax.analysis import results, uncertain
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
+from sftmix_jax.errors import UserError
 
-_AXES = ("strategy", "source", "k", "setup", "without", "stage")
-_FIRST = list(results.ABILITIES)  # of an ability's benchmarks the first one stands for it
+Labels = tuple[tuple[str, Any], ...]
+
+_AXES = ("strategy", "source", "k", "setup", "without", "stage")  # the paper's: one that is not named is not there
+_PAPER = ("gsm8k", "humaneval", "mt_bench")
 BEST = {"math": 1.0, "code": 1.0, "general": 10.0}
 
 
@@ -24,32 +28,59 @@ class Cells:
     """Scores by (ability, labels); `at` gives none where a set-up was not run or is not finished."""
 
     def __init__(
-        self, cells: dict[tuple[str, tuple[tuple[str, Any], ...]], Uncertain], source: str, seeds: int,
-        left_out: Sequence[str] = (),
+        self, cells: Mapping[tuple[str, Labels], Uncertain], source: str, seeds: int, left_out: Sequence[str] = (),
+        best: Mapping[str, float] = BEST,
     ):  # fmt: skip
-        self._cells, self.source, self.seeds = cells, source, seeds
+        self._cells, self.source, self.seeds, self._best = cells, source, seeds, best
         self.left_out = left_out  # what could not be counted, in words
 
-    def at(self, ability: str, **labels: Any) -> Uncertain | None:
-        """The score of the set-up with just these axes (labels that name none of _AXES are not looked at).
+    def at(self, ability: str, /, **labels: Any) -> Uncertain | None:
+        """The score of the set-up with these labels. Raises UserError if that is said of several.
 
-        Labels of value None or "" stand for an axis that the set-up does not have.
+        Labels of value None or "" stand for an axis that the set-up does not have. All of a set-up's labels name it;
+        so do fewer, if no other set-up has them. Of the paper's axes (_AXES) those that are not named must be absent,
+        because its set-ups differ in which they have; unless the study's own axes alone are named.
         """
-        wanted = _axes(labels.items())
-        for (own, setup), cell in self._cells.items():
-            if own == ability and _axes(setup) == wanted:
-                return cell
-        return None
+        wanted = given(labels.items())
+        own = {setup: given(setup) for name, setup in self._cells if name == ability}
+        found = [setup for setup, has in own.items() if has == wanted] or [
+            setup for setup, has in own.items() if _fits(has, wanted)
+        ]
+        if len(found) > 1:
+            listed = "; ".join(_in_words(own[setup]) for setup in found[:4]) + ("; …" if len(found) > 4 else "")
+            raise UserError(f"{ability}: {_in_words(wanted)} names {len(found)} set-ups ({listed}); name one of them")
+        return self._cells[ability, found[0]] if found else None
 
-    def parts(self, **labels: Any) -> list[str]:
+    def parts(self, /, **labels: Any) -> list[str]:
         """The k at which the set-up with just these axes was run, the smallest first."""
-        wanted, every = _axes(labels.items()), [_axes(setup) for _, setup in self._cells]
-        found = {own["k"] for own in every if own.keys() - wanted == {"k"} and own == own | wanted}
+        wanted = given(labels.items())
+        found = {has["k"] for _, setup in self._cells for has in (given(setup),)
+                 if "k" in has and _fits({key: value for key, value in has.items() if key != "k"}, wanted)}  # fmt: skip
         return sorted(filter(is_part, found), key=number)
+
+    def values(self, axis: str) -> list[Any]:
+        """An axis' values, in the order of the set-ups."""
+        return list(dict.fromkeys(has[axis] for _, setup in self._cells for has in (given(setup),) if axis in has))
+
+    @property
+    def setups(self) -> list[dict[str, Any]]:
+        """The labels of those that have a score after their last stage."""
+        every = {setup: given(setup) for _, setup in self._cells}
+        return [has for has in every.values() if "stage" not in has]
+
+    def best(self, ability: str) -> float:
+        """The best possible score; 0 where there is none, and smaller is better."""
+        return self._best.get(ability, 1.0)
 
     @property
     def abilities(self) -> list[str]:
-        return sorted({ability for ability, _ in self._cells}, key=["math", "code", "general"].index)
+        """The paper's first."""
+        return sorted({ability for ability, _ in self._cells}, key=lambda each: ([*BEST, each].index(each), each))
+
+    @property
+    def rated(self) -> list[str]:
+        """The abilities of which more is better, up to a best."""
+        return [ability for ability in self.abilities if self.best(ability)]
 
 
 def number(k: str) -> float:
@@ -65,39 +96,119 @@ def is_part(k: Any) -> bool:
         return False
 
 
-def _axes(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in labels if key in _AXES and value not in ("", None)}
+def given(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The labels that a set-up has."""
+    return {key: value for key, value in labels if value not in ("", None)}
 
 
-def measured(found: Iterable[Result], size: str) -> Cells:
-    """The primary metric of each ability's first task, at every stage of every set-up of one model size.
+def of_paper(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Those of the paper's axes."""
+    return {key: value for key, value in given(labels).items() if key in _AXES}
 
-    The score after the last stage stands without a `stage` label, those before it with theirs.
+
+def own_axes(found: Iterable[Result]) -> list[str]:
+    """The axes of a study's own that tell set-ups apart which have the same of the paper's, their size aside."""
+    setups = list({result.setup: given(result.setup) for result in found}.values())
+    axes = dict.fromkeys(key for labels in setups for key in labels if key not in (*_AXES, "size"))
+    alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for labels in setups:
+        alike[repr(sorted(of_paper(labels.items()).items()))].append(labels)
+    return [axis for axis in axes if any(len({labels.get(axis) for labels in group}) > 1 for group in alike.values())]
+
+
+def _fits(has: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a set-up is one that a query means, as `Cells.at` says."""
+    named = of_paper(wanted.items())
+    exact = of_paper(has.items()) == named if named.keys() - {"stage"} or not wanted else (
+        has.get("stage") == wanted.get("stage")
+    )  # fmt: skip
+    return exact and wanted.items() <= has.items()
+
+
+def _in_words(labels: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in labels.items()) or "no label"
+
+
+# --- measured here ------------------------------------------------------------------------------
+
+
+def benchmarks(found: Iterable[Result]) -> dict[str, str]:
+    """Ability → the one of its tasks that stands for it.
+
+    The one with most scores; of several the paper's own, else the first by name.
     """
-    groups: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[int, Result]] = {}
-    for result in found:
-        if not result.primary or result.ability not in BEST or result.labels.get("size", size) != size:
-            continue
-        stage = () if result.is_last else (("stage", result.stage),)
-        by_seed = groups.setdefault((result.ability, result.setup + stage), {})
-        known = by_seed.setdefault(result.seed, result)
-        if _FIRST.index(result.task) < _FIRST.index(known.task):
-            by_seed[result.seed] = result
-    cells, seeds, left_out = {}, 0, []
-    for key, by_seed in groups.items():
-        rows = [results.verdicts(result) for _, result in sorted(by_seed.items())]
+    counts = Counter((result.ability, result.task) for result in found if result.primary)
+    chosen: dict[str, str] = {}
+    for ability, task in sorted(counts, key=lambda each: (-counts[each], each[1] not in _PAPER, each[1])):
+        chosen.setdefault(ability, task)
+    return chosen
+
+
+def labelled(result: Result) -> Labels:
+    """A set-up's labels; the score after the last stage stands without a `stage`, those before it with theirs."""
+    return result.setup + (() if result.is_last else (("stage", result.stage),))
+
+
+class Scores:
+    """Every primary metric by (task, labels), over its seeds."""
+
+    def __init__(self, found: Iterable[Result]):
+        groups: dict[tuple[str, Labels], dict[int, Result]] = defaultdict(dict)
+        for result in found:
+            if result.primary:
+                groups[result.task, labelled(result)][result.seed] = result
+        self.left_out: list[str] = []  # what could not be counted, in words
+        self._verdicts: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}  # many set-ups share a base
+        self.seeds = max(map(len, groups.values()), default=0)
+        self.by_task = {key: self._over([by_seed[seed] for seed in sorted(by_seed)]) for key, by_seed in groups.items()}
+
+    def of(self, found: Iterable[Result]) -> Scores:
+        """Those of some of the results."""
+        mine = Scores(())
+        keys = dict.fromkeys((result.task, labelled(result)) for result in found if result.primary)
+        mine.by_task, mine.seeds = {key: self.by_task[key] for key in keys}, self.seeds
+        return mine
+
+    def _over(self, repeats: list[Result]) -> Uncertain:
+        """One number of some seeds.
+
+        A single score (also one that all seeds share, as of a base) has score.json's interval. Several are resampled
+        over seeds and questions; over seeds alone where no verdicts on single questions are there.
+        """
+        first = repeats[0]
+        single = len({result.stage_id for result in repeats}) == 1
+        known = single and first.low is not None and first.high is not None
+        interval = (float(first.low or 0), float(first.high or 0)) if known else None
+        for result in repeats:
+            if (result.folder, result.task) not in self._verdicts:
+                self._verdicts[result.folder, result.task] = results.verdicts(result)
+        rows = [self._verdicts[result.folder, result.task] for result in repeats]
         asked = dict.fromkeys(question for row in rows for question in row)
         shared = [question for question in asked if all(question in row for row in rows)]
-        if len(shared) < len(asked):
-            first = next(iter(by_seed.values()))
-            left_out.append(
+        if shared and len(shared) < len(asked):
+            self.left_out.append(
                 f"{first.experiment} and its other seeds, after {first.stage}: {len(asked) - len(shared)} of "
                 f"{len(asked)} questions of {first.task} have no verdict for some seed and are left out"
             )
         if shared:
-            cells[key] = uncertain.from_verdicts(np.array([[row[question] for question in shared] for row in rows]))
-            seeds = max(seeds, len(rows))
-    return Cells(cells, f"measured here, {seeds} seed{'s' if seeds != 1 else ''}", seeds, left_out)
+            table = np.array([[row[question] for question in shared] for row in rows])  # [seeds, questions, 2]
+            drawn = uncertain.from_verdicts(table[..., 0], table[..., 1], first.geometric, first.best)
+            return uncertain.Uncertain(first.value, drawn.draws, interval) if single else drawn
+        if single:
+            error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0
+            return uncertain.published(first.value, error, f"{first.task} {first.stage_id}", interval)
+        return uncertain.from_seeds(np.array([result.value for result in repeats]))
+
+
+def measured(found: Sequence[Result], size: str, scores: Scores | None = None) -> Cells:
+    """The primary metric of the task that stands for each ability, at every stage of every set-up of one model size."""
+    found = [result for result in found if str(result.labels.get("size", size)) == size]
+    scores = scores or Scores(found)
+    stands_for = {task: ability for ability, task in benchmarks(found).items()}
+    best = {stands_for[result.task]: result.best for result in found if result.primary and result.task in stands_for}
+    cells = {(stands_for[task], setup): cell for (task, setup), cell in scores.by_task.items() if task in stands_for}
+    seeds = f"{scores.seeds} seed{'s' if scores.seeds != 1 else ''}"
+    return Cells(cells, f"measured here, {seeds}", scores.seeds, scores.left_out, best)
 
 
 # --- the paper's own ----------------------------------------------------------------------------

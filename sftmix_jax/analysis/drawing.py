@@ -19,7 +19,8 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", "-", "--")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
 _COLUMNS = 3
-_TICK_LETTERS = 45  # that fit under a panel side by side
+_TICK_LETTERS = 45  # that fit under a panel side by side,
+_LEGEND_LETTERS, _SAMPLE_LETTERS = 72, 6  # and in its smaller legend
 
 
 def draw(figure: Figure, file: epath.Path) -> None:
@@ -65,7 +66,18 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     # Below the panel: within it a legend lies on the data of one or another.
     under = (0.5, -0.6 if slanted else -0.22)
-    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=under, ncols=3)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=under,
+                ncols=_legend_columns([line.name for line in panel.lines]))  # fmt: skip
+
+
+def _legend_columns(names: list[str]) -> int:
+    """As many as stand side by side under a panel; a column is as wide as its longest name and its sample of line."""
+    for columns in range(min(_COLUMNS, len(names)), 1, -1):
+        rows = -(-len(names) // columns)
+        widths = [max(map(len, names[i : i + rows])) + _SAMPLE_LETTERS for i in range(0, len(names), rows)]
+        if sum(widths) <= _LEGEND_LETTERS:
+            return columns
+    return 1
 
 
 def _draw_line(axis: plt.Axes, line: Line, ticks: list[str]) -> None:

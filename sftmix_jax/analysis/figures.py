@@ -10,7 +10,7 @@ import numpy as np
 
 from sftmix_jax import escaping
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, number, series
+from sftmix_jax.analysis.cells import Cells, given, number, series
 from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
@@ -68,6 +68,12 @@ class Figure:
         ])  # fmt: skip
 
 
+def in_words(setup: Sequence[tuple[str, Any]]) -> str:
+    """A set-up's labels for a legend: the strategy and the source by their names alone."""
+    return ", ".join(str(v) if key in ("strategy", "source", "size") else f"{key} {v}" for key, v in sorted(
+        given(setup).items(), key=lambda label: (label[0] != "strategy", label[0])))  # fmt: skip
+
+
 Curves = list[tuple[str, list[int], dict[str, list[float]]]]  # a stage, its steps, losses by domain
 
 _LINES = 6  # that a panel can tell apart
@@ -88,16 +94,22 @@ def abilities_over_stages(scores: Sequence[Result]) -> Figure:
                 scale = 100 / points[0].best
                 lines.append(Line(
                     f"{task}, {points[0].metric}", [s.stage for s in points], [scale * s.value for s in points],
-                    [scale * s.low for s in points], [scale * s.high for s in points], style=style,
+                    *_ends(points, scale), style=style,
                 ))  # fmt: skip
         panels.append(Panel(experiment, lines, "after", "score, % of the best possible"))
     return Figure("abilities", "Abilities after each stage", "With 95 % intervals over the questions.", panels)
 
 
+def _ends(points: Sequence[Result], scale: float) -> tuple[list[float], list[float]]:
+    """Lower and upper ends; a point without an interval is its own."""
+    low = [scale * (s.value if s.low is None else s.low) for s in points]
+    return low, [scale * (s.value if s.high is None else s.high) for s in points]
+
+
 def _line(
-    name: str, ability: str, points: Sequence[tuple[str, Uncertain]], numeric: bool = True, style: int = 0
+    name: str, best: float, points: Sequence[tuple[str, Uncertain]], numeric: bool = True, style: int = 0
 ) -> Line:
-    scale = 100 / BEST[ability]
+    scale = 100 / best
     x = [number(k) for k, _ in points] if numeric else [k for k, _ in points]
     return Line(
         name, x, [scale * u.value for _, u in points],  # type: ignore[arg-type]
@@ -113,16 +125,16 @@ _SCORE = "score, % of the best possible"
 def own_data(cells: Cells, of: str) -> Figure | None:
     """RQ1 and RQ2: each ability with its own data alone, and with everything at the same part; fits as bands."""
     panels = []
-    for ability in cells.abilities:
+    for ability in cells.rated:
         alone = series(cells, ability, strategy="single", source=ability)
         mixed = series(cells, ability, strategy="mixed")
         if len(alone) < 3:
             continue
-        lines = [_line("alone", ability, alone, style=0)]
+        lines = [_line("alone", cells.best(ability), alone, style=0)]
         if len(alone) >= 4:
             lines.insert(0, fitted(lines[0]))
         if mixed:
-            lines.append(_line("mixed with the others", ability, mixed, style=1))
+            lines.append(_line("mixed with the others", cells.best(ability), mixed, style=1))
         panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
     if not panels:
         return None
@@ -150,9 +162,13 @@ def ratio(cells: Cells, of: str) -> Figure | None:
     """RQ3: own amount and others' amount varied apart."""
     names = {"a": "specialised all, general k", "b": "specialised k, general all", "c": "specialised k, general 1/64"}
     panels = []
-    for ability in cells.abilities:
+    for ability in cells.rated:
         found = {s: series(cells, ability, strategy="mixed", setup=s) for s in names}
-        lines = [_line(names[s], ability, points, style=i) for i, (s, points) in enumerate(found.items()) if points]
+        lines = [
+            _line(names[s], cells.best(ability), points, style=i)
+            for i, (s, points) in enumerate(found.items())
+            if points
+        ]
         if lines:
             panels.append(Panel(ability, lines, "k", _SCORE, log_x=True))
     caption = "Where the amount of own data is fixed the line should be flat, if the ratio does not matter."
@@ -162,7 +178,7 @@ def ratio(cells: Cells, of: str) -> Figure | None:
 def replay(cells: Cells, of: str) -> Figure | None:
     """RQ4: DMT over k, with the other strategies as levels."""
     panels = []
-    for ability in cells.abilities:
+    for ability in cells.rated:
         points = series(cells, ability, REPLAYS[1:], strategy="dmt")
         without = cells.at(ability, strategy="mixed_sequential", k="0")
         if without:
@@ -174,9 +190,9 @@ def replay(cells: Cells, of: str) -> Figure | None:
         for style, name in enumerate(("multitask", "sequential"), 1):
             level = cells.at(ability, strategy=name)
             if level:
-                drawn = _line(name, ability, [(k, level) for k in ticks], numeric=False, style=style)
+                drawn = _line(name, cells.best(ability), [(k, level) for k in ticks], numeric=False, style=style)
                 lines.append(dataclasses.replace(drawn, band=True))
-        lines.append(_line("DMT", ability, points, numeric=False, style=0))
+        lines.append(_line("DMT", cells.best(ability), points, numeric=False, style=0))
         panels.append(Panel(ability, lines, "replayed part k (0: mixed sequential)", _SCORE))
     caption = "How much of the specialised data the general stage replays, and what each ability makes of it."
     return Figure("replay", f"RQ4: DMT's replay ({of})", caption, panels) if panels else None
@@ -189,9 +205,9 @@ def front(cells: Cells, of: str) -> Figure | None:
         labels = {"strategy": "mixed_sequential" if k == "0" else "dmt", "k": k}
         found = {ability: cells.at(ability, **labels) for ability in ("math", "code", "general")}
         if all(found.values()):
-            math, code, general = (found[a].value for a in ("math", "code", "general"))  # type: ignore[union-attr]
-            line.x.append(100 * (math + code) / 2)  # type: ignore[arg-type]
-            line.y.append(10 * general)
+            math, code, general = (100 / cells.best(a) * cell.value for a, cell in found.items() if cell)
+            line.x.append((math + code) / 2)  # type: ignore[arg-type]
+            line.y.append(general)
             line.labels.append(f"k = {k}")
     if len(line.y) < 2:
         return None
@@ -199,8 +215,9 @@ def front(cells: Cells, of: str) -> Figure | None:
     for name in ("multitask", "sequential"):
         found = {ability: cells.at(ability, strategy=name) for ability in ("math", "code", "general")}
         if all(found.values()):
-            others.x.append(50 * (found["math"].value + found["code"].value))  # type: ignore[union-attr, arg-type]
-            others.y.append(10 * found["general"].value)  # type: ignore[union-attr]
+            math, code, general = (100 / cells.best(a) * cell.value for a, cell in found.items() if cell)
+            others.x.append((math + code) / 2)  # type: ignore[arg-type]
+            others.y.append(general)
             others.labels.append(name)
     x, y = "mathematics and code, mean, %", "general, % of the best possible"
     panel = Panel("", [line, *([others] if others.y else [])], x, y)
@@ -212,28 +229,49 @@ def sizes(by_size: dict[str, Cells], of: str) -> Figure | None:
     if len(by_size) < 2:
         return None
     panels = []
-    for ability in BEST:
+    for ability in dict.fromkeys(ability for cells in by_size.values() for ability in cells.rated):
         found = {size: series(cells, ability, strategy="single", source=ability) for size, cells in by_size.items()}
-        lines = [_line(size, ability, points, style=i) for i, (size, points) in enumerate(found.items()) if points]
+        lines = [
+            _line(size, by_size[size].best(ability), points, style=i)
+            for i, (size, points) in enumerate(found.items()) if points
+        ]  # fmt: skip
         if len(lines) > 1:
             panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
     caption = "Each ability trained alone on a part of its own data."
     return Figure("sizes", f"RQ1: model sizes ({of})", caption, panels) if panels else None
 
 
+def own_axes(cells: Cells, axes: Sequence[str], of: str) -> Figure | None:
+    """Final scores over the first of the study's own axes, a line for each of what else a set-up has."""
+    panels = []
+    for ability in cells.rated if axes else ():
+        found: dict[str, list[tuple[str, Uncertain]]] = {}
+        for has in cells.setups:
+            rest = in_words([label for label in has.items() if label[0] not in (axes[0], "size")])
+            if cell := cells.at(ability, **has):
+                found.setdefault(rest, []).append((str(has.get(axes[0], "–")), cell))
+        lines = [
+            _line(rest or ability, cells.best(ability), points, numeric=False, style=style)
+            for style, (rest, points) in enumerate(found.items()) if len(points) > 1
+        ]  # fmt: skip
+        if lines:
+            panels.append(Panel(ability, lines[:_LINES], axes[0], _SCORE))
+    caption = f"After the last stage, with 95 % intervals; of more than {_LINES} lines the first."
+    return Figure("own_axes", f"Scores by {axes[0]} ({of})", caption, panels) if panels else None
+
+
 def groups(scores: Sequence[Result]) -> Figure | None:
     """Main metrics by group of questions (MT-Bench: by category) after the last stage, a line a set-up."""
     panels = []
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.primary):
-        found: dict[str, dict[str, list[float]]] = {}
+        found: dict[tuple[tuple[str, Any], ...], dict[str, list[float]]] = {}
         for score in scores:
             name, _, group = score.metric.partition(", ")
             if score.is_last and score.task == task and name == metric and group and score.best:
-                labels = ", ".join(str(value) for key, value in score.setup if value not in ("", None))
-                found.setdefault(labels, {}).setdefault(group, []).append(100 / score.best * score.value)
+                found.setdefault(score.setup, {}).setdefault(group, []).append(100 / score.best * score.value)
         lines = [
-            Line(labels, list(by_group), [float(np.mean(values)) for values in by_group.values()], style=style)
-            for style, (labels, by_group) in enumerate(found.items())
+            Line(in_words(setup), list(by_group), [float(np.mean(values)) for values in by_group.values()], style=style)
+            for style, (setup, by_group) in enumerate(found.items())
         ]
         if lines:
             panels.append(Panel(f"{task}, {metric}", lines[:_LINES], "", _SCORE))

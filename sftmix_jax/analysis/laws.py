@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, series
+from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, of_paper, series
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
 
@@ -33,8 +33,8 @@ class Curve:
 def scores(cells: Cells) -> list[Curve]:
     """Each ability's score against its own data alone, and against the others' beside all of its own."""
     out = []
-    for ability in cells.abilities:
-        best = BEST[ability]
+    for ability in cells.rated:
+        best = cells.best(ability)
         for against, setup in _setups(ability).items():
             points = series(cells, ability, **setup)
             parts, values = [number(k) for k, _ in points], [cell.value for _, cell in points]
@@ -45,12 +45,12 @@ def scores(cells: Cells) -> list[Curve]:
 def losses(found: Iterable[Result], size: str) -> list[Curve]:
     """The same of the loss on held-out rows of an ability's own domain, a value a seed."""
     out, last = [], [r for r in found if r.is_last and r.primary and r.held_out_loss is not None]
-    for ability in BEST:
+    for ability in dict.fromkeys([*BEST, *(r.ability for r in last)]):
         mine = [r for r in last if r.ability == ability and r.labels.get("size", size) == size]
         for against, setup in _setups(ability).items():
             points = {
                 r.experiment: (number(r.labels["k"]), float(r.held_out_loss or 0)) for r in mine
-                if is_part(r.labels.get("k")) and all(r.labels.get(axis) == value for axis, value in setup.items())
+                if is_part(r.labels.get("k")) and of_paper(r.setup) == {**setup, "k": r.labels["k"]}
             }  # fmt: skip
             parts, values = ([point[i] for point in points.values()] for i in range(2))
             out.append(Curve(f"{ability}, held-out loss", against, parts, values))
@@ -58,10 +58,10 @@ def losses(found: Iterable[Result], size: str) -> list[Curve]:
 
 
 def _setups(ability: str) -> dict[str, dict[str, str]]:
-    return {
-        "its own data alone": {"strategy": "single", "source": ability},
-        "the others' data, beside all of its own": {"strategy": "mixed", "setup": _OTHERS[ability]},
-    }
+    setups = {"its own data alone": {"strategy": "single", "source": ability}}
+    if ability in _OTHERS:
+        setups["the others' data, beside all of its own"] = {"strategy": "mixed", "setup": _OTHERS[ability]}
+    return setups
 
 
 def table(curves: Iterable[Curve]) -> Table:

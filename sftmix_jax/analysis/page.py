@@ -94,7 +94,9 @@ def _plot(panel: Panel) -> dict[str, Any]:
         "title": {"text": panel.title, "font": {"size": 14}}, "xaxis": x_axis,
         "yaxis": {"title": {"text": panel.y_title}, "automargin": True},
         "margin": {"l": 50, "r": 10, "t": 36, "b": 40}, "height": 330,
-        "legend": {"orientation": "h", "y": -0.28}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        # at the foot of the plot, however many lines of it there are: elsewhere it lies on the axis' title
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
     }}  # fmt: skip
 
 
@@ -238,6 +240,7 @@ details{margin:.4rem 0;border:1px solid var(--line);border-radius:4px;padding:.3
 summary{cursor:pointer}
 ul.tree{list-style:none;padding:0;font-size:.92rem}
 .tree li{border-left:2px solid var(--line);padding-left:.6em}
+@media (max-width:640px){table{width:max-content;min-width:100%}td{max-width:15em}}
 @media print{nav,.table input,th button::after{display:none}details{break-inside:avoid}body{font-size:11pt}}
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from etils import epath
 
 from sftmix_jax import escaping, records, terminal
 from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, scores
-from sftmix_jax.analysis.cells import Cells
+from sftmix_jax.analysis.cells import Cells, Scores
 from sftmix_jax.analysis.figures import Curves, Figure
 from sftmix_jax.analysis.findings import Finding
 from sftmix_jax.analysis.page import Section, Table
@@ -22,30 +23,61 @@ _PAPER_SIZES = ("7b", "13b", "33b")
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """The set-ups of one model size that have the same of the study's own axes: what the paper's findings compare."""
+
+    name: str  # those axes in words; empty where the study has none
+    results: list[Result]
+    ours: Cells
+
+    @functools.cached_property
+    def findings(self) -> list[Finding]:
+        return findings.find(self.ours)
+
+
+@dataclasses.dataclass(frozen=True)
 class View:
     """The part of a study that was run on one model size, beside the paper's model that is nearest to it."""
 
     size: str
     results: list[Result]
+    scores: Scores
     ours: Cells
+    parts: list[Part]
     paper_size: str
     paper: Cells
     suffix: str  # of the names of its tables and figures, where there are several sizes
 
     def verdicts(self) -> Table:
         theirs = {finding.claim: finding for finding in findings.find(self.paper)}
-        rows = []
-        for ours in sorted(self.findings, key=lambda finding: finding.verdict == "not measured"):
-            paper = theirs[ours.claim]
-            rows.append([ours.question, ours.claim, ours.verdict, ours.numbers, paper.verdict, paper.numbers])
+        measured = {finding.claim for part in self.parts for finding in part.findings if finding.is_measured}
+
+        def rows(part: Part) -> list[list[Any]]:
+            """What was measured of no part stands there once."""
+            mine = [f for f in part.findings if f.is_measured or (f.claim not in measured and part is self.parts[0])]
+            return [[ours.question, ours.claim, ours.verdict, ours.numbers, paper.verdict, paper.numbers]
+                    for ours in mine for paper in (theirs[ours.claim],)]  # fmt: skip
+
         columns = [
             "RQ", "the paper's finding", "here", "numbers here", f"paper, {self.paper_size}", "numbers of the paper"
         ]  # fmt: skip
-        return Table("verdicts", "The paper's findings", columns, rows, findings.RULE)
+        made = self._together(
+            lambda part: Table("verdicts", "The paper's findings", columns, rows(part), findings.RULE)
+        )
+        place = made.columns.index("here")
+        for row in made.rows if len(self.parts) > 1 else ():
+            row[0] = "every" if row[place] == "not measured" and row[2] not in measured else row[0]
+        return dataclasses.replace(made, rows=sorted(made.rows, key=lambda row: row[place] == "not measured"))
 
-    @functools.cached_property
-    def findings(self) -> list[Finding]:
-        return findings.find(self.ours)
+    def _together(self, make: Callable[[Part], Table]) -> Table:
+        """One table of every part's, with a column that names the part where there are several."""
+        made = {part.name: make(part) for part in self.parts}
+        first = next(iter(made.values()))
+        if len(made) == 1:
+            return first
+        captions = dict.fromkeys(table.caption for table in made.values() if table.rows)
+        rows = [[name, *row] for name, table in made.items() for row in table.rows]
+        return dataclasses.replace(first, columns=["own axes", *first.columns], rows=rows, caption=" ".join(captions))
 
     @functools.cached_property
     def tables(self) -> list[Table]:
@@ -53,12 +85,13 @@ class View:
         every = (
             self.verdicts(),
             scores.final(self.results, self.ours, self.paper, self.paper_size),
+            scores.every(self.results, self.scores),
             scores.changes(self.results, self.ours),
             scores.retention(self.results, self.ours),
-            scores.conflict(self.ours, self.paper, self.paper_size),
-            scores.conflict_in_losses(self.results),
-            scores.transfer(self.ours),
-            laws.table([*laws.scores(self.ours), *laws.losses(self.results, self.size)]),
+            self._together(lambda part: scores.conflict(part.ours, self.paper, self.paper_size)),
+            self._together(lambda part: scores.conflict_in_losses(part.results)),
+            self._together(lambda part: scores.transfer(part.ours)),
+            self._together(lambda part: laws.table([*laws.scores(part.ours), *laws.losses(part.results, self.size)])),
             scores.others(self.results),
         )
         return [dataclasses.replace(table, name=table.name + self.suffix) for table in every if table.rows]
@@ -68,11 +101,14 @@ class View:
         makers: list[Callable[[Cells, str], Figure | None]] = [
             figures.own_data, figures.ratio, figures.replay, figures.front,
         ]  # fmt: skip
-        drawn: list[Figure] = []
+        own = figures.own_axes(self.ours, cells.own_axes(self.results), f"{self.size}, {self.ours.source}")
+        drawn: list[Figure] = [dataclasses.replace(own, name=own.name + self.suffix)] if own else []
         for made in makers:
-            ours = made(self.ours, f"{self.size}, {self.ours.source}")
-            theirs = made(self.paper, f"the paper, {self.paper_size}") if ours else None
-            for figure, kind in ((ours, ""), (theirs, "_paper")):
+            found = {part.name: made(part.ours, ", ".join(filter(None, (self.size, part.name, part.ours.source))))
+                     for part in self.parts}  # fmt: skip
+            theirs = made(self.paper, f"the paper, {self.paper_size}") if any(found.values()) else None
+            for figure, kind in (*((ours, f"-{name}" if name else "") for name, ours in found.items()),
+                                 (theirs, "_paper")):  # fmt: skip
                 if figure:
                     drawn.append(dataclasses.replace(figure, name=figure.name + kind + self.suffix))
         groups = figures.groups(self.results)
@@ -82,20 +118,25 @@ class View:
 class Report:
     """One study of one workdir, read once."""
 
-    def __init__(self, workdir: epath.Path, study: dict[str, Any]):
-        self.workdir, self.study = workdir, study
+    def __init__(self, workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str):
+        self.workdir, self.study = workdir, results.told_apart(study)
         self._read: dict[epath.Path, list[dict[str, Any]]] = {}  # metrics by file
         self.experiments = results.read_experiments(workdir)
-        self.results, self.set_aside = results.comparable(results.read_results(workdir, study))
+        self.results, self.set_aside = results.comparable(results.read_results(workdir, study, ability_of))
         sizes = sorted({str(labels.get("size", "")) for labels in study["experiments"].values()}, key=_by_number)
-        self.views = [self._view(size, f"-{size}" if len(sizes) > 1 else "") for size in sizes]
+        self.views = [self._view(size, f"-{size}" if len(sizes) > 1 else "", self.results) for size in sizes]
         self.views = [view for view in self.views if view.results]
         self.firsts = self._firsts()
 
-    def _view(self, size: str, suffix: str) -> View:
+    def _view(self, size: str, suffix: str, found: list[Result]) -> View:
         paper_size = size if size in _PAPER_SIZES else "7b"
-        mine = [result for result in self.results if str(result.labels.get("size", size)) == size]
-        return View(size, mine, cells.measured(mine, size), paper_size, cells.published(paper_size), suffix)
+        mine = [result for result in found if str(result.labels.get("size", size)) == size]
+        numbers = Scores(mine)
+        ours = cells.measured(mine, size, numbers)
+        parts = [
+            Part(name, found, cells.measured(found, size, numbers.of(found))) for name, found in _parts(mine).items()
+        ]
+        return View(size, mine, numbers, ours, parts, paper_size, cells.published(paper_size), suffix)
 
     def _firsts(self) -> list[str]:
         """One experiment of each set-up: the one with the lowest seed."""
@@ -122,12 +163,12 @@ class Report:
             f"{self.study['hold'].replace('_', ' ')} equal."
         ]
         for view in self.views:
-            counts = {verdict: [f.claim for f in view.findings if f.verdict == verdict] for verdict in
-                      ("holds", "does not", "cannot tell")}  # fmt: skip
+            counts = Counter(finding.verdict for part in view.parts for finding in part.findings)
             where = f"On {view.size}, of" if view.suffix else "Of"
+            each = f", once for each of {len(view.parts)} values of its own axes," if len(view.parts) > 1 else ""
             told.append(
-                f"{where} the paper's findings that this study can test {len(counts['holds'])} hold, "
-                f"{len(counts['does not'])} do not, and of {len(counts['cannot tell'])} these numbers cannot tell."
+                f"{where} the paper's findings that this study can test{each} {counts['holds']} hold, "
+                f"{counts['does not']} do not, and of {counts['cannot tell']} these numbers cannot tell."
             )
         return " ".join(told)
 
@@ -139,7 +180,8 @@ class Report:
     @functools.cached_property
     def figures(self) -> list[Figure]:
         drawn = [figure for view in self.views for figure in view.figures()]
-        sizes = figures.sizes({view.size: view.ours for view in self.views}, "measured here")
+        by_size = {", ".join(filter(None, (v.size, part.name))): part.ours for v in self.views for part in v.parts}
+        sizes = figures.sizes(by_size, "measured here") if len(self.views) > 1 else None
         theirs = figures.sizes({size: cells.published(size) for size in _PAPER_SIZES}, "the paper")
         if any(figure.name.startswith("own_data") for figure in drawn) and theirs:
             drawn += [*([sizes] if sizes else []), dataclasses.replace(theirs, name="sizes_paper")]
@@ -195,7 +237,7 @@ class Report:
             answers: list[tuple[str, str]] = []
             for stage, identity in chain.items():
                 folder = accounts.stage_folder(self.workdir, identity)
-                file = folder / "eval" / task / "responses.jsonl" if folder else None
+                file = results.score_folder(folder, task) / "responses.jsonl" if folder else None
                 if file is None or not file.exists():
                     continue
                 row = records.responses(file)[0]
@@ -246,15 +288,27 @@ class Report:
         return out
 
 
+def _parts(found: list[Result]) -> dict[str, list[Result]]:
+    """The results by the values of the study's own axes, in words."""
+    axes = cells.own_axes(found)
+    parts: dict[str, list[Result]] = {}
+    for result in found:
+        name = ", ".join(f"{axis} {result.labels.get(axis, '–')}" for axis in axes)
+        parts.setdefault(name, []).append(result)
+    return parts or {"": []}
+
+
 def _by_number(size: str) -> tuple[float, str]:
     """`7b` before `13b`; what has no number first."""
     digits = "".join(sign for sign in size if sign.isdigit())
     return float(digits or 0), size
 
 
-def write(workdir: epath.Path, study: dict[str, Any], folder: epath.Path) -> epath.Path:
+def write(
+    workdir: epath.Path, study: dict[str, Any], folder: epath.Path, ability_of: Callable[[str], str] = str
+) -> epath.Path:  # fmt: skip
     """index.html, figures/ (SVG, PDF), tables/ (CSV, LaTeX), results.csv and results.parquet → the page."""
-    report = Report(workdir, study)
+    report = Report(workdir, study, ability_of)
     for kind in ("figures", "tables"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for figure in report.figures:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
@@ -14,13 +16,6 @@ from etils import epath
 from sftmix_jax import escaping, records
 from sftmix_jax.errors import UserError
 from sftmix_jax.files import matching
-
-# The ability that a benchmark measures, and so the domain whose data is its own.
-ABILITIES = {
-    "gsm8k": "math", "tiny_math": "math", "gsm_hard": "math", "svamp": "math", "asdiv": "math", "mawps": "math",
-    "math": "math", "humaneval": "code", "humaneval_plus": "code", "mbpp": "code", "tiny_code": "code",
-    "mt_bench": "general", "ifeval": "general", "tiny_general": "general",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +33,8 @@ class Result:
     metric: str
     primary: bool
     value: float
-    low: float
-    high: float
+    low: float | None  # none where lm-eval gives no error
+    high: float | None
     n: int
     best: float
     own_tokens: int  # trained tokens of the ability's own domain so far,
@@ -48,6 +43,8 @@ class Result:
     code_version: str
     fixed_by: str  # all that fixed the score but for the model, as JSON
     folder: str
+    weight: str = ""  # the verdict's entry that weights a question in the mean
+    geometric: bool = False
 
     @property
     def seed(self) -> int:
@@ -55,8 +52,8 @@ class Result:
 
     @property
     def setup(self) -> tuple[tuple[str, Any], ...]:
-        """The labels without the seed: what repeats share."""
-        return tuple(sorted((key, value) for key, value in self.labels.items() if key != "seed"))
+        """The labels without the seed and empty ones: what repeats share."""
+        return tuple(sorted(each for each in self.labels.items() if each[0] != "seed" and each[1] not in ("", None)))
 
 
 def read_experiments(workdir: epath.Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +76,23 @@ def _study(file: epath.Path) -> dict[str, Any]:
             raise UserError(f"{file}: {name} has no labels; run its study command again, which writes it anew")
         if not str(labels.get("seed", 0)).isdecimal():
             raise UserError(f"{file}: {name} has the seed {labels['seed']!r}, which must be a whole number")
+        if "stage" in labels:
+            raise UserError(f"{file}: {name} has the label 'stage', which stages have; name the axis otherwise")
     return record
+
+
+def told_apart(study: dict[str, Any]) -> dict[str, Any]:
+    """The study; those of its experiments whose labels are all the same get their names as a further one."""
+    experiments = study["experiments"]
+    same = Counter(map(_known_by, experiments.values()))
+    apart = {name: labels if same[_known_by(labels)] == 1 else {**labels, "experiment": name}
+             for name, labels in experiments.items()}  # fmt: skip
+    return study | {"experiments": apart}
+
+
+def _known_by(labels: dict[str, Any]) -> str:
+    return json.dumps({"seed": 0} | {key: value for key, value in labels.items() if value not in ("", None)},
+                      sort_keys=True)  # fmt: skip
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -88,12 +101,18 @@ def every_experiment(workdir: epath.Path) -> dict[str, Any]:
     return {"name": "experiments", "question": "", "hold": "epochs", "experiments": found}
 
 
-def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
-    """All results of a study's experiments that are there by now."""
+def read_results(
+    workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str
+) -> list[Result]:  # fmt: skip
+    """All results of a study's experiments that are there by now.
+
+    `ability_of` a task's name is asked where a score was written before scores said which ability they measure.
+    """
     known, out = read_experiments(workdir), []
+    unsaid = functools.cache(ability_of)
     folders = {f.name.rpartition("-")[2]: f for f in (workdir / "stages").iterdir()} if known else {}
     scored: dict[str, list[dict[str, Any]]] = {}
-    for name, labels in study["experiments"].items():
+    for name, labels in told_apart(study)["experiments"].items():
         if name not in known:
             continue
         chain = {"base": known[name]["base"], **known[name]["stages"]}
@@ -109,7 +128,7 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                 files = [task / "score.json" for task in matching(folder / "eval", "*")]
                 scored[identity] = [_score(file) for file in files if file.exists()]
             for record in scored[identity]:
-                ability = ABILITIES.get(record["task"], record["task"])
+                ability = record.get("ability") or unsaid(record["task"].removeprefix("lm_eval/"))
                 own = tokens.get(ability, 0)
                 for i, (metric, m) in enumerate(record["metrics"].items()):
                     if m["n"]:
@@ -118,15 +137,25 @@ def read_results(workdir: epath.Path, study: dict[str, Any]) -> list[Result]:
                             ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
                             own, sum(tokens.values()) - own, done.get("held_out_loss", {}).get(ability),
                             record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
+                            m.get("weight", ""), m.get("geometric", False),
                         ))  # fmt: skip
     return out
+
+
+def _folder_name(task: str) -> str:
+    return escaping.file_name(task.replace("lm_eval/", "lm_eval_", 1))
+
+
+def score_folder(stage: epath.Path, task: str) -> epath.Path:
+    """Where a stage's score of a task lies, of lm-eval's tasks too."""
+    plain = stage / "eval" / task
+    return plain if (plain / "score.json").exists() else stage / "eval" / _folder_name(task)
 
 
 def _score(file: epath.Path) -> dict[str, Any]:
     """A score.json in its task's own folder: the task's name becomes a part of paths. Raises UserError."""
     record = records.score(file)
-    folder = escaping.file_name(record["task"].replace("lm_eval/", "lm_eval_", 1))
-    if file.parent.name not in (folder, record["task"]):
+    if file.parent.name not in (_folder_name(record["task"]), record["task"]):
         raise UserError(f"{file}: is of the task {record['task']}: it was copied here; evaluate again")
     return record
 
@@ -171,17 +200,38 @@ def read_done(folder: epath.Path) -> dict[str, Any]:
     return done
 
 
-def verdicts(result: Result) -> dict[str, float]:
-    """A primary metric by question, of those that have one; from responses.jsonl."""
-    rows = records.responses(epath.Path(result.folder) / "eval" / result.task / "responses.jsonl")
-    found = {row["id"]: row["scores"][result.metric] for row in rows}
-    return {question: float(value) for question, value in found.items() if value is not None}
+def verdicts(result: Result) -> dict[str, tuple[float, float]]:
+    """A primary metric by question, with the question's weight in the mean, of those that have one.
+
+    From responses.jsonl, or from lm-eval's samples.jsonl. Empty where a score was not made of single verdicts.
+    """
+    folder = score_folder(epath.Path(result.folder), result.task)
+    if result.task.startswith("lm_eval/"):
+        return _of_lm_eval(folder / "samples.jsonl", result)
+    rows = records.responses(folder / "responses.jsonl")
+    return {
+        row["id"]: (float(value), float(row["scores"][result.weight]) if result.weight else 1.0)
+        for row in rows if (value := row["scores"].get(result.metric)) is not None
+    }  # fmt: skip
+
+
+def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, float]]:
+    """A metric by document; empty where lm-eval's number is another than their mean, as of a corpus or a group."""
+    metric, _, which = result.metric.removesuffix(")").partition(" (")
+    rows = records.samples(file) if file.exists() else []
+    found = {
+        str(row["doc_id"]): (float(row[metric]), 1.0) for row in rows
+        if row.get("filter", "none") == (which or "none") and isinstance(row.get(metric), int | float)
+    }  # fmt: skip
+    mean = sum(value for value, _ in found.values()) / max(len(found), 1)
+    return found if math.isclose(mean, result.value, abs_tol=1e-9) else {}
 
 
 def flat(result: Result) -> dict[str, Any]:
     """A row of the table: the labels become columns."""
     row = {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "labels"}
-    return {"experiment": row.pop("experiment"), **result.labels, **row}
+    labels = {f"label {key}" if key in row else key: value for key, value in result.labels.items()}
+    return {"experiment": row.pop("experiment"), **labels, **row}
 
 
 def write_tables(results: Sequence[Result], folder: epath.Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from sftmix_jax.analysis import findings, uncertain
-from sftmix_jax.analysis.cells import BEST, Cells, is_part, number
+from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
@@ -22,13 +23,47 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
     for setup in dict.fromkeys(r.setup for r in results if r.is_last):
         row: list[Any] = _named(setup)
         for ability in ours.abilities:
-            row += [_cell(ours, ability, setup), _cell(paper, ability, setup, interval=False)]
+            row.append(_cell(ours.at(ability, **dict(setup)), ours.best(ability)))
+            if ability in BEST:
+                row.append(_cell(paper.at(ability, **of_paper(setup)), paper.best(ability), interval=False))
         rows.append(row)
     columns = ["strategy", "set-up"]
     for ability in ours.abilities:
-        columns += [ability, f"{ability}, paper {size}"]
-    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, general from 1 to 10."
+        columns += [ability, *([f"{ability}, paper {size}"] if ability in BEST else [])]
+    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {_by(results)}."
     return Table("main", "After the last stage", columns, rows, caption)
+
+
+def _by(results: Sequence[Result]) -> str:
+    """Which benchmark stands for each ability, and the range of those that are no rates."""
+    best = {r.task: r.best for r in results if r.primary}
+    ranges = {task: "" if best[task] == 1 else f" (up to {best[task]:g})" if best[task] else " (less is better)"
+              for task in benchmarks(results).values()}  # fmt: skip
+    return ", ".join(f"{ability} is {task}'s{ranges[task]}" for ability, task in benchmarks(results).items())
+
+
+def every(results: Sequence[Result], scores: Scores) -> Table:
+    """Every benchmark's main metric after every stage, of every set-up; a base that set-ups share once."""
+    main = sorted({(r.ability, r.task, r.metric) for r in results if r.primary}, key=lambda each: (
+        [*BEST, each[0]].index(each[0]), each))  # fmt: skip
+    best = {r.task: r.best for r in results if r.primary}
+    rows, bases = [], set()
+    for setup in dict.fromkeys(r.setup for r in results):
+        for position, stage, labels in sorted({(r.position, r.stage, labelled(r)) for r in results if r.setup == setup},
+                                              key=lambda each: each[:2]):  # fmt: skip
+            ids = frozenset(r.stage_id for r in results if r.setup == setup and r.position == position)
+            if position == 0 and ids in bases:
+                continue
+            bases |= {ids} if position == 0 else set()
+            named = ["", ""] if position == 0 else _named(setup)
+            cells = [_cell(scores.by_task.get((task, labels)), best[task]) for _, task, _ in main]
+            rows.append([*named, stage, *cells])
+    columns = ["strategy", "set-up", "after", *(f"{task} {metric}" for _, task, metric in main)]
+    return Table(
+        "benchmarks", "Every benchmark", columns, rows,
+        "Main metrics with 95 % intervals. A single score has the interval of its score.json; several seeds are "
+        "resampled together with the questions.",
+    )  # fmt: skip
 
 
 def changes(results: Sequence[Result], ours: Cells) -> Table:
@@ -41,7 +76,7 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
             row: list[Any] = [*_named(setup), stage]
             for ability in ours.abilities:
                 now = ours.at(ability, **dict(setup), stage=None if is_last else stage)
-                row.append(_change(now, before.get(ability), ability))
+                row.append(_change(now, before.get(ability), ours.best(ability)))
                 before[ability] = now
             if position:
                 rows.append(row)
@@ -57,18 +92,18 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
     for setup in dict.fromkeys(r.setup for r in results if r.is_last and r.position > 1):
         earlier = dict.fromkeys(r.stage for r in results if r.setup == setup and not r.is_last)
         row: list[Any] = _named(setup)
-        for ability in ours.abilities:
+        for ability in ours.rated:
             now = ours.at(ability, **dict(setup))
             before = [cell for stage in earlier if (cell := ours.at(ability, **dict(setup), stage=stage))]
             best = max(before, key=lambda cell: cell.value, default=None)
-            floor = 1.0 if BEST[ability] == 10 else 0.0  # the lowest rating is 1
-            if now is None or best is None or best.low <= floor + 0.05 * BEST[ability]:
+            floor = 1.0 if ours.best(ability) == 10 else 0.0  # the lowest rating is 1
+            if now is None or best is None or best.low <= floor + 0.05 * ours.best(ability):
                 row.append("–")  # there was nothing to keep
                 continue
             kept = uncertain.combined(lambda n, b: n / np.maximum(b, 1e-9), now, best)
             row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
         rows.append(row)
-    columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.abilities)]
+    columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
     return Table(
         "retention", "What was kept", columns, rows, "The final score as a part of the best after an earlier stage."
     )
@@ -77,7 +112,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     """Single against mixed at the same part of every source, ability by ability."""
     rows, crossings = [], []
-    for ability in ours.abilities:
+    for ability in ours.rated:
         for k in ours.parts(strategy="single", source=ability):
             both = findings.alone_and_mixed(ours, ability, k)
             if both is None:
@@ -86,9 +121,9 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
             theirs = findings.alone_and_mixed(paper, ability, k)
             change = mixed - alone
             rows.append([
-                ability, (k, number(k)), *((findings.shown(c, BEST[ability]), c.value) for c in both),
-                _change(mixed, alone, ability), (f"{(p := change.probability(lambda d: d < 0)):.2f}", p),
-                _change(theirs[1], theirs[0], ability) if theirs else "–",
+                ability, (k, number(k)), *((findings.shown(c, ours.best(ability)), c.value) for c in both),
+                _change(mixed, alone, ours.best(ability)), (f"{(p := change.probability(lambda d: d < 0)):.2f}", p),
+                _change(theirs[1], theirs[0], paper.best(ability)) if theirs else "–",
             ])  # fmt: skip
         where = findings.crossover_part(ours, (ability,))
         if where:
@@ -105,11 +140,11 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
 
 def conflict_in_losses(results: Sequence[Result]) -> Table:
     """The same on held-out rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
-    axes = {"strategy", "source", "size", "k", "seed"}  # a set-up with others is another comparison's
+    axes = {"strategy", "source", "k"}  # a set-up with others of the paper's is another comparison's
     last = [r for r in results if r.is_last and r.primary and r.held_out_loss is not None
-            and is_part(r.labels.get("k")) and axes >= r.labels.keys()]  # fmt: skip
+            and is_part(r.labels.get("k")) and axes >= of_paper(r.setup).keys()]  # fmt: skip
     rows = []
-    for ability in BEST:
+    for ability in dict.fromkeys([*BEST, *(r.ability for r in last)]):
         mine = [r for r in last if r.ability == ability]
         alone = _by_k_and_seed(r for r in mine if r.labels.get("strategy") == "single")
         mixed = _by_k_and_seed(r for r in mine if r.labels.get("strategy") == "mixed")
@@ -118,12 +153,14 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
             if not seeds:
                 continue
             before, after = (np.array([losses[k][seed] for seed in seeds]) for losses in (alone, mixed))
-            change = uncertain.from_seeds(after - before)
-            spread = f" ({change.low:+.4f} to {change.high:+.4f})" if len(seeds) > 1 else ", one seed"
-            worse = change.probability(lambda d: d > 0)
+            change, spread, worse = float((after - before).mean()), ", one seed", None
+            if len(seeds) > 1:
+                tested = stats.ttest_1samp(after - before, 0, alternative="less")  # its p is that of a true change > 0
+                low, high = stats.ttest_1samp(after - before, 0).confidence_interval(0.95)
+                spread, worse = f" ({low:+.4f} to {high:+.4f})", float(tested.pvalue)
             rows.append([
                 ability, (k, number(k)), *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
-                (f"{change.value:+.4f}{spread}", change.value), (f"{worse:.3f}", worse) if len(seeds) > 1 else "–",
+                (f"{change:+.4f}{spread}", change), "–" if worse is None else (f"{worse:.3f}", worse),
             ])  # fmt: skip
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts"]
     return Table(
@@ -142,12 +179,13 @@ def _by_k_and_seed(found: Iterable[Result]) -> dict[str, dict[Any, float]]:
 def transfer(ours: Cells) -> Table:
     """What one source alone does to every ability, its own and the others'."""
     rows = []
-    for source in BEST:
+    for source in dict.fromkeys([*BEST, *ours.values("source")]):
         for k in ours.parts(strategy="single", source=source):
             row: list[Any] = [source, (k, number(k))]
             for ability in ours.abilities:
                 setup = {"strategy": "single", "source": source, "k": k}
-                row.append(_change(ours.at(ability, **setup), ours.at(ability, **setup, stage="base"), ability))
+                now, then = ours.at(ability, **setup), ours.at(ability, **setup, stage="base")
+                row.append(_change(now, then, ours.best(ability)))
             rows.append(row)
     columns = ["trained on", "k", *(f"{ability}, change" for ability in ours.abilities)]
     return Table(
@@ -187,17 +225,18 @@ def _named(setup: Setup) -> list[Any]:
     return [labels.pop("strategy", ""), ", ".join(f"{key} {value}" for key, value in labels.items())]
 
 
-def _change(now: Uncertain | None, then: Uncertain | None, ability: str) -> Any:
+def _change(now: Uncertain | None, then: Uncertain | None, best: float) -> Any:
     if now is None or then is None:
         return "–"
     change = now - then
-    return findings.shown(change, BEST[ability], signed=True), change.value
+    return findings.shown(change, best, signed=True), change.value
 
 
-def _cell(found: Cells, ability: str, setup: Iterable[tuple[str, Any]], interval: bool = True) -> Any:
-    cell = found.at(ability, **dict(setup))
+def _cell(cell: Uncertain | None, best: float, interval: bool = True) -> Any:
+    """A score with its interval, if asked for and there is one."""
     if cell is None:
         return "–"
-    if interval:
-        return findings.shown(cell, BEST[ability]), cell.value
-    return (f"{100 * cell.value:.1f}" if BEST[ability] == 1 else f"{cell.value:.2f}"), cell.value
+    known = cell.interval is not None or bool(np.ptp(cell.draws))
+    if interval and known:
+        return findings.shown(cell, best), cell.value
+    return (f"{100 * cell.value:.1f}" if best == 1 else f"{cell.value:.2f}"), cell.value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 
 from sftmix_jax import terminal
@@ -17,13 +18,29 @@ def print_abilities(scores: Sequence[Result], console: terminal.Console | None =
     console = console or terminal.Console()
     for experiment in dict.fromkeys(score.experiment for score in scores):
         mine = [score for score in scores if score.experiment == experiment]
-        console.print(_table(f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True))
-        if others := [s for s in mine if not s.primary]:
-            console.print(_table(f"{experiment}: other metrics", others, False))
+        for title, scores_, intervals in (
+            (f"{experiment}: ability × stage (95 % interval)", [s for s in mine if s.primary], True),
+            (f"{experiment}: other metrics", [s for s in mine if not s.primary], False),
+        ):
+            for table in _tables(title, scores_, intervals, console):
+                console.print(table)
 
 
-def _table(title: str, scores: Sequence[Result], intervals: bool) -> Table:
+def _tables(title: str, scores: Sequence[Result], intervals: bool, console: terminal.Console) -> Iterator[Table]:
+    """One table, or as many as it takes for every column to stand whole in the console's width."""
     columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
+    endless = console.options.update(width=1 << 20)
+    while columns:
+        many = len(columns)
+        while many > 1 and Measurement.get(
+            console, endless, _table("", scores, columns[:many], intervals)
+        ).maximum > console.width:  # fmt: skip
+            many -= 1
+        yield _table(title, scores, columns[:many], intervals)
+        columns = columns[many:]
+
+
+def _table(title: str, scores: Sequence[Result], columns: Sequence[tuple[str, str]], intervals: bool) -> Table:
     table = Table(title=title, box=box.SIMPLE, title_justify="left")
     table.add_column("stage")
     for task, metric in columns:
@@ -36,12 +53,12 @@ def _table(title: str, scores: Sequence[Result], intervals: bool) -> Table:
 
 
 def cell(score: Result, interval: bool) -> str:
-    """A value, with its interval if asked for; rates in per cent, ratings as they are."""
-    if score.best != 1:
-        text, span = f"{score.value:.2f}", f" ({score.low:.2f}–{score.high:.2f})"
-    else:
-        text, span = f"{score.value:.1%}", f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    return text + span if interval else text
+    """A value, with its interval if asked for and known; rates in per cent, ratings as they are."""
+    scale, digits, unit = (100, 1, "%") if score.best == 1 else (1, 2, "")
+    text = f"{scale * score.value:.{digits}f}{unit}"
+    if not interval or score.low is None or score.high is None:
+        return text
+    return f"{text} ({scale * score.low:.{digits}f}–{scale * score.high:.{digits}f})"
 
 
 def print_score(record: dict[str, Any], console: terminal.Console | None = None) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
 
@@ -17,15 +18,16 @@ class Uncertain:
 
     value: float
     draws: np.ndarray
+    interval: tuple[float, float] | None = None  # 95 %, where it is known without the draws
 
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval."""
-        return float(np.percentile(self.draws, 2.5))
+        return self.interval[0] if self.interval else float(np.percentile(self.draws, 2.5))
 
     @property
     def high(self) -> float:
-        return float(np.percentile(self.draws, 97.5))
+        return self.interval[1] if self.interval else float(np.percentile(self.draws, 97.5))
 
     def probability(self, holds: Callable[[np.ndarray], np.ndarray]) -> float:
         """Share of the draws of which something holds."""
@@ -56,37 +58,46 @@ def mean(numbers: Sequence[Uncertain]) -> Uncertain:
     return combined(lambda *each: sum(each) / len(each), *numbers)
 
 
-def from_verdicts(verdicts: np.ndarray) -> Uncertain:
-    """The mean of verdicts float64 [seeds, questions], by a bootstrap over both at once.
+def from_verdicts(
+    verdicts: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False, best: float = 1.0
+) -> Uncertain:
+    """The mean over seeds of the (weighted, geometric) mean of verdicts float64 [seeds, questions], up to `best`.
 
-    Every set-up of the same shape is resampled alike, so that differences are paired. The spread between S seeds is
-    widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one seed the interval is over questions alone.
+    A bootstrap over seeds and questions at once. Every set-up of the same shape is resampled alike, so that differences
+    are paired. The spread between S seeds is widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one
+    seed the interval is over questions alone. No resampling shows a doubt about rates that are all 0 or all 1: they get
+    Wilson's interval of one seed's questions, and draws of Jeffreys' prior.
     """
     S, Q = verdicts.shape
-    rate = bool(((verdicts >= 0) & (verdicts <= 1)).all())
+    rate = best == 1 and bool(((verdicts >= 0) & (verdicts <= 1)).all())
     if rate and verdicts.min() == verdicts.max() and verdicts.min() in (0, 1):
-        passed = Q * verdicts.min()  # all alike: no resampling would show a doubt, Jeffreys' prior does
+        passed = int(Q * verdicts.min())
         draws = np.random.default_rng([S, Q]).beta(passed + 0.5, Q - passed + 0.5, RESAMPLES)
-        return Uncertain(float(verdicts.mean()), draws)
-    means = verdicts.mean(axis=1, keepdims=True)
-    widened = verdicts + (np.sqrt(S / (S - 1)) - 1) * (means - means.mean()) if S > 1 else verdicts
+        wilson = stats.binomtest(passed, Q).proportion_ci(0.95, method="wilson")
+        return Uncertain(float(verdicts.mean()), draws, (float(wilson.low), float(wilson.high)))
+    weights = np.ones_like(verdicts) if weights is None else weights
+    worth = np.log(verdicts) if geometric else verdicts
+    means = np.average(worth, axis=1, weights=weights)  # [S]
+    widened = worth + (np.sqrt(S / (S - 1)) - 1) * (means - means.mean())[:, None] if S > 1 else worth
     rng = np.random.default_rng([S, Q])
     seeds = rng.multinomial(S, np.full(S, 1 / S), RESAMPLES) / S  # [R, S]
     questions = rng.multinomial(Q, np.full(Q, 1 / Q), RESAMPLES) / Q  # [R, Q]
-    draws = np.einsum("rs,sq,rq->r", seeds, widened, questions, optimize=True)
-    return Uncertain(float(verdicts.mean()), draws.clip(0, 1) if rate else draws)
+    draws = (seeds * (questions @ (weights * widened).T) / (questions @ weights.T)).sum(axis=1)
+    if geometric:
+        return Uncertain(float(np.exp(means.mean())), np.exp(draws))
+    return Uncertain(float(means.mean()), draws.clip(0, 1) if rate else draws)
 
 
 def from_seeds(values: np.ndarray) -> Uncertain:
-    """The mean of one number a seed, float64 [S], with Student's t for so few; one seed alone says nothing of doubt."""
+    """The mean of one number per seed, float64 [S ≥ 2], with Student's t for so few."""
     value, S = float(values.mean()), len(values)
-    if S == 1:
-        return Uncertain(value, np.full(RESAMPLES, value))
-    draws = np.random.default_rng(S).standard_t(S - 1, RESAMPLES)
-    return Uncertain(value, value + draws * values.std(ddof=1) / np.sqrt(S))
+    error = float(values.std(ddof=1) / np.sqrt(S))
+    draws = value + error * np.random.default_rng(S).standard_t(S - 1, RESAMPLES)
+    low, high = stats.t.interval(0.95, S - 1) if error else (0.0, 0.0)
+    return Uncertain(value, draws, (value + error * float(low), value + error * float(high)))
 
 
-def published(value: float, error: float, name: str) -> Uncertain:
-    """A number from a table, with a standard error; `name` makes its draws its own."""
+def published(value: float, error: float, name: str, interval: tuple[float, float] | None = None) -> Uncertain:
+    """A number of which no more is known than its standard error; `name` makes its draws its own."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return Uncertain(value, value + error * rng.standard_normal(RESAMPLES))
+    return Uncertain(value, value + error * rng.standard_normal(RESAMPLES), interval)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from sftmix_jax import processes, records
 from sftmix_jax.errors import UserError
 from sftmix_jax.escaping import file_name
 from sftmix_jax.evaluation.answers import Model, leased
+from sftmix_jax.evaluation.statistics import wilson
+from sftmix_jax.evaluation.task import ability_of
 from sftmix_jax.files import replace
 from sftmix_jax.sampling.sampler import Request, Response
 
@@ -163,22 +166,27 @@ def run(model: Model, tasks: Sequence[str], limit: int, data: str = "") -> list[
 
 
 def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dict[str, Any]:
-    """lm-eval's figures in the form of score.json; its standard errors give the intervals."""
+    """lm-eval's figures in the form of score.json.
+
+    Shares of documents have Wilson's interval, as our own; of others lm-eval's standard errors give the intervals.
+    """
     found = results["results"][name]
     count = results.get("n-samples", {}).get(name, {}).get("effective", 0)
+    samples, better = results.get("samples", {}).get(name, []), results.get("higher_is_better", {}).get(name, {})
     metrics = {}
     for key, value in found.items():
         metric, _, which = key.partition(",")
         if not isinstance(value, int | float) or metric.endswith("_stderr") or not which:
             continue
-        error = found.get(f"{metric}_stderr,{which}")
-        half = 1.96 * error if isinstance(error, int | float) else None
+        low, high = _interval(value, found.get(f"{metric}_stderr,{which}"), [
+            sample.get(metric) for sample in samples if sample.get("filter", "none") == which
+        ])  # fmt: skip
         metrics[metric if which == "none" else f"{metric} ({which})"] = {
-            "value": value, "n": count, "best": 1.0,
-            "low": value - half if half is not None else None, "high": value + half if half is not None else None,
+            "value": value, "n": count, "best": 0.0 if better.get(metric) is False else 1.0, "low": low, "high": high,
         }  # fmt: skip
     record = {
-        "task": f"lm_eval/{name}", "model": model.name, "metrics": metrics, "questions": count,
+        "task": f"lm_eval/{name}", "ability": ability_of(name), "model": model.name, "metrics": metrics,
+        "questions": count,
         "fixed_by": {
             "task": name, "task_version": results["versions"].get(name), "limit": limit,
             "lm_eval": results["lm_eval_version"] if "lm_eval_version" in results else _version(),
@@ -186,12 +194,18 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
         },
     }  # fmt: skip
     folder = model.folder / "eval" / file_name(f"lm_eval_{name}")
-    samples = results.get("samples", {}).get(name, [])
     if processes.is_first():
         lines = "".join(json.dumps(sample, default=str) + "\n" for sample in samples)
         replace(folder / "samples.jsonl", lines.encode())
     records.write_score(folder / "score.json", record)
     return record
+
+
+def _interval(value: float, error: Any, values: Sequence[Any]) -> tuple[float | None, float | None]:
+    """95 %, of a metric with a standard error (or none: "N/A") and a value per document (none of a group)."""
+    if values and all(each in (0, 1) for each in values) and math.isclose(sum(values) / len(values), value):
+        return wilson(round(sum(values)), len(values))
+    return (value - 1.96 * error, value + 1.96 * error) if isinstance(error, int | float) else (None, None)
 
 
 def _version() -> str:

@@ -184,7 +184,7 @@ def load(task: str, path: str) -> list[Question]:
 def task(name: str, default_data: str) -> Task:
     """Word problems asked zero-shot, greedy, read by both rules."""
     return Task(
-        name=name, load=partial(load, name), score=score, pool=pool, extract=extract, metrics=METRICS,
+        name=name, ability="math", load=partial(load, name), score=score, pool=pool, extract=extract, metrics=METRICS,
         default_data=default_data, max_new_tokens=512,
     )  # fmt: skip
 

@@ -105,6 +105,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
         scored = score(task, questions, asked.answers, config, judge, folder, model.folder.name)
         record = {
             "task": task.name,
+            "ability": task.ability,
             "model": model.name,
             "metrics": summarise(task, questions, scored.verdicts, decoding.samples),
             "questions": len(questions),
@@ -172,6 +173,7 @@ def score_responses(
     scored = score(task, questions, answers, config, judge, out, file.stem)
     record = {
         "task": task.name,
+        "ability": task.ability,
         "model": str(file),
         "metrics": summarise(task, questions, scored.verdicts, samples),
         "questions": len(questions),
@@ -224,6 +226,7 @@ def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationCo
         judges = sorted({judgment.judge for judgment in judgments})
         records.append({
             "task": task.name,
+            "ability": task.ability,
             "model": model,
             "metrics": summarise(task, questions, verdicts),
             "questions": len(questions),
@@ -253,6 +256,7 @@ def _score_pairs(
         judged = {question for question, _ in pair.found}
         records.append({
             "task": task.name,
+            "ability": task.ability,
             "model": f"{pair.model} against {pair.other}",
             "metrics": summarise(task, questions, verdicts),
             "questions": len(questions),

@@ -23,14 +23,17 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 def bootstrap_mean(values: Sequence[float], weights: Sequence[float] = (), seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of a (weighted) mean over questions; the same numbers give the same interval."""
-    if not values:
-        return float("nan"), float("nan")
+    from scipy.stats import bootstrap
+
+    if len(values) < 2:  # nothing can be resampled
+        return (values[0], values[0]) if values else (float("nan"), float("nan"))
     data = np.asarray(values, np.float64)
     weight = np.asarray(weights, np.float64) if len(weights) else np.ones_like(data)
-    drawn = np.random.default_rng(seed).integers(0, len(data), (_RESAMPLES, len(data)))
-    means = (data * weight)[drawn].sum(axis=1) / weight[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    found = bootstrap(
+        (data, weight), lambda v, w, axis: (v * w).sum(axis) / w.sum(axis), paired=True, vectorized=True,
+        n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -14,7 +14,7 @@ from sftmix_jax import desk
 from sftmix_jax.data.messages import Conversation
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Rubric
-from sftmix_jax.ranges import NAME
+from sftmix_jax.ranges import NAME, Text
 
 Turns = Sequence[str]  # an answer a turn
 Verdict = dict[str, float | None]  # by metric; None: this metric is not about this question
@@ -85,6 +85,8 @@ class Task:
     temperature: float = 0.0
     runs_code: bool = False
     packages: tuple[str, ...] = ()  # further packages whose rules decide the verdict, by their distributions' names
+    # math, code, general (the paper's), or any other; the domain of that name is its own data. "": the task's name
+    ability: str = ""
 
 
 def find_task(name: str) -> tuple[Task, str]:
@@ -99,12 +101,27 @@ def find_task(name: str) -> tuple[Task, str]:
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
     if rule := NAME.broken(task.name):
         raise UserError(f"{file}: its TASK is named {task.name!r}; {rule}")
+    if rule := Text().broken(task.ability):
+        raise UserError(f"{file}: its TASK has the ability {task.ability!r}; {rule}")
     version = hashlib.sha256()
     for each in rule_files(file, task.runs_code):
         version.update(each.read_bytes())
     for package in task.packages:
         version.update(f"\0{package}=={_installed(package)}".encode())
-    return task, version.hexdigest()[:12]
+    return dataclasses.replace(task, ability=task.ability or task.name), version.hexdigest()[:12]
+
+
+def ability_of(name: str) -> str:
+    """The ability that a task by another's name measures, such as lm-eval's `gsm8k_cot`, `mmlu_anatomy`, `arc_easy`.
+
+    That of the first file of eval/ whose name stands in it, whole words alone (of `mbpp` and `mbpp_plus` the longer
+    one); its own name where there is none.
+    """
+    found = {each: f"_{name}_".find(f"_{each}_") for file in desk.listed("eval") for each in (Path(file).stem,)}
+    names = sorted((place, -len(each), each) for each, place in found.items() if place >= 0)
+    if not names:
+        return name
+    return find_task(f"{names[0][-1]}.py")[0].ability
 
 
 def rule_files(file: Path, runs_code: bool) -> list[Path]:

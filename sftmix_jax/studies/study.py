@@ -51,6 +51,8 @@ class Study:
                     "put what tells them apart into the name"
                 )
             seen[name] = run
+            if "stage" in run.labels:
+                yield f"{where}.runs: '{name}' has the label 'stage', which stages have; name the axis otherwise"
             if not str(seed := run.labels.get("seed", 0)).isdecimal():
                 yield f"{where}.runs: '{name}' has the label seed={seed!r}; must be a whole number, at least 0"
 
