@@ -48,8 +48,9 @@ class Stage:
     """One stage: what it takes of each domain, for how long, and how it learns."""
 
     mixture: dict[str, Share] = dataclasses.field(default_factory=dict, metadata=within(Table(Share, NAME)))
-    epochs: int = setting(3, Integer(at_least=1))  # for shares by fraction or count
-    steps: int = setting(0, Integer(at_least=0))  # 0: as many as the epochs or the budget hold; else just so many
+    epochs: int = setting(3, Integer(at_least=1, at_most=10_000))  # for shares by fraction or count
+    # 0: as many as the epochs or the budget hold; else just so many
+    steps: int = setting(0, Integer(at_least=0, at_most=2_000_000))
     budget: int = setting(0, Integer(at_least=0, at_most=2**53))  # for shares by weight: how much in all,
     unit: str = setting("tokens", Choice(UNITS))  # in examples, tokens or trained_tokens
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)

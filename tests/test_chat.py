@@ -373,6 +373,27 @@ def test_a_byte_order_mark_is_no_part_of_a_template(own, tmp_path, tokenizer):
     assert Chat(str(tmp_path / "marked.jinja"), tokenizer).pieces(TALK).text == own(CHATML).pieces(TALK).text
 
 
+def test_a_template_that_needs_tools_holds_conversations_with_tools(own):
+    chat = own("{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + CHATML)
+    assert trained(chat, TALK[:2], TOOLS) == ["apple<|im_end|>"]
+    assert chat.stops()[1] == [] and "<|im_end|>" in chat.tokenizer.decode_whole(chat.stops()[0])
+    with pytest.raises(BadRow, match="not iterable"):
+        trained(chat, TALK[:2])
+
+
+def test_headers_are_refused_in_reasoning_too(own):
+    reasoned = "{{ m.reasoning_content + ' so ' if m.reasoning_content }}{{ m.content }}"
+    turns = "{% for m in messages %}### {{ m.role }}:\n" + reasoned + "\n{% endfor %}"
+    chat = own(turns + "{% if add_generation_prompt %}### assistant:\n{% endif %}")
+    for said, fine in (("### user:\nmore", False), ("a fruit", True)):
+        message = Message("assistant", "apple", fields={"reasoning_content": said})
+        if fine:
+            assert trained(chat, [TALK[0], message]) == ["a fruit so apple"]
+        else:
+            with pytest.raises(BadRow, match="mark of the chat template"):
+                chat.pieces([TALK[0], message])
+
+
 def test_the_header_of_an_answer_behind_an_answer_is_not_trained_on(own):
     """Tulu's and OLMo's: the generation prompt stands behind questions alone."""
     tulu = (

@@ -356,9 +356,9 @@ def test_notes_change_nothing(tmp_path):
     plain = one(tmp_path, {"messages": [ASK, SAY]})
     found = one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes)
     assert found._replace(unused=frozenset()) == plain
-    # said once per run: what is not compared with the conversation (as text, prompt and question are) and not absent
-    assert found.unused == {"id", "source", "score", "tags", "split", "language", "answer", "id of turns",
-                            "timestamp of turns", "model of turns"}  # fmt: skip
+    # said once per run: what is not the conversation word for word (as prompt is) and not absent
+    assert found.unused == {"id", "source", "score", "tags", "split", "language", "answer", "text", "question",
+                            "id of turns", "timestamp of turns", "model of turns"}  # fmt: skip
 
 
 def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
@@ -371,7 +371,49 @@ def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
     assert said(found) == said(one(tmp_path, row)) and found.unused == {"completion"}
     for name in ("Response", "COMPLETION", "Text"):
         assert f"'{name}' stands beside prompt" in refused(tmp_path, {"prompt": "p", "response": "r", name: "other"})
-        assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "p r"[2:]}))
+        assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "p r" if name == "Text" else "r"}))
+        assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "other"}, columns={name: ""}))
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"messages": [ASK | {"content": "A or B"}, SAY | {"content": "A"}],
+          "conversations": [ASK | {"content": "A or B"}, SAY | {"content": "B"}]}, "conversations"),
+        ({"prompt": "yes or no?", "completion": "no", "response": "yes"}, "response"),
+        ({"question": "4 or 5?", "answer": "5", "response": "4"}, "response"),
+        ({"messages": [ASK, SAY], "prompt": "say"}, "prompt"),
+        ({"messages": [ASK, SAY], "response": "ask"}, "response"),
+        ({"messages": [ASK, SAY], "conversations": [SAY, ASK]}, "conversations"),
+    ],
+)  # fmt: skip
+def test_another_answer_to_the_same_question_is_never_dropped(tmp_path, row, name):
+    """Words of the answer may stand in the question: each column is compared with turns of its own role."""
+    assert f"'{name}' stands beside" in refused(tmp_path, row)
+
+
+def test_what_is_only_a_part_of_the_conversation_is_named(tmp_path):
+    row = {"messages": [ASK, SAY | {"content": "I say 4"}]}
+    for fields in ({"response": "4"}, {"response": 5}, {"prompt": "In French.\nask"}, {"text": "ask\nI say 4\nmore"}):
+        assert one(tmp_path, row | fields).unused == set(fields)
+    for fields in ({"prompt": "ask"}, {"prompt": [ASK]}, {"response": "I say 4"}, {"completion": row["messages"][1:]}):
+        assert not one(tmp_path, row | fields).unused
+
+
+def test_an_answer_that_holds_its_prompt_is_not_asked_twice(tmp_path):
+    """UltraFeedback's chosen and rejected are whole conversations beside a prompt."""
+    columns = {"prompt": "prompt", "completion": "chosen", "rejected": ""}
+    for prompt in ("ask", [ASK]):
+        row = {"prompt": prompt, "chosen": [ASK, SAY], "rejected": [ASK, SAY]}
+        assert said(one(tmp_path, row, columns=columns)) == [("user", "ask"), ("assistant", "say")]
+        row |= {"chosen": [ASK | {"content": "other"}, SAY]}
+        assert "which is not its prompt" in refused(tmp_path, row, columns=columns)
+
+
+def test_a_column_that_is_left_out_must_be_there(tmp_path):
+    assert said(one(tmp_path, {"prompt": "p", "response": "r", "foo": 1}, columns={"foo": ""}))
+    with pytest.raises(UserError, match="no row has the column 'fo' that `columns` names; did you mean 'foo'"):
+        one(tmp_path, {"prompt": "p", "response": "r", "foo": 1}, columns={"fo": ""})
 
 
 def test_an_empty_conversation_beside_another_format_is_refused(tmp_path):
@@ -383,7 +425,7 @@ def test_an_empty_conversation_beside_another_format_is_refused(tmp_path):
 def test_a_rendered_conversation_may_stand_beside_its_turns(tmp_path):
     row = {"instruction": "Add.", "input": "2, 2", "output": "Four.\n\nThat is 4."}
     text = "### Instruction:\nAdd.\n\n### Input:\n2, 2\n\n### Response:\nFour.\n\nThat is 4."
-    assert one(tmp_path, row | {"text": text}) == one(tmp_path, row)
+    assert said(one(tmp_path, row | {"text": text})) == said(one(tmp_path, row))
     assert "'text' stands beside" in refused(tmp_path, row | {"text": text.replace("4", "5")})
     assert "'question' stands beside" in refused(tmp_path, {"messages": [ASK, SAY], "question": "and?"})
 

@@ -428,6 +428,8 @@ OPENS = [
     "from os.path import dirname, join\nx = open(join(dirname(__file__), 'data', 'inner.txt'))\n",
     "def inner(): return open('data/inner.txt').read()\n",
     "from pathlib import Path\nx = Path(__file__).parent / './words.txt'\n",
+    "import os\nHERE = os.path.dirname(__file__)\nx = open(f'{HERE}/words.txt')\n",
+    "import os\nx = open(os.path.dirname(__file__) + '/data/inner.txt')\n",
 ]
 
 
@@ -490,6 +492,24 @@ def test_two_folders_modules_of_one_name_are_not_mistaken(tmp_path, own_imports)
     assert conversations(own_function(tmp_path / "a", "a")) == [PAIR]
     with pytest.raises(UserError, match=r"imports '(helper|deeper)' from beside it, but another module of that name"):
         conversations(own_function(tmp_path / "b", "b"))
+
+
+def test_a_file_of_the_function_s_own_name_is_part_of_its_identity(tmp_path):
+    text = "from pathlib import Path\nx = Path(__file__).with_suffix('.txt').read_text()\ndef turns(row): return []\n"
+    (tmp_path / "mine.py").write_text(text)
+    path, prints = write_lines(tmp_path / "rows.jsonl", [{}]), []
+    for words in ("a", "b"):
+        (tmp_path / "mine.txt").write_text(words)
+        prints.append(sources.fingerprint(Source(path, convert=f"{tmp_path / 'mine.py'}:turns")))
+    assert prints[0] != prints[1]
+
+
+def test_a_tag_that_nothing_gives_is_refused(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"prompt": "q", "response": "a"}])
+    for wrong in ("codes", "Code", "code,maths"):
+        with pytest.raises(UserError, match="the built-in tagger has no tag '.*'; did you mean"):
+            conversations(Source(path, without=wrong))
+    assert "no row is left out by its tags" in next(Source(path, tagger="column:t").relations("d"))
 
 
 def test_a_tagger_s_function_is_part_of_the_identity_and_its_faults_make_bad_rows(tmp_path):

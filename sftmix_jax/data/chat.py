@@ -42,14 +42,15 @@ _REASONED = {"reasoning_content": "qz0008zq"}
 _HEADER = re.compile(r"^\s*((?:#+ )?\**\w[\w ]{0,30}\**[:：>]\**|#+ \w[\w ]{0,30}|\*\*\w[\w ]{0,30}\*\*)\s*$")
 # Of a template's constants; in words other ones are common
 _BRACKETED = re.compile(r"\[/?[A-Za-z_]+\]|<[^<>\n]{1,64}>|<!--.{1,64}?-->")
+Tools = Sequence[Mapping[str, Any]]
+
 _ROLES = ("user", "assistant", "user", "assistant")
 _PROBED = [  # what a template is asked about itself
     [Message(role, "words") for role in roles]
     for roles in (_ROLES, ("system", *_ROLES), _ROLES[:2], ("system", *_ROLES[:2]))
 ]
+_OFFERED: tuple[Tools, Tools] = ((), tool_calls.TOOLS)
 _LISTED = re.compile(r"""['"]type['"]: ?['"]text""")  # a list of parts that is written as it is, not read
-
-Tools = Sequence[Mapping[str, Any]]
 
 
 class Piece(NamedTuple):
@@ -249,7 +250,9 @@ class Chat:
             self._refuse(self._marks, message.content)
             self._refuse(self._headers, message.content)
             if message.fields:
-                self._refuse(self._marks, "\0".join(tool_calls.strings(message.fields)))
+                words = "\0".join(tool_calls.strings(message.fields))
+                self._refuse(self._marks, words)
+                self._refuse(self._headers, words)
         if tools:
             self._refuse(self._marks, "\0".join(tool_calls.strings(tools)))
         return tool_calls.in_form(messages, self._forms) if any(m.fields for m in messages) else messages
@@ -265,15 +268,16 @@ class Chat:
 
     @cached_property
     def _probes(self) -> list[_Probe]:
-        """Conversations that the template can hold."""
-        return [probe for probe in map(self._look, _PROBED) if probe]
+        """Conversations that the template can hold; with tools, where it holds none without."""
+        found = [[probe for messages in _PROBED if (probe := self._look(messages, tools))] for tools in _OFFERED]
+        return found[0] or found[1]
 
     def _check(self) -> None:
         """Raise UserError for a template that nothing can be trained with, before any row is read."""
         reasons = []
-        for messages in () if self._probes else _PROBED:
+        for messages, tools in () if self._probes else itertools.product(_PROBED, _OFFERED):
             try:
-                turns.find(self._template, messages)
+                turns.find(self._template, messages, tools)
             except BadRow as reason:
                 reasons.append(str(reason))
         if reasons:

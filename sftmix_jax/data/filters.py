@@ -7,6 +7,7 @@ from typing import Any
 
 from sftmix_jax.data import tagger, user_functions
 from sftmix_jax.data.messages import BadRow, LeftOut, Message
+from sftmix_jax.errors import UserError, did_you_mean
 
 Tags = Callable[[Mapping[str, Any], Sequence[Message]], set[str]]  # of a row and its messages
 
@@ -34,6 +35,9 @@ def leave_out(without: str, tagger_spec: str) -> Callable[[Mapping[str, Any], Se
     unwanted = {tag.strip() for tag in without.split(",") if tag.strip()}
     if not unwanted:
         return lambda row, messages: None
+    if not tagger_spec and (unknown := sorted(unwanted - {*tagger.TAGS})):
+        near = did_you_mean(unknown[0], tagger.TAGS)
+        raise UserError(f"without: the built-in tagger has no tag '{unknown[0]}'; {near}")
     tags = _tags_by(tagger_spec)
 
     def check_tags(row: Mapping[str, Any], messages: Sequence[Message]) -> None:

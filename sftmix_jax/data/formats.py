@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -36,10 +36,19 @@ def _pair(prompt: str, answer: str) -> Callable[[Fields], list[Message]]:
         else:
             messages = [Message("user", _with_input(fields, stored.text(asked, f"'{fields.their(prompt)}'")))]
         if _are_turns(said):
-            return [*messages, *stored_turns.messages(said, f"'{fields.their(answer)}'", fields)]
+            return _behind(messages, stored_turns.messages(said, f"'{fields.their(answer)}'", fields))
         return [*messages, _answer(fields, answer, said)]
 
     return read
+
+
+def _behind(asked: list[Message], said: list[Message]) -> list[Message]:
+    """The turns of an answer behind those of its prompt, which may stand in the answer once more. Raises BadRow."""
+    if said and said[0].role != "assistant":
+        if [(m.role, m.content.strip()) for m in said[: len(asked)]] != [(m.role, m.content.strip()) for m in asked]:
+            raise BadRow(f"an answer that begins with a '{said[0].role}' turn which is not its prompt")
+        said = said[len(asked) :]
+    return [*asked, *said]
 
 
 def _are_turns(value: Any) -> bool:
@@ -76,7 +85,7 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
     """The answer, with the reasoning that stands beside it in the row."""
     extra = {}
     for name in meanings.REASONING:
-        if (reasoning := fields.take(name)) is not None:
+        if (reasoning := fields.take(name)) is not None and reasoning is not False:
             extra[name] = stored.text(reasoning, f"the field '{fields.their(name)}'")
     return Message("assistant", stored.text(value, f"'{fields.their(column)}'"), 1.0, extra)
 
@@ -126,7 +135,7 @@ def check_columns(columns: Mapping[str, str]) -> None:
     """Raise UserError for a column name that no format has, and for a column of the file that is mapped twice."""
     known = {*_COLUMNS, *meanings.MEANINGS}
     for ours, theirs in columns.items():
-        if ours not in known and not (theirs == "" and meanings.meaning(ours)):
+        if ours not in known and theirs:
             raise UserError(f"columns: no format has a column '{ours}'; {did_you_mean(ours, known)}")
         if theirs and list(columns.values()).count(theirs) > 1:
             raise UserError(f"columns: '{theirs}' of the file is mapped to more than one column")
@@ -275,38 +284,51 @@ def _with_system(fields: Fields, messages: list[Message]) -> list[Message]:
 
 
 def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[str]) -> None:
-    """Raise BadRow where another format's columns hold something that is not in the conversation."""
-    said = [message.content.strip() for message in messages]
+    """Raise BadRow where another format's columns hold something that is not in the conversation.
+
+    What stands there word for word is the same conversation; what is only a part or a rendering of it is left out.
+    """
     for name in fields.names():
         column = name if name in _RIVALS else meanings.same_letters(name, _RIVALS)
         if not column or name in own or (value := fields.take(name)) is None:
             continue
-        if column == "text" and isinstance(value, str) and _holds_all(value, said):  # the rendered conversation
-            continue
-        if not _stands_in(value, said, whole_prompt=column in _PROMPTS):
-            raise BadRow(
-                f"the field '{name}' stands beside {' and '.join(own)} and holds something else; set `format`, or "
-                f"columns={{'{name}': ''}} to leave it out"
-            )
+        match _told(column, value, messages):
+            case "part":
+                fields.leave(name)
+            case "other":
+                raise BadRow(
+                    f"the field '{name}' stands beside {' and '.join(own)} and holds something else; set `format`, or "
+                    f"columns={{'{name}': ''}} to leave it out"
+                )
 
 
-def _holds_all(text: str, said: Sequence[str]) -> bool:
-    """Whether every line of every message stands in a text."""
-    return all(line.strip() in text for content in said for line in content.splitlines())
-
-
-def _stands_in(value: Any, said: Sequence[str], whole_prompt: bool) -> bool:
-    """Whether a text, or each turn of a list, is part of a message; or the rendered prompt of the first one."""
-    if isinstance(value, str):
-        value = value.strip()
-        is_rendered = whole_prompt and any(said[:1]) and said[0] in value
-        return is_rendered or any(value in content for content in said)
+def _told(column: str, value: Any, messages: Sequence[Message]) -> Literal["same", "part", "other"]:
+    """What a rival column says of a conversation."""
+    if isinstance(value, int | float):  # such as a score
+        return "part"
     if isinstance(value, list):
-        return all(
-            isinstance(turn, Mapping) and _stands_in(turn.get("content", turn.get("value")), said, whole_prompt)
-            for turn in value
-        )
-    return isinstance(value, int | float)  # a number, such as a score
+        turns = [(_role(turn), str(turn.get("content", turn.get("value"))).strip())
+                 for turn in value if isinstance(turn, Mapping)]  # fmt: skip
+        every = [(message.role, message.content.strip()) for message in messages]
+        starts = range(len(every) - len(turns) + 1)
+        found = len(turns) == len(value) and any(every[i : i + len(turns)] == turns for i in starts)
+        return "same" if found else "other"
+    if not isinstance(value, str):
+        return "other"
+    value = value.strip()
+    if column == "text":
+        lines = [line.strip() for message in messages for line in message.content.splitlines()]
+        return "part" if all(line in value for line in lines) else "other"
+    roles = ("user", "system") if column in _PROMPTS else ("assistant",)
+    said = [message.content.strip() for message in messages if message.role in roles]
+    if value in said:
+        return "same"
+    rendered = column in _PROMPTS and any(content and content in value for content in said[:1])
+    return "part" if rendered or any(value in content for content in said) else "other"
+
+
+def _role(turn: Mapping[str, Any]) -> str:
+    return stored_turns.ROLES.get(str(turn.get("role", turn.get("from"))).strip().lower(), "")
 
 
 def _encodable(found: Conversation) -> Conversation:

@@ -24,7 +24,7 @@ class Meaning(NamedTuple):
     """Why a row is refused whose field of this name nothing takes."""
 
     reason: str
-    off: bool = False  # the value False changes nothing, and refuses no row
+    off: bool = False  # the values False and 0 change nothing, and refuse no row
 
 
 _TAKEN_ELSEWHERE = "this format has no place for it"
@@ -84,7 +84,7 @@ _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
     _CONTEXT: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
     _TRAINED: re.compile(
-        r"(?:^|_)(?:weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
+        r"(?:^|_)(?:(?<!model_)weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
         r"|^(?:compute|use|no|skip|ignore)_loss$"
     ),
     _MEDIA: re.compile(r"(?:^|_)(?:image|video|audio)s?_(?:urls?|paths?|data|bytes)$"),

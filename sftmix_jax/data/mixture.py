@@ -15,6 +15,7 @@ from sftmix_jax.ranges import Integer, Number, setting
 UNITS = ("examples", "tokens", "trained_tokens")
 _LEAVE_OUT = "to leave a domain out, delete it"
 _ROUNDING = 2.0**-48  # relative: what a float, or a product of a few, may miss the number that was written by
+MOST_EXAMPLES = 200_000_000  # of a stage; their order is held in memory
 _BLOCK = 1 << 16  # examples that are shuffled at a time
 
 
@@ -22,7 +23,7 @@ _BLOCK = 1 << 16  # examples that are shuffled at a time
 class Share:
     """What a stage takes of a domain: exactly one of these."""
 
-    # floor(fraction · rows) of its rows, each `epochs` times
+    # floor(fraction · rows) of its rows, as far as they are not held out, each `epochs` times
     fraction: float | None = setting(None, Number(above=0, at_most=1, hint=_LEAVE_OUT))
     # exactly so many rows, each `epochs` times
     count: int | None = setting(None, Integer(at_least=1))
@@ -167,6 +168,10 @@ def order(
     if not weights:
         measure, amount = end or ("examples", epochs * sum(map(len, chosen)))
         every = np.concatenate(ids)
+        if measure == "examples" and amount > MOST_EXAMPLES:
+            raise UserError(
+                f"a stage of {amount:,} examples ({epochs:,} epochs); at most {MOST_EXAMPLES:,} fit, lower epochs"
+            )
         taken = _passes(every, -(-amount // int(sizes[measure][every].sum())), [seed])
     else:
         _check_weights(shares, unit, budget, end)

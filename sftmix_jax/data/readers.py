@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 def read(path: str) -> Iterator[Row]:
     """All rows of a path (see `Source.path`) in stored order. Raises UserError at the first that cannot be read."""
-    if not path:
+    if not path.strip(" ,"):
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if kind := dataset(path):
         yield from DATASETS[kind](os.path.expanduser(path.removeprefix(f"{kind}:")))
@@ -324,6 +324,8 @@ def _read_hub(spec: str) -> Iterator[Row]:
     import datasets
 
     name, *rest = spec.split(":")
+    if not name:
+        raise UserError("hf: names no dataset; write hf:ID or hf:FOLDER")
     split = rest.pop() if rest else "train"
     try:
         if Path(name).is_dir() and (Path(name) / "dataset_info.json").exists():
@@ -344,6 +346,8 @@ def _read_tfds(spec: str) -> Iterator[Row]:
     import tensorflow_datasets as tfds
 
     name, _, split = spec.partition(":")
+    if not name:
+        raise UserError("tfds: names no dataset; write tfds:NAME or tfds:FOLDER")
     try:
         builder = tfds.builder_from_directory(name) if Path(name).is_dir() else tfds.builder(name)
         rows = builder.as_data_source(split or "train")

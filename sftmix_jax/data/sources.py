@@ -40,6 +40,11 @@ class Source:
     expected_rows: int = setting(0, Integer(at_least=0))  # for costs before the data is here: rows that can be used,
     expected_tokens: float = setting(0.0, Number(at_least=0))  # and tokens of one, cut to the batch's length
 
+    def relations(self, where: str) -> Iterator[str]:
+        """Fields that do not fit together (sftmix_jax.ranges)."""
+        if self.tagger and not self.without:
+            yield f"{where}.tagger: '{self.tagger}'; no row is left out by its tags unless {where}.without names some"
+
 
 def read_rows(source: Source) -> Iterator[Row]:
     """All rows in stored order. Raises UserError at the first that cannot be read."""
@@ -59,7 +64,7 @@ def read_conversations(source: Source) -> Iterator[tuple[str, Conversation | Bad
         raise UserError(f"{source.path}: holds no rows")
     first = head[0]
     convert = _converter(source, head, rows)
-    unseen = {theirs for theirs in source.columns.values() if theirs}
+    unseen = {theirs or ours for ours, theirs in source.columns.items()}
     for row in itertools.chain(head, rows):
         unseen -= row.value.keys()
         try:

@@ -85,7 +85,7 @@ class Fields:
             if name not in self._left or name in self._without_meaning:
                 continue
             found = meaning(str(name))  # what `convert` returns may have other keys
-            if found and not (value is False and found.off):
+            if found and not (found.off and isinstance(value, bool | int | float) and value == 0):
                 raise BadRow(f"the field '{self.their(name)}' would be lost: {found.reason}")
             if self.strict and not found:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
@@ -119,6 +119,9 @@ def text(value: Any, what: str) -> str:
     raise BadRow(f"{what} is not text")
 
 
+_OF_PARTS = ("type", "text", "annotations", "citations", "cache_control", "id", "index")  # all but the text are notes
+
+
 def _part(part: Any, what: str) -> str:
     if not isinstance(part, Mapping):
         raise BadRow(f"{what} is not text")
@@ -128,10 +131,10 @@ def _part(part: Any, what: str) -> str:
         raise BadRow(f"{what} has a part of type '{shown(kind)}', which is not text")
     if not isinstance(words, str):
         raise BadRow(f"{what} has a part without text")
-    others = Fields({name: value for name, value in part.items() if name not in ("type", "text")})
-    others.finish()
+    others = Fields({name: value for name, value in part.items() if name not in _OF_PARTS}, strict=True)
     if "content" in others or "value" in others:
         raise BadRow(f"{what} has a part with more than one text")
+    others.finish(_OF_PARTS)
     return words
 
 

@@ -50,7 +50,8 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     if content is None and not calls and not any(isinstance(turn.get(name), str) for name in _CONTENT):
         key = next((name for name in _CONTENT if name in turn), "content")
         raise BadRow(f"a message whose {key} is not text")
-    extra = {name: _rendered(name, value) for name in meanings.RENDERED if (value := fields.take(name)) is not None}
+    extra = {name: _rendered(name, value) for name in meanings.RENDERED
+             if (value := fields.take(name)) is not None and value is not False}  # fmt: skip
     if calls:
         if role != "assistant":
             raise BadRow(f"tool_calls in a turn of the role '{role}'")

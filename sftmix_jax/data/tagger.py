@@ -27,6 +27,7 @@ _MATH = re.compile(
     r"|solve for|calculate|multiply|divided by|sum of|square root|mathematics?)\b",
     re.IGNORECASE,
 )
+TAGS = ("code", "math")
 _A_LOT = 2.0  # signs in a hundred words that make a subject; a fence or three different signs do as well
 
 
@@ -35,7 +36,7 @@ def tags(messages: Sequence[Message]) -> set[str]:
     text = "\n".join(message.content for message in messages)
     words = max(len(text.split()), 1)
     found = set()
-    for tag, sign in (("code", _CODE), ("math", _MATH)):
+    for tag, sign in zip(TAGS, (_CODE, _MATH), strict=True):
         signs = [match.group().lower() for match in sign.finditer(text)]
         often = 100 * len(signs) / words >= _A_LOT
         if "```" in signs or (often and len(signs) >= 2) or len(set(signs)) >= 4:

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -60,7 +61,8 @@ def digest(field: str, spec: str) -> str:
 
     Imports are `import` statements, and `import_module` and `__import__` of a literal name. Files are named by a
     literal path, from the folder of the file that names them: `open("words.txt")`,
-    `Path(__file__).parent / "data" / "words.txt"`, `os.path.join(folder, "data", "words.txt")`.
+    `Path(__file__).parent / "data" / "words.txt"`, `os.path.join(folder, "data", "words.txt")`,
+    `f"{folder}/words.txt"`, `Path(__file__).with_suffix(".txt")`.
 
     A file that the function itself writes under a literal name changes the identity too: compute such a name.
     Not covered are computed names, other folders, what files other than .py name in turn, the network and the
@@ -137,7 +139,8 @@ def _paths(nodes: Iterable[ast.AST]) -> set[str]:
 
 def _opened(nodes: Iterable[ast.AST], folder: Path, within: Path) -> set[Path]:
     """The files that a file in `folder` names by a literal path from there, of those that stand in `within`."""
-    texts = [text for text in _paths(nodes) if 0 < len(text) < 256 and text.isprintable()]
+    # What is added to a folder begins with a slash: f"{HERE}/words.txt"
+    texts = [text.lstrip("/") for text in _paths(nodes) if 0 < len(text) < 256 and text.isprintable()]
     paths = {Path(os.path.normpath(folder / text)) for text in texts}  # links are followed when they are read
     return {path for path in paths if path.is_relative_to(within) and path.is_file()}
 
@@ -150,6 +153,9 @@ def _imported(field: str, file: Path, *, opened: bool = False) -> set[Path]:
         reached: set[Path] = set()
         for each in new:
             nodes = _parsed(field, each) if each.suffix == ".py" else []
+            suffixes = {text for text in _paths(nodes) if re.fullmatch(r"\.\w{1,9}", text)}  # Path.with_suffix
+            beside = {each.with_suffix(suffix) for suffix in suffixes} if opened else set()
+            reached |= {path for path in beside if path.is_file()} - {each}
             reached |= {path for module in _modules(nodes) for path in _module_files(file.parent, module)}
             reached |= _opened(nodes, each.parent, file.parent) if opened else set()
         new = reached - found - {file}
