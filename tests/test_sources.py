@@ -507,7 +507,7 @@ def test_a_file_of_the_function_s_own_name_is_part_of_its_identity(tmp_path):
 def test_a_tag_that_nothing_gives_is_refused(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [{"prompt": "q", "response": "a"}])
     for wrong in ("codes", "Code", "code,maths"):
-        with pytest.raises(UserError, match="the built-in tagger has no tag '.*'; did you mean"):
+        with pytest.raises(UserError, match=r"the built-in tagger has no tag '.*'; did you mean"):
             conversations(Source(path, without=wrong))
     assert "no row is left out by its tags" in next(Source(path, tagger="column:t").relations("d"))
 
