@@ -32,7 +32,9 @@ def load(path: str) -> list[Question]:
         if not id and not text:
             raise UserError(f"{row.where}: has none of the fields {', '.join(_IDS + _TEXTS)}")
         id = id or known.setdefault(text, str(len(known)))
-        found.setdefault(id, Question(f"pairs/{id}", (text or id,), {}))
+        question = Question(f"pairs/{id}", (text or id,), {})
+        if found.setdefault(id, question).turns != question.turns:
+            raise UserError(f"{row.where}: another question has the id '{id}'")
     return list(found.values())
 
 

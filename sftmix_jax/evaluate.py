@@ -70,7 +70,7 @@ def _score_stages(options: argparse.Namespace, config: EvaluationConfig, opening
         records += _measure(open_stage(folder, opening), config, options, opening)
     if config.tasks and not options.skip_contamination and processes.is_first():
         _add_contamination(records, workdir, config)
-    found = _results(workdir)
+    found = comparable_results(workdir)
     if options.json:
         terminal.out_json(records, indent=1)
     else:
@@ -98,11 +98,12 @@ def _add_contamination(records: list[dict[str, Any]], workdir: epath.Path, confi
             record["contamination"] = seen[record["task"]]["questions"]
 
 
-def _results(workdir: epath.Path) -> list[results.Result]:
-    """What may stand side by side; what may not is named on stderr."""
-    found, set_aside = results.comparable(
-        results.read_results(workdir, results.every_experiment(workdir), ability_of)
-    )
+def comparable_results(workdir: epath.Path, experiment: str = "") -> list[results.Result]:
+    """What may stand side by side of a workdir, or of one experiment; what may not is named on stderr."""
+    every = results.every_experiment(workdir)
+    if experiment:
+        every["experiments"] = {experiment: every["experiments"][experiment]}
+    found, set_aside = results.comparable(results.read_results(workdir, every, ability_of))
     for told in set_aside:
         terminal.err(told)
     return found

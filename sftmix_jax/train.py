@@ -18,9 +18,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages, terminal
+from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluate import run_tasks
+from sftmix_jax.evaluate import comparable_results, run_tasks
 from sftmix_jax.experiment import Experiment
 from sftmix_jax.files import exists, read_json, remove, unfinished, write_json
 from sftmix_jax.leases import Leases, for_all_processes
@@ -43,8 +44,11 @@ def main() -> int:
     config, options = experiment.parse(sys.argv[1:])
     if not options["workdir"]:
         raise UserError("name a folder for stages and results: --workdir DIR")
+    workdir = epath.Path(options["workdir"])
     try:
-        run(config, epath.Path(options["workdir"]))
+        run(config, workdir)
+        if config.evaluation.tasks and processes.is_first():
+            tables.print_abilities(comparable_results(workdir, config.name))
     except Stopped as stopped:
         terminal.err("stopped and saved; the same command goes on from here")
         return stopped.code

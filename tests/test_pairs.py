@@ -189,8 +189,9 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
                 str(tmp_path / "qlora.jsonl"), str(tmp_path / "bad.jsonl"))  # fmt: skip
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and len(ended.stderr.strip().split("\n")) == 1
     assert "bad.jsonl:1: must be a verdict in a known layout, but its fields are question_id, score" in ended.stderr
-    ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--responses",
-                str(write(tmp_path / "a.jsonl", [])), "--judge", "openai:x", env={"OPENAI_API_KEY": "x"})  # fmt: skip
+    answers = write(tmp_path / "a.jsonl", [{"id": 81, "response": ["a", "b"]}])
+    ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--responses", str(answers),
+                "--judge", "openai:x", env={"OPENAI_API_KEY": "x"})  # fmt: skip
     assert ended.returncode == 2 and "name the stored baseline too" in ended.stderr
 
 
@@ -263,3 +264,22 @@ def test_the_documented_rows_can_be_read(tmp_path):
     for row in shown:
         (record,) = score(tmp_path, write(tmp_path / "r.jsonl", [row]), data=data)
         assert record["stored_judgments"] in (1, 2) and len(record["missing"]) == 2
+
+
+def test_an_order_says_what_most_of_its_judgings_do(tmp_path):
+    """Ours wins all three judgings as the second, and two of three as the first: a win in both orders."""
+    rows = [alpaca("q", 2) for _ in range(3)] + [alpaca("q", each, first="ours", second="base") for each in (1, 1, 2)]
+    (record,) = score(tmp_path, write(tmp_path / "v.jsonl", rows))
+    assert record["metrics"]["wins"]["value"] == 1 and record["metrics"]["disagreement"]["value"] == 0
+
+
+def test_a_question_under_two_ids_is_refused_and_so_are_two_under_one(tmp_path):
+    verdicts = write(tmp_path / "v.jsonl", [alpaca("q", 2)])
+    same = write(tmp_path / "same.jsonl", [{"id": 1, "text": "q"}, {"id": 2, "text": "q"}])
+    with pytest.raises(UserError, match=r"v\.jsonl:1: its question stands in the benchmark under several ids"):
+        score(tmp_path, verdicts, data=same)
+    other = write(tmp_path / "other.jsonl", [{"id": 1, "text": "q"}, {"id": 1, "text": "r"}])
+    with pytest.raises(UserError, match=r"other\.jsonl:2: another question has the id '1'"):
+        score(tmp_path, verdicts, data=other)
+    with pytest.raises(UserError, match=r"v\.jsonl is named twice"):
+        score(tmp_path, verdicts, epath.Path(tmp_path / "." / "v.jsonl"))

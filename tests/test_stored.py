@@ -388,3 +388,10 @@ def test_an_error_is_one_short_line_whatever_the_row_holds(tmp_path, row):
     with pytest.raises(UserError, match=r"r\.jsonl:1: ") as refused:
         said(write(tmp_path / "r.jsonl", json.dumps(row)))
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 500 + len(str(tmp_path))
+
+
+def test_a_file_without_a_response_is_refused(tmp_path):
+    for text in ("", "\n \n", "[]"):
+        (tmp_path / "empty.jsonl").write_text(text)
+        with pytest.raises(UserError, match=r"empty\.jsonl: holds no response"):
+            runner.score_responses("tiny_math", epath.Path(tmp_path / "empty.jsonl"), EvaluationConfig())

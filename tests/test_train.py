@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -198,7 +199,8 @@ def test_signals_save_and_exit_and_the_same_command_goes_on(config, finished, tm
     _, said = process.communicate(timeout=60)
     assert process.returncode == code and len(done(tmp_path)) < 2  # it has not gone on to the end
     assert "the same command goes on" in said and "Traceback" not in said
-    assert train(config, tmp_path).returncode == 0
+    resumed = train(config, tmp_path)
+    assert resumed.returncode == 0 and re.search(r"goes on after step [1-9]\d* of \d+", resumed.stderr)
     assert_equal(done(tmp_path), finished)
 
 

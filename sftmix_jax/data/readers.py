@@ -199,6 +199,14 @@ def json_values(file: epath.Path, remedy: str) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{where}: must be JSON ({error}); {remedy}") from None
 
 
+def json_rows(file: epath.Path, remedy: str) -> list[tuple[str, Any]]:
+    """As `json_values`; the items of a file that holds one list are its rows."""
+    values = list(json_values(file, remedy))
+    if len(values) == 1 and isinstance(values[0][1], list):
+        return [(f"{file}[{index}]", row) for index, row in enumerate(values[0][1])]
+    return values
+
+
 def _read_jsonl(file: epath.Path) -> Iterator[Row]:
     for number, line in enumerate(_lines(file), 1):
         if line.strip():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from sftmix_jax.data.readers import json_values
+from sftmix_jax.data.readers import json_rows, json_values
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
 from sftmix_jax.files import matching, read_lines
@@ -146,22 +146,26 @@ class StoredJudgment(NamedTuple):
     score: float | None  # as it is stored; None where FastChat found none
 
 
+_NO_JUDGMENT = "not a line of FastChat's model_judgment/*_single.jsonl"
+
+
 def read_judgments(files: Sequence[epath.Path]) -> dict[str, list[StoredJudgment]]:
     """Model → its judgments, whoever had them made. Raises UserError with file and line."""
     found: dict[str, list[StoredJudgment]] = {}
-    for where, row in (each for file in files for each in json_values(file, _HALF_WRITTEN)):
+    for where, row in (each for file in files for each in json_rows(file, _HALF_WRITTEN)):
         try:
+            judge, turn, model, reply = row["judge"], row["turn"], row["model"], row["judgment"]
             score = None if row["score"] == -1 else float(row["score"])
-            stored = StoredJudgment(
-                where, row["question_id"], int(row["turn"]), row["judge"][0], row["judgment"], score
-            )  # fmt: skip
-            if not isinstance(stored.reply, str):
-                raise TypeError("its judgment is no text")
-            found.setdefault(row["model"], []).append(stored)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{where}: not a line of FastChat's model_judgment/*_single.jsonl ({type(error).__name__}: {error})"
-            ) from None
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise UserError(f"{where}: {_NO_JUDGMENT} ({type(error).__name__}: {error})") from None
+        for name, value, kind, sound in (
+            ("judge", judge, "list", isinstance(judge, list) and bool(judge) and isinstance(judge[0], str)),
+            ("turn", turn, "whole number", isinstance(turn, int) and not isinstance(turn, bool)),
+            ("model", model, "text", isinstance(model, str)), ("judgment", reply, "text", isinstance(reply, str)),
+        ):  # fmt: skip
+            if not sound:
+                raise UserError(f"{where}: {_NO_JUDGMENT} (its {name} is no {kind}: {str(value)[:60]})")
+        found.setdefault(model, []).append(StoredJudgment(where, row["question_id"], turn, judge[0], reply, score))
     return found
 
 

@@ -73,10 +73,12 @@ class Lookup:
         """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.
 
         White space aside; of these only the first if `whole`. A question that stands in the benchmark twice is each of
-        the two in turn.
+        the two in turn; if `whole`, which of them is meant cannot be known.
         """
         text = self._text(given, whole)
         ids = self._texts[text]
+        if whole and len(ids) > 1:
+            raise Unusable(f"its question stands in the benchmark under several ids ({', '.join(ids[:3])}); keep one")
         self._asked[text] += 1
         return ids[min(self._asked[text], len(ids)) - 1]
 

@@ -14,15 +14,16 @@ import dataclasses
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
-from sftmix_jax.data.readers import json_values
+from sftmix_jax.data.readers import json_rows
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 
+_HALF_WRITTEN = "a half-written last line can be deleted, its judgment then counts as missing"
 NOT_JUDGED = math.nan  # in the place of a rating: nobody was asked for it, as for the other order in many files
 
 
@@ -35,19 +36,21 @@ def read(reply: str) -> float | None:
 def rate(ratings: Sequence[float | None]) -> dict[str, float | None]:
     """Ratings of the first answer, two for each turn: with ours first, with the other's first → a question's verdict.
 
-    A turn is won if both orders say so, a tie if they disagree. It counts as nothing if one of them has no rating; if
-    one was never asked for (`NOT_JUDGED`) the other one decides, and nothing is known of a disagreement.
+    A turn is won if both orders say so, a tie if they disagree. An order says what most of its judgings do. A turn
+    counts as nothing if one order has no rating; if one was never asked for (`NOT_JUDGED`) the other one decides, and
+    nothing is known of a disagreement.
     """
     worth, disagreed = [], []
     for ours_first, other_first in zip(ratings[::2], ratings[1::2], strict=True):
         if ours_first is None or other_first is None:
             continue
         known = [rating for rating in (ours_first, -other_first) if not math.isnan(rating)]
-        agree = len(set(known)) == 1
         if len(known) == 2:
-            disagreed.append(not agree)
+            said = {_sign(rating) for rating in known}
+            disagreed.append(len(said) > 1)
+            known = list(said) if len(said) == 1 else [0.0]
         if known:
-            worth.append((1 + known[0]) / 2 if agree else 0.5)
+            worth.append((1 + known[0]) / 2)
     return {
         "wins": statistics.fmean(worth) if worth else None,
         "disagreement": statistics.fmean(disagreed) if disagreed else None,
@@ -124,7 +127,7 @@ def read_stored(files: Sequence[epath.Path], asked: Lookup) -> list[Verdicts]:
     pairs: dict[frozenset[str], Verdicts] = {}
     answers: Answers = {}
     for file in files:
-        for where, row in _rows(file):
+        for where, row in json_rows(file, _HALF_WRITTEN):
             try:
                 for stored in _read(row, asked, answers):
                     if stored.first == stored.second:
@@ -137,14 +140,6 @@ def read_stored(files: Sequence[epath.Path], asked: Lookup) -> list[Verdicts]:
     if not pairs:
         raise UserError(f"{', '.join(map(str, files))}: no judgments in it")
     return list(pairs.values())
-
-
-def _rows(file: epath.Path) -> Iterator[tuple[str, Any]]:
-    """The rows of a file with their places: one a line, or the items of one list."""
-    values = list(json_values(file, "a half-written last line can be deleted, its judgment then counts as missing"))
-    if len(values) == 1 and isinstance(values[0][1], list):
-        values = [(f"{file}[{index}]", row) for index, row in enumerate(values[0][1])]
-    yield from values
 
 
 # question → its two answers' ids in the order of the first row about it, and how many rows there were

@@ -196,6 +196,8 @@ def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationCo
     task, version = find_task(name)
     if task.rubric is None:
         raise UserError(f"--judgments are of a benchmark whose answers are judged, {name} is not")
+    if twice := [file for i, file in enumerate(files) if file.resolve() in [each.resolve() for each in files[:i]]]:
+        raise UserError(f"--judgments: {twice[0]} is named twice; its verdicts would count twice")
     everything = load_questions(task, dataclasses.replace(config, limit=0))
     questions = everything[: config.limit or None]
     asked = Lookup(everything)

@@ -38,6 +38,8 @@ def read_responses(
             left_out.add(left.row)
         except Unusable as reason:
             raise UserError(f"{where}: {reason}") from None
+    if not answers and not left_out:
+        raise UserError(f"{file}: holds no response")
     if left_out:
         rows = ", ".join(map(str, sorted(left_out)))
         terminal.err(f"{file}: {len(left_out)} answers are to rows that the benchmark leaves out: {rows}")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import processes, sharding
+from sftmix_jax import processes, sharding, terminal
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.errors import UserError
@@ -173,6 +173,8 @@ def train(
             f"plans ({position['ledger']}, not {plan.ledger(first)}). Going on would repeat some and lose others: "
             "finish the stage with the version that began it, or delete the folder to train it anew"
         )
+    if first and processes.is_first():
+        terminal.err(f"  goes on after step {first:,} of {steps:,}")
     part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
     reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
 
