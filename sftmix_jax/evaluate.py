@@ -41,6 +41,10 @@ def main() -> int:
     columns = layouts.columns(options.columns)
     if columns and not options.responses:
         raise UserError("--columns name the fields of --responses FILE")
+    for option, others in (("judgments", ("responses", "model", "workdir", "out")), ("responses", ("model", "workdir"))):
+        for other in others if getattr(options, option) else ():
+            if getattr(options, other):
+                raise UserError(f"--{option} scores what is stored already; leave --{other} out")
     if options.show:
         return _show(options)
     if not names and not options.lm_eval:

@@ -4,10 +4,13 @@ import contextlib
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from etils import epath
 from rich.console import Console
 
@@ -458,3 +461,16 @@ def test_mbpp_plus_reads_evalplus_own_files(tmp_path, row):
     assert question.id == id and name in question.turns[0]
     found = [task.score(question, [text]) for text in (canonical, good, bad)]
     assert [v["pass@1"] for v in found] == [1, 1, 0], [v.reason for v in found]
+
+
+def test_an_answer_that_depends_on_the_order_of_a_set_has_one_score():
+    """Each run of Python hashes texts otherwise; so would scores be each time."""
+    code = "def order():\n    return list(set('abcdefghijkl'))\n"
+    program = (
+        "from sftmix_jax.evaluation.task import Question, find_task\n"
+        "reference = {'prompt': '', 'entry_point': 'order', 'tests': 'assert order()[0] < \"e\"'}\n"
+        f"print(find_task('humaneval')[0].score(Question('x', ('q',), reference), [{code!r}]))\n"
+    )
+    told = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                           cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}).stdout for seed in "1234"}  # fmt: skip
+    assert len(told) == 1 and "pass@1" in told.pop()

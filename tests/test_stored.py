@@ -395,3 +395,12 @@ def test_a_file_without_a_response_is_refused(tmp_path):
         (tmp_path / "empty.jsonl").write_text(text)
         with pytest.raises(UserError, match=r"empty\.jsonl: holds no response"):
             runner.score_responses("tiny_math", epath.Path(tmp_path / "empty.jsonl"), EvaluationConfig())
+
+
+def test_samples_of_a_question_that_stands_there_twice_need_its_id():
+    asked = Lookup([Question("t/0", ("q",), {}), Question("t/1", ("q",), {})])
+    columns = layouts.columns("question=asked,samples=said")
+    with pytest.raises(Unusable, match=r"under several ids \(t/0, t/1\)"):
+        layouts.read({"asked": "q", "said": ["a"]}, asked, False, columns)
+    columns = layouts.columns("question=asked,response=said")
+    assert [layouts.read({"asked": "q", "said": "a"}, asked, False, columns).id for _ in range(2)] == ["t/0", "t/1"]

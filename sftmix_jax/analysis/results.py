@@ -78,7 +78,19 @@ def _study(file: epath.Path) -> dict[str, Any]:
             raise UserError(f"{file}: {name} has the seed {labels['seed']!r}, which must be a whole number")
         if "stage" in labels:
             raise UserError(f"{file}: {name} has the label 'stage', which stages have; name the axis otherwise")
-    return record
+        for axis, value in labels.items():
+            if not isinstance(value, str | int | float | None):
+                raise UserError(f"{file}: {name} has the label {axis}={value!r}; a label is text, a number or a flag")
+    labelled = {name: {**{axis: _label(value) for axis, value in labels.items()}, "seed": int(labels.get("seed") or 0)}
+                for name, labels in record["experiments"].items()}  # fmt: skip
+    return {**record, "experiments": labelled}
+
+
+def _label(value: Any) -> Any:
+    """A flag as text, as True and 1 are other values of an axis though Python holds them for the same; 1.0 as 1."""
+    if isinstance(value, bool):
+        return str(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def told_apart(study: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _by_columns(row: dict[str, Any], asked: Lookup, named: Columns) -> Given:
     if missing := [field for field in named.values() if field not in row]:
         raise Unusable(f"has no field '{missing[0]}', which --columns names; its fields are {', '.join(row)[:200]}")
     given = {ours: row[field] for ours, field in named.items()}
-    id = asked.by_id(given["id"]) if "id" in given else asked.by_text(given["question"])
+    id = asked.by_id(given["id"]) if "id" in given else asked.by_text(given["question"], once="samples" in given)
     if "question" in given and "id" in given and not asked.agrees(id, given["question"]):
         raise Unusable(f"its id is that of '{id}', and its question is that of another")
     samples = given.get("samples", [given.get("response")])

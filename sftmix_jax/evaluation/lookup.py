@@ -69,15 +69,15 @@ class Lookup:
             raise LeftOut(row)
         raise Unusable(f"no question 'doc_id {name[:80]}' in this benchmark; its rows are 0 to {max(self._rows)}")
 
-    def by_text(self, given: Any, whole: bool = False) -> str:
+    def by_text(self, given: Any, whole: bool = False, once: bool = False) -> str:
         """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.
 
         White space aside; of these only the first if `whole`. A question that stands in the benchmark twice is each of
-        the two in turn; if `whole`, which of them is meant cannot be known.
+        the two in turn, unless it must stand there `once`.
         """
         text = self._text(given, whole)
         ids = self._texts[text]
-        if whole and len(ids) > 1:
+        if once and len(ids) > 1:
             raise Unusable(f"its question stands in the benchmark under several ids ({', '.join(ids[:3])}); keep one")
         self._asked[text] += 1
         return ids[min(self._asked[text], len(ids)) - 1]

@@ -157,7 +157,7 @@ def _read(row: Any, asked: Lookup, answers: Answers) -> list[Stored]:
 
 
 def _alpaca_eval(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]:
-    question = asked.by_text(row["instruction"], whole=True)
+    question = asked.by_text(row["instruction"], whole=True, once=True)
     first, second = (_name(row, f"generator_{i}") for i in (1, 2))
     given = row["preference"]
     rating = None

@@ -105,14 +105,17 @@ def _places() -> dict[str, str]:
 
 
 class _Server:
-    """An interpreter without environment that forks a judge for each run (contained/judge.py), one at a time."""
+    """An interpreter that forks a judge for each run (contained/judge.py), one at a time.
+
+    It has no environment but a seed of hashes, so that an answer that depends on the order of a set has one score.
+    """
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={},
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-P", "-s", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={"PYTHONHASHSEED": "0"}, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
         theirs.close()
