@@ -32,6 +32,9 @@ from sftmix_jax.evaluation.task import ability_of, find_task
 from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.ranges import of
 
+# What is stored already needs no other source of answers, and stored judgments have nowhere to go but to the terminal.
+_ALONE = {"judgments": ("responses", "model", "workdir", "out"), "responses": ("model", "workdir")}
+
 
 def main() -> int:
     options = _parse()
@@ -41,7 +44,7 @@ def main() -> int:
     columns = layouts.columns(options.columns)
     if columns and not options.responses:
         raise UserError("--columns name the fields of --responses FILE")
-    for option, others in (("judgments", ("responses", "model", "workdir", "out")), ("responses", ("model", "workdir"))):
+    for option, others in _ALONE.items():
         for other in others if getattr(options, option) else ():
             if getattr(options, other):
                 raise UserError(f"--{option} scores what is stored already; leave --{other} out")

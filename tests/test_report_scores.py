@@ -369,6 +369,22 @@ def test_a_share_of_lm_eval_s_documents_has_the_interval_that_ours_have(tmp_path
     assert results.verdicts(acc) == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (1.0, 1.0), "3": (0.0, 1.0)}
 
 
+def test_flags_and_numbers_are_other_values_of_an_axis(tmp_path):
+    def labels(**experiments):
+        record = {"name": "s", "question": "", "hold": "epochs", "experiments": experiments}
+        (tmp_path / "studies").mkdir(exist_ok=True)
+        (tmp_path / "studies" / "s.json").write_text(json.dumps(record))
+        return results.read_studies(epath.Path(tmp_path))["s"]["experiments"]
+
+    found = labels(a={"x": True}, b={"x": 1}, c={"x": 1.0, "seed": "01"}, d={"x": 0.5})
+    assert [found[name] for name in "abcd"] == [
+        {"x": "True", "seed": 0}, {"x": 1, "seed": 0}, {"x": 1, "seed": 1}, {"x": 0.5, "seed": 0},
+    ]  # fmt: skip
+    for wrong in ([0.9, 0.95], {"a": 1}):
+        with pytest.raises(UserError, match=r"has the label x=.*; a label is text, a number or a flag"):
+            labels(a={"x": wrong})
+
+
 def test_an_axis_may_have_any_name_but_that_of_the_stages(tmp_path):
     of_two_own_axes(tmp_path, task="chat", ability="high", self="me")
     (page,) = report.write(epath.Path(tmp_path))

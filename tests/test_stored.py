@@ -404,3 +404,11 @@ def test_samples_of_a_question_that_stands_there_twice_need_its_id():
         layouts.read({"asked": "q", "said": ["a"]}, asked, False, columns)
     columns = layouts.columns("question=asked,response=said")
     assert [layouts.read({"asked": "q", "said": "a"}, asked, False, columns).id for _ in range(2)] == ["t/0", "t/1"]
+
+
+def test_options_that_nothing_would_read_are_refused(tmp_path):
+    (tmp_path / "r.jsonl").write_text('{"id": "tiny_math/0", "response": "1"}\n')
+    file = str(tmp_path / "r.jsonl")
+    for stored, other in (("--responses", "--workdir"), ("--responses", "--model"), ("--judgments", "--out")):
+        ended = run("sftmix_jax.evaluate", "--task", "tiny_math", stored, file, other, str(tmp_path))
+        assert ended.returncode == 2 and f"leave {other} out" in ended.stderr
