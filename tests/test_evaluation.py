@@ -409,3 +409,29 @@ def test_a_judge_that_cannot_be_asked_has_failed(tmp_path):
     prompts = [(Prompt("p", "Judge.", "<|im_start|>"), 0), (Prompt("p", "Judge.", "a fine answer"), 0)]
     judge.ask(prompts, got.__setitem__, failed.__setitem__, lambda: True)
     assert list(got) == [1] and "cannot be asked: the text holds '<|im_start|>'" in failed[0]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("None", "its score of 'q0' is None; must be a dict of numbers"), ("{'m': 'x'}", "must be a dict of numbers"),
+        ("{'n': 1.0}", "its score of 'q0' has no 'm', only n"), ("{'m': 1.0}", "has no 'w', only m"),
+    ],
+)  # fmt: skip
+def test_a_task_of_one_s_own_whose_score_is_no_verdict_is_named(tmp_path, verdict, said):
+    (tmp_path / "own.py").write_text(
+        "from sftmix_jax.evaluation.task import Metric, Question, Task\n"
+        "TASK = Task('own', lambda path: [Question('q0', ('?',), {})], (Metric('m', weight='w'),), 'x',"
+        f" score=lambda question, turns: {verdict})\n"
+    )
+    (tmp_path / "r.jsonl").write_text('{"id": "q0", "response": "a"}\n')
+    with pytest.raises(UserError, match=said):
+        runner.score_responses(str(tmp_path / "own.py"), epath.Path(tmp_path / "r.jsonl"), EvaluationConfig())
+
+
+def test_a_copy_beside_a_journal_s_files_is_read_and_leaves_their_numbers(tmp_path):
+    journal = Journal(epath.Path(tmp_path))
+    journal.put("k", "row")
+    journal.close()
+    (tmp_path / "000000.jsonl").rename(tmp_path / "backup.jsonl")
+    assert Journal(epath.Path(tmp_path)).get("k") == "row"

@@ -41,7 +41,8 @@ class Journal:
             more = f", and {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
             terminal.err(f"{damaged[0]}: truncated or changed{more}; what stood there is asked again")
         self._parts = files
-        self._next = max((int(file.stem) for file in files), default=-1) + 1
+        # A copy that somebody left there has another name; its rows are as good.
+        self._next = max((int(file.stem) for file in files if file.stem.isdecimal()), default=-1) + 1
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import statistics
@@ -20,7 +21,7 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig, Rubric
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
-from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Verdict, find_task, questions_hash
+from sftmix_jax.evaluation.task import Explained, Metric, Question, Task, Turns, Verdict, find_task, questions_hash
 from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
 
@@ -91,7 +92,7 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
 
     def running(question: Question, text: str) -> float | None:
         cheap = task.score is not None and not task.runs_code and len(question.turns) == 1
-        return task.score(question, [text])[task.metrics[0].name] if cheap and task.score else None
+        return _rated(task, question, [text]).get(task.metrics[0].name) if cheap else None
 
     with leased(model, task.name) as check_lease:
         if processes.first_says(is_scored(folder, fixed, report=True)):  # by another process meanwhile
@@ -370,12 +371,9 @@ def score(
     if task.rubric:
         assert judge is not None and config is not None
         return _judge(task, questions, whole, config.judge, judge, folder, model)
-    assert task.score is not None
-    rate = task.score
-
     def one(item: tuple[Question, list[list[str]]]) -> tuple[Verdict, list[str]]:
         question, samples = item
-        verdicts = [rate(question, turns) for turns in samples]
+        verdicts = [_rated(task, question, turns) for turns in samples]
         reasons = [verdict.reason for verdict in verdicts if isinstance(verdict, Explained)]
         return task.pool(question, samples, verdicts), reasons
 
@@ -389,6 +387,15 @@ def score(
         if each and answers.get(question.id)
     }  # fmt: skip
     return Scored([verdict for verdict, _ in found], {}, reasons)
+
+
+def _rated(task: Task, question: Question, turns: Turns) -> Verdict:
+    """What the task's own code says of a sample. Raises UserError for what is no verdict."""
+    assert task.score is not None
+    found = task.score(question, turns)
+    if not isinstance(found, dict) or not all(isinstance(value, int | float | None) for value in found.values()):
+        raise UserError(f"{task.name}: its score of '{question.id}' is {str(found)[:80]}; must be a dict of numbers")
+    return found
 
 
 def _samples(answers: Answers) -> int:
@@ -458,6 +465,10 @@ def summarise(
     metrics = [metric for metric in task.metrics if metric.samples <= samples]
     metrics += task.of_samples(samples) if task.of_samples else []
     groups = list(dict.fromkeys(question.group for question in questions if question.group))
+    for metric, (question, verdict) in itertools.product(metrics, zip(questions, verdicts, strict=True)):
+        if lost := {metric.name, metric.weight or metric.name} - verdict.keys():
+            given = ", ".join(verdict) or "none"
+            raise UserError(f"{task.name}: its score of '{question.id}' has no '{min(lost)}', only {given}")
     found = {metric.name: _summary(metric, verdicts) for metric in metrics}
     for metric in metrics:
         for group in groups:
