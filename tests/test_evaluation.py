@@ -414,7 +414,10 @@ def test_a_judge_that_cannot_be_asked_has_failed(tmp_path):
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("None", "its score of 'q0' is None; must be a dict of numbers"), ("{'m': 'x'}", "must be a dict of numbers"),
+        ("None", "its score of 'q0' is None; must be a dict of finite numbers"),
+        ("{'m': 'x'}", "must be a dict of finite numbers"),
+        ("{'m': float('nan'), 'w': 1}", "must be a dict of finite numbers"),
+        ("{'m': 7, 'w': 1}", "has m=7; must be from 0 to 1"),
         ("{'n': 1.0}", "its score of 'q0' has no 'm', only n"), ("{'m': 1.0}", "has no 'w', only m"),
     ],
 )  # fmt: skip
@@ -427,6 +430,21 @@ def test_a_task_of_one_s_own_whose_score_is_no_verdict_is_named(tmp_path, verdic
     (tmp_path / "r.jsonl").write_text('{"id": "q0", "response": "a"}\n')
     with pytest.raises(UserError, match=said):
         runner.score_responses(str(tmp_path / "own.py"), epath.Path(tmp_path / "r.jsonl"), EvaluationConfig())
+
+
+def test_questions_of_one_s_own_must_be_told_apart_and_have_turns(tmp_path):
+    for questions, said in (("[Question('q', ('?',), {})] * 2", "2 questions have the id 'q'"),
+                            ("[Question('q', 'text', {})]", "must be a tuple of texts")):  # fmt: skip
+        (tmp_path / "own.py").write_text(
+            "from sftmix_jax.evaluation.task import Metric, Question, Task\n"
+            f"TASK = Task('own', lambda path: {questions}, (Metric('m'),), 'x', score=lambda q, t: {{'m': 1}})\n"
+        )
+        (tmp_path / "r.jsonl").write_text('{"id": "q", "response": "a"}\n')
+        with pytest.raises(UserError, match=said):
+            runner.score_responses(str(tmp_path / "own.py"), epath.Path(tmp_path / "r.jsonl"), EvaluationConfig())
+    (tmp_path / "own.py").write_text("from sftmix_jax.evaluation.task import Task\nTASK = Task('own', list, (), 'x')\n")
+    with pytest.raises(UserError, match="has no metrics"):
+        find_task(str(tmp_path / "own.py"))
 
 
 def test_a_copy_beside_a_journal_s_files_is_read_and_leaves_their_numbers(tmp_path):

@@ -116,7 +116,7 @@ def of_every_task(workdir) -> dict[str, float]:
             wanted[task.name] = sum(values) / 80
         questions = [Question(f"{task.name}/{i}", ("?",), {}) for i in range(80)]
         more = {each.weight: 1.0 for each in task.metrics if each.weight}
-        verdicts = [{each.name: value for each in task.metrics} | more for value in values]
+        verdicts = [{each.name: min(value, each.best or value) for each in task.metrics} | more for value in values]
         folder = epath.Path(workdir) / "stages" / "base-b" / "eval" / task.name
         metrics = runner.summarise(task, questions, verdicts)
         rows = [{"id": q.id, "turns": ["?"], "scores": verdict} for q, verdict in zip(questions, verdicts, strict=True)]

@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -349,6 +350,12 @@ def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
         raise UserError(f"{data}: not a file of {task.name}: a row has no column {error}") from None
     if not questions:
         raise UserError(f"{data}: holds no questions")
+    ids = Counter(question.id for question in questions)
+    if twice := [id for id, count in ids.items() if count > 1]:
+        raise UserError(f"{data}: {ids[twice[0]]} questions have the id '{twice[0]}'; one answer would count for all")
+    for question in questions:
+        if isinstance(question.turns, str) or not all(isinstance(turn, str) for turn in question.turns):
+            raise UserError(f"{task.name}: the turns of '{question.id}' must be a tuple of texts")
     given = {f"{question.id}: temperature": question.temperature for question in questions}
     for where, temperature in ({f"{task.name}: temperature": task.temperature} | given).items():
         if temperature is not None and (rule := TEMPERATURE.broken(temperature)):
@@ -393,8 +400,11 @@ def _rated(task: Task, question: Question, turns: Turns) -> Verdict:
     """What the task's own code says of a sample. Raises UserError for what is no verdict."""
     assert task.score is not None
     found = task.score(question, turns)
-    if not isinstance(found, dict) or not all(isinstance(value, int | float | None) for value in found.values()):
-        raise UserError(f"{task.name}: its score of '{question.id}' is {str(found)[:80]}; must be a dict of numbers")
+    numbers = [value for value in found.values() if value is not None] if isinstance(found, dict) else [math.nan]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+        raise UserError(
+            f"{task.name}: its score of '{question.id}' is {str(found)[:80]}; must be a dict of finite numbers"
+        )
     return found
 
 
@@ -469,6 +479,10 @@ def summarise(
         if lost := {metric.name, metric.weight or metric.name} - verdict.keys():
             given = ", ".join(verdict) or "none"
             raise UserError(f"{task.name}: its score of '{question.id}' has no '{min(lost)}', only {given}")
+        value = verdict[metric.name]
+        if value is not None and metric.best and not 0 <= value <= metric.best:
+            raise UserError(f"{task.name}: its score of '{question.id}' has {metric.name}={value:g}; must be from 0 to "
+                            f"{metric.best:g}, or the task says another `best`")  # fmt: skip
     found = {metric.name: _summary(metric, verdicts) for metric in metrics}
     for metric in metrics:
         for group in groups:

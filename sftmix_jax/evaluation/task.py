@@ -101,6 +101,8 @@ def find_task(name: str) -> tuple[Task, str]:
         raise UserError(f"{file}: a task file sets TASK = Task(…)")
     if rule := NAME.broken(task.name):
         raise UserError(f"{file}: its TASK is named {task.name!r}; {rule}")
+    if not task.metrics:
+        raise UserError(f"{file}: its TASK has no metrics, so that nothing would be shown")
     if rule := Text().broken(task.ability):
         raise UserError(f"{file}: its TASK has the ability {task.ability!r}; {rule}")
     version = hashlib.sha256()
