@@ -11,6 +11,7 @@ lm-eval's own version asks without a template, with few-shot examples and by sub
 
 import re
 import string
+import unicodedata
 from typing import Any
 
 from sftmix_jax.data.sources import Source, read_rows
@@ -43,7 +44,7 @@ def _question(id: str, row: dict[str, Any], where: str) -> Question:
 
 def extract(question: Question, answers: Turns) -> str | None:
     """The letter that a reply gives: alone, in a box, stated as the answer, heading a line, or else the only one."""
-    reply = numbers.last_box(answers[0]) or answers[0]
+    reply = unicodedata.normalize("NFKC", numbers.last_box(answers[0]) or answers[0])
     one = f"[A-{_LETTERS[len(question.choices) - 1]}]"
     if alone := re.fullmatch(rf"(?:\\text|\W)*({one})\W*", reply, re.IGNORECASE):
         return alone[1].upper()
@@ -56,12 +57,13 @@ def extract(question: Question, answers: Turns) -> str | None:
     if stated:
         return stated[-1].upper()
     for pattern in (  # the last: no word A as in `A bird`, no `not B`
+        rf"(?mi)^[^\w\n]*\(({one})\)(?!\s*(?:or\b|and\b|,))",
         rf"(?m)^[^\w\n]*({one})(?:[^\w\s'’&/,+-]|\s*$)",
-        rf"(?<![\w'’])(?<!not )(?<!n't )({one})(?![\w'’])(?!(?<=[AI])\s+(?!(?:or|and|is|because)\b)[a-z])",
+        rf"(?<![\w'’])(?<![Nn]ot )(?<!n't )({one})(?![\w'’])(?!(?<=[AI])\s+(?!(?:or|and|is|because)\b)[a-z])",
     ):
         found = set(re.findall(pattern, reply))
         if len(found) == 1:
-            return found.pop()
+            return found.pop().upper()
     return None
 
 

@@ -453,3 +453,29 @@ def test_a_copy_beside_a_journal_s_files_is_read_and_leaves_their_numbers(tmp_pa
     journal.close()
     (tmp_path / "000000.jsonl").rename(tmp_path / "backup.jsonl")
     assert Journal(epath.Path(tmp_path)).get("k") == "row"
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("gsm8k", {"question": 5, "answer": "#### 1"}), ("gsm8k", {"question": "q", "answer": 5}),
+        ("mmlu", {"question": "q", "subject": None, "choices": ["a", "b"], "answer": 0}),
+        ("mmlu", {"question": "q", "subject": "s", "choices": 5, "answer": 0}),
+    ],
+)  # fmt: skip
+def test_a_benchmark_s_row_of_another_type_is_refused(tmp_path, task, row):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    config = EvaluationConfig(data={task: str(tmp_path / "rows.jsonl")})
+    with pytest.raises(UserError, match=rf"rows\.jsonl: not a file of {task}: a row cannot be read|turns of .* must be"):
+        runner.load_questions(find_task(task)[0], config)
+
+
+def test_a_limit_leaves_the_samples_of_other_questions_out(tmp_path):
+    rest = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(c):\n    c()\n", "canonical_solution": ""}
+    asked = [{"task_id": f"HumanEval/{i}", **rest} for i in range(2)]
+    said = [{"id": "HumanEval/0", "samples": ["    return 1\n"] * 3}, {"id": "HumanEval/1", "samples": ["x"]}]
+    for name, rows in (("asked", asked), ("said", said)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = EvaluationConfig(limit=1, data={"humaneval": str(tmp_path / "asked.jsonl")})
+    record = runner.score_responses("humaneval", epath.Path(tmp_path / "said.jsonl"), config)
+    assert {"pass@1", "pass@2", "pass@3"} <= record["metrics"].keys()

@@ -123,7 +123,7 @@ def test_small_and_large_golds(gold, right, wrong):
         ("Think of gills.\nC. whale", "C"), ("The answer was A at first. No, the answer is C.", "C"),
         ("", None), ("whale", None), ("A whale", None), ("A or C", None), ("The answer is A or C.", None),
         ("A. trout\nB. eel", None), ("The answer is not C.", None), ("A, C", None), ("The answer is a whale", None),
-        ("F", None),
+        ("F", None), ("(c) 4", "C"), ("Not C.", None), ("\uff23", "C"), ("It is (C).", "C"), ("(a) or (b)", None),
     ],
 )  # fmt: skip
 def test_a_reply_to_a_choice(reply, letter):

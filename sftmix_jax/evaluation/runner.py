@@ -171,7 +171,7 @@ def score_responses(
     questions = everything[: config.limit or None]
     _check(task, config, judge)
     answers = stored.read_responses(file, everything, task.runs_code, columns)
-    samples = _samples(answers)
+    samples = _samples(answers, questions)
     scored = score(task, questions, answers, config, judge, out, file.stem)
     record = {
         "task": task.name,
@@ -348,6 +348,9 @@ def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
         questions = task.load(data)
     except KeyError as error:
         raise UserError(f"{data}: not a file of {task.name}: a row has no column {error}") from None
+    except (TypeError, AttributeError, IndexError, ValueError) as error:  # a column of another type
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"{data}: not a file of {task.name}: a row cannot be read ({said})") from None
     if not questions:
         raise UserError(f"{data}: holds no questions")
     ids = Counter(question.id for question in questions)
@@ -373,7 +376,7 @@ def score(
     model: str = "",
 ) -> Scored:
     """Each question's verdict; a question without an answer is scored as empty ones (and listed as missing)."""
-    count = _samples(answers)
+    count = _samples(answers, questions)
     whole = [_whole(question, answers.get(question.id, []), count) for question in questions]
     if task.rubric:
         assert judge is not None and config is not None
@@ -408,9 +411,9 @@ def _rated(task: Task, question: Question, turns: Turns) -> Verdict:
     return found
 
 
-def _samples(answers: Answers) -> int:
-    """How many samples every question that has some has at least."""
-    return min((len(samples) for samples in answers.values() if samples), default=1)
+def _samples(answers: Answers, questions: Sequence[Question]) -> int:
+    """How many samples every one of these questions that has some has at least."""
+    return min((len(samples) for question in questions if (samples := answers.get(question.id))), default=1)
 
 
 def _failures(scored: Scored) -> dict[str, Any]:
