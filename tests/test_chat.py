@@ -373,6 +373,22 @@ def test_a_byte_order_mark_is_no_part_of_a_template(own, tmp_path, tokenizer):
     assert Chat(str(tmp_path / "marked.jinja"), tokenizer).pieces(TALK).text == own(CHATML).pieces(TALK).text
 
 
+def test_a_tool_s_result_that_is_headed_by_the_call_s_name_is_not_trained_on(own):
+    """gpt-oss' and Gemma's: the name stands in the call and once more before the result."""
+    source = (
+        "{% for m in messages %}{% if m.tool_calls %}{% set ns = m.tool_calls[0].function %}"
+        "{{ '<|start|>assistant to=' + ns.name + ' ' + (ns.arguments | tojson) + '<|call|>' }}"
+        "{% elif m.role == 'tool' %}"
+        "{% set call = messages[loop.index0 - 1].tool_calls[0] %}"
+        "{{ '<|start|>' + call.function.name + '<|message|>' + m.content + '<|end|>' }}"
+        "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    talk = [TALK[0], Message("assistant", "", fields={"tool_calls": [call]}), Message("tool", "sunny"), TALK[1]]
+    assert trained(own(source), talk) == [' to=weather {"city": "Oslo"}<|call|>', "<|message|>apple<|end|>"]
+
+
 def test_a_template_that_needs_tools_holds_conversations_with_tools(own):
     chat = own("{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + CHATML)
     assert trained(chat, TALK[:2], TOOLS) == ["apple<|im_end|>"]

@@ -105,6 +105,9 @@ def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, nam
         part = {"type": "text", "text": "a", name: False}
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {"content": [part]}]})
     assert "'image_url' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", "image_url": "u"})
+    for name in ("sys_prompt", "systemMsg", "tool_schemas", "function_definitions", "available_functions", "options",
+                 "include_in_loss", "use_for_training", "loss_on", "trainable_turns", "deleted"):  # fmt: skip
+        assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: True})
     for name in ("supervised", "calculate_loss", "no_train", "exclude", "dialogue_history", "tool_definitions",
                  "passage", "image_path", "attachments", "enable_thinking", "cot", "is_error"):  # fmt: skip
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: "x"}]})
@@ -138,7 +141,7 @@ def test_only_answers_can_be_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("row", [{"prompt": "p", "completion": "c"}, {"messages": [ASK, SAY]}])
-@pytest.mark.parametrize("name", ["label", "kto_tag", "desirable", "is_correct", "labels"])
+@pytest.mark.parametrize("name", ["label", "kto_tag", "desirable", "is_correct", "labels", "is_preferred"])
 def test_answers_marked_as_bad_are_refused_and_others_are_not(tmp_path, row, name):
     for bad in (False, 0, -1, -0.5, "false", " False ", "0", "-1", "no", "bad", "Rejected", "undesirable", [False]):
         assert f"'{name}' is false" in refused(tmp_path, row | {name: bad})

@@ -77,7 +77,15 @@ def test_every_container_gives_the_same_rows(tmp_path):
 def test_hub_datasets_on_disk(tmp_path):
     import datasets
 
-    datasets.Dataset.from_list([{"question": "q", "answer": "a"}]).save_to_disk(tmp_path / "set")
+    rows = datasets.Dataset.from_list([{"question": "q", "answer": "a"}])
+    datasets.DatasetDict({"train": rows, "test": rows.add_item({"question": "q", "answer": "b"})}).save_to_disk(
+        tmp_path / "splits"
+    )
+    assert [len(conversations(Source(f"{head}{tmp_path / 'splits'}{split}"))) for head, split in
+            (("hf:", ""), ("", ""), ("hf:", ":test"))] == [1, 1, 2]  # fmt: skip
+    rows.save_to_disk(tmp_path / "set")
+    with pytest.raises(UserError, match="one dataset without splits; leave ':test' out"):
+        conversations(Source(f"hf:{tmp_path / 'set'}:test"))
     assert conversations(Source(f"hf:{tmp_path / 'set'}")) == [PAIR]
 
 
@@ -262,14 +270,19 @@ def test_a_path_is_a_file_a_folder_a_glob_or_several(tmp_path, monkeypatch):
     for name in ("a.jsonl", "b.jsonl", "deep/er/c.jsonl", "odd [1], x.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_lines(tmp_path / name, [pair(name[0])])
-    (tmp_path / "README.md").write_text("what this is")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README.md").write_text("what this is")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert said("~/a.jsonl") == ["a"] and said(str(tmp_path)) == ["a", "b", "o"]
+    assert said("~/a.jsonl") == ["a"] and said("~/deep/er") == ["d"]
+    with pytest.raises(UserError, match="has the folder 'deep' in it; name the files"):
+        said(str(tmp_path))
+    (tmp_path / "deep" / "er" / ".hidden.jsonl").write_text("no rows")
+    assert said("~/deep/er") == ["d"]
     assert said(f"{tmp_path}/**/*.jsonl") == ["a", "b", "d", "o"] and said("~/deep/**") == ["d"]
     assert said(f"{tmp_path}/b.jsonl, ~/deep/er,~/a*") == ["b", "d", "a"]
     assert said("~/odd [1], x.jsonl") == ["o"]  # the file of that name
     for path, reason in (
-        ("~/a.jsonl,~/[ab].jsonl", "names .*a.jsonl twice"), ("~/deep", "without a file that can be read"),
+        ("~/a.jsonl,~/[ab].jsonl", "names .*a.jsonl twice"), ("~/empty", "without a file that can be read"),
         ("~/a.jsonl,~/none.jsonl", r"no file .*none\.jsonl"), ("gs://bucket/**/x.jsonl", "local files alone"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=reason):
@@ -284,6 +297,8 @@ def test_tables_of_texts_are_read(tmp_path):
         csv.writer(stream).writerows([names, ["q", said[0], "0.5", "TRUE"], ["q", said[1], "", ""]])
     first, second = conversations(Source(str(tmp_path / "a.csv")))
     assert [first[1].content, second[1].content] == said and [first[1].weight, second[1].weight] == [0.5, 1.0]
+    (tmp_path / "a.csv").write_text(",prompt,response\n0,q,a\n")  # as pandas writes it
+    assert conversations(Source(str(tmp_path / "a.csv"))) == [PAIR]
     (tmp_path / "b.TSV").write_bytes("\ufeffinstruction\toutput\r\nsay, it\tä\r\n\r\n".encode())
     ((asked, answered),) = conversations(Source(str(tmp_path / "b.TSV")))
     assert (asked.content, answered.content) == ("say, it", "ä")
@@ -342,6 +357,8 @@ def test_separators_of_unicode_end_no_line(tmp_path):
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " "}]}, "an empty answer"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "starts with an answer"),
+        ({"question": " ", "answer": "a"}, "an empty question"),
+        ({"question": "q", "answer": "a", "history": [["", "b"]]}, "an empty question"),
         ({"messages": [{"role": "narrator", "content": "a"}]}, "unknown role 'narrator'"),
         ({"messages": [{"role": "user", "content": None}]}, "a message whose content is not text"),
     ],

@@ -26,6 +26,8 @@ def check(messages: Sequence[Message]) -> None:
             raise BadRow("an empty answer")
         if messages[0].role == "assistant":
             raise BadRow("starts with an answer")
+        if any(message.role == "user" and not message.content.strip() for message in messages):
+            raise BadRow("an empty question")
     if not any(message.weight > 0 for message in answers):
         raise BadRow("nothing to train on: every answer has weight 0")
 

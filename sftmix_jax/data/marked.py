@@ -29,6 +29,7 @@ class Place(NamedTuple):
     message: int  # -1: of the tools
     start: int
     stop: int
+    again: bool = False  # it stands there once more, as a call's name may at the head of its result
 
 
 class _Owner(NamedTuple):
@@ -70,7 +71,7 @@ def find(
         else:
             form = next((form for form in value.forms if text.endswith(form, 0, position)), None)
         if form is not None:
-            places.append(Place(value.owner.message, position - len(form), position))
+            places.append(Place(value.owner.message, position - len(form), position, again=mark not in lost))
             lost.discard(mark)
         elif value.owner.role != lossy:
             raise BadRow(_lost(value))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
 # KTO and filters of datasets: whether the answer is a good one
-VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good", "accepted")
+VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good",
+            "is_valid", "is_preferred", "accepted", "thumbs_up")  # fmt: skip
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 TOOLS = ("tools", "functions")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -42,7 +43,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys((*SYSTEM, *TOOLS, *REASONING, *ADDED), _CONTEXT),
     **dict.fromkeys(
         ("history", "histories", "chat_history", "dialogue_history", "previous_messages", "sys", "preamble",
-         "instructions", "document", "documents", "passage"), _CONTEXT
+         "instructions", "document", "documents", "passage", "options", "choices"), _CONTEXT
     ),
     **dict.fromkeys(
         ("tool_calls", "function_call", "function_calls", "tool_call", "available_tools", "tool_list",
@@ -55,7 +56,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     **dict.fromkeys(
         ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss", "no_train", "exclude", "excluded", "skip",
-         "reject", "discard"), _EXCEPTION
+         "reject", "discard", "deleted"), _EXCEPTION
     ),
     **dict.fromkeys(
         ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
@@ -82,10 +83,14 @@ _BY_LETTERS = {_letters(name): name for name in MEANINGS}
 # Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
 _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
-    _CONTEXT: re.compile(r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)"),
+    _CONTEXT: re.compile(
+        r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)|^sys(?:tem)?_?(?:msg|message|prompt|instructions?)$"
+        r"|^(?:tool|function)s?_(?:schemas?|definitions?|specs?|list)$|^available_(?:tool|function)s$"
+    ),
     _TRAINED: re.compile(
         r"(?:^|_)(?:(?<!model_)weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
-        r"|^(?:compute|use|no|skip|ignore)_loss$"
+        r"|^(?:compute|use|no|skip|ignore)_loss$|^loss_(?:on|turns?|tokens?)$|^include_in_loss$|^(?:use|used)_(?:for|in)_train"
+        r"|^train_last|^trainable_|^(?:trained|learnable)$"
     ),
     _MEDIA: re.compile(r"(?:^|_)(?:image|video|audio)s?_(?:urls?|paths?|data|bytes)$"),
 }

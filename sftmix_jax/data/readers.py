@@ -48,7 +48,11 @@ def dataset(path: str) -> str:
     kind = path.partition(":")[0]
     if kind in DATASETS:
         return kind
-    return "hf" if (Path(path).expanduser() / "dataset_info.json").exists() else ""  # local folders alone
+    folder = Path(path).expanduser()  # local ones alone
+    return "hf" if any((folder / name).exists() for name in _SAVED) else ""
+
+
+_SAVED = ("dataset_info.json", "dataset_dict.json")  # what `save_to_disk` of a dataset, or of its splits, writes
 
 
 def _readable() -> str:
@@ -83,7 +87,10 @@ def _matching(pattern: str) -> list[epath.Path]:
     if whole.is_file():
         return [whole]
     if whole.is_dir():
-        found = sorted(file for file in whole.iterdir() if compressed.suffix(file) in _FILES and not file.is_dir())
+        held = sorted(file for file in whole.iterdir() if not file.name.startswith("."))
+        if deeper := [file.name for file in held if file.is_dir()]:
+            raise UserError(f"{pattern}: has the folder '{deeper[0]}' in it; name the files, as '{pattern}/**/*.jsonl'")
+        found = [file for file in held if compressed.suffix(file) in _FILES]
         if not found:
             raise UserError(f"{pattern}: a folder without a file that can be read ({_readable()})")
         return found
@@ -251,6 +258,7 @@ def _read_table(file: epath.Path, delimiter: str) -> Iterator[Row]:
             where = f"{file}:{table.line_num}"
             if not names:
                 names = [name.strip() for name in cells]
+                names[0] = names[0] or "index"  # as pandas writes it
                 if twice := [name for i, name in enumerate(names) if not name or name in names[:i]]:
                     raise UserError(f"{where}: the column name '{twice[0]}' is empty or stands twice; rename it")
             elif cells and len(cells) != len(names):
@@ -336,10 +344,16 @@ def _read_hub(spec: str) -> Iterator[Row]:
         raise UserError("hf: names no dataset; write hf:ID or hf:FOLDER")
     split = rest.pop() if rest else "train"
     try:
-        if Path(name).is_dir() and (Path(name) / "dataset_info.json").exists():
+        if (Path(name) / "dataset_dict.json").exists():
+            rows = datasets.load_from_disk(name)[split]
+        elif (Path(name) / "dataset_info.json").exists():
+            if len(spec.split(":")) > 1:
+                raise UserError(f"hf:{spec}: the folder holds one dataset without splits; leave ':{split}' out")
             rows = datasets.load_from_disk(name)
         else:
             rows = datasets.load_dataset(name, *rest, split=split)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"hf:{spec}: the hub could not give it ({type(error).__name__}: {str(error)[:120]}); check the name, "

@@ -43,7 +43,7 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
     position = 0
     for turn in turns:
         inside = {place.message for place in places if turn.start < place.stop and place.start < turn.stop}
-        own = [place for place in places if place.message == turn.message]
+        own = _own(places, turn.message)
         if inside != {turn.message} or turn.start < position or own[0].start < turn.start or turn.stop < own[-1].stop:
             raise BadRow("the chat template writes an assistant message elsewhere than its generation prompt says")
         position = turn.stop
@@ -53,7 +53,7 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
 def _turn(
     template: Template, messages: Sequence[Message], tools: Tools, text: str, places: Sequence[Place], i: int
 ) -> Turn:
-    own = [place for place in places if place.message == i]
+    own = _own(places, i)
     if not own:
         raise BadRow("an assistant message without words")
     prompt = template.render(messages[:i], tools, prompt=True)
@@ -84,10 +84,15 @@ def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: in
     """What follows the words of message i where these messages are the whole conversation. Raises BadRow."""
     text = template.render(messages, tools)
     places = marked.find(template, messages, tools, text, lossy=lossy)
-    own = [place.stop for place in places if place.message == i]
+    own = _own(places, i)
     if not own:
         raise BadRow("the chat template leaves out an answer once a question follows")
-    return text[max(own) :]
+    return text[own[-1].stop :]
+
+
+def _own(places: Sequence[Place], i: int) -> list[Place]:
+    """Where the values of message i stand for the first time."""
+    return [place for place in places if place.message == i and not place.again]
 
 
 def _refuse_prompt(template: Template, messages: Sequence[Message], tools: Tools, rest: str, header: str) -> None:
