@@ -301,6 +301,18 @@ def test_a_generation_prompt_that_opens_a_thought_trains_what_is_rendered_and_sa
     assert own(QWEN3).notices == own(PHI).notices == []
 
 
+def test_a_thought_in_the_words_begins_in_the_generation_prompt_that_opens_it(own):
+    """As data of R1 is stored; templates like Qwen 3.5's take the thought out of the words and write it again."""
+    parsed = CHATML.replace("m.content", "('<think>\n' + m.content.split('<think>\n')[1] if '<think>\n' in m.content"
+                            " else m.content)")  # fmt: skip
+    opening = parsed.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
+    thought = Message("assistant", "<think>\nA fruit.\n</think>\n\napple")
+    chat = own(opening)
+    assert trained(chat, [TALK[0], thought._replace(content=thought.content + " ")])[0].startswith("A fruit.\n</think>")
+    before = chat.tokenizer.decode_whole(chat.prompt(TALK[:1]))
+    assert before.endswith("<|im_start|>assistant\n<think>\n")
+
+
 def test_a_generation_prompt_that_closes_a_thought_is_said_for_rows_with_reasoning(own):
     always = QWEN3.replace("loop.index0 > ns.last", "true")
     closed = always.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")

@@ -44,7 +44,9 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
     for turn in turns:
         inside = {place.message for place in places if turn.start < place.stop and place.start < turn.stop}
         own = _own(places, turn.message)
-        if inside != {turn.message} or turn.start < position or own[0].start < turn.start or turn.stop < own[-1].stop:
+        # The words may begin in the generation prompt, as `<think>` does: what stands there is given, not learned.
+        given = own[0].start < turn.start and (turn.opened or own[0].stop <= turn.start)
+        if inside != {turn.message} or turn.start < position or given or turn.stop < own[-1].stop:
             raise BadRow("the chat template writes an assistant message elsewhere than its generation prompt says")
         position = turn.stop
     return text, turns
