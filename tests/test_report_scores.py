@@ -410,5 +410,5 @@ def test_a_report_of_own_axes_has_them_as_a_figure_and_one_finding_for_each_valu
         (lr, f"dmt, k 1/16, rows {rows}"): pytest.approx(100 * value) for (lr, rows), value in worth.items()
     }
     assert [part.name for part in made.views[0].parts] == [f"learning_rate {lr}, rows {n}" for lr, n in worth]
-    verdicts = made.views[0].tables[0]  # none of the paper's findings is about this study: each is said once
+    verdicts = made.views[0].tables[0]  # none of the paper's findings is tested by this study: each is listed once
     assert [row[0] for row in verdicts.rows] == ["every"] * 11

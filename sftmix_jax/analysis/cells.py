@@ -35,7 +35,7 @@ class Cells:
         self.left_out = left_out  # what could not be counted, in words
 
     def at(self, ability: str, /, **labels: Any) -> Uncertain | None:
-        """The score of the set-up with these labels. Raises UserError if that is said of several.
+        """The score of the set-up with these labels. Raises UserError where several match.
 
         Labels of value None or "" stand for an axis that the set-up does not have. All of a set-up's labels name it;
         so do fewer, if no other set-up has them. Of the paper's axes (_AXES) those that are not named must be absent,

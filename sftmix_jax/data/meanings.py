@@ -107,7 +107,7 @@ def meaning(name: str) -> Meaning | None:
 
 
 def same_letters(name: str, names: tuple[str, ...]) -> str | None:
-    """The one of `names` that this is another spelling of: `Response` of `response`."""
+    """The name of which this is another spelling, as `Response` is of `response`; None if there is none."""
     return next((each for each in names if each != name and _letters(each) == _letters(name)), None)
 
 

@@ -267,7 +267,7 @@ def _read_table(file: epath.Path, delimiter: str) -> Iterator[Row]:
             elif cells:
                 yield Row(where, {name: _weight(name, cell) for name, cell in zip(names, cells, strict=True)})
     except csv.Error as error:
-        raise UserError(f"{file}:{table.line_num}: not a table ({error}); mend it, or save it as .jsonl") from None
+        raise UserError(f"{file}:{table.line_num}: not a table ({error}); correct it, or save it as .jsonl") from None
 
 
 def _weight(name: str, cell: str) -> Any:

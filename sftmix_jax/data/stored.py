@@ -55,7 +55,7 @@ class Fields:
         return self._values[name] if name in self else None
 
     def leave(self, name: str) -> None:
-        """Say of a field that was taken that it has no meaning here: it is left out, and refuses nothing."""
+        """Mark a taken field as one without a meaning here: it is left out, reported, and refuses nothing."""
         if name in self:
             self._left.add(name)
             self._without_meaning.add(name)
