@@ -439,6 +439,20 @@ def test_an_empty_system_message_leaves_the_preamble_out(tokenizer, name):
     assert text.removeprefix(tokenizer.begin).startswith(("### Instruction:\nSay", "USER: Say"))
 
 
+def test_brackets_of_a_header_are_never_half_of_an_end(own):
+    turns = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    chat = own(turns + "{% if add_generation_prompt or messages | length is odd %}[assistant]{% endif %}")
+    assert trained(chat, TALK) == ["apple</s>", "apple!</s>"]
+    with pytest.raises(BadRow, match="behind the last answer"):
+        trained(chat, SYSTEM)
+
+
+def test_an_answer_that_is_written_once_more_behind_itself_is_refused(own):
+    turns = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+    with pytest.raises(UserError, match="elsewhere"):
+        own(turns + "{{ '<|assistant|>' if add_generation_prompt else '<|last|>' + messages[-1].content }}")
+
+
 def test_an_end_of_sequence_behind_the_last_answer_is_trained_on(own):
     turns, _, _ = CHATML.partition("{% if add_generation_prompt %}")
     asked = "{% if add_generation_prompt %}" + ASKED + "{% else %}{{ eos_token }}{% endif %}"

@@ -5,6 +5,7 @@ All of it is found by position, by comparing renderings; no text of a template i
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from sftmix_jax.data.template import Template
 MARK = re.compile(r"<<?[^<>\s]{1,64}>>?|\[\|[^\[\]\s]{1,64}\|\]|\[/?[A-Za-z]*[A-Z]{2}[A-Z_]*\]")
 
 _PIECE = re.compile(r"<[^<>\n]+>|\[[^\[\]\n]+\]|\w+")  # of what stands between turns: a mark or a word
+_BRACKETS = re.compile(r"<[^<>\n]{1,64}>|\[[^\[\]\n]{1,64}\]")
 _QUESTION = Message("user", "qz0009zq")
 
 
@@ -46,7 +48,8 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
         own = _own(places, turn.message)
         # The words may begin in the generation prompt, as `<think>` does: what stands there is given, not learned.
         given = own[0].start < turn.start and (turn.opened or own[0].stop <= turn.start)
-        if inside != {turn.message} or turn.start < position or given or turn.stop < own[-1].stop:
+        repeated = any(place.again and own[-1].stop <= place.start < turn.stop for place in places)
+        if inside != {turn.message} or turn.start < position or given or repeated or turn.stop < own[-1].stop:
             raise BadRow("the chat template writes an assistant message elsewhere than its generation prompt says")
         position = turn.stop
     return text, turns
@@ -105,11 +108,12 @@ def _refuse_prompt(template: Template, messages: Sequence[Message], tools: Tools
     """
     try:
         behind = _behind(template, [*messages, _QUESTION], tools, len(messages) - 1, lossy="assistant")
-        more = rest[shared_head(rest, behind) :]
+        ended = shared_head(rest, behind)
         between = _PIECE.findall(header + behind.partition(_QUESTION.content)[0])
     except BadRow:  # the template holds no question behind an answer
-        more, between = rest, _PIECE.findall(header)[-1:]
-    if taken := set(_PIECE.findall(more.replace(template.end_of_sequence, ""))) & set(between):
+        ended, between = 0, _PIECE.findall(header)[-1:]
+    more = {piece.group() for piece in _PIECE.finditer(rest) if piece.end() > ended}
+    if taken := (more & set(between)) - {template.end_of_sequence}:
         raise BadRow(
             f"the chat template writes '{max(taken, key=len)}' behind the last answer, as it does between turns, which "
             "would be trained on: write it under {% if add_generation_prompt %} alone"
@@ -136,8 +140,8 @@ def shared_head(one: str, other: str) -> int:
             low = middle
         else:
             high = middle - 1
-    for text in (one, other):
-        for mark in MARK.finditer(text, max(0, low - 80)):
+    for text, pattern in itertools.product((one, other), (MARK, _BRACKETS)):
+        for mark in pattern.finditer(text, max(0, low - 80)):
             if mark.start() < low < mark.end():
                 low = mark.start()
     return low
