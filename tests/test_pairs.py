@@ -189,6 +189,11 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
                 str(tmp_path / "qlora.jsonl"), str(tmp_path / "bad.jsonl"))  # fmt: skip
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and len(ended.stderr.strip().split("\n")) == 1
     assert "bad.jsonl:1: must be a verdict in a known layout, but its fields are question_id, score" in ended.stderr
+
+
+@needs_files
+def test_a_pairwise_task_that_a_judge_rates_wants_the_stored_baseline(tmp_path):
+    pytest.importorskip("openai")
     answers = write(tmp_path / "a.jsonl", [{"id": 81, "response": ["a", "b"]}])
     ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--responses", str(answers),
                 "--judge", "openai:x", env={"OPENAI_API_KEY": "x"})  # fmt: skip
