@@ -14,7 +14,7 @@ import numpy as np
 
 from sftmix_jax.analysis import results, uncertain
 from sftmix_jax.analysis.results import Result
-from sftmix_jax.analysis.uncertain import Uncertain
+from sftmix_jax.analysis.uncertain import Published, Uncertain, Verdicts
 from sftmix_jax.errors import UserError
 
 Labels = tuple[tuple[str, Any], ...]
@@ -160,7 +160,9 @@ class Scores:
         self.left_out: list[str] = []  # what could not be counted, in words
         self._verdicts: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}  # many set-ups share a base
         self.seeds = max(map(len, groups.values()), default=0)
-        self.by_task = {key: self._over([by_seed[seed] for seed in sorted(by_seed)]) for key, by_seed in groups.items()}
+        self.by_task = {
+            key: self._over([by_seed[seed] for seed in sorted(by_seed)], key[1]) for key, by_seed in groups.items()
+        }
 
     def of(self, found: Iterable[Result]) -> Scores:
         """Those of some of the results."""
@@ -169,22 +171,21 @@ class Scores:
         mine.by_task, mine.seeds = {key: self.by_task[key] for key in keys}, self.seeds
         return mine
 
-    def _over(self, repeats: list[Result]) -> Uncertain:
-        """One number of some seeds.
-
-        A single score (also one that all seeds share, as of a base) has score.json's interval. Several are resampled
-        over seeds and questions; over seeds alone where no verdicts on single questions are there.
-        """
+    def _over(self, repeats: list[Result], labels: Labels) -> Uncertain:
+        """One number of some seeds; a base that they share has none, and a single score has score.json's interval."""
         first = repeats[0]
-        single = len({result.stage_id for result in repeats}) == 1
-        known = single and first.low is not None and first.high is not None
-        interval = (float(first.low or 0), float(first.high or 0)) if known else None
+        shared_base = first.position == 0 and len({result.stage_id for result in repeats}) == 1
+        repeats = repeats[:1] if shared_base else repeats
+        single = len(repeats) == 1
+        interval = (first.low, first.high) if single and first.low is not None and first.high is not None else None
+        seeds = None if shared_base else tuple(result.seed for result in repeats)
+        name = f"{first.task} {labels}"
         for result in repeats:
             if (result.folder, result.task) not in self._verdicts:
                 self._verdicts[result.folder, result.task] = results.verdicts(result)
         rows = [self._verdicts[result.folder, result.task] for result in repeats]
         asked = dict.fromkeys(question for row in rows for question in row)
-        shared = [question for question in asked if all(question in row for row in rows)]
+        shared = tuple(question for question in asked if all(question in row for row in rows))
         if shared and len(shared) < len(asked):
             self.left_out.append(
                 f"{first.experiment} and its other seeds, after {first.stage}: {len(asked) - len(shared)} of "
@@ -192,12 +193,12 @@ class Scores:
             )
         if shared:
             table = np.array([[row[question] for question in shared] for row in rows])  # [seeds, questions, 2]
-            drawn = uncertain.from_verdicts(table[..., 0], table[..., 1], first.geometric, first.best)
-            return uncertain.Uncertain(first.value, drawn.draws, interval) if single else drawn
-        if single:
+            score = Verdicts(name, first.task, seeds, shared, table[..., 0], table[..., 1], first.best, first.geometric)
+            return uncertain.of(score, interval, 0.0 if first.geometric else first.best)
+        if single:  # no verdicts on questions: what score.json says of its own doubt
             error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0
-            return uncertain.published(first.value, error, f"{first.task} {first.stage_id}", interval)
-        return uncertain.from_seeds(np.array([result.value for result in repeats]))
+            return uncertain.of(Published(first.value, error, name, first.task, seeds), interval)
+        return uncertain.from_seeds([result.value for result in repeats], seeds, first.task)
 
 
 def measured(found: Sequence[Result], size: str, scores: Scores | None = None) -> Cells:

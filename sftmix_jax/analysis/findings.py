@@ -1,43 +1,35 @@
-"""The paper's findings, each tested on cells: ours, or the paper's own tables."""
+"""The paper's findings, each tested on cells: ours, or the paper's own tables. Effects are in points of 100."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from sftmix_jax.analysis import uncertain
+from sftmix_jax.analysis import rule, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells, number, series
-from sftmix_jax.analysis.uncertain import Uncertain
+from sftmix_jax.analysis.rule import Claim, Finding
+from sftmix_jax.analysis.uncertain import Uncertain, Verdicts
 
 PARTS = ("1/256", "1/64", "1/16", "1/4", "1")
 REPLAYS = ("0", *PARTS)
-_HOLDS, _FAILS = 0.8, 0.2
 RULE = (
-    "P is the share of draws (resampled seeds and questions) that agree: from 0.8 on a finding holds, to 0.2 it does "
-    "not, in between these numbers cannot tell. Parentheses hold 95 % intervals."
+    "A finding holds when its 95 % interval lies above 0 and its value reaches {smallest:g} points, where a point is a "
+    "hundredth of the best possible score; there is no effect that matters when the interval lies within ±{smallest:g} "
+    "points. Otherwise these numbers cannot tell, and the difference that they could have told from 0 is named. "
+    "{tested} findings are tested here and {theirs} on the paper's numbers, each with Holm's correction. Parentheses "
+    "hold 95 % intervals before it."
 )
-MARGIN = 0.03  # of the best possible score: a difference that nobody would mind
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """A claim of the paper, and what the numbers say of it."""
-
-    question: str  # RQ1 … RQ4
-    claim: str
-    verdict: str  # holds, does not, cannot tell, or not measured
-    numbers: str
-
-    @property
-    def is_measured(self) -> bool:
-        return self.verdict != "not measured"
+_FLAT = 3.0  # points: a last step of less has flattened
+_STANDARD = 0.2  # of a standard deviation: an effect that does not matter (Cohen 1988, section 2.2)
+_COST = 0.1  # of what training gained: a replay that costs less costs nothing
 
 
 def find(cells: Cells) -> list[Finding]:
     """Every finding, those too that nothing was measured for."""
-    return [
+    return rule.judge([
         *(rising(cells, ability) for ability in ("math", "code")),
         flattening(cells),
         mixing_helps_with_little(cells),
@@ -48,58 +40,73 @@ def find(cells: Cells) -> list[Finding]:
         replay_keeps(cells),
         replay_costs_nothing(cells),
         ablation(cells),
-    ]
+    ])  # fmt: skip
 
 
-def _judge(question: str, claim: str, probability: float, numbers: str) -> Finding:
-    verdict = "holds" if probability >= _HOLDS else "does not" if probability <= _FAILS else "cannot tell"
-    return Finding(question, claim, verdict, f"{numbers} (P = {probability:.3f})")
-
-
-def _missing(question: str, claim: str) -> Finding:
-    return Finding(question, claim, "not measured", "")
+def rule_in_words(ours: Sequence[Finding], theirs: Sequence[Finding]) -> str:
+    """The rule, with the numbers of findings that it was used on."""
+    tested, paper = (sum(finding.is_tested for finding in found) for found in (ours, theirs))
+    return RULE.format(smallest=rule.SMALLEST, tested=tested or "No", theirs=paper)
 
 
 def shown(number: Uncertain, best: float, signed: bool = False) -> str:
-    """`+4.2 (1.0–7.4)`, rates in points of a hundred."""
+    """`+4.2 (1.0 to 7.4)`, rates in points of a hundred; what it leaves out for want of a partner is named."""
     scale = 100.0 if best == 1 else 1.0
     sign = "+" if signed else ""
     digits = 1 if best == 1 else 2
     low, high = scale * number.low, scale * number.high
-    return f"{scale * number.value:{sign}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    left = f", on {number.restricted}" if number.restricted else ""
+    return f"{scale * number.value:{sign}.{digits}f} ({low:.{digits}f} to {high:.{digits}f}){left}"
 
 
-def _slope(cells: list[tuple[str, Uncertain]]) -> Uncertain:
-    """Gain for four times the data, least squares over the parts."""
-    x = np.arange(len(cells)) - (len(cells) - 1) / 2
-    weights = x / (x @ x)
-    return uncertain.combined(
-        lambda *each: sum(w * e for w, e in zip(weights, each, strict=True)), *(cell for _, cell in cells)
-    )
+def points(cells: Cells, ability: str, cell: Uncertain) -> Uncertain:
+    """A score in hundredths of the best possible one."""
+    return cell * (100.0 / cells.best(ability))
 
 
-def rising(cells: Cells, ability: str) -> Finding:
-    """RQ1: mathematics and code keep improving with their own data, up to all of it."""
+def _points(effect: Uncertain) -> str:
+    """`+4.2 points (1.0 to 7.4)`; of a single run `+4.2 points`."""
+    left = f", on {effect.restricted}" if effect.restricted else ""
+    between = "" if effect.runs == 1 else f" ({effect.low:.1f} to {effect.high:.1f})"
+    return f"{effect.value:+.1f} points{between}{left}"
+
+
+def _of_effect(question: str, claim: str, effect: Uncertain, said: str = "") -> Claim:
+    """A claim that an effect in points is above 0; numbers are shown of what it is called."""
+    needed = f"a difference of {rule.detectable(effect):.1f} points would have been told from 0 in 80 % of such studies"
+    around = "its interval contains 0, and " if effect.low <= 0 <= effect.high else ""
+    numbers = f"{said}: {_points(effect)}" if said else _points(effect)
+    return Claim(question, claim, numbers, rule.of_effect(effect), effect.runs, around + needed)
+
+
+def rising(cells: Cells, ability: str) -> Claim:
+    """RQ1: mathematics and code keep improving with their own data, up to all of it: so does the last step."""
     claim = f"{ability} keeps rising with its own data"
     alone = series(cells, ability, PARTS, strategy="single", source=ability)
     if len(alone) < 4:
-        return _missing("RQ1", claim)
-    upper = _slope(alone[-3:])
-    numbers = f"for four times the data, from 1/16 on: {shown(upper, cells.best(ability), signed=True)}"
-    return _judge("RQ1", claim, upper.probability(lambda d: d > 0), numbers)
+        return Claim("RQ1", claim)
+    (before, less), (last, all_of_it) = alone[-2:]
+    step = points(cells, ability, all_of_it - less)
+    return _of_effect("RQ1", claim, step, f"from {before} to {last} of its data")
 
 
-def flattening(cells: Cells) -> Finding:
-    """RQ1: the general ability gains little beyond the first sixteenth."""
+def flattening(cells: Cells) -> Claim:
+    """RQ1: the general ability rises, and gains nothing that matters by the last step of its data."""
     claim = "general flattens"
     alone = series(cells, "general", PARTS, strategy="single", source="general")
     if len(alone) < 4:
-        return _missing("RQ1", claim)
-    upper, whole = _slope(alone[-3:]), _slope(alone)
-    less = uncertain.combined(lambda u, w: w / 2 - u, upper, whole)
-    best = cells.best("general")
-    numbers = f"for four times the data: {shown(whole, best, True)} over all, {shown(upper, best, True)} from 1/16 on"
-    return _judge("RQ1", claim, less.probability(lambda d: d > 0), numbers)
+        return Claim("RQ1", claim)
+    (first, least), (before, less), (last, all_of_it) = alone[0], *alone[-2:]
+    whole, step = (points(cells, "general", all_of_it - each) for each in (least, less))
+    rises, is_flat = rule.is_positive(whole, rule.SMALLEST), rule.is_within(step, _FLAT)
+    still = 2 * min(step.below(_FLAT), 1 - step.below(-_FLAT))
+    falls = rule.is_positive(-whole)
+    numbers = (
+        f"from {first} to {last}: {_points(whole)}; from {before} to {last}: {_points(step)}; flat is within "
+        f"{_FLAT:g} points"
+    )
+    verdicts = {rule.HOLDS: max(rises, is_flat), rule.FAILS: min(1.0, 2 * min(still, falls))}
+    return Claim("RQ1", claim, numbers, verdicts, step.runs)
 
 
 def alone_and_mixed(cells: Cells, ability: str, k: str) -> tuple[Uncertain, Uncertain] | None:
@@ -112,69 +119,87 @@ def alone_and_mixed(cells: Cells, ability: str, k: str) -> tuple[Uncertain, Unce
 
 
 def mixed_minus_single(cells: Cells, abilities: Sequence[str] = ()) -> list[tuple[str, Uncertain]]:
-    """At each k: what mixing changes, as a part of an ability's full single score; the mean of some (the paper's).
+    """At each k: what mixing changes, in points, as the mean over some abilities (the paper's).
 
-    Full is the largest k. The negative of the paper's conflict. Draws are paired.
+    The negative of the paper's conflict.
     """
     asked = abilities or [ability for ability in cells.abilities if ability in BEST]
     parts = sorted({k for a in asked for k in cells.parts(strategy="single", source=a)}, key=number)
-    if not parts:
-        return []
-    full = {a: cells.at(a, strategy="single", source=a, k=parts[-1]) for a in asked}
     out = []
     for k in parts:
-        changes = []
-        for ability, whole in full.items():
-            both = alone_and_mixed(cells, ability, k)
-            if both and whole and whole.value > 0:
-                alone, mixed = both
-                changes.append((mixed - alone) * (1 / whole.value))
+        both = {ability: found for ability in asked if (found := alone_and_mixed(cells, ability, k))}
+        changes = [points(cells, ability, mixed - alone) for ability, (alone, mixed) in both.items()]
         if changes:
             out.append((k, uncertain.mean(changes)))
     return out
 
 
-def mixing_helps_with_little(cells: Cells) -> Finding:
+def mixing_helps_with_little(cells: Cells) -> Claim:
     claim = "mixing helps where data is scarce"
     changes = dict(mixed_minus_single(cells))
     if not {"1/256", "1/64"} <= changes.keys():
-        return _missing("RQ2", claim)
+        return Claim("RQ2", claim)
     little = uncertain.mean([changes["1/256"], changes["1/64"]])
-    numbers = f"mixed minus single at 1/256 and 1/64, % of the full single score: {shown(little, 1, True)}"
-    return _judge("RQ2", claim, little.probability(lambda d: d > 0), numbers)
+    return _of_effect("RQ2", claim, little, "mixed minus single at 1/256 and 1/64")
 
 
-def mixing_hurts_with_much(cells: Cells) -> Finding:
+def mixing_hurts_with_much(cells: Cells) -> Claim:
     claim = "mixing hurts at full data (conflict)"
     changes = mixed_minus_single(cells)
     if not changes or number(changes[-1][0]) < 1:
-        return _missing("RQ2", claim)
+        return Claim("RQ2", claim)
     k, change = changes[-1]
-    numbers = f"mixed minus single at k = {k}, % of the full single score: {shown(change, 1, True)}"
-    return _judge("RQ2", claim, change.probability(lambda d: d < 0), numbers)
+    return _of_effect("RQ2", claim, -change, f"single minus mixed at k = {k}")
+
+
+def falling(heights: np.ndarray) -> np.ndarray:
+    """The falling curve that is nearest to each column's points: least squares, float64 [parts, R]."""
+    n = len(heights)
+    sums = np.concatenate([np.zeros((1, *heights.shape[1:])), np.cumsum(heights, axis=0)])
+    # the min-max formula of isotonic regression: at i the least over starts of the greatest mean over ends
+    means = np.full((n, n, *heights.shape[1:]), -np.inf)
+    for start in range(n):
+        for end in range(start, n):
+            means[start, end] = (sums[end + 1] - sums[start]) / (end + 1 - start)
+    return np.stack([means[: i + 1, i:].max(axis=1).min(axis=0) for i in range(n)])
+
+
+def zero(positions: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Where a falling curve passes 0, float64 [R], linear in between; NaN where it does not."""
+    fitted = falling(heights)
+    out = np.full(heights.shape[1], np.nan)
+    for i in range(len(positions) - 1):
+        crosses = (fitted[i] > 0) & (fitted[i + 1] <= 0)
+        way = fitted[i] / np.where(crosses, fitted[i] - fitted[i + 1], 1)
+        out = np.where(crosses, positions[i] + way * (positions[i + 1] - positions[i]), out)
+    return np.where(fitted[-1] < 0, out, np.nan)
 
 
 def crossover_part(cells: Cells, abilities: Sequence[str] = ()) -> Uncertain | None:
-    """log₄ of the part at which mixing turns from gain to loss; the last change of sign, linear in between."""
+    """log₄ of the part at which mixing turns from gain to loss, NaN in the draws where it does not.
+
+    A falling curve through the differences over log k crosses 0 once or not at all. None with fewer than three parts.
+    """
     changes = mixed_minus_single(cells, abilities)
     if len(changes) < 3:
         return None
     positions = np.array([np.log2(number(k)) / 2 for k, _ in changes])
 
-    def last_zero(*each: np.ndarray) -> np.ndarray:
+    def place(*each: np.ndarray) -> np.ndarray:
         heights = np.stack([np.atleast_1d(e) for e in each])  # [parts, R]
-        out = np.full(heights.shape[1], np.nan)
-        for i in range(len(positions) - 1):
-            falls = (heights[i] > 0) & (heights[i + 1] <= 0)
-            part = heights[i] / np.where(falls, heights[i] - heights[i + 1], 1)
-            out = np.where(falls, positions[i] + part * (positions[i + 1] - positions[i]), out)
-        return out if out.size > 1 else out[0]
+        found = zero(positions, heights)
+        return found if found.size > 1 else found[0]
 
-    found = uncertain.combined(last_zero, *(change for _, change in changes))
-    kept = found.draws[np.isfinite(found.draws)]
-    if not np.isfinite(found.value) or len(kept) < len(found.draws) / 2:
-        return None
-    return Uncertain(found.value, kept)
+    return uncertain.combined(place, *(change for _, change in changes))
+
+
+def crossing(where: Uncertain) -> tuple[float, float, float, float]:
+    """The probability that there is a crossing; of those that there are, the median part and 95 % of them, in log₄."""
+    found = where.draws[np.isfinite(where.draws)]
+    if not len(found):
+        return 0.0, np.nan, np.nan, np.nan
+    low, middle, high = np.percentile(found, [2.5, 50, 97.5])
+    return len(found) / len(where.draws), float(middle), float(low), float(high)
 
 
 def part(log4: float) -> str:
@@ -182,16 +207,20 @@ def part(log4: float) -> str:
     return f"1/{4**-log4:.0f}" if log4 < 0 else f"{4**log4:.2g}"
 
 
-def crossover(cells: Cells) -> Finding:
+def crossover(cells: Cells) -> Claim:
     """RQ2, at 7B: gain turns to loss between 1/64 and 1/16."""
     claim = "mixing turns from gain to loss between 1/64 and 1/16"
-    if len(mixed_minus_single(cells)) < 3:
-        return _missing("RQ2", claim)
     where = crossover_part(cells)
     if where is None:
-        return Finding("RQ2", claim, "does not", "the two curves do not cross in most draws")
-    numbers = f"they cross at {part(where.value)} ({part(where.low)} to {part(where.high)})"
-    return _judge("RQ2", claim, where.probability(lambda d: (d >= -3) & (d <= -2)), numbers)
+        return Claim("RQ2", claim)
+    sure, middle, low, high = crossing(where)
+    inside = where.probability(lambda d: (d >= -3) & (d <= -2))
+    half = 0.5 / (len(where.draws) + 1)  # no number of draws makes it 0 or 1
+    numbers = f"one crossing has the probability {sure:.2f}"
+    if sure >= 1 - rule.LEVEL:
+        numbers += f"; at {part(middle)} ({part(low)} to {part(high)})"
+    verdicts = {rule.HOLDS: min(1.0, 2 * (1 - inside + half)), rule.FAILS: min(1.0, 2 * (inside + half))}
+    return Claim("RQ2", claim, numbers, verdicts, where.runs)
 
 
 def ratio_design(cells: Cells, ability: str) -> tuple[np.ndarray, np.ndarray, list[Uncertain]]:
@@ -207,118 +236,110 @@ def ratio_design(cells: Cells, ability: str) -> tuple[np.ndarray, np.ndarray, li
     return np.array(own), np.array(other), scores
 
 
-def explained(design: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """R² of a linear regression with an intercept: design [n, p], scores [n] or [n, R] → [] or [R]."""
-    X = np.column_stack([np.ones(len(design)), design])
-    residual = scores - X @ np.linalg.lstsq(X, scores, rcond=None)[0]
-    total = ((scores - scores.mean(axis=0)) ** 2).sum(axis=0)
-    return np.where(total > 0, 1 - (residual**2).sum(axis=0) / np.maximum(total, 1e-30), 0.0)
-
-
 def standardised_effects(own: np.ndarray, other: np.ndarray, scores: list[Uncertain]) -> tuple[Uncertain, Uncertain]:
-    """Standard deviations of score for one of the log amount: own, and the others'.
+    """Standard deviations of score per one of the log amount: own, and the others'.
 
     Of the scores as they are: each draw's own would grow with its noise, and every effect shrink.
     """
     spread = max(float(np.std([score.value for score in scores])), 1e-30)
     X = np.column_stack([np.ones(len(own)), *((x - x.mean()) / x.std() for x in (own, other))])
+    solve = np.linalg.pinv(X) / spread  # [3, n]
 
-    def effects(*each: np.ndarray | np.float64) -> np.ndarray:
-        y = np.stack(np.broadcast_arrays(*each))
-        rows = y.reshape(len(y), -1)
-        return np.linalg.lstsq(X, rows, rcond=None)[0][1:] / spread
+    def effect(row: int, *each: np.ndarray) -> np.ndarray:
+        return sum((weight * score for weight, score in zip(solve[row], each, strict=True)), np.zeros(()))
 
-    value = effects(*(np.float64(s.value) for s in scores))[:, 0]
-    draws = effects(*(s.draws for s in scores))
-    return Uncertain(float(value[0]), draws[0]), Uncertain(float(value[1]), draws[1])
+    mine, theirs = (uncertain.combined(functools.partial(effect, row), *scores) for row in (1, 2))
+    return mine, theirs
 
 
-def amount_outweighs_ratio(cells: Cells) -> Finding:
-    """RQ3: the amount of an ability's own data explains its score, the ratio to the rest hardly."""
+def amount_outweighs_ratio(cells: Cells) -> Claim:
+    """RQ3: an ability's own amount moves its score, and the others' amount, which the ratio follows, does not."""
     claim = "the amount of an ability's own data outweighs its ratio"
-    advantages, told = [], []
+    effects, told = [], []
     for ability in ("math", "code"):
         own, other, scores = ratio_design(cells, ability)
         if len(scores) < 12:
-            return _missing("RQ3", claim)
-
-        def advantage(*each: np.ndarray, own: np.ndarray = own, ratio: np.ndarray = own - other) -> np.ndarray:
-            y = np.stack(each)
-            return explained(own[:, None], y) - explained(ratio[:, None], y)
-
-        advantages.append(uncertain.combined(advantage, *scores))
-        value = np.array([score.value for score in scores])
+            return Claim("RQ3", claim)
         mine, theirs = standardised_effects(own, other, scores)
+        effects.append((mine, theirs))
         told.append(
-            f"{ability}: R² of the amount {explained(own[:, None], value):.2f}, of the ratio "
-            f"{explained((own - other)[:, None], value):.2f}; effect of its own amount {mine.value:+.2f} "
-            f"({mine.low:+.2f} to {mine.high:+.2f}), of the others' {theirs.value:+.2f} ({theirs.low:+.2f} to "
-            f"{theirs.high:+.2f}) standard deviations"
+            f"{ability}: effect of its own amount {mine.value:+.2f} ({mine.low:+.2f} to {mine.high:+.2f}), of the "
+            f"others' {theirs.value:+.2f} ({theirs.low:+.2f} to {theirs.high:+.2f}) standard deviations"
         )
-    return _judge("RQ3", claim, uncertain.mean(advantages).probability(lambda d: d > 0), "; ".join(told))
+    outweighs = max(max(rule.is_positive(m, _STANDARD), rule.is_within(t, _STANDARD)) for m, t in effects)
+    others = min(2 * min(t.below(_STANDARD), 1 - t.below(-_STANDARD)) for _, t in effects)
+    none = min(2 * (1 - m.below(_STANDARD)) for m, _ in effects)
+    verdicts = {rule.HOLDS: outweighs, rule.FAILS: min(1.0, 4 * min(others, none))}  # any of four effects
+    numbers = "; ".join(told) + f"; within {_STANDARD:g} the others' does not matter"
+    return Claim("RQ3", claim, numbers, verdicts, effects[0][0].runs)
 
 
 def _specialised(cells: Cells, **labels: str) -> Uncertain | None:
-    """Mean of mathematics and code."""
-    found = [cells.at(ability, **labels) for ability in ("math", "code")]
-    return uncertain.mean([cell for cell in found if cell]) if all(found) else None
+    """Mean of mathematics and code, in points."""
+    found = {ability: cell for ability in ("math", "code") if (cell := cells.at(ability, **labels))}
+    return uncertain.mean([points(cells, *each) for each in found.items()]) if len(found) == 2 else None
 
 
-def stages_forget(cells: Cells) -> Finding:
+def stages_forget(cells: Cells) -> Claim:
     """RQ4: training in sequence loses mathematics and code that training on everything at once keeps."""
     claim = "sequential training forgets the specialised abilities"
     together, after = _specialised(cells, strategy="multitask"), _specialised(cells, strategy="sequential")
     if together is None or after is None:
-        return _missing("RQ4", claim)
-    loss = after - together
-    numbers = f"sequential minus multitask, mean of math and code: {shown(loss, 1, True)}"
-    return _judge("RQ4", claim, loss.probability(lambda d: d < 0), numbers)
+        return Claim("RQ4", claim)
+    return _of_effect("RQ4", claim, together - after, "multitask minus sequential, mean of math and code")
 
 
-def replay_keeps(cells: Cells) -> Finding:
+def replay_keeps(cells: Cells) -> Claim:
     """RQ4: DMT's small replay keeps more of mathematics and code than mixed sequential training."""
     claim = "DMT at k = 1/256 keeps more of math and code than no replay"
-    without, small = (
-        _specialised(cells, strategy="mixed_sequential", k="0"),
-        _specialised(cells, strategy="dmt", k="1/256"),
-    )
-    if without is None or small is None:
-        return _missing("RQ4", claim)
-    gain = small - without
-    numbers = f"mean of math and code: {shown(gain, 1, True)}"
-    enough = next((k for k in PARTS if (c := _specialised(cells, strategy="dmt", k=k))
-                   and (c - without).probability(lambda d: d > 0) >= 0.975), None)  # fmt: skip
-    numbers += f"; the smallest k that surely does: {enough or 'none'}"
-    return _judge("RQ4", claim, gain.probability(lambda d: d > 0), numbers)
+    without = _specialised(cells, strategy="mixed_sequential", k="0")
+    gains = {k: cell - without for k in PARTS if without and (cell := _specialised(cells, strategy="dmt", k=k))}
+    if "1/256" not in gains:
+        return Claim("RQ4", claim)
+    p = [rule.is_positive(gain) for gain in gains.values()]
+    enough = next((k for k, kept in zip(gains, rule.holm(p), strict=True) if kept), "none")
+    made = _of_effect("RQ4", claim, gains["1/256"], "DMT minus mixed sequential, mean of math and code")
+    if made.runs == 1:
+        return made
+    return dataclasses.replace(made, numbers=f"{made.numbers}; the smallest k that surely does: {enough}")
 
 
-def replay_costs_nothing(cells: Cells) -> Finding:
-    """RQ4: at the paper's k DMT costs the general ability nothing."""
+def replay_costs_nothing(cells: Cells) -> Claim:
+    """RQ4: at the paper's k DMT costs the general ability next to nothing of what training gained."""
     claim = "DMT at k = 1/256 costs the general ability nothing"
-    without, small = (
-        cells.at("general", strategy="mixed_sequential", k="0"),
-        cells.at("general", strategy="dmt", k="1/256"),
-    )
+    without = cells.at("general", strategy="mixed_sequential", k="0")
+    small = cells.at("general", strategy="dmt", k="1/256")
     if without is None or small is None:
-        return _missing("RQ4", claim)
-    change, best = small - without, cells.best("general")
-    most = 100 if best == 1 else best
-    numbers = (
-        f"DMT minus mixed sequential: {shown(change, best, True)}; nothing is within {most * MARGIN:g} of {most:g}"
-    )
-    return _judge("RQ4", claim, change.probability(lambda d: d > -best * MARGIN), numbers)
+        return Claim("RQ4", claim)
+    base = cells.at("general", strategy="mixed_sequential", k="0", stage="base")
+    cost = points(cells, "general", without - small)
+    gain = points(cells, "general", without - base) if base and without.value > base.value else None
+    over = cost - (gain * _COST if gain else rule.SMALLEST)
+    allowed = (
+        f"{_COST:.0%} of what training gained, {_COST * gain.value:.1f} points" if gain
+        else f"{rule.SMALLEST:g} points"
+    )  # fmt: skip
+    numbers = f"mixed sequential minus DMT: {_points(cost)}; nothing is at most {allowed}"
+    verdicts = {rule.HOLDS: 1 - over.below(), rule.FAILS: over.below()}
+    return Claim("RQ4", claim, numbers, verdicts, cost.runs)
 
 
-def ablation(cells: Cells) -> Finding:
+def ablation(cells: Cells) -> Claim:
     """Ablation: without its code and mathematics the general data conflicts less."""
     claim = "without code and math in the general data, mixing at k = 1 hurts them less"
     tagged = _specialised(cells, strategy="mixed", without="code,math", k="1")
     whole = _specialised(cells, strategy="mixed", k="1")
     if tagged is None or whole is None:
-        return _missing("Ablation", claim)
-    gain = tagged - whole
-    if not np.any(gain.draws):
-        return Finding("Ablation", claim, "not measured", "nothing was left out: the general data here holds neither")
-    return _judge(
-        "Ablation", claim, gain.probability(lambda d: d > 0), f"mean of math and code: {shown(gain, 1, True)}"
+        return Claim("Ablation", claim)
+    if _is_same(tagged, whole):
+        same = "every verdict is the same with them and without: nothing was left out here"
+        return Claim("Ablation", claim, same)
+    return _of_effect("Ablation", claim, tagged - whole, "mean of math and code")
+
+
+def _is_same(first: Uncertain, second: Uncertain) -> bool:
+    """Whether two numbers rest on the same verdicts."""
+    pairs = list(zip(first.scores, second.scores, strict=False))
+    return bool(pairs) and all(
+        isinstance(a, Verdicts) and isinstance(b, Verdicts) and np.array_equal(a.values, b.values) for a, b in pairs
     )

@@ -3,9 +3,10 @@
 Each law is linear in two numbers once its shape is chosen, y = a + b·g(x; shape), so it is fitted by trying shapes on
 a grid and solving for a and b exactly: no starting values, no local minima, and thousands of bootstrap fits at once.
 
-  power       g = x^-shape                 a floor (or ceiling) that more data approaches
-  saturating  g = exp(-x / shape)          the same, sooner
-  log_linear  g = log x                    no end in sight
+  power       g = x^-shape                        a floor (or ceiling) that more data approaches
+  saturating  g = exp(-x / shape)                 the same, sooner
+  log_linear  g = log x                           no end in sight
+  logistic    g = 1 / (1 + (x / middle)^-slope)   a rate that rises from one level to another; its shape is both
 """
 
 from __future__ import annotations
@@ -26,26 +27,35 @@ class Fit:
     law: str
     a: float
     b: float
-    shape: float
+    shape: tuple[float, float]  # the second is 1 where a law has one
     errors: dict[str, float]  # root mean square held-out error of each law, amounts left out in turn
     laws: np.ndarray  # of each resampled fit: index into LAWS [R]
-    coefficients: np.ndarray  # float64 [R, 3]: a, b, shape
+    coefficients: np.ndarray  # float64 [R, 4]: a, b, and the shape's two numbers
     scale: float  # amounts are divided by this before g
 
     def at(self, amounts: np.ndarray) -> np.ndarray:
         """The curve, float64 [n]."""
-        return self.a + self.b * _g(self.law, amounts / self.scale, self.shape)
+        return self.a + self.b * _g(self.law, amounts / self.scale, *self.shape)
 
-    def band(self, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """95 % band of the curve, float64 [n] each; the choice of the law is resampled with the rest."""
+    def curves(self, amounts: np.ndarray) -> np.ndarray:
+        """The curve of each resampled fit, float64 [R, n]; the choice of the law is resampled with the rest."""
         curves = np.empty((len(self.laws), len(amounts)))
-        x = amounts / self.scale
         for index, law in enumerate(LAWS):
             chosen = self.laws == index
-            a, b, shape = (column[:, None] for column in self.coefficients[chosen].T)
-            curves[chosen] = a + b * _g(law, x[None, :], shape)
-        low, high = np.percentile(curves, [2.5, 97.5], axis=0)
+            a, b, *shape = (column[:, None] for column in self.coefficients[chosen].T)
+            curves[chosen] = a + b * _g(law, (amounts / self.scale)[None, :], *shape)
+        return curves
+
+    def band(self, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """95 % band of the curve, float64 [n] each."""
+        low, high = np.percentile(self.curves(amounts), [2.5, 97.5], axis=0)
         return low, high
+
+    def change(self, less: float, more: float) -> tuple[float, float, float]:
+        """What `more` data brings beyond `less`, with its 95 % interval."""
+        ends = np.array([less, more])
+        low, high = np.percentile(np.diff(self.curves(ends))[:, 0], [2.5, 97.5])
+        return float(np.diff(self.at(ends))[0]), float(low), float(high)
 
     def saturation(self, gain: float, most: float) -> float | None:
         """The smallest amount from which doubling brings less than `gain` (in y, whichever way is better).
@@ -60,23 +70,30 @@ class Fit:
         return None if enough[-1] == len(amounts) - 1 else float(amounts[enough[-1] + 1])
 
 
-LAWS = ("power", "saturating", "log_linear")
+LAWS = ("power", "saturating", "log_linear", "logistic")
+_PARAMETERS = {"power": 3, "saturating": 3, "log_linear": 2, "logistic": 4}
+_SLOPES = (0.5, 1.0, 2.0, 4.0)
 
 
-def _g(law: str, x: np.ndarray, shape: np.ndarray | float) -> np.ndarray:
+def _g(law: str, x: np.ndarray, shape: np.ndarray | float, slope: np.ndarray | float = 1.0) -> np.ndarray:
     if law == "power":
         return x ** -np.asarray(shape)
     if law == "saturating":
         return np.exp(-x / shape)
+    if law == "logistic":
+        return 1 / (1 + (x / shape) ** -np.asarray(slope))
     return np.log(x) + 0 * np.asarray(shape)
 
 
-def _shapes(law: str, x: np.ndarray) -> np.ndarray:
+def _shapes(law: str, x: np.ndarray) -> list[tuple[float, float]]:
     if law == "power":
-        return np.linspace(0.05, 2.0, _SHAPES)
+        return [(shape, 1.0) for shape in np.linspace(0.05, 2.0, _SHAPES).tolist()]
     if law == "saturating":
-        return np.geomspace(x.min(), 2 * x.max(), _SHAPES)
-    return np.ones(1)
+        return [(shape, 1.0) for shape in np.geomspace(x.min(), 2 * x.max(), _SHAPES).tolist()]
+    if law == "logistic":
+        middles = np.geomspace(x.min(), 4 * x.max(), _SHAPES // 2).tolist()
+        return [(middle, slope) for slope in _SLOPES for middle in middles]
+    return [(1.0, 1.0)]
 
 
 def fit(amounts: Sequence[float], values: Sequence[float], seed: int = 0) -> Fit:
@@ -92,18 +109,18 @@ def fit(amounts: Sequence[float], values: Sequence[float], seed: int = 0) -> Fit
     x, levels = x / scale, levels / scale
     errors = {law: float(_held_out(law, x, y[:, None], levels)[0]) for law in LAWS}
     law = min(errors, key=errors.__getitem__)
-    a, b, shape = (float(column[0]) for column in _solve(law, x, y[:, None]))
-    fitted = a + b * _g(law, x, shape)
-    sigma = _noise(x, y, fitted, levels, parameters=2 if law == "log_linear" else 3)
+    a, b, *shape = (float(row[0]) for row in _solve(law, x, y[:, None]))
+    fitted = a + b * _g(law, x, *shape)
+    sigma = _noise(x, y, fitted, levels, _PARAMETERS[law])
     rng = np.random.default_rng(seed)
-    drawn = fitted[:, None] + sigma * rng.standard_t(_degrees(x, levels), (len(x), RESAMPLES))
+    middles = np.array([y[x == each].mean() for each in x])
+    drawn = middles[:, None] + sigma * rng.standard_t(_degrees(x, levels), (len(x), RESAMPLES))
     held = np.stack([_held_out(each, x, drawn, levels) for each in LAWS])
     chosen = held.argmin(axis=0)
-    coefficients = np.empty((RESAMPLES, 3))
+    coefficients = np.empty((RESAMPLES, 4))
     for index, each in enumerate(LAWS):
-        solved = np.stack(_solve(each, x, drawn), axis=1)
-        coefficients[chosen == index] = solved[chosen == index]
-    return Fit(law, a, b, shape, errors, chosen, coefficients, scale)
+        coefficients[chosen == index] = _solve(each, x, drawn).T[chosen == index]
+    return Fit(law, a, b, (shape[0], shape[1]), errors, chosen, coefficients, scale)
 
 
 def _degrees(x: np.ndarray, levels: np.ndarray) -> int:
@@ -121,19 +138,16 @@ def _noise(x: np.ndarray, y: np.ndarray, fitted: np.ndarray, levels: np.ndarray,
     return max(residual, float(np.sqrt(within / repeats)))
 
 
-def _solve(law: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares for y float64 [n, R] → a, b, shape float64 [R] each, over the grid of shapes."""
-    best = np.full(y.shape[1], np.inf)
-    a, b, chosen = (np.zeros(y.shape[1]) for _ in range(3))
-    for shape in _shapes(law, x):
-        X = np.column_stack([np.ones(len(x)), _g(law, x, float(shape))])
-        solution, *_ = np.linalg.lstsq(X, y, rcond=None)
-        error = ((y - X @ solution) ** 2).sum(axis=0)
-        better = error < best
-        best = np.where(better, error, best)
-        a, b = np.where(better, solution[0], a), np.where(better, solution[1], b)
-        chosen = np.where(better, shape, chosen)
-    return a, b, chosen
+def _solve(law: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least squares for y float64 [n, R] → float64 [4, R]: a, b and the shape's two numbers, the best of a grid."""
+    shapes = np.array(_shapes(law, x))  # [K, 2]
+    curves = _g(law, x[None, :], shapes[:, :1], shapes[:, 1:])  # [K, n]
+    centres = curves.mean(axis=1, keepdims=True)
+    lengths = np.sqrt(((curves - centres) ** 2).sum(axis=1, keepdims=True))
+    along = ((curves - centres) / np.maximum(lengths, 1e-30)) @ y  # [K, R]; what each shape explains is its square
+    best = (along**2).argmax(axis=0)
+    b = np.take_along_axis(along, best[None], axis=0)[0] / np.maximum(lengths[best, 0], 1e-30)
+    return np.stack([y.mean(axis=0) - b * centres[best, 0], b, *shapes[best].T])
 
 
 def _held_out(law: str, x: np.ndarray, y: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -141,7 +155,7 @@ def _held_out(law: str, x: np.ndarray, y: np.ndarray, levels: np.ndarray) -> np.
     squares = np.zeros(y.shape[1])
     for level in levels:
         out = x == level
-        a, b, shape = _solve(law, x[~out], y[~out])
-        predicted = a + b * _g(law, np.full(1, level)[:, None], shape[None, :])[0]
+        a, b, *shape = _solve(law, x[~out], y[~out])
+        predicted = a + b * _g(law, np.full(y.shape[1], level), *shape)
         squares += ((y[out] - predicted) ** 2).mean(axis=0)
     return np.sqrt(squares / len(levels))

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from sftmix_jax.analysis import fits
 from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, of_paper, series
 from sftmix_jax.analysis.page import Table
@@ -72,23 +70,28 @@ def table(curves: Iterable[Curve]) -> Table:
             continue
         fit = fits.fit(curve.parts, curve.values)
         least, most = min(curve.parts), max(curve.parts)
-        now, twice = fit.at(np.array([most, 2 * most]))
-        change, digits = curve.scale * float(twice - now), 1 if curve.scale == 100 else 2
+        change, low, high = (curve.scale * end for end in fit.change(most, 2 * most))
+        digits = 1 if curve.scale == 100 else 2
         errors = ", ".join(f"{law.replace('_', '-')} {curve.scale * error:.2g}" for law, error in fit.errors.items())
         rows.append([
             curve.of, curve.against, fit.law.replace("_", "-"), errors,
-            _where(fit.saturation(curve.worth, most), least, most), (f"{change:+.{digits}f}", change),
+            _where(fit, curve, least, most),
+            (f"{change:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})", change),
         ])  # fmt: skip
     columns = ["of", "against", "law", "held-out error of each law", "saturated", "twice the most would bring"]
     caption = (
-        f"Saturated: where doubling the data changes less than {GAIN:.0%} of the best possible score, or {GAIN:g} nats "
-        "a token. The last column is the law carried on beyond what was measured; rates in %, general from 1 to 10, "
-        "losses in nats a trained token."
+        f"Saturated: where doubling the data surely changes less than {GAIN:.0%} of the best possible score, or "
+        f"{GAIN:g} nats per token. The last column is the law extrapolated beyond what was measured, with its 95 % "
+        "interval over laws and noise; rates in %, general from 1 to 10, losses in nats per trained token."
     )
     return Table("laws", "Scaling laws", columns, rows, caption)
 
 
-def _where(saturated: float | None, least: float, most: float) -> str:
-    if saturated is None:
-        return f"not up to k = {most:g}"
-    return "wherever it was measured" if saturated <= least else f"from k = {saturated:.2g} on"
+def _where(fit: fits.Fit, curve: Curve, least: float, most: float) -> str:
+    """From where on doubling is not worth it, if the interval of the last doubling says so."""
+    ends = fit.change(most, 2 * most)[1:]
+    if all(abs(end) < curve.worth for end in ends):
+        saturated = fit.saturation(curve.worth, most) or most
+        return "wherever it was measured" if saturated <= least else f"from k = {saturated:.2g} on"
+    surely = ends[0] * ends[1] > 0 and min(map(abs, ends)) >= curve.worth
+    return f"not up to k = {most:g}" if surely else "cannot tell"

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from sftmix_jax import escaping
+from sftmix_jax.analysis import rule
 from sftmix_jax.analysis.drawing import COLOURS
 from sftmix_jax.analysis.figures import Figure, Line, Panel
 
@@ -147,9 +148,12 @@ def table(made: Table) -> str:
     )
 
 
+_COLOURED = {rule.HOLDS: "yes", rule.OPPOSITE: "no", rule.NO_EFFECT: "no", rule.FAILS: "no", rule.UNCLEAR: "maybe"}
+
+
 def _cell(cell: Any) -> str:
     shown, key = _shown(cell), cell[1] if isinstance(cell, tuple) else cell
-    verdict = {"holds": "yes", "does not": "no", "cannot tell": "maybe"}.get(str(shown), "")
+    verdict = _COLOURED.get(str(shown), "")
     kind = "number" if isinstance(key, int | float) else verdict
     return f'<td class="{kind}" data-key="{escaping.html(str(key))}">{escaping.html(str(shown))}</td>'
 

@@ -12,12 +12,12 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import escaping, records, terminal
-from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, scores
+from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, rule, scores
 from sftmix_jax.analysis.cells import Cells, Scores
 from sftmix_jax.analysis.figures import Curves, Figure
-from sftmix_jax.analysis.findings import Finding
 from sftmix_jax.analysis.page import Section, Table
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.rule import Finding
 
 _PAPER_SIZES = ("7b", "13b", "33b")
 
@@ -49,7 +49,8 @@ class View:
     suffix: str  # of the names of its tables and figures, where there are several sizes
 
     def verdicts(self) -> Table:
-        theirs = {finding.claim: finding for finding in findings.find(self.paper)}
+        paper_findings = findings.find(self.paper)
+        theirs = {finding.claim: finding for finding in paper_findings}
         measured = {finding.claim for part in self.parts for finding in part.findings if finding.is_measured}
 
         def rows(part: Part) -> list[list[Any]]:
@@ -61,13 +62,14 @@ class View:
         columns = [
             "RQ", "the paper's finding", "here", "numbers here", f"paper, {self.paper_size}", "numbers of the paper"
         ]  # fmt: skip
-        made = self._together(
-            lambda part: Table("verdicts", "The paper's findings", columns, rows(part), findings.RULE)
-        )
+        made = self._together(lambda part: Table(
+            "verdicts", "The paper's findings", columns, rows(part),
+            findings.rule_in_words(part.findings, paper_findings),
+        ))  # fmt: skip
         place = made.columns.index("here")
         for row in made.rows if len(self.parts) > 1 else ():
-            row[0] = "every" if row[place] == "not measured" and row[2] not in measured else row[0]
-        return dataclasses.replace(made, rows=sorted(made.rows, key=lambda row: row[place] == "not measured"))
+            row[0] = "every" if row[place] == rule.MISSING and row[2] not in measured else row[0]
+        return dataclasses.replace(made, rows=sorted(made.rows, key=lambda row: row[place] == rule.MISSING))
 
     def _together(self, make: Callable[[Part], Table]) -> Table:
         """One table of every part's, with a column that names the part where there are several."""
@@ -166,9 +168,11 @@ class Report:
             counts = Counter(finding.verdict for part in view.parts for finding in part.findings)
             where = f"On {view.size}, of" if view.suffix else "Of"
             each = f", once for each of {len(view.parts)} values of its own axes," if len(view.parts) > 1 else ""
+            against = sum(counts[verdict] for verdict in (rule.OPPOSITE, rule.NO_EFFECT, rule.FAILS))
+            single = f" {counts[rule.ONE_RUN]} rest on one run and get no verdict." if counts[rule.ONE_RUN] else ""
             told.append(
-                f"{where} the paper's findings that this study can test{each} {counts['holds']} hold, "
-                f"{counts['does not']} do not, and of {counts['cannot tell']} these numbers cannot tell."
+                f"{where} the paper's findings that this study can test{each} {counts[rule.HOLDS]} hold, {against} do "
+                f"not, and of {counts[rule.UNCLEAR]} these numbers cannot tell.{single}"
             )
         return " ".join(told)
 

@@ -111,7 +111,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     """Single against mixed at the same part of every source, ability by ability."""
-    rows, crossings = [], []
+    rows, changes, crossings = [], [], []
     for ability in ours.rated:
         for k in ours.parts(strategy="single", source=ability):
             both = findings.alone_and_mixed(ours, ability, k)
@@ -119,23 +119,34 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
                 continue
             alone, mixed = both
             theirs = findings.alone_and_mixed(paper, ability, k)
-            change = mixed - alone
+            changes.append(mixed - alone)
             rows.append([
                 ability, (k, number(k)), *((findings.shown(c, ours.best(ability)), c.value) for c in both),
-                _change(mixed, alone, ours.best(ability)), (f"{(p := change.probability(lambda d: d < 0)):.2f}", p),
+                _change(mixed, alone, ours.best(ability)),
                 _change(theirs[1], theirs[0], paper.best(ability)) if theirs else "–",
             ])  # fmt: skip
         where = findings.crossover_part(ours, (ability,))
-        if where:
-            crossings.append(f"{ability} at {findings.part(where.value)} ({findings.part(where.low)} to "
-                             f"{findings.part(where.high)})")  # fmt: skip
-    columns = [
-        "ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts", f"paper {size}: mixed minus alone"
-    ]  # fmt: skip
+        if where and (found := findings.crossing(where))[0] >= 0.95:
+            _, middle, low, high = found
+            crossings.append(f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})")
+    p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 else None for change in changes]
+    rows = [[*row[:5], cell, row[5]] for row, cell in zip(rows, _adjusted(p), strict=True)]
+    columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p", f"paper {size}: mixed minus alone"]
     crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else "Gain turns to loss nowhere surely."
     return Table(
-        "conflict", "Alone and mixed", columns, rows, f"The same own data in both; below 0 mixing hurts. {crossed}"
-    )
+        "conflict", "Alone and mixed", columns, rows,
+        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {crossed}",
+    )  # fmt: skip
+
+
+_ADJUSTED = "p is of no difference, over all rows by Benjamini and Hochberg."
+
+
+def _adjusted(p: Sequence[float | None]) -> list[Any]:
+    """Cells of two-sided p, adjusted for the false discovery rate; none of single runs."""
+    told = [each for each in p if each is not None]
+    adjusted = iter(stats.false_discovery_control(told) if told else ())
+    return ["–" if each is None else (f"{(value := float(next(adjusted))):.3f}", value) for each in p]
 
 
 def conflict_in_losses(results: Sequence[Result]) -> Table:
@@ -143,7 +154,8 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
     axes = {"strategy", "source", "k"}  # a set-up with others of the paper's is another comparison's
     last = [r for r in results if r.is_last and r.primary and r.held_out_loss is not None
             and is_part(r.labels.get("k")) and axes >= of_paper(r.setup).keys()]  # fmt: skip
-    rows = []
+    rows: list[list[Any]] = []
+    tested: list[float | None] = []
     for ability in dict.fromkeys([*BEST, *(r.ability for r in last)]):
         mine = [r for r in last if r.ability == ability]
         alone = _by_k_and_seed(r for r in mine if r.labels.get("strategy") == "single")
@@ -153,19 +165,23 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
             if not seeds:
                 continue
             before, after = (np.array([losses[k][seed] for seed in seeds]) for losses in (alone, mixed))
-            change, spread, worse = float((after - before).mean()), ", one seed", None
+            change, spread, p = float((after - before).mean()), ", one seed", None
             if len(seeds) > 1:
-                tested = stats.ttest_1samp(after - before, 0, alternative="less")  # its p is that of a true change > 0
-                low, high = stats.ttest_1samp(after - before, 0).confidence_interval(0.95)
-                spread, worse = f" ({low:+.4f} to {high:+.4f})", float(tested.pvalue)
+                found = stats.ttest_1samp(after - before, 0)
+                low, high = found.confidence_interval(0.95)
+                spread = f" ({low:+.4f} to {high:+.4f})"
+                p = float(found.pvalue) if np.ptp(after - before) else float(change == 0)  # all seeds agree
+            tested.append(p)
             rows.append([
                 ability, (k, number(k)), *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
-                (f"{change:+.4f}{spread}", change), "–" if worse is None else (f"{worse:.3f}", worse),
+                (f"{change:+.4f}{spread}", change),
             ])  # fmt: skip
-    columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "P that mixing hurts"]
+    rows = [[*row, cell] for row, cell in zip(rows, _adjusted(tested), strict=True)]
+    columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p"]
     return Table(
         "conflict_losses", "Alone and mixed: held-out loss", columns, rows,
-        "Nats a trained token on held-out rows of the ability's own domain, paired by seed; above 0 mixing hurts.",
+        f"Nats per trained token on held-out rows of the ability's own domain, paired by seed; above 0 mixing hurts. "
+        f"{_ADJUSTED}",
     )  # fmt: skip
 
 

@@ -1,56 +1,321 @@
-"""Numbers that know how sure they are: a value and what it is over resampled seeds and questions."""
+"""Numbers with their uncertainty over the seeds and questions that they rest on.
+
+A number is a function of scores. It is evaluated on the seeds and questions that all of its scores share, so a
+difference is paired by seed number and question id, whatever the shape of what was measured. Two errors are added:
+
+  seeds      Student's t with one weight per seed number, the same for every score (few seeds: a bootstrap is too sure)
+  questions  the Bayesian bootstrap (Rubin 1981) with one weight per question id, the same for every score; a score
+             with a best value has two pseudo-questions of weight Gamma(1/2) at its ends, so that one run of passes and
+             failures has exactly the posterior of a rate under Jeffreys' prior, and a score of 0 is no certainty
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
-from scipy import stats
 
-RESAMPLES = 2000
+RESAMPLES = 4000
+_BUCKETS = 2048  # questions whose ids share a bucket share a weight; memory does not grow with a benchmark
+_SEEDS, _DEGREES, _QUESTIONS, _ENDS = range(4)  # independent streams of random numbers
 
 
-@dataclasses.dataclass(frozen=True)
-class Uncertain:
-    """A value with its draws, float64 [R]; draws of two numbers from the same seeds and questions belong together."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawn:
+    """A score on some seeds and questions; its draws are made of three errors, each float64 [RESAMPLES].
+
+    `pulls`, float64 [S, Q], is by how much each answer pulls its seed's mean; a geometric mean's are of the logarithm.
+    """
+
+    mean: float
+    seeds: np.ndarray
+    questions: np.ndarray
+    ends: Callable[[np.ndarray], np.ndarray]  # the questions' error → the same with the pseudo-questions
+    pulls: np.ndarray | None = None
+    geometric: bool = False
+
+    def scaled(self, mean: float | np.ndarray) -> np.ndarray:
+        """A mean as the score itself."""
+        return np.exp(mean) if self.geometric else np.asarray(mean)
+
+    def draws(self, shrink: float) -> np.ndarray:
+        """float64 [RESAMPLES], the questions' error times `shrink`."""
+        return self.scaled(self.mean + self.seeds + self.ends(shrink * self.questions))
+
+
+class Score(Protocol):
+    """What a number rests on."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def seeds(self) -> tuple[int, ...] | None:
+        """The seeds' numbers; None where no seed has a part in it, as in the score of a base."""
+
+    @property
+    def questions(self) -> tuple[str, ...]: ...
+
+    def drawn(self, seeds: tuple[int, ...] | None, questions: tuple[str, ...]) -> Drawn: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdicts:
+    """A set-up's verdicts on a task's questions, float64 [seeds, questions], and each one's weight in the mean."""
+
+    name: str  # of the set-up and its task
+    task: str
+    seeds: tuple[int, ...] | None  # None: one row, of a model that every seed shares
+    questions: tuple[str, ...]
+    values: np.ndarray
+    weights: np.ndarray
+    best: float = 1.0  # the best possible verdict, the least being 0; 0: none
+    geometric: bool = False
+
+    def drawn(self, seeds: tuple[int, ...] | None, questions: tuple[str, ...]) -> Drawn:
+        """The score on some of its seeds and questions."""
+        return self._drawn_once(seeds, None if questions == self.questions else questions)
+
+    @functools.cached_property
+    def _drawn_once(self) -> Callable[[tuple[int, ...] | None, tuple[str, ...] | None], Drawn]:
+        return functools.cache(self._drawn)
+
+    def _drawn(self, seeds: tuple[int, ...] | None, questions: tuple[str, ...] | None) -> Drawn:
+        values, weights, buckets = self.values, self.weights, self._buckets
+        if self.seeds and seeds and seeds != self.seeds:
+            rows = [self.seeds.index(seed) for seed in seeds]
+            values, weights = values[rows], weights[rows]
+        if questions is not None:
+            places = {question: place for place, question in enumerate(self.questions)}
+            columns = [places[question] for question in questions]
+            values, weights, buckets = values[:, columns], weights[:, columns], buckets[columns]
+        worth = np.log(values) if self.geometric else values
+        means = np.average(worth, axis=1, weights=weights)  # [S]
+        mean, S = float(means.mean()), len(means)
+        pulls = weights / weights.mean() * (worth - means[:, None])
+        buckets, places_ = np.unique(buckets, return_inverse=True)
+        sums = [np.bincount(places_, each.mean(axis=0)) for each in (pulls, weights / weights.mean())]
+        above, below = (np.stack(sums).astype(np.float32) @ _question_weights()[buckets]).astype(np.float64)
+        error = _students(seeds or ()) @ (means - mean) / np.sqrt(S * (S - 1)) if S > 1 else np.zeros(RESAMPLES)
+        least, most = self._ends
+
+        def ends(error: np.ndarray) -> np.ndarray:
+            return (error * below + most * (self.best - mean) - least * mean) / (below + least + most)
+
+        return Drawn(mean, error, above / below, ends, pulls, self.geometric)
+
+    @property
+    def _ends(self) -> np.ndarray:
+        """Weights of the pseudo-questions at 0 and at the best value, float64 [2, RESAMPLES]."""
+        if not self.best or self.geometric:
+            return np.zeros((2, RESAMPLES))
+        rng = np.random.default_rng([_ENDS, zlib.crc32(self.name.encode(errors="surrogatepass"))])
+        return rng.gamma(0.5, size=(2, RESAMPLES))
+
+    @functools.cached_property
+    def _buckets(self) -> np.ndarray:
+        """A bucket for each question, int [Q]."""
+        names = (f"{self.task}\n{question}".encode(errors="surrogatepass") for question in self.questions)
+        return np.array([zlib.crc32(name) % _BUCKETS for name in names], np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Published:
+    """A number of which no more is known than its standard error."""
 
     value: float
-    draws: np.ndarray
-    interval: tuple[float, float] | None = None  # 95 %, where it is known without the draws
+    error: float
+    name: str  # makes its draws its own
+    task: str = ""
+    seeds: tuple[int, ...] | None = None
+    questions: tuple[str, ...] = ()
+
+    def drawn(self, seeds: tuple[int, ...] | None, questions: tuple[str, ...]) -> Drawn:
+        """The number; its error is counted as one of seeds."""
+        rng = np.random.default_rng(zlib.crc32(self.name.encode(errors="surrogatepass")))
+        error = self.error * rng.standard_normal(RESAMPLES)
+        return Drawn(self.value, error, np.zeros(RESAMPLES), lambda error: error)
+
+
+def _shrink(pulls: np.ndarray) -> float:
+    """The part of the questions' error that is not the noise of single answers, of pulls float64 [S, Q].
+
+    That noise is a part of the spread between seeds, and is not counted twice.
+    """
+    S, Q = pulls.shape
+    each = pulls.mean(axis=0)
+    if S == 1 or Q == 1 or not (spread := float(each.var(ddof=1))):
+        return 1.0
+    noise = float(((pulls - each) ** 2).sum()) / ((S - 1) * (Q - 1))
+    return float(np.sqrt(max(0.0, 1 - noise / S / spread)))
+
+
+@functools.cache
+def _question_weights() -> np.ndarray:
+    """float32 [_BUCKETS, RESAMPLES], exponential: divided by their sum they are the Bayesian bootstrap's."""
+    return np.random.default_rng(_QUESTIONS).standard_exponential((_BUCKETS, RESAMPLES), np.float32)
+
+
+@functools.cache
+def _students(seeds: tuple[int, ...]) -> np.ndarray:
+    """Weights of the seeds' deviations, float64 [RESAMPLES, S]; every sum of them is Student's t with S - 1 degrees."""
+    normal = np.stack([np.random.default_rng([_SEEDS, seed]).standard_normal(RESAMPLES) for seed in seeds], axis=1)
+    degrees = len(seeds) - 1
+    spread = np.random.default_rng([_DEGREES, *seeds]).chisquare(degrees, RESAMPLES) / degrees
+    return np.asarray(normal / np.sqrt(spread)[:, None])
+
+
+class Uncertain:
+    """A number, evaluated where it is asked for; its draws belong together with those of every other number."""
+
+    def __init__(
+        self, scores: Iterable[Score], function: Callable[[Mapping[Score, np.ndarray]], np.ndarray],
+        interval: tuple[float, float] | None = None, least: float = -np.inf, most: float = np.inf,
+    ):  # fmt: skip
+        self._scores, self._function = tuple(dict.fromkeys(scores)), function
+        self.interval = interval  # 95 %, where it is known otherwise
+        self._ends = least, most
+
+    @functools.cached_property
+    def _evaluated(self) -> tuple[float, np.ndarray]:
+        seeds, questions = shared_seeds(self._scores), shared_questions(self._scores)
+        found = {s: s.drawn(s.seeds and (seeds or s.seeds), questions[s.task] or s.questions) for s in self._scores}
+        means = {score: drawn.mean for score, drawn in found.items()}
+        shrink = self._shrinks(found, means)
+        value = self._function({score: found[score].scaled(mean) for score, mean in means.items()})
+        draws = self._function({score: drawn.draws(shrink[score]) for score, drawn in found.items()})
+        return float(value), np.broadcast_to(np.asarray(draws, np.float64), RESAMPLES)
+
+    def _shrinks(self, found: Mapping[Score, Drawn], means: Mapping[Score, float]) -> dict[Score, float]:
+        """Each score's part of the questions' error: of the number itself where its scores on a task can be added up.
+
+        The noise of two models' answers is independent where the questions' difficulty is not, so that a difference
+        has another part than each of its scores.
+        """
+        out: dict[Score, float] = {}
+        for task in dict.fromkeys(score.task for score in self._scores):
+            pulls = {s: drawn.pulls for s, drawn in found.items() if s.task == task and drawn.pulls is not None}
+            slopes = {score: self._slope(score, found, means) for score in pulls} if len(pulls) > 1 else {}
+            alike = len({each.shape for each in pulls.values()}) == 1
+            if alike and slopes and np.isfinite(list(slopes.values())).all() and any(slopes.values()):
+                added = _shrink(sum((slope * pulls[score] for score, slope in slopes.items()), np.zeros(())))
+                out |= dict.fromkeys(pulls, added)
+            else:
+                out |= {score: _shrink(each) for score, each in pulls.items()}
+        return {score: out.get(score, 1.0) for score in self._scores}
+
+    def _slope(self, score: Score, found: Mapping[Score, Drawn], means: Mapping[Score, float]) -> float:
+        """How the number moves with one of its scores."""
+        step = 1e-4 * max(abs(means[score]), 1e-2)
+        ends = [
+            self._function({s: found[s].scaled(mean + (moved if s is score else 0.0)) for s, mean in means.items()})
+            for moved in (-step, step)
+        ]
+        return float(ends[1] - ends[0]) / (2 * step)
+
+    @property
+    def value(self) -> float:
+        return self._evaluated[0]
+
+    @property
+    def draws(self) -> np.ndarray:
+        """float64 [RESAMPLES]"""
+        return self._evaluated[1]
 
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval."""
-        return self.interval[0] if self.interval else float(np.percentile(self.draws, 2.5))
+        return self.interval[0] if self.interval else max(self._ends[0], float(np.percentile(self.draws, 2.5)))
 
     @property
     def high(self) -> float:
-        return self.interval[1] if self.interval else float(np.percentile(self.draws, 97.5))
+        return self.interval[1] if self.interval else min(self._ends[1], float(np.percentile(self.draws, 97.5)))
+
+    def below(self, border: float = 0.0) -> float:
+        """The probability that it is below a border; ties count half, and no number of draws makes it 0 or 1."""
+        less, tied = np.count_nonzero(self.draws < border), np.count_nonzero(self.draws == border)
+        return float((less + tied / 2 + 0.5) / (len(self.draws) + 1))
 
     def probability(self, holds: Callable[[np.ndarray], np.ndarray]) -> float:
         """Share of the draws of which something holds."""
         return float(np.mean(holds(self.draws)))
 
+    @property
+    def runs(self) -> int | None:
+        """How many seeds it rests on, at each of its scores at least; None where seeds have no part in it."""
+        counts = [len(score.seeds) for score in self._scores if score.seeds is not None]
+        return (len(shared_seeds(self._scores)) or min(counts)) if counts else None
+
+    @property
+    def restricted(self) -> str:
+        """What of the seeds and questions is left out because not all of its scores have them, in words."""
+        told = []
+        seeds = dict.fromkeys(seed for score in self._scores for seed in score.seeds or ())
+        if seeds and (shared := shared_seeds(self._scores)) and len(shared) < len(seeds):
+            told.append(f"{len(shared)} of {len(seeds)} seeds")
+        elif seeds and not shared and len({score.seeds for score in self._scores} - {None}) > 1:
+            told.append("no seeds in common, unpaired")
+        for task, questions in shared_questions(self._scores).items():
+            every = dict.fromkeys(q for score in self._scores if score.task == task for q in score.questions)
+            if every and len(questions) < len(every):
+                told.append(f"{len(questions)} of {len(every)} questions of {task}" if questions
+                            else f"no questions of {task} in common, unpaired")  # fmt: skip
+        return ", ".join(told)
+
     def __add__(self, other: Uncertain | float) -> Uncertain:
-        return combined(lambda a, b: a + b, self, _lifted(other))
+        return combined(lambda a, b: a + b, self, other)
 
     def __sub__(self, other: Uncertain | float) -> Uncertain:
-        return combined(lambda a, b: a - b, self, _lifted(other))
+        return combined(lambda a, b: a - b, self, other)
 
     def __mul__(self, factor: float) -> Uncertain:
-        return Uncertain(self.value * factor, self.draws * factor)
+        return combined(lambda a: a * factor, self)
+
+    def __neg__(self) -> Uncertain:
+        return self * -1.0
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return self._scores
+
+    def at(self, found: Mapping[Score, np.ndarray]) -> np.ndarray:
+        """The number where its scores have given values."""
+        return self._function(found)
 
 
-def _lifted(number: Uncertain | float) -> Uncertain:
-    return number if isinstance(number, Uncertain) else Uncertain(number, np.full(RESAMPLES, float(number)))
+def shared_seeds(scores: Iterable[Score]) -> tuple[int, ...]:
+    """The seeds that all scores have which have any; none where these are fewer than two and each has more."""
+    each = [score.seeds for score in scores if score.seeds is not None]
+    if not each:
+        return ()
+    shared = tuple(seed for seed in each[0] if all(seed in seeds for seeds in each))
+    return shared if len(shared) >= min(2, *map(len, each)) else ()
 
 
-def combined(function: Callable[..., np.ndarray | float], *numbers: Uncertain) -> Uncertain:
+def shared_questions(scores: Iterable[Score]) -> dict[str, tuple[str, ...]]:
+    """Task → the questions that all of its scores have; none where they have none in common."""
+    found: dict[str, tuple[str, ...]] = {}
+    for score in scores:
+        known = found.get(score.task)
+        if known is None or known == score.questions:
+            found[score.task] = score.questions
+        else:
+            mine = set(score.questions)
+            found[score.task] = tuple(question for question in known if question in mine)
+    return found
+
+
+def combined(function: Callable[..., np.ndarray | float], *numbers: Uncertain | float) -> Uncertain:
     """A function of several numbers, of their values and draw by draw (the function takes arrays)."""
-    value = float(function(*(np.float64(number.value) for number in numbers)))
-    return Uncertain(value, np.asarray(function(*(number.draws for number in numbers)), np.float64))
+
+    def at(found: Mapping[Score, np.ndarray]) -> np.ndarray:
+        return np.asarray(function(*(n.at(found) if isinstance(n, Uncertain) else n for n in numbers)))
+
+    return Uncertain((score for n in numbers if isinstance(n, Uncertain) for score in n.scores), at)
 
 
 def mean(numbers: Sequence[Uncertain]) -> Uncertain:
@@ -58,46 +323,30 @@ def mean(numbers: Sequence[Uncertain]) -> Uncertain:
     return combined(lambda *each: sum(each) / len(each), *numbers)
 
 
+def of(score: Score, interval: tuple[float, float] | None = None, best: float = 0.0) -> Uncertain:
+    """A score as it stands; its interval stays between 0 and its best value, if it has one."""
+    least, most = (0.0, best) if best else (-np.inf, np.inf)
+    return Uncertain((score,), lambda found: found[score], interval, least, most)
+
+
 def from_verdicts(
-    verdicts: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False, best: float = 1.0
-) -> Uncertain:
-    """The mean over seeds of the (weighted, geometric) mean of verdicts float64 [seeds, questions], up to `best`.
-
-    A bootstrap over seeds and questions at once. Every set-up of the same shape is resampled alike, so that differences
-    are paired. The spread between S seeds is widened by √(S / (S - 1)): a bootstrap of so few is too sure. With one
-    seed the interval is over questions alone. No resampling shows a doubt about rates that are all 0 or all 1: they get
-    Wilson's interval of one seed's questions, and draws of Jeffreys' prior.
-    """
-    S, Q = verdicts.shape
-    rate = best == 1 and bool(((verdicts >= 0) & (verdicts <= 1)).all())
-    if rate and verdicts.min() == verdicts.max() and verdicts.min() in (0, 1):
-        passed = int(Q * verdicts.min())
-        draws = np.random.default_rng([S, Q]).beta(passed + 0.5, Q - passed + 0.5, RESAMPLES)
-        wilson = stats.binomtest(passed, Q).proportion_ci(0.95, method="wilson")
-        return Uncertain(float(verdicts.mean()), draws, (float(wilson.low), float(wilson.high)))
-    weights = np.ones_like(verdicts) if weights is None else weights
-    worth = np.log(verdicts) if geometric else verdicts
-    means = np.average(worth, axis=1, weights=weights)  # [S]
-    widened = worth + (np.sqrt(S / (S - 1)) - 1) * (means - means.mean())[:, None] if S > 1 else worth
-    rng = np.random.default_rng([S, Q])
-    seeds = rng.multinomial(S, np.full(S, 1 / S), RESAMPLES) / S  # [R, S]
-    questions = rng.multinomial(Q, np.full(Q, 1 / Q), RESAMPLES) / Q  # [R, Q]
-    draws = (seeds * (questions @ (weights * widened).T) / (questions @ weights.T)).sum(axis=1)
-    if geometric:
-        return Uncertain(float(np.exp(means.mean())), np.exp(draws))
-    return Uncertain(float(means.mean()), draws.clip(0, 1) if rate else draws)
+    values: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False, best: float = 1.0,
+    seeds: Sequence[int] | None = None, questions: Sequence[str] | None = None, name: str = "", task: str = "",
+) -> Uncertain:  # fmt: skip
+    """The mean over seeds of the (weighted, geometric) mean of verdicts, float64 [seeds, questions]."""
+    S, Q = values.shape
+    score = Verdicts(
+        name, task, tuple(range(S) if seeds is None else seeds), tuple(map(str, range(Q))) if questions is None
+        else tuple(questions), values, np.ones_like(values) if weights is None else weights, best, geometric,
+    )  # fmt: skip
+    return of(score, best=0.0 if geometric else best)
 
 
-def from_seeds(values: np.ndarray) -> Uncertain:
-    """The mean of one number per seed, float64 [S ≥ 2], with Student's t for so few."""
-    value, S = float(values.mean()), len(values)
-    error = float(values.std(ddof=1) / np.sqrt(S))
-    draws = value + error * np.random.default_rng(S).standard_t(S - 1, RESAMPLES)
-    low, high = stats.t.interval(0.95, S - 1) if error else (0.0, 0.0)
-    return Uncertain(value, draws, (value + error * float(low), value + error * float(high)))
+def from_seeds(values: Sequence[float], seeds: Sequence[int] | None = None, task: str = "") -> Uncertain:
+    """The mean of one number per seed: Student's t alone."""
+    return from_verdicts(np.asarray(values, np.float64)[:, None], best=0.0, seeds=seeds, questions=("",), task=task)
 
 
 def published(value: float, error: float, name: str, interval: tuple[float, float] | None = None) -> Uncertain:
     """A number of which no more is known than its standard error; `name` makes its draws its own."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return Uncertain(value, value + error * rng.standard_normal(RESAMPLES), interval)
+    return of(Published(value, error, name), interval)
