@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from sftmix_jax.analysis import cells, findings, fits, laws, rule, uncertain
+from sftmix_jax.analysis import cells, findings, fits, laws, power, rule, uncertain
 from sftmix_jax.analysis.cells import Cells
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.rule import Claim
@@ -422,3 +422,20 @@ def test_conflict_in_losses_is_paired_by_seed():
     low, high = map(float, re.findall(r"[-+][\d.]+", change[0])[1:])
     assert low == pytest.approx(0.2 - 4.303 * 0.1 / 3**0.5, abs=0.04)
     assert high == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(("seeds", "questions"), [(3, 100), (5, 1319), (10, 80)])
+def test_a_study_detects_what_it_says_in_80_percent_of_simulations(seeds, questions):
+    """Differences by seed from the stated variances; scipy's t-test counts."""
+    points = power.detectable(seeds, questions, spread=3.0)
+    spread = (2 * 3.0**2 + 100**2 / 3 / questions) ** 0.5
+    made = np.random.default_rng(0).normal(points, spread, (4000, seeds))
+    found = stats.ttest_1samp(made, 0, axis=1).pvalue
+    assert np.mean(found < 0.05) == pytest.approx(0.8, abs=0.03)
+
+
+def test_as_many_seeds_as_are_named_detect_a_difference():
+    many = power.seeds_for(4.0, 200)
+    assert power.detectable(many, 200) <= 4.0 < power.detectable(many - 1, 200)
+    assert power.detectable(1, 200) == np.inf
+    assert power.seeds_for(0.01, 10) is None
