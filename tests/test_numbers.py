@@ -8,7 +8,7 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
 GSM8K, _ = find_task("gsm8k")
