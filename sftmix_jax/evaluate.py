@@ -30,6 +30,7 @@ from sftmix_jax.evaluation.judges import make_judge
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import ability_of, find_task
+from sftmix_jax.files import check_out
 from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.ranges import of
 
@@ -55,6 +56,10 @@ def main() -> int:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
     if options.compare:
         return _compare(epath.Path(options.workdir), options.compare, names)
+    if options.out and processes.is_first():
+        parts = [part for name in names for part in ("claims", f"eval/{name}")] if options.model else [""]
+        for part in parts:  # before anything is asked or scored
+            check_out(epath.Path(options.out) / part)
     if options.judgments:
         files = [epath.Path(file) for file in options.judgments]
         records = score_judgments(_only(names, "--judgments"), files, config)

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import evaluate, records
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -480,3 +480,17 @@ def test_a_limit_leaves_the_samples_of_other_questions_out(tmp_path):
     config = EvaluationConfig(limit=1, data={"humaneval": str(tmp_path / "asked.jsonl")})
     record = runner.score_responses("humaneval", epath.Path(tmp_path / "said.jsonl"), config)
     assert {"pass@1", "pass@2", "pass@3"} <= record["metrics"].keys()
+
+
+@pytest.mark.parametrize("source", ["--responses", "--model"])
+@pytest.mark.parametrize("out", ["/proc/x", "file", "file/below"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_read(out, source, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    options = ["--task=tiny_math", f"{source}=nowhere", f"--out={tmp_path / out}"]
+    monkeypatch.setattr("sys.argv", ["evaluate", *options])
+    with pytest.raises(UserError, match=rf"{out}.*: cannot be written \(.*\); choose another --out"):
+        evaluate.main()
+    monkeypatch.setattr("sys.argv", ["evaluate", *options[:2], f"--out={tmp_path / 'new' / 'folder'}"])
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
