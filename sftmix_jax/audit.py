@@ -17,8 +17,8 @@ from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
-from sftmix_jax.evaluation import contamination, runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation import contamination
+from sftmix_jax.evaluation.config import EvaluationConfig, load_questions, own_data
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.stages import Resolved
 
@@ -36,7 +36,7 @@ _OPTIONS: dict[str, tuple[str | int | float, ranges.Range]] = {
 def main() -> int:
     config, options = experiment.parse(sys.argv[1:], _OPTIONS)
     tasks = [name for name in options["tasks"].split(",") if name] or list(config.evaluation.tasks)
-    data = runner.own_data(options["data"], tasks) or config.evaluation.data
+    data = own_data(options["data"], tasks) or config.evaluation.data
     resolved = Resolved(config)
     console = terminal.Console()
     console.print(resolved.description)
@@ -107,7 +107,7 @@ def _overlaps(resolved: Resolved, tasks: list[str], data: dict[str, str], consol
     benchmarks = {}
     for name in tasks:
         task, _ = find_task(name)
-        questions = runner.load_questions(task, config)
+        questions = load_questions(task, config)
         benchmarks[task.name] = [contamination.asked(question) for question in questions]
     found = overlap.find(
         ((name, conversations(resolved.experiment.domains[name])) for name in resolved.examples), benchmarks

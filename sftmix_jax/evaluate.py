@@ -25,10 +25,12 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, harness, layouts, runner
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.compare import compare
+from sftmix_jax.evaluation.config import EvaluationConfig, own_data
 from sftmix_jax.evaluation.judges import make_judge
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import ability_of, find_task
+from sftmix_jax.files import check_out
 from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.ranges import of
 
@@ -54,9 +56,13 @@ def main() -> int:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
     if options.compare:
         return _compare(epath.Path(options.workdir), options.compare, names)
+    if options.out and processes.is_first():
+        parts = [part for name in names for part in ("claims", f"eval/{name}")] if options.model else [""]
+        for part in parts:  # before anything is asked or scored
+            check_out(epath.Path(options.out) / part)
     if options.judgments:
         files = [epath.Path(file) for file in options.judgments]
-        records = runner.score_judgments(_only(names, "--judgments"), files, config)
+        records = score_judgments(_only(names, "--judgments"), files, config)
     elif options.responses:
         records = [_score_responses(options, config, opening, columns)]
     elif options.model:
@@ -207,7 +213,7 @@ def _config(options: argparse.Namespace, names: list[str]) -> EvaluationConfig:
         input_price=options.judge_prices[0], output_price=options.judge_prices[1],
     )  # fmt: skip
     return EvaluationConfig(
-        tasks=tuple(names), limit=options.limit, data=runner.own_data(options.data, names), samples=options.samples,
+        tasks=tuple(names), limit=options.limit, data=own_data(options.data, names), samples=options.samples,
         temperature=options.temperature, seed=options.seed, judge=judge,
         allow_unsandboxed_code=options.allow_unsandboxed_code,
     )  # fmt: skip

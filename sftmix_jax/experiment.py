@@ -25,7 +25,7 @@ from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import UNITS, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
 from sftmix_jax.ranges import NAME, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
 from sftmix_jax.sharding import MeshConfig

@@ -18,7 +18,6 @@ import errno
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from etils import epath
 from sftmix_jax import command, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import is_remote, read_json
+from sftmix_jax.files import check_out, is_remote, read_json
 from sftmix_jax.models import huggingface
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import LlamaConfig, Params
@@ -50,7 +49,7 @@ def main() -> int:
     out = epath.Path(options.out).expanduser()
     with _explained(out):
         check_replaceable(out)
-        _check_writable(out)
+        check_out(out, replaced=True)
     folder = one_stage(epath.Path(options.workdir), options.stage)
     record = read_stage(folder)
     if record["name"] == "base":
@@ -113,15 +112,6 @@ def _explained(out: epath.Path) -> Iterator[None]:
             raise
         reason = error.strerror or type(error).__name__
         raise UserError(f"{out}: cannot be written ({reason}); choose another --out") from None
-
-
-def _check_writable(out: epath.Path) -> None:
-    """Raises OSError if no folder can be made at `out`, before the weights are read. Leaves nothing there."""
-    if is_remote(out):
-        return
-    target = Path(out).resolve()
-    place = next(folder for folder in target.parents if folder.exists())
-    os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.partial", dir=place))
 
 
 def _is_exported(name: str) -> bool:

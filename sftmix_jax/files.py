@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import hashlib
 import json
 import os
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from types import UnionType
 from typing import Any
 
@@ -131,6 +134,26 @@ def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
 def exists(path: epath.Path) -> bool:
     """True for a link that leads nowhere, too."""
     return os.path.lexists(path) or path.exists()
+
+
+def check_out(folder: epath.Path, replaced: bool = False) -> None:
+    """Raises UserError if nothing can be written in `folder`, or if no such folder can be made. Leaves nothing there.
+
+    `replaced`: another folder, written beside it, is to take its place. A full disk or quota stays an OSError, for
+    sftmix_jax.command.
+    """
+    if is_remote(folder):
+        return
+    target = Path(folder).resolve()
+    places = target.parents if replaced else (target, *target.parents)
+    try:
+        place = next(each for each in places if each.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.partial", dir=place))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{folder}: cannot be written ({reason}); choose another --out") from None
 
 
 def remove(path: epath.Path) -> None:

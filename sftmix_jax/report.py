@@ -13,6 +13,7 @@ from etils import epath
 from sftmix_jax import command, terminal
 from sftmix_jax.analysis import report, results
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.files import check_out
 
 
 def main() -> int:
@@ -20,6 +21,8 @@ def main() -> int:
     workdir = epath.Path(options.workdir)
     if not (workdir / "experiments").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no experiments/); train there first")
+    if options.out:
+        check_out(epath.Path(options.out))
     for page in write(workdir, options.study, epath.Path(options.out) if options.out else None):
         terminal.out(page)
     return 0

@@ -18,7 +18,7 @@ from sftmix_jax.analysis import accounts, results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.stages import Resolved
 from sftmix_jax.studies.jobs import make_jobs

@@ -14,9 +14,10 @@ from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, runner
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.journal import Journal
-from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import pass_at_k
+from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, find_task, rule_files
 from sftmix_jax.opening import Opening, open_model
 
@@ -117,9 +118,9 @@ def test_ifeval_by_hand(shared):
         "instructions": 2, "prompt strict": 0, "instruction strict": 0.5, "prompt loose": 1, "instruction loose": 1
     }  # fmt: skip
     asked = [Question("ifeval/1", ("p",), reference)] * 2
-    metrics = runner.summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
+    metrics = summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
-    none = runner.summarise(task, asked, [{**found, "instruction strict": 0.0}] * 2)["instruction strict"]
+    none = summarise(task, asked, [{**found, "instruction strict": 0.0}] * 2)["instruction strict"]
     assert none["low"] == 0 and none["high"] > 0.5  # two questions that failed are no proof
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from sftmix_jax.analysis import responses
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import failures, programs, runner, sandbox
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
 HEAD = "from typing import List\n\n\ndef total(xs: List[int]) -> int:\n"

@@ -11,19 +11,20 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax import records
+from sftmix_jax import evaluate, records
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import fixed, runner, scoring
 from sftmix_jax.evaluation.answers import Decoding, Model, ask
 from sftmix_jax.evaluation.compare import compare
+from sftmix_jax.evaluation.config import EvaluationConfig, load_questions, own_data
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judges import OwnModel
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
-from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, newcombe, paired_t, wilson
+from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Metric, Question, Task, find_task
 from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Response
@@ -100,15 +101,15 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     questions = task.load(str(path))
     good = {q.id: [[rows[q.id]["canonical_solution"]]] for q in questions}
     broken = {q.id: [["    return 'broken'\n"]] for q in questions}
-    assert runner.summarise(task, questions, runner.score(task, questions, good).verdicts)["pass@1"]["value"] == 1.0
-    assert runner.summarise(task, questions, runner.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
+    assert summarise(task, questions, scoring.score(task, questions, good).verdicts)["pass@1"]["value"] == 1.0
+    assert summarise(task, questions, scoring.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
 
 
 def test_own_files_are_of_tasks_that_are_asked_for():
-    assert runner.own_data("", ["gsm8k"]) == {}
-    assert runner.own_data("a.jsonl", ["gsm8k"]) == {"gsm8k": "a.jsonl"}
+    assert own_data("", ["gsm8k"]) == {}
+    assert own_data("a.jsonl", ["gsm8k"]) == {"gsm8k": "a.jsonl"}
     both = {"gsm8k": "a=1.jsonl", "humaneval": "b.gz"}
-    assert runner.own_data("gsm8k=a=1.jsonl,humaneval=b.gz", ["gsm8k", "humaneval"]) == both
+    assert own_data("gsm8k=a=1.jsonl,humaneval=b.gz", ["gsm8k", "humaneval"]) == both
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_own_files_are_of_tasks_that_are_asked_for():
 )
 def test_own_files_of_nothing_are_refused(spec, said):
     with pytest.raises(UserError, match=said):
-        runner.own_data(spec, ["gsm8k", "humaneval"])
+        own_data(spec, ["gsm8k", "humaneval"])
 
 
 def test_wilson_against_published_values():
@@ -189,7 +190,7 @@ def test_benchmark_files_with_other_columns_are_refused(shared):
     config = EvaluationConfig(data={"gsm8k": str(shared / "data" / "code" / "codegen_instruct.json")})
     task, _ = find_task("gsm8k")
     with pytest.raises(UserError, match="has no column 'question'"):
-        runner.load_questions(task, config)
+        load_questions(task, config)
 
 
 def test_every_task_file_is_a_task():
@@ -263,7 +264,7 @@ def test_a_comparison_has_the_scores_of_the_two_records(tmp_path):
     for name, verdicts in (("x", told), ("y", other)):
         folder = epath.Path(tmp_path / name)
         rows = [{"id": q.id, "group": q.group, "scores": v} for q, v in zip(questions, verdicts, strict=True)]
-        record = {"task": "t", "metrics": runner.summarise(task, questions, verdicts), "fixed_by": {"model": name}}
+        record = {"task": "t", "metrics": summarise(task, questions, verdicts), "fixed_by": {"model": name}}
         (folder / "eval" / "t").mkdir(parents=True)
         records.write_scored(folder / "eval" / "t", rows, record)
         folders.append((folder, record["metrics"]))
@@ -324,7 +325,7 @@ def test_what_a_score_left_damaged_is_noticed_and_scored_again(tmp_path, capsys)
         (responses, lambda text: text.replace('"working": 0.0', '"working": 1.0', 1), "has changed since it was"),
         (responses, None, "no such file"),
     ]
-    scores = {"tiny_math": runner.wanted("tiny_math", TINY)}
+    scores = {"tiny_math": fixed.wanted("tiny_math", TINY)}
     job = Job("", "base", SimpleNamespace(base_folder=epath.Path), None, [], lambda: scores)
     (tmp_path / "stage.json").touch()
     for file, harm, said in harms:
@@ -354,9 +355,9 @@ def test_a_score_of_another_config_is_not_the_one_that_a_study_wants(tmp_path, o
     model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path))
     runner.run_task(model, "tiny_math", TINY)
     folder = epath.Path(tmp_path / "eval" / "tiny_math")
-    assert runner.is_scored(folder, runner.wanted("tiny_math", TINY))
-    assert not runner.is_scored(folder, runner.wanted("tiny_math", dataclasses.replace(TINY, **other)))
-    assert not runner.is_scored(folder, runner.wanted("tiny_code", TINY))
+    assert fixed.is_scored(folder, fixed.wanted("tiny_math", TINY))
+    assert not fixed.is_scored(folder, fixed.wanted("tiny_math", dataclasses.replace(TINY, **other)))
+    assert not fixed.is_scored(folder, fixed.wanted("tiny_code", TINY))
 
 
 def test_two_stages_are_compared_question_by_question(tmp_path):
@@ -467,7 +468,7 @@ def test_a_benchmark_s_row_of_another_type_is_refused(tmp_path, task, row):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     config = EvaluationConfig(data={task: str(tmp_path / "rows.jsonl")})
     with pytest.raises(UserError, match=rf"rows\.jsonl: not a file of {task}: a row cannot be|turns of .* must be"):
-        runner.load_questions(find_task(task)[0], config)
+        load_questions(find_task(task)[0], config)
 
 
 def test_a_limit_leaves_the_samples_of_other_questions_out(tmp_path):
@@ -479,3 +480,17 @@ def test_a_limit_leaves_the_samples_of_other_questions_out(tmp_path):
     config = EvaluationConfig(limit=1, data={"humaneval": str(tmp_path / "asked.jsonl")})
     record = runner.score_responses("humaneval", epath.Path(tmp_path / "said.jsonl"), config)
     assert {"pass@1", "pass@2", "pass@3"} <= record["metrics"].keys()
+
+
+@pytest.mark.parametrize("source", ["--responses", "--model"])
+@pytest.mark.parametrize("out", ["/proc/x", "file", "file/below"])
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_read(out, source, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    options = ["--task=tiny_math", f"{source}=nowhere", f"--out={tmp_path / out}"]
+    monkeypatch.setattr("sys.argv", ["evaluate", *options])
+    with pytest.raises(UserError, match=rf"{out}.*: cannot be written \(.*\); choose another --out"):
+        evaluate.main()
+    monkeypatch.setattr("sys.argv", ["evaluate", *options[:2], f"--out={tmp_path / 'new' / 'folder'}"])
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

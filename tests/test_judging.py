@@ -17,10 +17,12 @@ from sftmix_jax.errors import UserError
 from sftmix_jax.escaping import redacted
 from sftmix_jax.evaluation import fastchat, judging
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judges import OwnModel
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
-from sftmix_jax.evaluation.runner import EvaluationConfig, score_judgments, score_responses
+from sftmix_jax.evaluation.runner import score_responses
+from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import Question, find_task
 
 pytest.importorskip("openai")

@@ -346,7 +346,7 @@ def test_a_slurm_job_that_is_told_to_stop_saves_and_is_queued_again(slurm, confi
 
 STUDY = """
 import importlib.util
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.studies.study import Run, Study
 
 spec = importlib.util.spec_from_file_location("one", "CONFIG")

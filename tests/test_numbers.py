@@ -8,7 +8,7 @@ from etils import epath
 
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
 GSM8K, _ = find_task("gsm8k")
@@ -53,6 +53,35 @@ def test_the_last_number_of_a_text(response, number):
 
 
 @pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("1.5 million", 1_500_000), ("$2.5 Million", 2_500_000), ("2 thousand", 2000), ("3 billion", 3e9),
+        ("2 hundred thousand", 200_000), ("2.3 trillion", 2_300_000_000_000), ("1,200 million", 1.2e9),
+        ("$1.5$ million", 1_500_000), ("1.5\\text{ million}", 1_500_000), ("2 1/2 million", 2_500_000),
+        ("1/2 million", 500_000), ("-4 thousand", -4000), ("5 thousandths", 5), ("5 thousandaires", 5),
+        ("1_234_567", 1_234_567), ("1_234", 1234), ("1.234.567", 1_234_567), ("1.234.567,89", 1_234_567.89),
+        ("1.234", 1.234), ("minus 3", -3), ("Negative $3", -3),
+        ("negative 2 thousand", -2000), ("minus 1/2", -0.5),
+    ],
+)  # fmt: skip
+def test_a_number_is_read_in_words_and_other_groups(written, number):
+    assert scores(f"So out of 7 the answer is {written}.", float(number))[1] == 1
+    assert scores(f"So out of 7 the answer is {written}.", number + 1.0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("response", "number"),
+    [
+        ("Take 10 minus 3", 3), ("ten minus 3", 3), ("Of 10 pens\nminus 3", 3), ("a non-negative 3", 3),
+        ("version 1.234.5678", 5678), ("4 million", 4), ("#### $4 million to manage", 4), ("4 million", 4_000_000),
+    ],
+)  # fmt: skip
+def test_a_number_that_may_be_read_in_two_ways_is_read_as_it_stands(response, number):
+    """And a word such as million is the unit where the gold is counted in it."""
+    assert scores(response, float(number))[1] == 1
+
+
+@pytest.mark.parametrize(
     ("response", "strict", "flexible"),
     [
         ("#### 1. Add: 9 + 3 = 12\n#### 2. Double it: 24\nSo it is 24.", 0, 1),
@@ -82,7 +111,13 @@ def test_headings_and_boxes(response, strict, flexible):
     assert scores(response, 24.0) == (strict, flexible)
 
 
-@pytest.mark.parametrize("response", ["#### 5/0", "9" * 5000, "1e999999999", "####", "#### -", "$", "7/", "\\frac{}{}"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "#### 5/0", "9" * 5000, "1 111" * 5000, "1.111" * 5000, "1,11" * 5000, "1_111" * 5000 + " million",
+        "1e999999999", "####", "#### -", "$", "7/", "\\frac{}{}",
+    ],
+)  # fmt: skip
 def test_what_is_no_number_is_wrong(response):
     assert scores(response, 5.0) == (0, 0)
 

@@ -27,8 +27,8 @@ from sftmix_jax.analysis import report as analysis
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.compare import Difference
+from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.judging import JudgeConfig
-from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.leases import Leases
 from sftmix_jax.planning.planner import Planned
@@ -404,10 +404,10 @@ def test_a_task_without_a_real_temperature_is_refused(temperature):
     task, _ = find_task("tiny_math")
     config = EvaluationConfig()
     with pytest.raises(UserError, match=r"tiny_math: temperature: .*must be"):
-        runner.load_questions(dataclasses.replace(task, temperature=temperature), config)
-    hot = [dataclasses.replace(question, temperature=temperature) for question in runner.load_questions(task, config)]
+        load_questions(dataclasses.replace(task, temperature=temperature), config)
+    hot = [dataclasses.replace(question, temperature=temperature) for question in load_questions(task, config)]
     with pytest.raises(UserError, match=rf"{hot[0].id}: temperature: .*must be"):
-        runner.load_questions(dataclasses.replace(task, load=lambda _: hot), config)
+        load_questions(dataclasses.replace(task, load=lambda _: hot), config)
 
 
 def test_a_score_is_read_only_from_the_folder_of_its_task(workdir, tmp_path):

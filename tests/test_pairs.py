@@ -10,8 +10,9 @@ from conftest import ROOT, SHARED, run
 from etils import epath
 
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation import pairs, runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation import pairs
+from sftmix_jax.evaluation.config import EvaluationConfig
+from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import find_task
 
 MT_BENCH = SHARED / "data" / "eval" / "mt_bench"
@@ -24,7 +25,7 @@ def write(file, rows):
 
 
 def score(tmp_path, *files, data=None, task="pairs", **config):
-    return runner.score_judgments(task, files, EvaluationConfig(data={task: str(data or files[0])}, **config))
+    return score_judgments(task, files, EvaluationConfig(data={task: str(data or files[0])}, **config))
 
 
 def alpaca(question, preference, first="base", second="ours"):

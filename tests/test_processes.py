@@ -25,7 +25,7 @@ def evaluated(config):  # noqa: F811
     """The same experiment, with an evaluation after every stage."""
     file = config.with_name("evaluated.py")
     text = config.read_text().replace("\n    )\n", "\n" + EVALUATION + "\n").replace("rows=4", "rows=8")
-    file.write_text("from sftmix_jax.evaluation.runner import EvaluationConfig\n" + text)
+    file.write_text("from sftmix_jax.evaluation.config import EvaluationConfig\n" + text)
     return file
 
 

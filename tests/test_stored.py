@@ -11,8 +11,8 @@ from etils import epath
 from sftmix_jax.data.readers import json_values
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import judging, layouts, runner
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
-from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
 
 LIMIT = 4

@@ -253,7 +253,7 @@ from sftmix_jax import compilation, strategies, train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.experiment import CheckpointConfig, Experiment, ModelConfig, Stage
 from sftmix_jax.training.loop import Stopped
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile

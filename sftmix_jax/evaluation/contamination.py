@@ -13,7 +13,7 @@ from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
-from sftmix_jax.evaluation.runner import EvaluationConfig, load_questions
+from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
 from sftmix_jax.files import exists, matching, write_json
 

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*{_NUMBER}")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>[^\s{}$]+))")  # \boxed{18}, \boxed 18
 _OPERATOR = re.compile(r"\d[ )$%]*[-+*/÷]")
-_SPELLINGS = tuple(
+_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
         (r"[−–‒‐]", "-"),
@@ -46,7 +46,19 @@ _SPELLINGS = tuple(
         (r"(?<=\d) ?[*x] ?10(?:\^|\*\*)[{(]?([-+]?\d+)[)}]?", r"e\1"),
         (r"(?<![\d.,])10(?:\^|\*\*)[{(]?([-+]?\d+)[)}]?", r"1e\1"),
         (r"\^\{?[-+]?\d+\}?", ""),  # cm^2 is no number
+        (r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)", lambda found: found[0].replace("_", "")),
+        # 1.234.567,89; one point alone, as in 1.234, is a decimal one
+        (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?:,\d{1,2})?(?!\w|[.,]\d)",
+         lambda found: found[0].replace(".", "").replace(",", ".")),
+        (r"(?i)(?<![\w-])negative (?=[$.\d])", "-"),
+        # `10 minus 3` is a difference, and so may be a minus at the head of a line
+        (r"(?i)(\A|[=:#{]|\b(?:is|are|was|were|be|get|gets|equals|of|to|at|from)\b)([ *$]*)minus (?=[$.\d])", r"\1\2-"),
     )
+)
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(  # 1.5 million; $1.5$ million; 1.5\text{ million}
+    rf"(?i)(?<![\w.,/])(?P<number>{_DIGITS}(?:\.\d+| \d+/\d+|/\d+)?)(?:\$|\*\*)?(?:[ -]| ?\\(?:text|mathrm)\{{ ?)"
+    rf"(?P<words>(?:{'|'.join(_POWERS)})s?(?:[ -](?:{'|'.join(_POWERS)})s?)*)\b"
 )
 _COLUMNS = (  # the question's and the answer's, by collection
     (("input",), "target"),  # GSM-Hard
@@ -135,15 +147,24 @@ def last_box(text: str) -> str | None:
 
 
 def _plain(text: str, gold: Gold = ()) -> str:
-    """One spelling for what Unicode and LaTeX spell in many ways: digits, signs, spaces, fractions, powers of ten.
+    """One spelling for what is spelled in many ways: digits, signs, spaces, fractions, powers of ten.
 
-    Where the gold is a ratio, 3/2 is one.
+    Where the gold is a ratio, 3/2 is one. Where it is 4, as of a question about millions, 4 million are 4.
     """
+
+    def scaled(found: re.Match[str]) -> str:
+        (number,) = _numbers(_read(found["number"]))
+        if any(_equal(number, abs(wanted)) for wanted in _numbers(gold)):
+            return found[0]
+        power = sum(_POWERS[word.lower().removesuffix("s")] for word in re.split("[ -]", found["words"]))
+        return f"{number * 10**power!r}" if "/" in found["number"] else f"{found['number']}e{power}"
+
     text = re.sub(r"[²³¹⁰⁴-⁻]+", r"^\g<0>", text)  # NFKC makes plain digits of raised ones
     text = re.sub(r"(?<=\d)[¼-¾⅐-⅞]", r" \g<0>", text)
     text = unicodedata.normalize("NFKC", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
+    text = _SCALED.sub(scaled, text)
     return text.replace("/", ":") if any(len(quantity.numbers) > 1 for quantity in gold) else text
 
 

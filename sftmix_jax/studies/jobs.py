@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from sftmix_jax import identity, records
-from sftmix_jax.evaluation import runner
-from sftmix_jax.evaluation.runner import EvaluationConfig
+from sftmix_jax.evaluation import fixed
+from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.files import write_json
 from sftmix_jax.stages import Resolved, ResolvedStage
@@ -49,7 +49,7 @@ class Job:
         if not self.is_trained(workdir):
             return False
         scored = self.folder(workdir) / "eval"
-        return all(runner.is_scored(scored / task, wanted) for task, wanted in self.scores().items())
+        return all(fixed.is_scored(scored / task, wanted) for task, wanted in self.scores().items())
 
 
 Scores = dict[str, dict[str, Any]]  # task → what fixes its score
@@ -57,7 +57,7 @@ Scores = dict[str, dict[str, Any]]  # task → what fixes its score
 
 def _scores(config: EvaluationConfig) -> Callable[[], Scores]:
     """The scores that a config asks for; its questions are read when they are first asked for."""
-    return functools.cache(lambda: {find_task(name)[0].name: runner.wanted(name, config) for name in config.tasks})
+    return functools.cache(lambda: {find_task(name)[0].name: fixed.wanted(name, config) for name in config.tasks})
 
 
 def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:

@@ -1,0 +1,74 @@
+"""What is measured: the tasks of a config, on which files, and the questions in them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from sftmix_jax import ranges
+from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.evaluation.judging import JudgeConfig
+from sftmix_jax.evaluation.task import Question, Task, find_task
+from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
+from sftmix_jax.sampling.methods import TEMPERATURE
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    # files of eval/, evaluated on the base and after each stage
+    tasks: tuple[str, ...] = setting((), Items(Text(r"(?s).+", "must be the name of a task")))
+    limit: int = setting(0, Integer(at_least=0))  # the first so many questions of each task; 0: all
+    # task → its file, where not the task's default
+    data: dict[str, str] = dataclasses.field(default_factory=dict, metadata=within(Table(Text())))
+    samples: int = setting(1, Integer(at_least=1))  # of each question, for pass@k and majority votes
+    temperature: float = setting(0.0, TEMPERATURE)  # 0: the task's own
+    seed: int = setting(0, Integer(at_least=0))
+    judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
+    allow_unsandboxed_code: bool = setting(False, Flag())  # run model-written code even where it cannot be contained
+
+
+def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:
+    """`PATH` for the one task, or `task=PATH,task=PATH` → task → its file. Raises UserError."""
+    if not spec:
+        return {}
+    names = [find_task(name)[0].name for name in tasks]
+    if "=" not in spec:
+        if len(names) != 1:
+            raise UserError("--data PATH is for one task; for several write --data gsm8k=PATH,humaneval=PATH")
+        return {names[0]: spec}
+    found = {}
+    for part in spec.split(","):
+        name, _, path = part.partition("=")
+        if name not in names:
+            raise UserError(f"--data {part}: of no task that is asked for; {did_you_mean(name, names)}")
+        if not path:
+            raise UserError(f"--data {part}: write task=PATH")
+        found[name] = path
+    return found
+
+
+def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:
+    """The task's questions, at most `limit`. Raises UserError, also for a config that is out of its range."""
+    ranges.check(config, "evaluation")
+    data = config.data.get(task.name, task.default_data)
+    if not data:
+        raise UserError(f"{task.name} comes with no data of its own: --data {task.name}=PATH")
+    try:
+        questions = task.load(data)
+    except KeyError as error:
+        raise UserError(f"{data}: not a file of {task.name}: a row has no column {error}") from None
+    except (TypeError, AttributeError, IndexError, ValueError) as error:  # a column of another type
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"{data}: not a file of {task.name}: a row cannot be read ({said})") from None
+    if not questions:
+        raise UserError(f"{data}: holds no questions")
+    ids = Counter(question.id for question in questions)
+    if twice := [id for id, count in ids.items() if count > 1]:
+        raise UserError(f"{data}: {ids[twice[0]]} questions have the id '{twice[0]}'; one answer would count for all")
+    for question in questions:
+        if isinstance(question.turns, str) or not all(isinstance(turn, str) for turn in question.turns):
+            raise UserError(f"{task.name}: the turns of '{question.id}' must be a tuple of texts")
+    given = {f"{question.id}: temperature": question.temperature for question in questions}
+    for where, temperature in ({f"{task.name}: temperature": task.temperature} | given).items():
+        if temperature is not None and (rule := TEMPERATURE.broken(temperature)):
+            raise UserError(f"{where}: {temperature}; {rule}")
+    return questions[: config.limit or None]
