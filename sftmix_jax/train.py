@@ -23,7 +23,7 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import comparable_results, run_tasks
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import exists, read_json, remove, unfinished, write_json
+from sftmix_jax.files import check_folder, exists, read_json, remove, unfinished, write_json
 from sftmix_jax.leases import Leases, for_all_processes
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
@@ -61,6 +61,7 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     resolved = Resolved(config)
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = resolved.chain()
+    check_folders(chain, workdir)
     if processes.is_first():
         terminal.err(resolved.description)
     register(config, resolved.base_id, chain, workdir)
@@ -68,6 +69,14 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     for stage in chain:
         complete(resolved, stage, workdir, _leased(stage, workdir))
     return [stage.folder(workdir) for stage in chain]
+
+
+def check_folders(chain: list[ResolvedStage], workdir: epath.Path) -> None:
+    """Raises UserError if something else stands where a folder of the experiment is, before a stage is trained."""
+    named = [workdir, *(workdir / name for name in ("experiments", "stages", "claims"))]
+    own = [stage.folder(workdir) for stage in chain]
+    for folder in (*named, *own, *(stage / name for stage in own for name in ("checkpoints", "claims", "eval"))):
+        check_folder(folder)
 
 
 def _is_sound(stage: ResolvedStage, workdir: epath.Path) -> bool:
@@ -95,15 +104,14 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
     record = {
         "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
     }  # fmt: skip
-    if file.exists():
-        known = records.experiment(file)
-        if known["stages"] != record["stages"]:
-            changed = identity.differences(known["experiment"], record["experiment"])
-            listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
-            raise UserError(
-                f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
-                "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
-            )
+    known = records.known(file, records.experiment)
+    if known and known["stages"] != record["stages"]:
+        changed = identity.differences(known["experiment"], record["experiment"])
+        listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
+        raise UserError(
+            f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
+            "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
+        )
     write_json(file, record)
     processes.wait_for_all("registered")
 

@@ -18,6 +18,7 @@ from etils import epath
 
 from sftmix_jax import model_folder
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
@@ -241,7 +242,7 @@ def _bad_field(folder: Path) -> str:
 
 def _copied(folder: epath.Path, local: str) -> str:
     """The tokenizer's files of a folder in a bucket, copied into a local one."""
-    for file in folder.iterdir():
+    for file in matching(folder, "*"):
         if file.suffix in _TOKENIZER_FILES and not file.name.endswith(".index.json"):
             (Path(local) / file.name).write_bytes(file.read_bytes())
     return local
