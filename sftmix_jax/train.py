@@ -17,7 +17,18 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages, terminal
+from sftmix_jax import (
+    __version__,
+    checks,
+    command,
+    experiment,
+    identity,
+    manifest,
+    processes,
+    records,
+    stages,
+    terminal,
+)  # fmt: skip
 from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
@@ -64,6 +75,8 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     check_folders(chain, workdir)
     if processes.is_first():
         terminal.err(resolved.description)
+        for warning in checks.warnings(resolved, chain):
+            terminal.err(f"warning: {warning}")
     register(config, resolved.base_id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:

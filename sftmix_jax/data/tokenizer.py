@@ -69,6 +69,18 @@ class Tokenizer:
             raise UserError(f"{stated}, which is none of the model's {vocab_size} tokens; name one of them, or none")
         raise UserError(f"{self.path}: the tokenizer has {self.size} tokens, the model {vocab_size}; {remedy}")
 
+    def difference(self, own: Tokenizer) -> str:
+        """In which way a model with the tokenizer `own` would read other tokens here; empty if it reads the same."""
+        if self.fingerprint == own.fingerprint:
+            return ""
+        mine, theirs = ({i: token for token, i in each._backend.get_vocab().items()} for each in (self, own))
+        others = sorted(i for i in mine if theirs.get(i, mine[i]) != mine[i])
+        if not others:
+            return "it splits texts, or adds tokens, in another way"
+        first = others[0]
+        example = f"{first} is {mine[first]!a}, not {theirs[first]!a}"
+        return f"{len(others):,} of its {len(mine):,} ids are other tokens ({example})"
+
     def _statement(self, token: str) -> str:
         """Which field of which file names a token: `FILE: FIELD is VALUE`; empty if none does."""
         folder = model_folder.find(self.path, weights=False)
