@@ -95,8 +95,10 @@ def _turn(
 
 
 def _aligned(text: str, prompt: str, before: int, turns: Sequence[Turn]) -> tuple[int, int]:
-    """How far two texts are the same, by places in both; white space outside of turns, and in the prompt up to `before`,
-    may differ."""
+    """How far two texts are the same, by places in both.
+
+    White space outside of turns may differ, up to the place `before` in the prompt.
+    """
     at = given = 0
     while True:
         shared = shared_head(text[at:], prompt[given:])
