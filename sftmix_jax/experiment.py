@@ -181,7 +181,9 @@ class _ConfigFile(flags.ArgumentParser[Any]):
         config = separated(config)
         for override in self._overrides if isinstance(config, Experiment) else ():
             with contextlib.suppress(ValueError, KeyError, AttributeError, StopIteration, TypeError):  # see _explain
-                _add_key(config, config_path.split(override))
+                path = config_path.split(override)
+                _add_key(config, path)
+                _change_kind(config, path)
         return config
 
 
@@ -206,6 +208,17 @@ def separated(config: Any) -> Any:
     copied = copy.copy(config)
     vars(copied).update({name: separated(value) for name, value in vars(config).items()})
     return copied
+
+
+def _change_kind(config: Experiment, path: Sequence[Any]) -> None:
+    """Clears what the file says of a share, so that `…mixture.math.count=5` takes the place of a fraction.
+
+    Raises KeyError, AttributeError or ValueError for a path to anything else.
+    """
+    match path:
+        case ["stages", stage, "mixture", domain, "fraction" | "count" | "weight"]:
+            share = config.stages[stage].mixture[domain]
+            share.fraction = share.count = share.weight = None
 
 
 def _add_key(config: Experiment, path: Sequence[Any]) -> None:

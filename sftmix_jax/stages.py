@@ -98,7 +98,7 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
     """
     file = folder / "stage.json"
     if not file.exists():
-        raise UserError(f"{folder}: no stage folder (it has no stage.json)")
+        raise UserError(f"{folder}: no stage folder (it has no stage.json); name another, or {TRAIN_AGAIN}")
     record = records.stage(file)
     if stage_digest(record) != (record.get("digest") if record["name"] == "base" else record["id"]):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")

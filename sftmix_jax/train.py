@@ -208,7 +208,7 @@ def train_stage(
     )  # fmt: skip
     done = _done(stage, plan, rows, steps, outcome)
     if processes.is_first():
-        _compare_with_former(folder, done["params_sha256"])
+        _compare_with_former(folder, stage.id, done["params_sha256"])
     write_json(folder / "done.json", done)
     processes.wait_for_all("the stage is written")
 
@@ -239,7 +239,7 @@ def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
     done.rename(done.with_name(_FORMER))
 
 
-def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
+def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> None:
     """Report if a stage that was finished before has other parameters now, as its children have the former ones."""
     former = folder / _FORMER
     if not exists(former):
@@ -248,8 +248,9 @@ def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
         record = read_json(former, "", id=str, digest=str, params_sha256=str)
     except UserError:
         record = {"digest": None}
-    before = record["params_sha256"] if record["digest"] == stages.done_digest(record) else params_sha256
-    if before == params_sha256:  # or the record was what was damaged
+    is_own = record.get("id") == id and record["digest"] == stages.done_digest(record)
+    before = record["params_sha256"] if is_own else params_sha256
+    if before == params_sha256:  # or the record was what was damaged, or another stage's
         remove(former)
         return
     terminal.err(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "

@@ -141,8 +141,20 @@ def test_a_record_that_was_copied_over_names_both_stages_and_is_written_again(co
     if "done.json" in names:
         with pytest.raises(UserError, match=rf"done\.json: is of the stage {ids[1]}, and this is {ids[0]}"):
             results.read_done(epath.Path(first))
-    train_again(config, workdir)
+    retrained = train_again(config, workdir)
+    assert "it was copied here" in retrained and "other parameters" not in retrained
+    assert not (first / "done.json.damaged").exists()
     assert scratch.open_params(first) == wanted == params_sha256(first)
+
+
+def test_a_stage_without_its_record_names_the_remedy(copied):
+    config, workdir, first, _ = copied
+    wanted = params_sha256(first)
+    (first / "stage.json").unlink()
+    with pytest.raises(UserError, match=r"no stage\.json\); name another, or run the same train command again"):
+        opening.one_stage(epath.Path(workdir), first.name)
+    train_again(config, workdir)
+    assert scratch.open_params(first) == wanted
 
 
 def test_a_stage_whose_name_was_changed_is_found_and_said(copied, capsys):
@@ -202,10 +214,10 @@ def test_parameters_other_than_before_are_reported(copied):
     record = json.loads((first / "done.json").read_text())
     (first / "done.json").rename(first / "done.json.damaged")
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), "0" * 64)
+        train._compare_with_former(epath.Path(first), record["id"], "0" * 64)
     assert f"other parameters (000000000000…, before {record['params_sha256'][:12]}…)" in said.getvalue()
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), record["params_sha256"])
+        train._compare_with_former(epath.Path(first), record["id"], record["params_sha256"])
     assert not said.getvalue() and not (first / "done.json.damaged").exists()
 
 

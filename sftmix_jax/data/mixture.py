@@ -22,7 +22,7 @@ _BLOCK = 1 << 16  # examples that are shuffled at a time
 
 @dataclasses.dataclass
 class Share:
-    """What a stage takes of a domain: exactly one of these."""
+    """What a stage takes of a domain: exactly one of these; one that the command line sets replaces the config's."""
 
     # floor(fraction · rows) of its rows, as far as they are not held out, each `epochs` times
     fraction: float | None = setting(None, Number(above=0, at_most=1, hint=_LEAVE_OUT))
