@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from sftmix_jax.data import loader, mixture
+from sftmix_jax.data.loader import Plan
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.training import optimizer
 
 if TYPE_CHECKING:
+    from sftmix_jax.experiment import Stage
     from sftmix_jax.stages import Resolved, ResolvedStage
 
 
@@ -21,6 +24,50 @@ def check(resolved: Resolved, stages: Iterable[ResolvedStage]) -> None:
     faults = [f"stage '{stage.name}': {fault}" for stage in stages for fault in _faults(resolved, stage)]
     if faults:
         raise UserError("\n".join(faults))
+
+
+def warnings(resolved: Resolved, stages: Iterable[ResolvedStage]) -> list[str]:
+    """What can be trained and is rarely meant: another tokenizer, shares that `steps` cuts off, a long warm-up."""
+    own, used = resolved.base.own_tokenizer, resolved.tokenizer
+    found = [_tokenizer_warning(used, own)] if own not in ("", used.path) else []
+    for stage in stages:
+        config = stage.stage
+        if not config.steps and config.optimizer.warmup < 1:
+            continue  # nothing below depends on a plan
+        plan, pools = resolved.plan(config)
+        steps = config.steps or plan.num_steps
+        warmup = optimizer.warmup_steps(config.optimizer, steps)
+        said = [_cut_off(plan, plan.rows_account(pools, resolved.experiment.seed), config)] if config.steps else []
+        if warmup >= steps:
+            said.append(f"optimizer.warmup={warmup} is not shorter than the stage's {steps:,} steps: the learning rate "
+                        "rises up to the last step")  # fmt: skip
+        found += [f"stage '{stage.name}': {each}" for each in said if each]
+    return [each for each in found if each]
+
+
+def _tokenizer_warning(used: Tokenizer, own: str) -> str:
+    try:
+        difference = used.difference(Tokenizer(own))
+    except UserError:  # the model folder has none
+        return ""
+    return difference and (
+        f"model.tokenizer={used.path} is not the tokenizer that the base was trained with ({own}): {difference}; "
+        "leave model.tokenizer out unless the embeddings are to be learned anew"
+    )
+
+
+def _cut_off(plan: Plan, rows: dict[str, Any], stage: Stage) -> str:
+    """The domains that `steps` ends before: of exact shares less than half of the rows, of others none."""
+    cut, weighted = [], any(share.weight is not None for share in stage.mixture.values())
+    for domain in stage.mixture:
+        wanted, used = plan.order.selected[domain], rows[domain]["used"]
+        if used == 0 or (not weighted and used < wanted / 2):
+            of = "rows" if weighted else f"{wanted:,} rows"
+            cut.append(f"{used or 'none'} of the {of} of {domain}")
+    if not cut:
+        return ""
+    without = ", or set it to 0 to take all" if stage.budget or not weighted else ""
+    return f"steps={stage.steps} takes {', '.join(cut)}; raise steps{without}"
 
 
 def _faults(resolved: Resolved, stage: ResolvedStage) -> list[str]:

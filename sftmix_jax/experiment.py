@@ -22,7 +22,7 @@ from absl.flags import FlagValues
 
 from sftmix_jax import desk, identity, ranges, sharding, terminal
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
-from sftmix_jax.data.mixture import UNITS, Share
+from sftmix_jax.data.mixture import MOST_BUDGET, UNITS, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.config import EvaluationConfig
@@ -51,7 +51,7 @@ class Stage:
     epochs: int = setting(3, Integer(at_least=1, at_most=10_000))  # for shares by fraction or count
     # 0: as many as the epochs or the budget hold; else just so many
     steps: int = setting(0, Integer(at_least=0, at_most=2_000_000))
-    budget: int = setting(0, Integer(at_least=0, at_most=2**53))  # for shares by weight: how much in all,
+    budget: int = setting(0, Integer(at_least=0, at_most=MOST_BUDGET))  # for shares by weight: how much in all,
     unit: str = setting("tokens", Choice(UNITS))  # in examples, tokens or trained_tokens
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -181,7 +181,9 @@ class _ConfigFile(flags.ArgumentParser[Any]):
         config = separated(config)
         for override in self._overrides if isinstance(config, Experiment) else ():
             with contextlib.suppress(ValueError, KeyError, AttributeError, StopIteration, TypeError):  # see _explain
-                _add_key(config, config_path.split(override))
+                path = config_path.split(override)
+                _add_key(config, path)
+                _change_kind(config, path)
         return config
 
 
@@ -206,6 +208,17 @@ def separated(config: Any) -> Any:
     copied = copy.copy(config)
     vars(copied).update({name: separated(value) for name, value in vars(config).items()})
     return copied
+
+
+def _change_kind(config: Experiment, path: Sequence[Any]) -> None:
+    """Clears what the file says of a share, so that `…mixture.math.count=5` takes the place of a fraction.
+
+    Raises KeyError, AttributeError or ValueError for a path to anything else.
+    """
+    match path:
+        case ["stages", stage, "mixture", domain, "fraction" | "count" | "weight"]:
+            share = config.stages[stage].mixture[domain]
+            share.fraction = share.count = share.weight = None
 
 
 def _add_key(config: Experiment, path: Sequence[Any]) -> None:

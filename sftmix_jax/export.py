@@ -28,7 +28,7 @@ from etils import epath
 from sftmix_jax import command, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import check_out, is_remote, read_json
+from sftmix_jax.files import check_folder, check_out, is_litter, is_remote, read_json
 from sftmix_jax.models import huggingface
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import LlamaConfig, Params
@@ -88,11 +88,10 @@ def write(
 
 def check_replaceable(out: epath.Path) -> None:
     """Raises UserError if there is something at `out` that is neither an export nor an empty folder."""
+    check_folder(out)
     if not out.exists():
         return
-    if not out.is_dir():
-        raise UserError(f"{out}: is a file; name a folder to export to")
-    names = sorted(path.name for path in out.iterdir())
+    names = sorted(path.name for path in out.iterdir() if not is_litter(path.name))
     if not names:
         return
     remedy = "choose another --out, or remove the folder yourself"

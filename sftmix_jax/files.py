@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
 
 
@@ -43,11 +43,19 @@ def content_digest(data: bytes) -> str:
 
 
 def replace(file: epath.Path, data: bytes) -> None:
-    """Replaces a file atomically: a reader sees the old content or the new one, also after a power failure."""
+    """Replaces a file atomically: a reader sees the old content or the new one, also after a power failure.
+
+    A folder of that name is renamed to NAME.damaged, and reported.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     if is_remote(file):
         file.write_bytes(data)  # an object is visible once it is complete
         return
+    if file.is_dir() and not os.path.islink(file):
+        aside = file.with_name(f"{file.name}.damaged")
+        remove(aside)
+        file.rename(aside)
+        terminal.err(f"{file}: was a folder instead of a file; set aside as {aside.name}")
     partial = os.fspath(unfinished(file))
     try:
         with open(partial, "wb") as stream:
@@ -92,7 +100,7 @@ def read_sound_lines(file: epath.Path, **fields: type | UnionType) -> list[dict[
     For files of which a part is worth keeping. Raises UserError if the file cannot be read at all.
     """
     found: list[dict[str, Any] | None] = []
-    for line in _read(file, "").splitlines():
+    for line in _read(file, "move it away").splitlines():
         try:
             record = _parsed(line, "", "")
         except UserError:
@@ -106,9 +114,24 @@ def _read(file: epath.Path, remedy: str) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; {remedy}") from None
+        raise UserError(f"{file}: {missing(file) or 'no such file'}; {remedy}") from None
+    except IsADirectoryError:
+        raise UserError(f"{file}: is a folder instead of a file; {remedy}") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error}); {remedy}") from None
+
+
+def missing(path: epath.Path) -> str:
+    """`is a link to TARGET, which is not there`; empty for anything else."""
+    dangling = os.path.islink(path) and not path.exists()
+    return f"is a link to {os.readlink(path)}, which is not there" if dangling else ""
+
+
+def check_folder(folder: epath.Path) -> None:
+    """Raises UserError if a file, or a link that leads nowhere, stands where a folder is or will be made."""
+    if exists(folder) and not folder.is_dir():
+        found = missing(folder) or "is a file instead of a folder"
+        raise UserError(f"{folder}: {found}; restore the folder, or remove this, then run the same command again")
 
 
 def _parsed(text: bytes, where: str, remedy: str) -> dict[str, Any]:
@@ -122,13 +145,22 @@ def _parsed(text: bytes, where: str, remedy: str) -> dict[str, Any]:
 
 
 def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    """What lies in a folder under names like `*.json`, sorted; nothing where there is no folder.
+    """What lies in a folder under names like `*.json`, sorted, but for hidden files; nothing where there is no folder.
 
     `epath.Path.glob` would read a `[` or `*` in the folder's own path as a pattern, too.
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+    every = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in every if fnmatch.fnmatchcase(path.name, pattern))
+
+
+def is_litter(name: str) -> bool:
+    """True for what file managers and network file systems leave in a folder: .DS_Store, ._NAME, Thumbs.db, .nfs0…"""
+    return name in _LITTER or name.startswith(("._", ".nfs", ".fuse_hidden"))
+
+
+_LITTER = frozenset({".DS_Store", ".directory", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"})
 
 
 def exists(path: epath.Path) -> bool:

@@ -166,7 +166,7 @@ class Leases:
     def _read(self, job: str, number: int) -> dict[str, Any]:
         try:
             record = json.loads((self._folder / f"{job}.{number}.json").read_bytes())
-        except (ValueError, FileNotFoundError):  # it is being written, or its writer died
+        except (ValueError, OSError):  # it is being written, or its writer died
             return {}
         return record if isinstance(record, dict) else {}
 

@@ -1,7 +1,7 @@
 """Manifests: the size and CRC-32 of every file of a folder, and what the folder is of.
 
 The manifest is written last, so a folder without one was not finished. A folder is used only if it holds exactly the
-files of its manifest, unchanged.
+files of its manifest, unchanged. Hidden files and what file managers leave (Thumbs.db) are no part of it.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def _walk(folder: epath.Path) -> dict[str, epath.Path]:
     """Links to folders are listed as files, since following them may not end."""
     found: dict[str, epath.Path] = {}
     for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or files.is_litter(path.name):
+            continue
         if path.is_dir() and not os.path.islink(path):
             found |= {f"{path.name}/{name}": file for name, file in _walk(path).items()}
         else:

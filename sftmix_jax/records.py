@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes
+from sftmix_jax import processes, terminal
 from sftmix_jax.errors import UserError
-from sftmix_jax.files import content_digest, digest, read_json, read_lines, read_sound_lines, replace, write_json
+from sftmix_jax.files import (
+    content_digest,
+    digest,
+    exists,
+    read_json,
+    read_lines,
+    read_sound_lines,
+    replace,
+    write_json,
+)
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
+_RUN_AGAIN = "run its train or study command again, which writes it anew"
+_STUDY_AGAIN = "run its study command again, which writes it anew"
 _EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
 
 
@@ -28,16 +39,25 @@ def of_another(file: epath.Path, found: str, wanted: str) -> UserError:
     return UserError(f"{file}: is of the stage {found}, and this is {wanted}: it was copied here; {TRAIN_AGAIN}")
 
 
-def experiment(file: epath.Path) -> dict[str, Any]:
+def experiment(file: epath.Path, remedy: str = _RUN_AGAIN) -> dict[str, Any]:
     """experiments/NAME.json: the resolved experiment and the ids of its base and stages. Raises UserError."""
-    remedy = "delete it and run its train or study command again, which writes it anew"
     return read_json(file, remedy, experiment=dict, base=str, stages=dict)
 
 
-def study(file: epath.Path) -> dict[str, Any]:
+def study(file: epath.Path, remedy: str = _STUDY_AGAIN) -> dict[str, Any]:
     """studies/NAME.json: its question and its experiments' labels. Raises UserError."""
-    remedy = "delete it and run its study command again, which writes it anew"
     return read_json(file, remedy, name=str, question=str, hold=str, experiments=dict)
+
+
+def known(file: epath.Path, read: Callable[[epath.Path, str], dict[str, Any]]) -> dict[str, Any]:
+    """A record that its command writes anew: empty, and reported, where it is damaged; empty where there is none."""
+    if not exists(file):
+        return {}
+    try:
+        return read(file, "it is written anew")
+    except UserError as error:
+        terminal.err(f"warning: {error}")
+        return {}
 
 
 def stage(file: epath.Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ python -m sftmix_jax.sample --model DIR_OR_HUB_ID --prompts FILE.jsonl --json
 python -m sftmix_jax.sample --model DIR_OR_HUB_ID --score FILE.jsonl --json
 python -m sftmix_jax.sample --workdir DIR                                       (chat)
 
-Control characters of an answer are shown as escapes (\\x1b); --json holds the answer itself.
+Control characters of an answer are shown as escapes (\\x1b); --json holds the answer itself. An answer ends before the
+stop token or string; its `tokens` are the fewest that hold all of its text.
 """
 
 from __future__ import annotations

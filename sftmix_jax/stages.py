@@ -41,10 +41,11 @@ class Base:
 
     fingerprint: str
     config: LlamaConfig
-    tokenizer: str
+    tokenizer: str  # that it is used with
     folder: str  # a model folder, a stage folder, or "" where parameters are drawn from `seed`
     seed: int = 0
     ends: Ends = NO_ENDS  # what ends its answers, besides what a template says
+    own_tokenizer: str = ""  # that its embeddings were trained with; "" for a model from scratch
 
     def params(self, abstract: Params) -> Params:
         """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
@@ -86,7 +87,8 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
             raise UserError("config.model.tokenizer: a model from scratch needs one; name a folder or a hub id")
         config = llama.preset(name)
         base = Base(identity.digest({"config": config, "seed": seed}), config, tokenizer, "", seed)
-    return dataclasses.replace(base, tokenizer=tokenizer or base.tokenizer)
+    own = base.tokenizer if base.folder else ""
+    return dataclasses.replace(base, tokenizer=tokenizer or base.tokenizer, own_tokenizer=own)
 
 
 def read_stage(folder: epath.Path) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
     """
     file = folder / "stage.json"
     if not file.exists():
-        raise UserError(f"{folder}: no stage folder (it has no stage.json)")
+        raise UserError(f"{folder}: no stage folder (it has no stage.json); name another, or {TRAIN_AGAIN}")
     record = records.stage(file)
     if stage_digest(record) != (record.get("digest") if record["name"] == "base" else record["id"]):
         raise UserError(f"{file}: has changed since it was written; {TRAIN_AGAIN}")

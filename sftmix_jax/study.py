@@ -28,8 +28,9 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import command, probe, processes, report, terminal
+from sftmix_jax import checks, command, probe, processes, report, terminal
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.files import remove
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.leases import Leases
 from sftmix_jax.planning import aot, costs
@@ -70,8 +71,11 @@ def main() -> int:
         return 0
     if options.job:
         return _one(todo, options.job, workdir)
+    warnings = [each for job in todo if job.stage for each in checks.warnings(job.resolved, [job.stage])]
+    for warning in dict.fromkeys(warnings):
+        terminal.err(f"warning: {warning}")
     for job in todo:  # what failed before is tried again
-        work.failure_file(job, workdir).unlink(missing_ok=True)
+        remove(work.failure_file(job, workdir))
     return _run(chosen, todo, workdir, options)
 
 

@@ -17,13 +17,24 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages, terminal
+from sftmix_jax import (
+    __version__,
+    checks,
+    command,
+    experiment,
+    identity,
+    manifest,
+    processes,
+    records,
+    stages,
+    terminal,
+)  # fmt: skip
 from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import comparable_results, run_tasks
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import exists, read_json, remove, unfinished, write_json
+from sftmix_jax.files import check_folder, exists, read_json, remove, unfinished, write_json
 from sftmix_jax.leases import Leases, for_all_processes
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
@@ -61,13 +72,24 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
     resolved = Resolved(config)
     experiment.make_mesh(config, resolved.base.config)  # before any data is read: a batch may not fit it
     chain = resolved.chain()
+    check_folders(chain, workdir)
     if processes.is_first():
         terminal.err(resolved.description)
+        for warning in checks.warnings(resolved, chain):
+            terminal.err(f"warning: {warning}")
     register(config, resolved.base_id, chain, workdir)
     score_base(resolved, workdir)
     for stage in chain:
         complete(resolved, stage, workdir, _leased(stage, workdir))
     return [stage.folder(workdir) for stage in chain]
+
+
+def check_folders(chain: list[ResolvedStage], workdir: epath.Path) -> None:
+    """Raises UserError if something else stands where a folder of the experiment is, before a stage is trained."""
+    named = [workdir, *(workdir / name for name in ("experiments", "stages", "claims"))]
+    own = [stage.folder(workdir) for stage in chain]
+    for folder in (*named, *own, *(stage / name for stage in own for name in ("checkpoints", "claims", "eval"))):
+        check_folder(folder)
 
 
 def _is_sound(stage: ResolvedStage, workdir: epath.Path) -> bool:
@@ -95,15 +117,14 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
     record = {
         "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
     }  # fmt: skip
-    if file.exists():
-        known = records.experiment(file)
-        if known["stages"] != record["stages"]:
-            changed = identity.differences(known["experiment"], record["experiment"])
-            listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
-            raise UserError(
-                f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
-                "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
-            )
+    known = records.known(file, records.experiment)
+    if known and known["stages"] != record["stages"]:
+        changed = identity.differences(known["experiment"], record["experiment"])
+        listed = "; ".join(changed[:5]) or "the order of its domains, the contents of its data or its base model"
+        raise UserError(
+            f"{workdir} holds another experiment '{config.name}', which differs in {listed}. Give this one a name "
+            "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
+        )
     write_json(file, record)
     processes.wait_for_all("registered")
 
@@ -187,7 +208,7 @@ def train_stage(
     )  # fmt: skip
     done = _done(stage, plan, rows, steps, outcome)
     if processes.is_first():
-        _compare_with_former(folder, done["params_sha256"])
+        _compare_with_former(folder, stage.id, done["params_sha256"])
     write_json(folder / "done.json", done)
     processes.wait_for_all("the stage is written")
 
@@ -218,7 +239,7 @@ def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
     done.rename(done.with_name(_FORMER))
 
 
-def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
+def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> None:
     """Report if a stage that was finished before has other parameters now, as its children have the former ones."""
     former = folder / _FORMER
     if not exists(former):
@@ -227,8 +248,9 @@ def _compare_with_former(folder: epath.Path, params_sha256: str) -> None:
         record = read_json(former, "", id=str, digest=str, params_sha256=str)
     except UserError:
         record = {"digest": None}
-    before = record["params_sha256"] if record["digest"] == stages.done_digest(record) else params_sha256
-    if before == params_sha256:  # or the record was what was damaged
+    is_own = record.get("id") == id and record["digest"] == stages.done_digest(record)
+    before = record["params_sha256"] if is_own else params_sha256
+    if before == params_sha256:  # or the record was what was damaged, or another stage's
         remove(former)
         return
     terminal.err(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "

@@ -401,6 +401,41 @@ def test_a_tool_s_result_that_is_headed_by_the_call_s_name_is_not_trained_on(own
     assert trained(own(source), talk) == [' to=weather {"city": "Oslo"}<|call|>', "<|message|>apple<|end|>"]
 
 
+# A result ends with a line break where something follows it, and without one where nothing does, as in Hermes 3's
+RESULTS = (
+    "{% for m in messages %}{% if m.tool_calls %}{{ '<|im_start|>assistant' }}{% for c in m.tool_calls %}"
+    "{{ '\n<call>\n' + (c.function | tojson) + '\n</call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% elif m.role == 'tool' %}{% if loop.previtem.role != 'tool' %}{{ '<|im_start|>tool\n' }}{% endif %}"
+    "{{ '<result>\n' + m.content + '\n</result>' + ('' if loop.last else 'BREAK') }}"
+    "{% if loop.last or loop.nextitem.role != 'tool' %}{{ '<|im_end|>' }}{% endif %}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + ('ANSWERED' if m.role == 'assistant' and not loop.last"
+    " else '') + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("line_break", ["\\n", " ", "\\n\\n  ", ""])
+def test_white_space_around_a_tool_s_result_may_depend_on_what_follows(own, line_break):
+    chat = own(RESULTS.replace("BREAK", line_break).replace("ANSWERED", ""))
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    asked = Message("assistant", "", fields={"tool_calls": [call]})
+    talk = [TALK[0], asked, Message("tool", "sunny\n\nwarm"), Message("tool", " dry "), TALK[1], TALK[2], asked,
+            Message("tool", "sunny"), TALK[3]]  # fmt: skip
+    calls = '<call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</call><|im_end|>'
+    assert trained(chat, talk) == [calls, "apple<|im_end|>", calls, "apple!<|im_end|>"]
+    between = line_break.replace("\\n", "\n")
+    assert f"<result>\n dry \n</result>{between}<|im_end|><|im_start|>assistant\napple" in chat.pieces(talk).text
+    assert chat.tokenizer.decode_whole(chat.prompt(talk[:4])).endswith("</result><|im_end|><|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(("line_break", "answered"), [("!", ""), ("\\n.\\n", ""), ("", "\\n"), ("\\n", " ")])
+def test_other_text_or_white_space_in_an_answer_may_not_depend_on_what_follows(own, line_break, answered):
+    called = Message("assistant", "", fields={"tool_calls": CALLING[1].fields["tool_calls"]})
+    talk = [TALK[0], called, Message("tool", "sunny"), TALK[1], TALK[2], TALK[3]]
+    with pytest.raises(UserError if answered else BadRow):
+        trained(own(RESULTS.replace("BREAK", line_break).replace("ANSWERED", answered)), talk)
+
+
 def test_a_template_that_needs_tools_holds_conversations_with_tools(own):
     chat = own("{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + CHATML)
     assert trained(chat, TALK[:2], TOOLS) == ["apple<|im_end|>"]

@@ -2,20 +2,22 @@
 
 import dataclasses
 import importlib.util
+import json
 import re
+import shutil
 
 import pytest
 from conftest import ROOT
 from etils import epath
 from test_sources import write_lines
 
-from sftmix_jax import strategies, train
+from sftmix_jax import checks, strategies, train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
-from sftmix_jax.stages import Resolved
+from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.studies import jobs
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.tiny import domains
@@ -126,3 +128,65 @@ def test_a_replay_of_a_count_says_the_smallest_k():
         strategies.dmt(Stage(), shares, {"general": Share(fraction=1.0)}, 1 / 256)
     for k, rows in ((1 / 100, 1), (0.29, 29), (1 / 3, 33)):
         assert strategies.dmt(Stage(), shares, {}, k)["general"].mixture["code"].count == rows
+
+
+def warned(config: Experiment) -> list[str]:
+    resolved = Resolved(config)
+    return checks.warnings(resolved, resolved.chain())
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        # 16 rows of 160 tokens hold some 40 rows
+        ({"mixture": {"math": Share(fraction=0.5)}, "steps": 2}, []),
+        ({"mixture": {"math": Share(fraction=1.0)}, "steps": 2},
+         ["stage 'second': steps=2 takes", " of the 90 rows of math"]),
+        ({"mixture": {"math": Share(weight=1.0), "general": Share(weight=1e-6)}, "steps": 2, "budget": 10**9},
+         ["steps=2 takes none of the rows of general; raise steps"]),
+        ({"mixture": {"math": Share(weight=1.0), "general": Share(weight=1.0)}, "steps": 2}, []),
+        ({"optimizer": OptimizerConfig(warmup=500)}, ["optimizer.warmup=500 is not shorter than the stage's"]),
+        ({"optimizer": OptimizerConfig(warmup=2), "steps": 2}, ["warmup=2 is not shorter", "stage's 2 steps", "takes"]),
+        ({"optimizer": OptimizerConfig(warmup=2)}, []),
+        ({"optimizer": OptimizerConfig(warmup=0.99)}, []),
+    ],
+)  # fmt: skip
+def test_what_steps_cut_off_and_a_warm_up_without_end_are_said_before_training(second, said):
+    found = "\n".join(warned(two_stages(**second)))
+    assert all(each in found for each in said) and bool(found) == bool(said), found
+
+
+def test_a_replay_that_steps_leave_out_is_said():
+    """The seed decides which of 90 examples of math the one of general stands behind."""
+    lines = []
+    for seed in range(6):
+        config = two_stages(mixture={"math": Share(fraction=1.0), "general": Share(count=1)}, steps=1)
+        config.seed = seed
+        resolved = Resolved(config)
+        stage = resolved.chain()[1].stage
+        none = resolved.plan(stage)[0].ledger(1)["general"]["examples"] == 0
+        assert ("none of the 1 rows of general" in "\n".join(checks.warnings(resolved, resolved.chain()))) == none
+        lines.append(none)
+    assert True in lines
+
+
+def test_a_tokenizer_that_is_not_the_base_s_is_said(tmp_path):
+    config = two_stages()
+    config.model.tokenizer = str(TINY)
+    assert not warned(config)
+    others = "2 of its 1,536 ids are other tokens"
+    for name, swapped, said in (("swapped", True, others), ("bos", False, "in another way")):
+        folder = tmp_path / name
+        shutil.copytree(TINY, folder)
+        if swapped:
+            record = json.loads((folder / "tokenizer.json").read_text())
+            vocabulary = record["model"]["vocab"]
+            one, two = sorted(vocabulary, key=vocabulary.get)[300:302]
+            vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+            (folder / "tokenizer.json").write_text(json.dumps(record))
+        else:
+            record = json.loads((folder / "tokenizer_config.json").read_text())
+            (folder / "tokenizer_config.json").write_text(json.dumps({**record, "bos_token": record["eos_token"]}))
+        config.model.tokenizer = str(folder)
+        (line,) = warned(config)
+        assert line.startswith(f"model.tokenizer={folder} is not the tokenizer") and said in line

@@ -9,6 +9,7 @@ from test_ranges import whole_experiment
 from sftmix_jax import experiment
 from sftmix_jax.data import sources
 from sftmix_jax.data.messages import BadRow
+from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import find_task
@@ -98,6 +99,22 @@ def test_keys_of_dicts_are_set_from_the_command_line():
     assert config.stages["general"].optimizer.options == {"b2": 0.75, "b1": 0.25, "nesterov": True}
     assert config.stages["specialised"].optimizer.options == {}, "no other stage's"
     assert config.evaluation.data == {"tiny_math": "tiny:3"} and config.seed == 7
+
+
+def test_the_kind_of_a_share_is_changed_from_the_command_line():
+    def share(*flags: str) -> Share:
+        overrides = [f"--config.stages.general.mixture.math.{flag}" for flag in flags]
+        return experiment.parse(["--config=quickstart.py", *overrides])[0].stages["general"].mixture["math"]
+
+    assert share().count
+    assert share("fraction=0.25") == Share(fraction=0.25)
+    assert share("count=7") == Share(count=7)
+    for flags in (("count=7", "fraction=0.5"), ("weight=1.0",)):  # two kinds; and other shares are no weights
+        with pytest.raises(UserError, match=r"set one of|by weight and others not"):
+            share(*flags)
+    both = [f"--config.stages.specialised.mixture.{name}.weight=2" for name in ("math", "code")]
+    config = experiment.parse(["--config=quickstart.py", *both, "--config.stages.specialised.budget=9000"])[0]
+    assert config.stages["specialised"].mixture["math"] == Share(weight=2)
 
 
 def test_keys_that_a_config_has_are_set_too(tmp_path):

@@ -213,6 +213,23 @@ def test_a_model_that_no_export_wrote_is_not_replaced(tmp_path, small):
         export.write(out / "config.json", *small, Ends(), origin={})
 
 
+def test_what_file_managers_leave_keeps_no_export_from_being_replaced(tmp_path, small):
+    out = epath.Path(tmp_path / "out")
+    for _ in range(2):
+        out.mkdir(exist_ok=True)
+        for name in (".DS_Store", "._config.json", "Thumbs.db", "._model.safetensors"):
+            (out / name).write_text("x")
+        export.write(out, *small, Ends(), origin={})
+        assert not (out / ".DS_Store").exists()
+    wanted = huggingface.Weights(out).fingerprint()
+    (out / "._model.safetensors").write_text("x")
+    (out / ".DS_Store").write_text("x")
+    assert huggingface.Weights(out).fingerprint() == wanted
+    (out / ".git").mkdir()
+    with pytest.raises(UserError, match=r"holds \.git, which no export wrote"):
+        export.write(out, *small, Ends(), origin={})
+
+
 def test_an_export_cut_between_the_renames_is_restored(tmp_path, small):
     out = tmp_path / "out"
     export.write(epath.Path(out), *small, Ends(), origin={})

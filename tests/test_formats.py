@@ -249,6 +249,102 @@ def test_unreadable_tools_and_calls_are_named(tmp_path, row, reason):
     assert reason in refused(tmp_path, row)
 
 
+STRUCT = {"role": ["user", "assistant"], "content": ["ask", "say"]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": STRUCT}, {"conversations": {"from": ["human", "gpt"], "value": ["ask", "say"]}},
+        {"messages": json.dumps(STRUCT)}, {"messages": STRUCT | {"name": None}},
+        {"messages": STRUCT, "conversations": [ASK, SAY]}, {"messages": [ASK, SAY], "conversations": STRUCT},
+        {"messages": STRUCT | {"tool_calls": [None, None], "weight": [None, 1]}},
+        {"prompt": {"role": ["user"], "content": ["ask"]}, "completion": {"role": ["assistant"], "content": ["say"]}},
+        {"prompt": "ask", "completion": "say", "history": {"role": [], "content": []}},
+    ],
+)  # fmt: skip
+def test_turns_may_be_an_object_of_lists(tmp_path, row):
+    found = one(tmp_path, row)
+    assert said(found) == [("user", "ask"), ("assistant", "say")] and weights(found) == [1] and not found.unused
+
+
+def test_an_object_of_lists_is_read_turn_by_turn_or_refused(tmp_path):
+    calls = {"name": ["w"], "arguments": [{"city": "Ulm"}]}
+    turns = {"role": ["user", "assistant", "tool", "assistant"], "content": ["ask", None, "sunny", "say"],
+             "tool_calls": [None, calls, None, None], "weight": [None, 0.5, None, 1]}  # fmt: skip
+    found = one(tmp_path, {"messages": turns, "tools": {"type": ["function"], "function": [TOOL["function"]]}})
+    assert found.messages[1].fields == {"tool_calls": [CALL]} and weights(found) == [0.5, 1] and found.tools == [TOOL]
+    for unequal in ({"role": ["user", "assistant"], "content": ["ask"]}, STRUCT | {"weight": [1]}):
+        assert "not equally long" in refused(tmp_path, {"messages": unequal})
+    assert "no list" in refused(tmp_path, {"messages": {"role": "user", "content": ["ask", "say"]}})
+    assert "'conversations' stands beside" in refused(tmp_path, {"messages": STRUCT, "conversations": [ASK, ASK]})
+    assert refused(tmp_path, {"messages": {"role": [], "content": []}})
+
+
+@pytest.mark.parametrize("nothing", ["null", "None", "", "[]", "{}", " [] ", None, [], {}])
+def test_a_structure_that_is_stored_as_the_text_of_nothing_is_absent(tmp_path, nothing):
+    names = ("tools", "functions", "history", "tool_calls", "function_call")
+    for row in ({"messages": [ASK, SAY]}, {"prompt": "ask", "completion": "say"}):
+        found = one(tmp_path, row | dict.fromkeys(names, nothing))
+        assert said(found) == [("user", "ask"), ("assistant", "say")] and not found.tools and not found.unused
+    found = one(tmp_path, {"messages": [ASK, SAY | dict.fromkeys(names, nothing)]})
+    assert not found.messages[1].fields and not found.unused
+    assert said(one(tmp_path, {"text": "t", "tools": nothing})) == [("text", "t")]
+    assert said(one(tmp_path, {"prompt": "null", "completion": "[]"})) == [("user", "null"), ("assistant", "[]")]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"t": 3, "ok": True, "ä": None}, '{"t": 3, "ok": true, "ä": null}'), ([1, "b"], '[1, "b"]'), (["x"], '["x"]'),
+        ([{"t": 3}], '[{"t": 3}]'), ([], "[]"), ({}, "{}"), (42, "42"), (False, "false"), ("", ""),
+        ('{"t":3}', '{"t":3}'),
+        ([{"type": "text", "text": "sun"}, {"type": "text", "text": "ny"}], "sunny"),
+    ],
+)  # fmt: skip
+def test_a_tool_s_result_that_is_no_text_is_json(tmp_path, content, text):
+    found = one(tmp_path, {"messages": [ASK, SAY, {"role": "tool", "content": content}, SAY]})
+    assert said(found)[2] == ("tool", text)
+    chat = Chat("", Tokenizer(str(resources.files("sftmix_jax.tiny").joinpath("base"))), "{% for m in messages %}"
+                "{{ '<|' + m.role + '|>' + m.content + '</s>' }}{% endfor %}")  # fmt: skip
+    assert f"<|tool|>{text}</s>" in chat.pieces(found.messages).text
+
+
+def test_a_tool_s_result_that_is_missing_refuses_the_row(tmp_path):
+    for turn in ({"role": "tool", "content": None}, {"role": "tool"}, {"from": "observation", "value": None}):
+        assert "without a result" in refused(tmp_path, {"messages": [ASK, SAY, turn, SAY]})
+    for content, reason in (([{"type": "image_url", "image_url": "u"}], "'image_url', which"),
+                            ({"t": float("nan")}, "a value that JSON does not have")):  # fmt: skip
+        assert reason in refused(tmp_path, {"messages": [ASK, SAY, {"role": "tool", "content": content}, SAY]})
+
+
+def test_a_class_0_is_refused_with_the_setting_that_leaves_it_out(tmp_path):
+    row = {"question": "q", "answer": "a", "label": 0}
+    reason = refused(tmp_path, row)
+    columns = eval(re.search(r"columns=(\{.*\})", reason)[1])
+    assert said(one(tmp_path, row, columns=columns)) == [("user", "q"), ("assistant", "a")]
+    assert "columns={'label': ''}" in refused(tmp_path, row | {"label": 0.5})
+    assert "columns" not in refused(tmp_path, {"messages": [ASK, SAY | {"label": 0}]})
+
+
+def test_fields_that_say_a_row_is_wrong_refuse_it(tmp_path):
+    row = {"question": "q", "answer": "a"}
+    for name in ("correct", "passed", "keep", "answer_correct", "tests_passed", "is_verified", "run_success"):
+        assert f"'{name}' is false" in refused(tmp_path, row | {name: False})
+        assert f"'{name}' is false" in refused(tmp_path, {"messages": [ASK, SAY | {name: "false"}]})
+        assert not one(tmp_path, row | {name: True}).unused
+        assert one(tmp_path, row | {name: "B"}).unused == {name}
+    for name in ("wrong", "is_incorrect", "failed", "is_bad", "dropped", "exclude_from_training"):
+        for yes in (True, 1, "true", "yes"):
+            assert f"'{name}' would be lost" in refused(tmp_path, row | {name: yes})
+        for no in (False, 0, "False", "no", "0"):
+            assert said(one(tmp_path, row | {name: no}))
+    for name in ("should_train", "api_list", "conversation_history", "system_text"):
+        assert f"'{name}' would be lost" in refused(tmp_path, row | {name: "x"})
+    for note in ("corrections", "success_rate", "incorrect_answer_1", "failed_at", "passport", "correct_index"):
+        assert one(tmp_path, row | {note: 0.5}).unused == {note}
+
+
 # --- beside the turns -----------------------------------------------------------------------------
 
 ROWS = {
@@ -301,6 +397,9 @@ def test_text_parts_are_joined_and_others_refused(tmp_path):
     ):
         assert "content" in refused(tmp_path, {"messages": [{"role": "user", "content": [parts[0], part]}, SAY]})
     assert "'image_url'" in refused(tmp_path, {"messages": [{"role": "user", "content": [picture]}, SAY]})
+    assert "a message whose content, in a part: unknown field 'foo'" in refused(
+        tmp_path, {"messages": [ASK, SAY | {"content": [parts[0] | {"foo": 1}]}]}
+    )
     weighted = [parts[0] | {"weight": 0}]
     assert "'weight'" in refused(tmp_path, {"messages": [ASK, {"role": "assistant", "content": weighted}]})
 

@@ -1,5 +1,6 @@
 """What a workdir holds is verified before use, and what is damaged is named and made again."""
 
+import contextlib
 import functools
 import json
 import random
@@ -140,8 +141,20 @@ def test_a_record_that_was_copied_over_names_both_stages_and_is_written_again(co
     if "done.json" in names:
         with pytest.raises(UserError, match=rf"done\.json: is of the stage {ids[1]}, and this is {ids[0]}"):
             results.read_done(epath.Path(first))
-    train_again(config, workdir)
+    retrained = train_again(config, workdir)
+    assert "it was copied here" in retrained and "other parameters" not in retrained
+    assert not (first / "done.json.damaged").exists()
     assert scratch.open_params(first) == wanted == params_sha256(first)
+
+
+def test_a_stage_without_its_record_names_the_remedy(copied):
+    config, workdir, first, _ = copied
+    wanted = params_sha256(first)
+    (first / "stage.json").unlink()
+    with pytest.raises(UserError, match=r"no stage\.json\); name another, or run the same train command again"):
+        opening.one_stage(epath.Path(workdir), first.name)
+    train_again(config, workdir)
+    assert scratch.open_params(first) == wanted
 
 
 def test_a_stage_whose_name_was_changed_is_found_and_said(copied, capsys):
@@ -201,10 +214,10 @@ def test_parameters_other_than_before_are_reported(copied):
     record = json.loads((first / "done.json").read_text())
     (first / "done.json").rename(first / "done.json.damaged")
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), "0" * 64)
+        train._compare_with_former(epath.Path(first), record["id"], "0" * 64)
     assert f"other parameters (000000000000…, before {record['params_sha256'][:12]}…)" in said.getvalue()
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), record["params_sha256"])
+        train._compare_with_former(epath.Path(first), record["id"], record["params_sha256"])
     assert not said.getvalue() and not (first / "done.json.damaged").exists()
 
 
@@ -228,24 +241,116 @@ def test_a_record_that_cannot_be_used_is_named_with_the_remedy(tmp_path, text, s
     assert str(error.value).startswith(str(file)) and "run its study command again" in str(error.value)
 
 
-def test_records_are_replaced_whole(tmp_path):
+def test_records_are_replaced_whole(tmp_path, monkeypatch):
     file = epath.Path(tmp_path / "record.json")
     files.write_json(file, {"a": 1})
     with pytest.raises(TypeError):
         files.write_json(file, {"a": object()})
-    with pytest.raises(OSError):
-        files.write_json(epath.Path(tmp_path), {"a": 2})  # a folder stands there
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError()))
+        files.write_json(file, {"a": 2})
     assert json.loads(file.read_text()) == {"a": 1} and [f.name for f in tmp_path.iterdir()] == ["record.json"]
     (tmp_path / "link.json").symlink_to("/nowhere/else")
     files.write_json(epath.Path(tmp_path / "link.json"), {"a": 3})
     assert json.loads((tmp_path / "link.json").read_text()) == {"a": 3}
 
 
-def test_a_damaged_experiment_is_not_taken_for_another_one(copied):
-    config, workdir, *_ = copied
-    file = workdir / "experiments" / "campaign.json"
-    file.write_text(file.read_text()[:100])
-    with pytest.raises(UserError, match=r"campaign\.json: not valid JSON.*delete it and run"):
-        train_again(config, workdir)
-    file.unlink()
-    assert train_again(config, workdir).count("done already") == 2
+HARMS = {
+    "a folder": faults.folder_instead,
+    "nothing in it": faults.text(""),
+    "half of it": faults.half,
+    "null": faults.text("null"),
+    "a list": faults.text("[]"),
+    "a dangling link": faults.dangling,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_whatever_stands_in_the_place_of_a_record_training_names_it_and_writes_it_anew(copied, harm):
+    config, workdir, first, _ = copied
+    stage, base = f"stages/{first.name}", f"stages/{next((workdir / 'stages').glob('base-*')).name}"
+    wanted = params_sha256(first)
+    for name in ("experiments/campaign.json", f"{base}/stage.json", f"{stage}/stage.json", f"{stage}/done.json"):
+        file = workdir / name
+        sound = json.loads(file.read_text())
+        HARMS[harm](file, random.Random(1))
+        if "experiments" in name:
+            with pytest.raises(UserError, match=r"campaign\.json.*; run its train or study command"):
+                opening.one_stage(epath.Path(workdir))
+        said = train_again(config, workdir)
+        assert file.name in said or "base" in name, name
+        written = json.loads(file.read_text())
+        assert {k: written[k] for k in written if k in ("id", "experiment", "stages", "params_sha256", "model")} == {
+            k: sound[k] for k in sound if k in ("id", "experiment", "stages", "params_sha256", "model")
+        }
+        assert train_again(config, workdir).count("done already") == 2
+    assert scratch.open_params(first) == wanted
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_whatever_stands_in_the_place_of_metrics_training_goes_on(copied, harm):
+    config, workdir, first, _ = copied
+    HARMS[harm](first / "metrics.jsonl", random.Random(1))
+    with contextlib.suppress(UserError):
+        records.metrics(epath.Path(first / "metrics.jsonl"))
+    (first / "done.json").unlink()
+    shutil.rmtree(first / "checkpoints" / "6")
+    said = train_again(config, workdir)
+    assert "of 3 steps up to 3 at logging.every=1, 3 have no line" in said or harm == "half of it"
+    steps = [record["step"] for record in records.metrics(epath.Path(first / "metrics.jsonl"))[0]]
+    assert steps[-4:] == [4, 5, 6, 6]  # the last: held-out losses
+    assert (first / "metrics.jsonl.damaged").is_dir() == (harm == "a folder")
+
+
+@pytest.mark.parametrize("place", ["", "stages", "claims", "experiments", "stage", "checkpoints", "eval"])
+def test_what_stands_in_the_place_of_a_folder_ends_training_before_the_first_stage(copied, place):
+    """Of the second stage, while the first is yet to be trained."""
+    config, workdir, first, second = copied
+    own = {"stage": second, "checkpoints": second / "checkpoints", "eval": second / "eval"}
+    folder = own.get(place, workdir / place)
+    shutil.rmtree(first)
+    for harm, said in ((faults.folder_a_file, "is a file instead of a folder"),
+                       (faults.folder_dangling, r"is a link to /nowhere, which is not there")):  # fmt: skip
+        files.remove(epath.Path(folder))
+        folder.mkdir(parents=True)
+        harm(folder, random.Random(1))
+        with pytest.raises(UserError, match=rf"^{folder}: {said}; restore the folder"):
+            train_again(config, workdir)
+        assert not first.exists()
+
+
+LITTER = (".DS_Store", "._6", ".nfs0001", "Thumbs.db", "desktop.ini", ".hidden/x")
+
+
+def test_what_file_managers_leave_damages_nothing(copied):
+    config, workdir, first, second = copied
+    inner = ("", "tokenizer", "checkpoints", "checkpoints/6", "checkpoints/6/params")
+    folders = [stage / name for stage in (first, second) for name in inner]
+    for folder in (workdir / "experiments", workdir / "stages", *folders):
+        for name in LITTER:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"x")
+    (workdir / "experiments" / "._campaign.json").write_bytes(b"x")
+    (workdir / "stages" / f"._{first.name}").write_bytes(b"x")
+    said = train_again(config, workdir)
+    assert said.count("done already") == 2 and "damaged" not in said and "again" not in said
+    assert scratch.open_params(first) == params_sha256(first)
+    assert opening.one_stage(epath.Path(workdir)) == epath.Path(second)
+    copy = epath.Path(workdir / "sealed")
+    (copy / "sub").mkdir(parents=True)
+    (copy / "sub" / "kept").write_text("1")
+    (copy / "sub" / ".DS_Store").write_text("1")
+    manifest.seal(copy, {})
+    (copy / "sub" / ".DS_Store").unlink()
+    assert manifest.damage(copy, {}) is None
+    (copy / "sub" / "other").write_text("1")
+    assert "was not there" in manifest.damage(copy, {})
+
+
+def test_folders_that_are_no_step_are_no_checkpoint(copied):
+    config, workdir, first, _ = copied
+    for name in ("007", "²", "9x"):
+        (first / "checkpoints" / name).mkdir()
+    (first / "done.json").unlink()
+    assert "set aside" not in train_again(config, workdir)
+    assert scratch.open_params(first) == params_sha256(first)

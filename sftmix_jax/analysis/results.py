@@ -122,7 +122,7 @@ def read_results(
     """
     known, out = read_experiments(workdir), []
     unsaid = functools.cache(ability_of)
-    folders = {f.name.rpartition("-")[2]: f for f in (workdir / "stages").iterdir()} if known else {}
+    folders = {f.name.rpartition("-")[2]: f for f in matching(workdir / "stages", "*")}
     scored: dict[str, list[dict[str, Any]]] = {}
     for name, labels in told_apart(study)["experiments"].items():
         if name not in known:

@@ -53,6 +53,8 @@ def _behind(asked: list[Message], said: list[Message]) -> list[Message]:
 
 def _are_turns(value: Any) -> bool:
     """Whether a list holds turns: not OpenAI's content parts, which have a type."""
+    if stored.is_object_of_lists(value):
+        return bool({"role", "from"} & set(value))
     return isinstance(value, list) and any(
         isinstance(turn, Mapping) and ({"role", "from"} & set(turn) or "type" not in turn) for turn in value
     )
@@ -92,7 +94,8 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
 
 def _document(fields: Fields) -> list[Message]:
     """A text that is trained on whole."""
-    for name in meanings.VERDICTS:  # a classifier's classes, numbers or words, are no verdicts
+    # a classifier's classes, numbers or words, are no verdicts
+    for name in filter(meanings.is_verdict, fields.names()):
         if str(fields.take(name)).strip().lower() == "false":
             raise BadRow(f"the field '{fields.their(name)}' is false: the text is marked as a bad one")
         fields.leave(name)
@@ -232,7 +235,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
     messages = read(fields)
     tools: list[dict[str, Any]] = []
     if messages and messages[0].role != "text":
-        stored.refuse_bad_answer(fields)
+        stored.refuse_bad_answer(fields, of_row=True)
         messages = _with_system(fields, _with_history(fields, messages))
         name, value = fields.one(meanings.TOOLS)
         tools = stored_turns.tools(value, f"'{fields.their(name)}'") if name else []
@@ -306,6 +309,8 @@ def _told(column: str, value: Any, messages: Sequence[Message]) -> Literal["same
     """What a rival column says of a conversation."""
     if isinstance(value, int | float):  # such as a score
         return "part"
+    if stored.is_object_of_lists(value):
+        value = stored.items(value, column)
     if isinstance(value, list):
         turns = [(_role(turn), str(turn.get("content", turn.get("value"))).strip())
                  for turn in value if isinstance(turn, Mapping)]  # fmt: skip

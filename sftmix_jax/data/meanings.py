@@ -12,11 +12,13 @@ from typing import NamedTuple
 WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
 # KTO and filters of datasets: whether the answer is a good one
 VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good",
-            "is_valid", "is_preferred", "accepted", "thumbs_up")  # fmt: skip
+            "is_valid", "is_preferred", "accepted", "thumbs_up", "correct", "passed", "keep")  # fmt: skip
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 TOOLS = ("tools", "functions")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 ADDED = ("input", "context")  # what stands behind an instruction
+# Lists and objects that tables hold as JSON text; of these, text such as `null` or `[]` is an absent field
+STRUCTURES = (*TOOLS, "tool_calls", "function_call", "function_calls", "history")
 # Fields of a turn that templates render under the same name
 RENDERED = (*REASONING, "name", "tool_call_id", "functions", "function_calls", "tools")
 
@@ -26,13 +28,16 @@ class Meaning(NamedTuple):
 
     reason: str
     off: bool = False  # the values False and 0 change nothing, and refuse no row
+    is_flag: bool = False  # neither does the text of such a value, as tables of texts hold it
 
 
 _TAKEN_ELSEWHERE = "this format has no place for it"
 _USED = Meaning(_TAKEN_ELSEWHERE)  # by other formats; False has a meaning too
 _CONTEXT = Meaning(_TAKEN_ELSEWHERE, off=True)
 _TRAINED = Meaning("it says what is trained on, in a form that is not read here; use `weight` on the turns")
-_EXCEPTION = _TRAINED._replace(off=True)  # False says what is done anyway
+_EXCEPTION = _TRAINED._replace(off=True, is_flag=True)  # False says what is done anyway
+_WRONG = Meaning("it marks the answer as a bad one", off=True, is_flag=True)
+_VERDICT = Meaning(_TAKEN_ELSEWHERE)
 _MEDIA = Meaning("only text is trained on", off=True)
 _PREFERENCE = Meaning(
     "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
@@ -43,20 +48,27 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys((*SYSTEM, *TOOLS, *REASONING, *ADDED), _CONTEXT),
     **dict.fromkeys(
         ("history", "histories", "chat_history", "dialogue_history", "previous_messages", "sys", "preamble",
-         "instructions", "document", "documents", "passage", "options", "choices"), _CONTEXT
+         "instructions", "document", "documents", "passage", "passages", "contexts", "options", "choices",
+         "conversation_history", "dialog_history", "past_messages", "previous_turns"), _CONTEXT
     ),
     **dict.fromkeys(
         ("tool_calls", "function_call", "function_calls", "tool_call", "available_tools", "tool_list",
-         "tool_definitions", "reasoning_details", "thinking_blocks", "thoughts", "cot"), _CONTEXT
+         "tool_definitions", "reasoning_details", "thinking_blocks", "thoughts", "cot", "chain_of_thought"), _CONTEXT
     ),
     **dict.fromkeys(
         ("mask", "masked", "loss_mask", "completion_mask", "assistant_mask", "assistant_masks", "train_detail",
          "training_detail", "loss_weight", "loss_scale", "sample_weight", "is_train", "is_trained", "do_train", "learn",
-         "segments", "supervised", "has_loss", "calculate_loss"), _TRAINED
+         "segments", "supervised", "has_loss", "calculate_loss", "should_train", "to_train", "is_trainable",
+         "trained_on"), _TRAINED
     ),
     **dict.fromkeys(
         ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss", "no_train", "exclude", "excluded", "skip",
-         "reject", "discard", "deleted"), _EXCEPTION
+         "reject", "discard", "deleted", "drop", "dropped", "remove", "removed", "filtered", "skip_training",
+         "exclude_from_training"), _EXCEPTION
+    ),
+    **dict.fromkeys(
+        ("wrong", "is_wrong", "incorrect", "is_incorrect", "failed", "is_failed", "bad", "is_bad", "invalid",
+         "is_invalid", "corrupted"), _WRONG
     ),
     **dict.fromkeys(
         ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
@@ -83,9 +95,11 @@ _BY_LETTERS = {_letters(name): name for name in MEANINGS}
 # Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
 _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
+    _VERDICT: re.compile(r"(?:^|_)(?:correct|passed|success|successful|accepted|approved|verified)$"),
     _CONTEXT: re.compile(
         r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)|^sys(?:tem)?_?(?:msg|message|prompt|instructions?)$"
-        r"|^(?:tool|function)s?_(?:schemas?|definitions?|specs?|list)$|^available_(?:tool|function)s$"
+        r"|^(?:tool|function|api)s?_(?:schemas?|definitions?|descriptions?|specs?|list|json)$|^available_(?:tool|function)s$"
+        r"|^sys(?:tem)?_?(?:text|content)$"
     ),
     _TRAINED: re.compile(
         r"(?:^|_)(?:(?<!model_)weights?|(?<!attention_)masks?|masked)(?:_|$)|^train_(?:on|this)(?:_|$)|^do_not_train"
@@ -104,6 +118,11 @@ def meaning(name: str) -> Meaning | None:
         return MEANINGS[known]._replace(reason=f"it is read under the name '{known}' alone")
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
     return next((found for found, part in _PARTS.items() if part.search(snake)), None)
+
+
+def is_verdict(name: str) -> bool:
+    """Whether a field of this name says that the answer is a good or a bad one."""
+    return name in VERDICTS or bool(_PARTS[_VERDICT].search(name))
 
 
 def same_letters(name: str, names: tuple[str, ...]) -> str | None:

@@ -16,19 +16,20 @@ UNITS = ("examples", "tokens", "trained_tokens")
 _LEAVE_OUT = "to leave a domain out, delete it"
 _ROUNDING = 2.0**-48  # relative: what a float, or a product of a few, may miss the number that was written by
 MOST_EXAMPLES = 200_000_000  # of a stage; their order is held in memory
+MOST_BUDGET = 2**53  # units of a stage: integers that float64 holds exactly
 _BLOCK = 1 << 16  # examples that are shuffled at a time
 
 
 @dataclasses.dataclass
 class Share:
-    """What a stage takes of a domain: exactly one of these."""
+    """What a stage takes of a domain: exactly one of these; one that the command line sets replaces the config's."""
 
     # floor(fraction · rows) of its rows, as far as they are not held out, each `epochs` times
     fraction: float | None = setting(None, Number(above=0, at_most=1, hint=_LEAVE_OUT))
     # exactly so many rows, each `epochs` times
     count: int | None = setting(None, Integer(at_least=1))
     # this part of the stage's budget, rows drawn again as needed
-    weight: float | None = setting(None, Number(above=0, hint=_LEAVE_OUT))
+    weight: float | None = setting(None, Number(at_least=1e-15, at_most=1e15, hint=_LEAVE_OUT))
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.ranges)."""
@@ -186,10 +187,10 @@ def order(
 
 
 def _refuse_empty(domain: str, part: float, row: float, amount: str, unit: str) -> NoReturn:
-    raise UserError(
-        f"the share of '{domain}' by weight, {as_ratio(part)} of {amount}, is no row at all; it is about one row "
-        f"in a budget of {math.ceil(row / part)} {unit}: raise the budget (or the steps), or the share's weight"
-    )
+    enough = math.ceil(row / part)
+    remedy = f"it is about one row in a budget of {enough} {unit}: raise budget, steps or the share's weight"
+    remedy = "it is in no budget: raise the share's weight, or delete the share" if enough > MOST_BUDGET else remedy
+    raise UserError(f"the share of '{domain}' by weight, {as_ratio(part)} of {amount}, is no row at all; {remedy}")
 
 
 def _check_weights(shares: Mapping[str, Share], unit: str, budget: int | None, end: tuple[str, int] | None) -> None:

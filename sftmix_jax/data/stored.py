@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sftmix_jax.data.meanings import VERDICTS, WEIGHTS, meaning
+from sftmix_jax.data.meanings import STRUCTURES, WEIGHTS, is_verdict, meaning
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.errors import did_you_mean
 
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 # What a verdict calls a bad answer, besides false and numbers up to 0, and a good one
 _BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
+_OFF = frozenset({"false", "0", "no", "0.0"})
+_NOTHING = frozenset({"", "null", "None", "[]", "{}"})  # a structure that is stored as text
 _GOOD = frozenset({"true", "t", "yes", "y", "good", "chosen", "desirable", "desired", "correct", "right", "pass"})
 
 
@@ -27,13 +29,14 @@ def shown(value: Any) -> str:
 class Fields:
     """The fields of a row or turn, and which of them were taken. None, "", [] and {} are absent fields.
 
+    So are texts of these where a list or an object is stored as JSON text (meanings.STRUCTURES).
     `columns`: our name → the file's. `strict`: a field that nothing knows refuses the row.
     """
 
     def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False):
-        self._values = values
+        self._values = {name: None if _is_nothing(name, value) else value for name, value in values.items()}
         self._columns = columns or {}
-        self._left = {name for name, value in values.items() if not _absent(value)}
+        self._left = {name for name, value in self._values.items() if not _absent(value)}
         self._of_turns: set[str] = set()
         self._without_meaning: set[str] = set()
         self.strict = strict
@@ -85,7 +88,10 @@ class Fields:
             if name not in self._left or name in self._without_meaning:
                 continue
             found = meaning(str(name))  # what `convert` returns may have other keys
-            if found and not (found.off and isinstance(value, bool | int | float) and value == 0):
+            is_off = isinstance(value, bool | int | float) and value == 0
+            if found and found.is_flag and isinstance(value, str):
+                is_off = value.strip().lower() in _OFF
+            if found and not (found.off and is_off):
                 raise BadRow(f"the field '{self.their(name)}' would be lost: {found.reason}")
             if self.strict and not found:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
@@ -104,6 +110,24 @@ def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | tuple | dict) and len(value) == 0)
 
 
+def _is_nothing(name: Any, value: Any) -> bool:
+    return isinstance(value, str) and name in STRUCTURES and value.strip() in _NOTHING
+
+
+def result(value: Any, what: str) -> str:
+    """A tool's result: text or content parts as they are, any other value of JSON as JSON text.
+
+    Templates disagree about objects and lists: some write JSON, some Python's notation, and some fail. Raises BadRow.
+    """
+    parts = isinstance(value, list | tuple) and value and all(isinstance(p, Mapping) and "type" in p for p in value)
+    if isinstance(value, str) or parts:
+        return text(value, what)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise BadRow(f"{what} holds a value that JSON does not have") from None
+
+
 def text(value: Any, what: str) -> str:
     """A string, or OpenAI's content parts of type text joined. Raises BadRow for all else, and for several strings."""
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
@@ -119,7 +143,8 @@ def text(value: Any, what: str) -> str:
     raise BadRow(f"{what} is not text")
 
 
-_OF_PARTS = ("type", "text", "annotations", "citations", "cache_control", "id", "index")  # all but the text are notes
+# All but the text are notes
+_OF_PARTS = ("type", "text", "annotations", "citations", "cache_control", "id", "index", "logprobs", "metadata")
 
 
 def _part(part: Any, what: str) -> str:
@@ -134,19 +159,35 @@ def _part(part: Any, what: str) -> str:
     others = Fields({name: value for name, value in part.items() if name not in _OF_PARTS}, strict=True)
     if "content" in others or "value" in others:
         raise BadRow(f"{what} has a part with more than one text")
-    others.finish(_OF_PARTS)
+    try:
+        others.finish(_OF_PARTS)
+    except BadRow as reason:
+        raise BadRow(f"{what}, in a part: {reason}") from None
     return words
 
 
 def items(value: Any, what: str) -> list[Any]:
-    """A list, also one that is stored as JSON text. Raises BadRow for all else."""
+    """A list, also one that is stored as JSON text, or as an object of lists. Raises BadRow for all else."""
     if isinstance(value, str):
         value = parse(value, what)
+    if is_object_of_lists(value):
+        columns = {name: column for name, column in value.items() if column is not None}
+        if len(set(map(len, columns.values()))) > 1:
+            raise BadRow(f"{what} is an object of lists that are not equally long")
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if isinstance(value, tuple):
         return list(value)
     if not isinstance(value, list):
         raise BadRow(f"{what} is no list")
     return value
+
+
+def is_object_of_lists(value: Any) -> bool:
+    """Whether a value is datasets' `Sequence` of a dict: {"role": [...], "content": [...]}."""
+    if not isinstance(value, Mapping):
+        return False
+    columns = [column for column in value.values() if column is not None]
+    return bool(columns) and all(isinstance(column, list | tuple) for column in columns)
 
 
 def parse(value: str, what: str) -> Any:
@@ -198,12 +239,14 @@ def weight(fields: Fields) -> float | None:
     return math.prod(factors) if factors else None
 
 
-def refuse_bad_answer(fields: Fields) -> None:
+def refuse_bad_answer(fields: Fields, of_row: bool = False) -> None:
     """Raise BadRow where KTO's label says that the answer is a bad one, or how good by half.
 
     Other words, integers and lists are classes of something else, and say nothing of the answer.
     """
-    for name in VERDICTS:
+    for name in filter(is_verdict, fields.names()):
+        own = fields.their(name)
+        remedy = f"; if it says something else, leave it out: columns={{'{own}': ''}}" if of_row else ""
         said = fields.take(name)
         if isinstance(said, list | tuple) and any(isinstance(each, bool) for each in said):
             said = said[0] if len(said) == 1 else math.nan
@@ -213,9 +256,9 @@ def refuse_bad_answer(fields: Fields) -> None:
         if not isinstance(said, bool | int | float) or (1 < said < math.inf and said == int(said)):
             fields.leave(name)
         elif said <= 0:
-            raise BadRow(f"the field '{fields.their(name)}' is false: the answer is marked as a bad one")
+            raise BadRow(f"the field '{own}' is false: the answer is marked as a bad one{remedy}")
         elif isinstance(said, float) and not (math.isfinite(said) and said.is_integer()):
-            raise BadRow(f"the field '{fields.their(name)}' must be true or false")
+            raise BadRow(f"the field '{own}' must be true or false{remedy}")
 
 
 def _number(text: str) -> float | str:

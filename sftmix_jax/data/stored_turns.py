@@ -47,6 +47,8 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
         calls, content = tool_calls(stored.text(content, "the turn of a call"), "the turn of a call"), ""
     else:
         calls = _calls(fields)
+    if role == "tool":
+        content = _result(turn, content)
     if content is None and not calls and not any(isinstance(turn.get(name), str) for name in _CONTENT):
         key = next((name for name in _CONTENT if name in turn), "content")
         raise BadRow(f"a message whose {key} is not text")
@@ -62,6 +64,14 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     row.note_turn(fields)
     said = "" if content is None else stored.text(content, "a message whose content")
     return Message(role, said, own if own is not None else weight if role == "assistant" else 1.0, extra)
+
+
+def _result(turn: Mapping[str, Any], content: Any) -> str:
+    """A tool's result. Raises BadRow for null: what templates write for it differs, and is no result."""
+    empty = [turn[name] for name in _CONTENT if turn.get(name) is not None]  # [] and {} are results too
+    if content is None and not empty:
+        raise BadRow("a 'tool' message without a result: its content is null or missing")
+    return stored.result(empty[0] if content is None else content, "a message whose content")
 
 
 def _role(fields: Fields) -> tuple[str, bool]:
@@ -113,7 +123,8 @@ def tool_calls(value: Any, what: str) -> list[dict[str, Any]]:
     """
     if isinstance(value, str):
         value = stored.parse(value, what)
-    calls = [value] if isinstance(value, Mapping) else stored.items(value, what)
+    single = isinstance(value, Mapping) and not stored.is_object_of_lists(value)
+    calls = [value] if single else stored.items(value, what)
     if not calls:
         raise BadRow(f"{what} holds no call")
     return [_tool_call(stored.parse(call, what) if isinstance(call, str) else call, what) for call in calls]
@@ -156,7 +167,8 @@ def tools(value: Any, what: str) -> list[dict[str, Any]]:
     if isinstance(value, str):
         value = stored.parse(value, what)
     found = []
-    for tool in [value] if isinstance(value, Mapping) else stored.items(value, what):
+    single = isinstance(value, Mapping) and not stored.is_object_of_lists(value)
+    for tool in [value] if single else stored.items(value, what):
         tool = stored.parse(tool, what) if isinstance(tool, str) else tool
         wrapped = isinstance(tool, Mapping) and isinstance(tool.get("function"), Mapping)
         function = tool["function"] if wrapped else tool

@@ -18,6 +18,7 @@ from etils import epath
 
 from sftmix_jax import model_folder
 from sftmix_jax.errors import UserError
+from sftmix_jax.files import matching
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
@@ -67,6 +68,18 @@ class Tokenizer:
         if beyond[0][1] in self.special and (stated := self._statement(beyond[0][1])):
             raise UserError(f"{stated}, which is none of the model's {vocab_size} tokens; name one of them, or none")
         raise UserError(f"{self.path}: the tokenizer has {self.size} tokens, the model {vocab_size}; {remedy}")
+
+    def difference(self, own: Tokenizer) -> str:
+        """In which way a model with the tokenizer `own` would read other tokens here; empty if it reads the same."""
+        if self.fingerprint == own.fingerprint:
+            return ""
+        mine, theirs = ({i: token for token, i in each._backend.get_vocab().items()} for each in (self, own))
+        others = sorted(i for i in mine if theirs.get(i, mine[i]) != mine[i])
+        if not others:
+            return "it splits texts, or adds tokens, in another way"
+        first = others[0]
+        example = f"{first} is {mine[first]!a}, not {theirs[first]!a}"
+        return f"{len(others):,} of its {len(mine):,} ids are other tokens ({example})"
 
     def _statement(self, token: str) -> str:
         """Which field of which file names a token: `FILE: FIELD is VALUE`; empty if none does."""
@@ -241,7 +254,7 @@ def _bad_field(folder: Path) -> str:
 
 def _copied(folder: epath.Path, local: str) -> str:
     """The tokenizer's files of a folder in a bucket, copied into a local one."""
-    for file in folder.iterdir():
+    for file in matching(folder, "*"):
         if file.suffix in _TOKENIZER_FILES and not file.name.endswith(".index.json"):
             (Path(local) / file.name).write_bytes(file.read_bytes())
     return local

@@ -1,6 +1,9 @@
 """Where a rendered conversation holds what: each message's words, and what the model itself is to write.
 
 All of it is found by position, by comparing renderings; no text of a template is searched for.
+
+White space that a template adds or leaves out around what is not trained on (a tool's result, a question, a system
+message) is no loss, also where it depends on what follows. Within an answer, up to its end of turn, it is one.
 """
 
 from __future__ import annotations
@@ -41,9 +44,11 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
     """
     text = template.render(messages, tools)
     places = marked.find(template, messages, tools, text)
-    turns = [_turn(template, messages, tools, text, places, i) for i, m in enumerate(messages) if m.role == "assistant"]
+    turns: list[Turn] = []
     position = 0
-    for turn in turns:
+    for i in (i for i, message in enumerate(messages) if message.role == "assistant"):
+        turn = _turn(template, messages, tools, text, places, i, turns)
+        turns.append(turn)
         inside = {place.message for place in places if turn.start < place.stop and place.start < turn.stop}
         own = _own(places, turn.message)
         # The words may begin in the generation prompt, as `<think>` does: what stands there is given, not learned.
@@ -56,18 +61,22 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
 
 
 def _turn(
-    template: Template, messages: Sequence[Message], tools: Tools, text: str, places: Sequence[Place], i: int
-) -> Turn:
+    template: Template, messages: Sequence[Message], tools: Tools, text: str, places: Sequence[Place], i: int,
+    earlier: Sequence[Turn],
+) -> Turn:  # fmt: skip
     own = _own(places, i)
     if not own:
         raise BadRow("an assistant message without words")
     prompt = template.render(messages[:i], tools, prompt=True)
-    start = len(prompt)
+    start = given = len(prompt)
     if not text.startswith(prompt):
-        # What the answer's own words share with the generation prompt is the answer's.
-        start = min(shared_head(prompt, text), own[0].start)
         # The generation prompt alone may differ; the conversation before it must be the same.
-        if start < len(prompt[: shared_head(prompt, template.render(messages[:i], tools))].rstrip()):
+        before = len(prompt[: shared_head(prompt, template.render(messages[:i], tools))].rstrip())
+        start, given = _aligned(text, prompt, before, earlier)
+        # What the answer's own words share with the generation prompt is the answer's.
+        surplus = max(0, start - own[0].start)
+        start, given = start - surplus, given - surplus
+        if given < before:
             raise BadRow("the chat template renders earlier messages differently once others follow")
     if i and messages[i - 1].role == "assistant":  # some templates write a generation prompt behind questions alone
         start = own[0].start
@@ -82,7 +91,22 @@ def _turn(
     if not _begins_questions(messages, text, places).isdisjoint(_PIECE.findall(end)):
         raise BadRow("the chat template begins a question behind the last answer, which would be trained on")
     stop = words + len(end.rstrip())
-    return Turn(i, start, stop, text[words:stop], prompt[start:])
+    return Turn(i, start, stop, text[words:stop], prompt[given:])
+
+
+def _aligned(text: str, prompt: str, before: int, turns: Sequence[Turn]) -> tuple[int, int]:
+    """How far two texts are the same, by places in both.
+
+    White space outside of turns may differ, up to the place `before` in the prompt.
+    """
+    at = given = 0
+    while True:
+        shared = shared_head(text[at:], prompt[given:])
+        at, given = at + shared, given + shared
+        skipped = [len(rest) - len(rest.lstrip()) for rest in (text[at:], prompt[given:])]
+        if given >= before or not any(skipped) or any(turn.start < at < turn.stop for turn in turns):
+            return at, given
+        at, given = at + skipped[0], given + skipped[1]
 
 
 def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: int, lossy: str = "") -> str:

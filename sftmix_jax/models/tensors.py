@@ -175,8 +175,8 @@ def _weight_map(folder: epath.Path) -> dict[str, str]:
     """Tensor name → file name, from the folder's index. Raises UserError."""
     file = folder / INDEX
     if not file.exists():
-        held = folder.iterdir() if folder.is_dir() else ()
-        others = sorted(path.name for path in held if path.suffix in (".safetensors", ".bin", ".pth"))
+        names = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ()))
+        others = [name for name in names if name.endswith((".safetensors", ".bin", ".pth")) and name[0] != "."]
         if others and re.search(r"-\d+-of-\d+\.safetensors$", others[0]):
             raise UserError(f"{folder}: has {others[0]}, but no {INDEX}, which names the shards; download it too")
         found = f" (found {others[0]}; convert or rename it)" if others else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,7 +38,10 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """An answer; the stop token or string is not part of it."""
+    """An answer; the stop token or string is not part of it.
+
+    `tokens` are the fewest that hold all of `text`. Where a stop string begins within a token, that token is the last.
+    """
 
     text: str
     tokens: tuple[int, ...]
@@ -115,10 +119,7 @@ class Sampler:
             return [*self._stop_strings, *requests[index].stop_strings]
 
         def finish(index: int, tokens: Sequence[int], reason: str) -> None:
-            text = self.tokenizer.decode(tokens)
-            for stop in stops(index):
-                text = text.partition(stop)[0]
-            response = responses[index] = Response(text, tuple(tokens), reason)
+            response = responses[index] = Response(*self._cut(tokens, stops(index)), reason)
             finished(index, response)
 
         waiting: deque[int] = deque()
@@ -130,6 +131,18 @@ class Sampler:
         if waiting:
             self._serve(requests, waiting, finish)
         return [response for response in responses if response is not None]
+
+    def _cut(self, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, tuple[int, ...]]:
+        """The text before the first of the stop strings, and the fewest of the tokens that hold all of it."""
+        whole = text = self.tokenizer.decode(tokens)
+        for stop in stops:
+            text = text.partition(stop)[0]
+        if text == whole:
+            return text, tuple(tokens)
+        needed = bisect.bisect_left(
+            range(len(tokens)), True, key=lambda count: self.tokenizer.decode(tokens[:count]).startswith(text)
+        )
+        return text, tuple(tokens[:needed])
 
     def _serve(
         self, requests: Sequence[Request], waiting: deque[int], finish: Callable[[int, Sequence[int], str], None]

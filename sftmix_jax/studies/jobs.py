@@ -16,7 +16,7 @@ from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.files import write_json
 from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.studies.study import Study
-from sftmix_jax.train import register
+from sftmix_jax.train import check_folders, register
 
 
 @dataclasses.dataclass
@@ -68,6 +68,7 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     # All chains before the first is written down: a stage of the last run may be one that cannot be trained.
     chains = [(run, resolved, resolved.chain()) for run in study.runs for resolved in (Resolved(run.experiment),)]
     for run, resolved, chain in chains:
+        check_folders(chain, workdir)
         name = run.experiment.name
         register(run.experiment, resolved.base_id, chain, workdir)
         registered[name] = run.labels
@@ -78,7 +79,7 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
         for stage in chain:
             jobs.setdefault(stage.id, Job(stage.id, stage.name, resolved, stage, [], scores)).experiments.append(name)
     file = workdir / "studies" / f"{study.name}.json"
-    known = records.study(file) if file.exists() else {}
+    known = records.known(file, records.study)
     # A part of a study (--only) adds to what is known of it, and takes nothing away.
     experiments = known.get("experiments", {}) | registered
     record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": experiments}

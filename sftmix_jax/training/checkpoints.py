@@ -45,7 +45,8 @@ class Checkpoints:
         """Steps that have a folder, damaged or not, newest first."""
         if not self.folder.exists():
             return []
-        return sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+        names = (path.name for path in self.folder.iterdir())
+        return sorted((int(name) for name in names if name.isdecimal() and str(int(name)) == name), reverse=True)
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Save in the background; waits only for a save that is still under way. Raises OSError if it has no room."""

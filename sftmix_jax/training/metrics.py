@@ -78,7 +78,7 @@ def _joined(lines: list[str]) -> bytes:
 
 def _kept(file: epath.Path, start: int, every: int) -> list[str]:
     """The lines of an earlier run that count up to step `start`, in order, one per step and kind."""
-    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    text = file.read_bytes().decode(errors="replace") if file.is_file() else ""
     lines = text.split("\n")
     kept: dict[tuple[int, bool], str] = {}
     damaged: list[int] = []

@@ -82,12 +82,17 @@ class OptimizerConfig:
             yield f"{where}.warmup: {self.warmup}; must be below 1 (a part of the steps) or a whole number of steps"
 
 
+def warmup_steps(config: OptimizerConfig, steps: int) -> int:
+    """The steps of the warm-up as the config asks for them; a stage has at most all but its last one."""
+    return int(config.warmup) if config.warmup >= 1 else rows_of(config.warmup, steps)
+
+
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate as a function of the step; reaches 0 after `steps`."""
     if config.schedule not in SCHEDULES:
         raise UserError(f"optimizer.schedule: '{config.schedule}'; {did_you_mean(config.schedule, SCHEDULES)}")
     peak = config.learning_rate
-    warmup = min(int(config.warmup) if config.warmup >= 1 else rows_of(config.warmup, steps), steps - 1)
+    warmup = min(warmup_steps(config, steps), steps - 1)
     rest = max(steps - warmup, 1)
     decay = {
         "cosine": optax.cosine_decay_schedule(peak, rest),

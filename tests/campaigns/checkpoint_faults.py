@@ -97,7 +97,7 @@ def field_missing(file: Path, rng: random.Random) -> None:
 
 
 JSON_HARMS: list[Harm] = [flip, truncate, text(""), text("[]"), text("null"), text("{}"), text("[" * 20_000), half,
-                          wrong_type, field_missing, delete, dangling]  # fmt: skip
+                          wrong_type, field_missing, delete, dangling, folder_instead]  # fmt: skip
 
 
 def entry_missing(file: Path, rng: random.Random) -> None:
