@@ -140,7 +140,7 @@ def test_the_runtime_version_follows_from_the_accelerator(tools, accelerator, ve
 
 @pytest.fixture
 def host(tmp_path):
-    """A host of a slice: where its commands run, with stand-ins for the Python of its system image (3.10) and for ours."""
+    """Where commands of a slice's host run, with stand-ins for the Python of its system image (3.10) and for ours."""
     home = tmp_path / "home"
     (home / "bin").mkdir(parents=True)
     python = home / "bin" / "python3"
@@ -234,8 +234,9 @@ def did(tools) -> list[str]:
         # a slice that is installed and free is used
         ("ACTIVE", "idle\nrunning\nended 0 1", "", "start", "pod: done"),
         # preempted twice: first the request says so, then the machine alone
-        ("ACTIVE\nSUSPENDING\nSUSPENDED\n!Resource not found\nACTIVE", "running\nbare\nidle\n!ssh: refused\nrunning\nended 0 1",
-         "PREEMPTED", "delete create copy install start delete", "pod: done"),
+        ("ACTIVE\nSUSPENDING\nSUSPENDED\n!Resource not found\nACTIVE",
+         "running\nbare\nidle\n!ssh: refused\nrunning\nended 0 1", "PREEMPTED",
+         "delete create copy install start delete", "pod: done"),
         # a host that does not answer, of a machine that is there, is waited for
         ("ACTIVE", "running\n!ssh: refused\nrunning\nended 0 1", "READY", "", "host 0 does not answer"),
         # an error is begun again, as long as checkpoints come
