@@ -15,6 +15,9 @@ import pytest
 from conftest import ROOT
 from test_train import assert_equal, config, done, finished, wait_for_step  # noqa: F401 (fixtures)
 
+from sftmix_jax import experiment
+from sftmix_jax.planning import aot
+
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.glob("*.sh") if path.name != "common.sh")
 # Writes its arguments down, and says what the test has put into <name>.says, a line a call (the last one for ever).
@@ -265,6 +268,39 @@ def test_keep_gives_up_where_gcloud_refuses_the_request(tools):
     (tools / "create").write_text("!quota exceeded\n")
     kept = launch(tools, *KEEP)
     assert kept.returncode == 2 and "quota exceeded" in kept.stderr and did(tools).count("create") == 5
+
+
+def test_every_command_of_the_tpu_guide_works_as_written(tools, tmp_path):
+    """Run as one script. Configs, fields and options are known, and what a run reads from the bucket was put there."""
+    text = (ROOT / "docs/tpu.md").read_text()
+    script = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    for name in ("python", "pip"):
+        shutil.copy(tools / "gcloud", tools / name)
+    (tools / "describe").write_text("ACTIVE\n")
+    (tools / "look").write_text("ended 0 1\n")
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PATIENCE": "0", "PYTHON": str(tools / "python")}
+    ran = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=env, text=True, capture_output=True,
+                         timeout=60, check=False)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+    lines = [" ".join(words) for words in asked(tools)]
+    copied = {f"gs://BUCKET/data/{os.path.basename(word)}" for words in asked(tools) if "cp" in words for word in words}
+    read = {path for line in lines for path in re.findall(r"gs://BUCKET/data/[\w.]+", line) if "storage cp" not in line}
+    assert read and read <= copied
+    local = [words[2:] for words in asked(tools) if words[:2] == ["python", "-m"]]
+    found = [[module.removeprefix("sftmix_jax."), *arguments] for module, *arguments in local]
+    on_hosts = [written for line in lines for written in re.findall(r"pid; echo (.*?) > command", line)]
+    found += [shlex.split(*shlex.split(written)) for written in on_hosts]
+    assert {verb for verb, *_ in found} == {"plan", "audit", "train", "report", "evaluate", "export"}
+    for verb, *arguments in found:
+        options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        source = (ROOT / f"sftmix_jax/{verb}.py").read_text()
+        assert all(option[2:] in source for option in options if not option.startswith("--config")), arguments
+        if "--config" in arguments:
+            file = arguments[arguments.index("--config") + 1]
+            experiment.parse(["--config", file, *(word for word in arguments if word.startswith("--config."))])
+        if "--topology" in arguments:
+            assert set(arguments[arguments.index("--topology") + 1].split(",")) <= set(aot.TOPOLOGIES)
 
 
 def test_several_slices_on_gke(tools):
