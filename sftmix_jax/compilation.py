@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sftmix_jax.host_memory import has_accelerator, has_gpu, has_tpu
 
-_SECONDS = 0.5  # what compiles faster is not worth a file
+_SECONDS = 0.05  # what compiles faster is not worth a file
 _DRIVERS = {13: (580, 65), 12: (525, 60)}  # NVIDIA's, that each release of CUDA wants at least
 _DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -187,6 +187,16 @@ def first_says(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def any_of_them(value: bool) -> bool:
+    """Whether it is true in any process."""
+    if not are_many():
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.bool_(value)).any())
+
+
 def asked_to_stop(step: int) -> bool:
     """Whether all shall stop after this step, as one of them was sent SIGTERM; all hear it at the same step."""
     from jax.experimental import multihost_utils

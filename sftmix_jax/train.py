@@ -17,7 +17,18 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, command, experiment, identity, manifest, processes, records, stages, terminal
+from sftmix_jax import (
+    __version__,
+    array_hash,
+    command,
+    experiment,
+    identity,
+    manifest,
+    processes,
+    records,
+    stages,
+    terminal,
+)
 from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.errors import UserError
@@ -264,7 +275,7 @@ def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, ou
         "rows": rows,
         "packing_fill": round(plan.fill, 4),
         "held_out_loss": outcome.held_out,
-        "params_sha256": identity.params_sha256(outcome.state.params),
+        "params_sha256": array_hash.tree_digest(outcome.state.params),
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(tokens / max(outcome.seconds, 1e-9), 1),
         "trained_tokens_per_second": round(trained / max(outcome.seconds, 1e-9), 1),
