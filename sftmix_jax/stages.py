@@ -50,7 +50,7 @@ class Base:
         """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
         if not self.folder:
             compute = ComputeConfig().resolved(self.config, "cpu")
-            return sharding.put_tree(jax.device_get(llama.init(self.config, compute, self.seed)), abstract)
+            return llama.drawing(self.config, compute, self.seed, abstract)()
         folder = epath.Path(self.folder)
         if (folder / "stage.json").exists():
             return stage_params(folder, abstract)
