@@ -217,11 +217,11 @@ def decoding(size: Size, batch: int) -> Line:
 
     def run() -> Any:
         nonlocal cache
-        cache, _, produced = decode.decode(
+        cache, found = decode.decode(
             c, compute, mesh, params, Method.GREEDY, cache, rows, np.array([-1], np.int32), np.int32(0),
             steps=steps, span=span,
         )  # fmt: skip
-        return produced
+        return found
 
     compiled, taken = seconds(run)
     weights = sum(x.nbytes for x in jax.tree.leaves(params))

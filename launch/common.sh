@@ -24,3 +24,10 @@ usage() {
 quoted() {
   printf '%q ' "$@"
 }
+
+# A command that installs this checkout with these extras into .venv of the folder that it runs in, on a machine of any
+# Python: system images of TPUs have 3.10.
+install_command() {
+  printf '%s' "python3 -m pip install -q uv && python3 -m uv venv -q --allow-existing --python 3.12 .venv && \
+python3 -m uv pip install -q --python .venv/bin/python -c constraints.txt '.[$1]'"
+}

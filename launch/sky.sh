@@ -32,7 +32,7 @@ resources:
   accelerators: $accelerators
   job_recovery: {max_restarts_on_errors: 3}
 setup: |
-  python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[$extra,gcs]'
+  $(install_command "$extra,gcs")
 run: |
   .venv/bin/python -m sftmix_jax.$(quoted "$@")
 TASK

@@ -65,6 +65,12 @@ def run(command: Callable[[], int | None], *, together: bool = False) -> None:
             raise
         processes.say(f"error: {place}: ends the program (SystemExit); raise an exception instead")
         processes.leave(2)
+    except RuntimeError as error:
+        if not (no_gpu := compilation.no_gpu(error)):
+            _fail()
+            raise
+        processes.say(f"error: {no_gpu}")
+        processes.leave(2)
     except KeyboardInterrupt:
         processes.say("interrupted")
         processes.leave(130)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
-import jax
-import numpy as np
-from jax.tree_util import KeyPath
-
-from sftmix_jax import files, sharding
+from sftmix_jax import files
 from sftmix_jax.ranges import AnyOf, Items, Number, Table
 
 
@@ -40,23 +35,6 @@ def _as_declared(allowed: Any, value: Any) -> Any:
 def digest(record: dict[str, Any]) -> str:
     """Twelve hexadecimal digits that change with anything in the record, but not with key order."""
     return files.digest(plain(record))
-
-
-def params_sha256(params: Any) -> str:
-    """A hash of every parameter's bytes, in the order of their names."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        add_param(total, path, leaf)
-    return total.hexdigest()
-
-
-def add_param(total: hashlib._Hash, path: KeyPath, leaf: jax.Array) -> None:
-    """One parameter's part of `params_sha256`, for parameters that are not held all at once."""
-    total.update(jax.tree_util.keystr(path).encode())
-    # layer by layer where other processes hold parts: a stack of all layers may be more than a machine's memory
-    parts = [leaf] if leaf.ndim < 3 or leaf.is_fully_addressable else (leaf[i] for i in range(len(leaf)))
-    for part in parts:
-        total.update(np.ascontiguousarray(sharding.to_host(part)))
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

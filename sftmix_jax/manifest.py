@@ -1,7 +1,9 @@
-"""Manifests: the size and CRC-32 of every file of a folder, and what the folder is of.
+"""Manifests: the size and checksum of every file of a folder, and what the folder is of.
 
 The manifest is written last, so a folder without one was not finished. A folder is used only if it holds exactly the
-files of its manifest, unchanged. Hidden files and what file managers leave (Thumbs.db) are no part of it.
+files of its manifest, unchanged; hidden files and what file managers leave (Thumbs.db) are no part of it. Of a folder
+that many processes have written each sums its own files, in a part of the manifest. On an object store the sums are the
+store's own (CRC-32C), and nothing is read back.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import zlib
+from collections.abc import Callable
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from sftmix_jax import files
@@ -21,10 +26,11 @@ _NAME = "manifest.json"
 _CHUNK = 1 << 24  # bytes in memory at a time
 
 
-def seal(folder: epath.Path, of: dict[str, Any]) -> None:
-    """Writes the manifest of a folder that is complete."""
-    record = {"of": of, "files": {name: _checksum(file) for name, file in _files(folder).items()}}
-    files.replace(folder / _NAME, json.dumps(record).encode())
+def seal(folder: epath.Path, of: dict[str, Any], part: int = 0, parts: int = 1) -> None:
+    """Writes the manifest of a folder that is complete; or one process's part, with the files that it has written."""
+    found = _checksums(folder, lambda name: _writer(name, parts) == part)
+    record = {"of": of, "parts": parts, "files": found}
+    files.replace(folder / _part(part), json.dumps(record).encode())
 
 
 def install(building: epath.Path, folder: epath.Path, of: dict[str, Any]) -> None:
@@ -40,8 +46,14 @@ def install(building: epath.Path, folder: epath.Path, of: dict[str, Any]) -> Non
 
 
 def is_sealed(folder: epath.Path) -> bool:
-    """True if there is a manifest; says nothing about the files."""
-    return (folder / _NAME).exists()
+    """True if there is a manifest with all its parts; says nothing about the files."""
+    if not (folder / _NAME).exists():
+        return False
+    try:
+        parts = files.read_json(folder / _NAME, "", parts=int)["parts"]
+    except UserError:
+        return True  # it was written, and then damaged
+    return all((folder / _part(i)).exists() for i in range(parts))
 
 
 def damage(folder: epath.Path, of: dict[str, Any]) -> str | None:
@@ -51,28 +63,73 @@ def damage(folder: epath.Path, of: dict[str, Any]) -> str | None:
     if not is_sealed(folder):
         return "it has no manifest, so it was not finished"
     try:
-        record = files.read_json(folder / _NAME, "", of=dict, files=dict)
+        parts = files.read_json(folder / _NAME, "", parts=int)["parts"]
+        records = [files.read_json(folder / _part(i), "", of=dict, files=dict) for i in range(parts)]
     except UserError:
         return "its manifest is not readable"
-    if record["of"] != of:
-        return f"it is of {_listed(record['of'])}, not of {_listed(of)}"
-    if not record["files"]:
+    sums: dict[str, Any] = {}
+    for record in records:
+        if record["of"] != of:
+            return f"it is of {_listed(record['of'])}, not of {_listed(of)}"
+        sums |= record["files"]
+    if not sums:
         return "its manifest is empty"
     try:
-        found = _files(folder)
-        for name in sorted(found.keys() ^ record["files"].keys()):
-            return f"the file {name} " + ("was not there when it was saved" if name in found else "is missing")
-        for name, file in found.items():
-            if _checksum(file) != record["files"][name]:
+        names = _names(folder)
+        for name in sorted(names ^ sums.keys()):
+            return f"the file {name} " + ("was not there when it was saved" if name in names else "is missing")
+        found = _checksums(folder)
+        for name in sorted(names):
+            if found[name] != sums[name]:
                 return f"the file {name} has changed since it was saved"
     except OSError as error:
         return f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
     return None
 
 
+def _part(index: int) -> str:
+    """The name of a process's part of the manifest; the first is the manifest itself."""
+    return f"manifest-{index}.json" if index else _NAME
+
+
+def _writer(name: str, parts: int) -> int:
+    """Which process has written a file of an Orbax checkpoint: the one that its path names, else the first."""
+    found = re.search(r"\bprocess_(\d+)\b", name)
+    return int(found[1]) if found and int(found[1]) < parts else 0
+
+
+def _names(folder: epath.Path) -> set[str]:
+    """Every file below a folder by its relative path, without the manifest."""
+    return set(_objects(folder) if files.is_remote(folder) else _files(folder))
+
+
+def _checksums(folder: epath.Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, list[Any]]:
+    """Size in bytes and checksum of every file below a folder that is wanted. Raises OSError."""
+    if files.is_remote(folder):
+        return {name: _stored(*each) for name, each in _objects(folder).items() if wanted(name)}
+    return {name: _checksum(file) for name, file in _files(folder).items() if wanted(name)}
+
+
+def _objects(folder: epath.Path) -> dict[str, tuple[epath.Path, dict[str, Any]]]:
+    """Every object below a folder of a store with what the store says of it, by its relative path."""
+    storage, path = fsspec.core.url_to_fs(os.fspath(folder))
+    storage.invalidate_cache()
+    found = {name.removeprefix(f"{path}/"): about for name, about in storage.find(path, detail=True).items()}
+    return {name: (folder / name, about) for name, about in found.items() if not _is_manifest(name)}
+
+
+def _stored(file: epath.Path, about: dict[str, Any]) -> list[Any]:
+    """Size and checksum of an object: the store's own where it says one."""
+    return [about["size"], about["crc32c"]] if "crc32c" in about else _checksum(file)
+
+
+def _is_manifest(name: str) -> bool:
+    return name.startswith("manifest") and "/" not in name and ".json" in name
+
+
 def _files(folder: epath.Path) -> dict[str, epath.Path]:
     """Every file below a folder by its relative path, without the manifest."""
-    return {name: file for name, file in _walk(folder).items() if not name.startswith(_NAME)}
+    return {name: file for name, file in _walk(folder).items() if not _is_manifest(name)}
 
 
 def _walk(folder: epath.Path) -> dict[str, epath.Path]:
@@ -88,7 +145,7 @@ def _walk(folder: epath.Path) -> dict[str, epath.Path]:
     return found
 
 
-def _checksum(file: epath.Path) -> list[int]:
+def _checksum(file: epath.Path) -> list[Any]:
     """Size in bytes and CRC-32. Raises OSError."""
     if not files.is_remote(file) and not os.path.isfile(file):  # a pipe would block
         raise FileNotFoundError(0, "not a file", os.fspath(file))

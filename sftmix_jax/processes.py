@@ -30,6 +30,7 @@ from sftmix_jax.ranges import Integer, Number
 _PATIENCE = 300.0  # seconds to wait for the others; JAX_JOIN_TIMEOUT
 _TIMEOUT = Number(at_least=1, at_most=86_400)
 _PORT = Integer(at_least=1, at_most=65_534)
+_TPU_PORT = "8476"  # jax's own, 8482, is closed by firewalls that were made with older pods (jax-ml/jax issue 35905)
 _HEARTBEAT = 30  # seconds after which jax gives up a machine that has gone without a word
 _GRACE = 2.0  # seconds for this process to end on its own, if what ended the other is its error too
 _DONE, _FAILED = b"done", b"failed"  # last words
@@ -100,9 +101,11 @@ def join() -> None:
         _watch = _lead(place, patience) if place.index == 0 else _follow(place, patience)
         jax.distributed.initialize(
             f"{place.host}:{place.port}", place.count, place.index,
+            cluster_detection_method="deactivate",  # from Slurm it would take one GPU a process, by SLURM_LOCALID
             initialization_timeout=int(patience), heartbeat_timeout_seconds=_HEARTBEAT,
         )  # fmt: skip
     elif place is None and has_tpu():
+        os.environ.setdefault("JAX_COORDINATOR_PORT", _TPU_PORT)
         jax.distributed.initialize(initialization_timeout=int(patience), heartbeat_timeout_seconds=_HEARTBEAT)
         _place = Place(jax.process_index(), jax.process_count(), "", 0)
     if not is_first():
@@ -182,6 +185,16 @@ def first_says(value: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_of_them(value: bool) -> bool:
+    """Whether it is true in any process."""
+    if not are_many():
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.bool_(value)).any())
 
 
 def asked_to_stop(step: int) -> bool:

@@ -136,13 +136,6 @@ def to_host(x: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
-def tree_to_host(tree: Any) -> Any:
-    """`to_host` of every array, all under way at once: a transfer waits for the device, and many wait no longer."""
-    for x in jax.tree.leaves(tree):
-        x.copy_to_host_async()
-    return jax.tree.map(to_host, tree)
-
-
 def put(x: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
     """A host array that every process has → device, split as `where` says."""
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import checks, identity, manifest, model_folder, processes, records, sharding, terminal
+from sftmix_jax import array_hash, checks, identity, manifest, model_folder, processes, records, sharding, terminal
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
@@ -51,7 +51,7 @@ class Base:
         """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
         if not self.folder:
             compute = ComputeConfig().resolved(self.config, "cpu")
-            return sharding.put_tree(jax.device_get(llama.init(self.config, compute, self.seed)), abstract)
+            return llama.drawing(self.config, compute, self.seed, abstract)()
         folder = epath.Path(self.folder)
         if (folder / "stage.json").exists():
             return stage_params(folder, abstract)
@@ -173,7 +173,7 @@ def stage_params(folder: epath.Path, abstract: Params) -> Params:
         processes.wait_for_all("the checkpoint is checked")
         stored = precision.find(record["optimizer"]["state"]).stored(abstract)
         for (path, leaf), wanted in zip(saves.leaves(step, "params", stored), jax.tree.leaves(abstract), strict=True):
-            identity.add_param(total, path, leaf)
+            array_hash.add(total, jax.tree_util.keystr(path), leaf, jax.device_get(array_hash.words(leaf)))
             params.append(leaf.astype(wanted.dtype))
     finally:
         saves.close()

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from sftmix_jax import (
     __version__,
+    array_hash,
     checks,
     command,
     experiment,
@@ -286,7 +287,7 @@ def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, ou
         "rows": rows,
         "packing_fill": round(plan.fill, 4),
         "held_out_loss": outcome.held_out,
-        "params_sha256": identity.params_sha256(outcome.state.params),
+        "params_sha256": array_hash.tree_digest(outcome.state.params),
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(tokens / max(outcome.seconds, 1e-9), 1),
         "trained_tokens_per_second": round(trained / max(outcome.seconds, 1e-9), 1),

@@ -15,20 +15,28 @@ import pytest
 from conftest import ROOT
 from test_train import assert_equal, config, done, finished, wait_for_step  # noqa: F401 (fixtures)
 
+from sftmix_jax import experiment
+from sftmix_jax.planning import aot
+
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.glob("*.sh") if path.name != "common.sh")
 # Writes its arguments down, and says what the test has put into <name>.says, a line a call (the last one for ever).
+# A line that begins with ! is said on stderr, and fails.
 STAND_IN = """#!/usr/bin/env bash
 folder=$(dirname "$0")
 printf '%s' "$(basename "$0")" >> "$folder/asked"; printf ' %q' "$@" >> "$folder/asked"; echo >> "$folder/asked"
 [[ -p /dev/stdin ]] && cat >> "$folder/stdin"
 for argument in "$@"; do [[ $argument == *.yaml ]] && cp "$argument" "$folder/task.yaml"; done
 says="$folder/$(basename "$0").$1-says"; says2="$folder/$(basename "$0").says"
-[[ $* == *describe* ]] && says="$folder/describe"
-[[ $* == *exit_code\\ 2* ]] && says="$folder/exit_code"
+[[ $* == *queued-resources\ describe* ]] && says="$folder/describe"
+[[ $* == *tpu-vm\ describe* ]] && says="$folder/node"
+[[ $* == *"echo bare"* ]] && says="$folder/look"
+[[ $* == *queued-resources\ create* ]] && says="$folder/create"
 for file in "$says" "$says2"; do
   if [[ -f $file ]]; then
-    head -n 1 "$file"; [[ $(wc -l < "$file") -le 1 ]] || sed -i 1d "$file"
+    line=$(head -n 1 "$file"); [[ $(wc -l < "$file") -le 1 ]] || sed -i 1d "$file"
+    if [[ $line == !* ]]; then echo "${line#!}" >&2; exit 1; fi
+    echo "$line"
     break
   fi
 done
@@ -41,7 +49,7 @@ def tools(tmp_path):
     """A folder of stand-ins for the PATH."""
     folder = tmp_path / "tools"
     folder.mkdir()
-    for name in ("gcloud", "xpk", "sbatch", "sky", "kubectl", "nvidia-smi"):
+    for name in ("gcloud", "xpk", "sbatch", "sky", "kubectl", "docker", "nvidia-smi"):
         (folder / name).write_text(STAND_IN)
         (folder / name).chmod(0o755)
     return folder
@@ -89,7 +97,7 @@ DRY = {
 
 @pytest.mark.parametrize("name", [path.name for path in SCRIPTS])
 def test_a_dry_run_asks_nobody(tools, name):
-    ran = launch(tools, name, "--dry-run", *DRY[name], PROJECT="p", ZONE="z", PYTHON="python-of-nowhere")
+    ran = launch(tools, name, "--dry-run", *DRY[name], PROJECT="p", ZONE="z", IMAGE="i", PYTHON="python-of-nowhere")
     assert ran.returncode == 0, ran.stderr
     assert "+ " in ran.stderr and asked(tools) == []
 
@@ -118,51 +126,210 @@ def test_a_tpu_slice_is_asked_for_waited_for_set_up_and_run_on_every_host(tools)
     assert launch(tools, "tpu_vm.sh", "run", "pod", "train", "--workdir", "local").returncode == 2
 
 
-def test_what_runs_on_a_host_is_what_was_asked(tools, tmp_path):
-    """The remote command, run here by a real shell, with a stand-in for python."""
-    words = ["train", "--workdir", "gs://b/w", '--config.name=it\'s $HOME; "a b"']
-    assert launch(tools, "tpu_vm.sh", "run", "pod", *words).returncode == 0
+@pytest.mark.parametrize(
+    ("accelerator", "version"),
+    [("v4-32", "tpu-ubuntu2204-base"), ("v5litepod-16", "v2-alpha-tpuv5-lite"), ("v5p-32", "v2-alpha-tpuv5"),
+     ("v6e-16", "v2-alpha-tpuv6e"), ("tpu7x-8", "GKE alone: launch/gke.sh"), ("v9-8", "set RUNTIME")],
+)  # fmt: skip
+def test_the_runtime_version_follows_from_the_accelerator(tools, accelerator, version):
+    (tools / "describe").write_text("ACTIVE\n")
+    made = launch(tools, "tpu_vm.sh", "create", "pod", ACCELERATOR=accelerator)
+    if made.returncode == 0:
+        words = asked(tools)[0]
+        assert words[words.index("--runtime-version") + 1] == version
+    else:
+        assert made.returncode == 2 and version in made.stderr and not asked(tools)
+
+
+@pytest.fixture
+def host(tmp_path):
+    """Where commands of a slice's host run, with stand-ins for the Python of its system image (3.10) and for ours."""
     home = tmp_path / "home"
-    (home / "sftmix/.venv/bin").mkdir(parents=True)
-    python = home / "sftmix/.venv/bin/python"
-    python.write_text('#!/usr/bin/env bash\nprintf \'%s\\n\' "$@" > "$(dirname "$0")/words"\nexit 7\n')
+    (home / "bin").mkdir(parents=True)
+    python = home / "bin" / "python3"
+    python.write_text("""#!/usr/bin/env bash
+[[ $* == "-m pip install -q uv" ]] && touch "$HOME/has-uv"
+if [[ $* == "-m uv venv "*" --python 3.12 .venv" && -f $HOME/has-uv ]]; then
+  mkdir -p .venv/bin
+  printf '#!/usr/bin/env bash\nprintf "%%s\\n" "$@" > "$(dirname "$0")/words"\ntrap "exit 143" TERM\n. "$HOME/does"\n' > .venv/bin/python
+  chmod +x .venv/bin/python
+fi
+[[ $* != *"-m venv"* ]]  # it has none that would do
+""")  # noqa: E501
     python.chmod(0o755)
-    subprocess.run(["bash", "-c", asked(tools)[-1][-1]], cwd=home, check=True)
-    code = home / "sftmix/exit_code"
+    (home / "does").write_text("exit 7\n")
+    return home
+
+
+def on_host(host, command: str) -> str:
+    """What a remote command says, run by a real shell."""
+    env = os.environ | {"HOME": str(host), "PATH": f"{host / 'bin'}:{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", "-c", command], cwd=host, env=env, text=True, capture_output=True, timeout=30,
+                         check=False)  # fmt: skip
+    return ran.stdout.strip() if not ran.returncode else f"code {ran.returncode}: {ran.stderr}"
+
+
+def soon(host, command: str, wanted: str) -> str:
+    """What a command says once it begins with what is wanted, or at last."""
     for _ in range(100):
-        if code.exists() and code.read_text():
+        if (said := on_host(host, command)).startswith(wanted):
             break
         time.sleep(0.05)
-    assert code.read_text() == "7\n"
-    assert (home / "sftmix/.venv/bin/words").read_text().splitlines() == ["-m", "sftmix_jax.train", *words[1:]]
+    return said
 
 
-def test_a_preempted_slice_is_made_again_and_the_command_goes_on(tools):
-    # there → gone → deleted, asked for, there again → a crash (code 1) → done
-    (tools / "describe").write_text("ACTIVE\nACTIVE\nSUSPENDED\nWAITING\nACTIVE\nACTIVE\nACTIVE\n")
-    (tools / "exit_code").write_text("\n1\n0\n")
-    kept = launch(tools, "tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
-    assert kept.returncode == 0, kept.stderr
-    done_ = [next((w for w in words if w in ("create", "delete", "scp")), "") for words in asked(tools)]
-    assert [word for word in done_ if word] == ["delete", "create", "scp"]
-    assert sum("sftmix_jax.train" in words[-1] for words in asked(tools)) == 2
-    (tools / "exit_code").write_text("2\n")
-    refused = launch(tools, "tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
-    assert refused.returncode == 2 and "refused its input" in refused.stderr
+def test_what_runs_on_a_host_is_what_was_asked_and_is_found_again(tools, host):
+    """Set up with a Python that fits, started, looked at, refused a second time, stopped: all by a real shell."""
+    words = ["train", "--workdir", "gs://b/w", '--config.name=it\'s $HOME; "a b"']
+    (tools / "describe").write_text("ACTIVE\n")
+    (tools / "look").write_text("ended 2 0\n")  # a former keep's: it is begun again
+    (tools / "look").open("a").write("ended 0 0\n")
+    assert launch(tools, "tpu_vm.sh", "setup", "pod").returncode == 0
+    set_up = asked(tools)[-1][-1]
+    assert launch(tools, "tpu_vm.sh", "keep", "pod", *words).returncode == 0
+    look, stop, start = (next(w[-1] for w in asked(tools) if sign in w[-1])
+                         for sign in ("echo bare", "kill -TERM", "setsid"))  # fmt: skip
+    assert on_host(host, look) == "bare"
+    (host / "empty").mkdir()
+    subprocess.run(["tar", "-czf", host / "sftmix.tar.gz", "-C", host / "empty", "."], check=True)
+    assert on_host(host, set_up) == "" and on_host(host, look) == "idle"
+
+    (host / "does").write_text("sleep 30 & wait\n")
+    assert on_host(host, start) == "" and soon(host, look, "running") == "running"
+    said = soon(host, "cat sftmix/.venv/bin/words", "-m")
+    assert said.splitlines() == ["-m", "sftmix_jax.train", *words[1:]]
+    assert "code 3: a command runs here already" in on_host(host, start)
+    other = look.replace("train", "evaluate")
+    assert on_host(host, other) == "other"
+    assert on_host(host, stop) == "" and on_host(host, look) == "idle"
+
+    ends = []
+    for log in ("", "goes on after step 10 of 90", "goes on after step 10 of 90", "goes on after step 20 of 90"):
+        (host / "does").write_text(f"echo {log}\nexit 7\n")
+        assert on_host(host, start) == ""
+        ends.append(soon(host, look, "ended"))
+    marks = [said.split()[2] for said in ends]
+    assert all(said.startswith("ended 7 ") for said in ends)
+    assert marks[1] == marks[2] and len(set(marks)) == 3
+    assert on_host(host, other) == "idle"  # another command's end is not this one's
+
+
+KEEP = ("tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
+
+
+def did(tools) -> list[str]:
+    """What keep changed, in order."""
+    signs = {"queued-resources create": "create", "queued-resources delete": "delete", " scp ": "copy",
+             "pip install": "install", "setsid": "start", "kill -TERM": "stop"}  # fmt: skip
+    lines = [" ".join(words) for words in asked(tools)]
+    return [next((name for sign, name in signs.items() if sign in line), "") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("describe", "look", "node", "wanted", "said"),
+    [
+        # nothing there: asked for, waited for, set up, started; it ends with code 0
+        ("!ERROR: NOT_FOUND: no such\nWAITING_FOR_RESOURCES\nACTIVE", "bare\nidle\nrunning\nended 0 1", "",
+         "create copy install start", "pod: done"),
+        # gcloud fails now and then: nothing is begun over what runs
+        ("!ERROR: 503 backend\nACTIVE\n!timed out\nACTIVE\n!no network\nACTIVE", "running\nrunning\nended 0 1", "",
+         "", "503 backend"),
+        # a slice that is installed and free is used
+        ("ACTIVE", "idle\nrunning\nended 0 1", "", "start", "pod: done"),
+        # preempted twice: first the request says so, then the machine alone
+        ("ACTIVE\nSUSPENDING\nSUSPENDED\n!Resource not found\nACTIVE",
+         "running\nbare\nidle\n!ssh: refused\nrunning\nended 0 1", "PREEMPTED",
+         "delete create copy install start delete", "pod: done"),
+        # a host that does not answer, of a machine that is there, is waited for
+        ("ACTIVE", "running\n!ssh: refused\nrunning\nended 0 1", "READY", "", "host 0 does not answer"),
+        # an error is begun again, as long as checkpoints come
+        ("ACTIVE", "running\nended 1 5\nended 1 6\nended 1 7\nended 1 8\nended 0 8", "",
+         "stop start stop start stop start stop start", "pod: done"),
+        # the same error from the same checkpoint
+        ("ACTIVE", "running\nended 1 5", "", "stop start stop start", "three times at the same checkpoint"),
+        ("ACTIVE", "running\nended 2 5", "", "", "refused its input"),
+        ("ACTIVE", "other", "", "", "another command runs on pod"),
+        # requests that fail, and gcloud that refuses to make one
+        ("FAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED", "", "",
+         "delete create delete create delete create delete create delete", "failed 5 times"),
+    ],
+)  # fmt: skip
+def test_keep_goes_on_through_what_may_happen(tools, describe, look, node, wanted, said):
+    for name, text in (("describe", describe), ("look", look), ("node", node)):
+        (tools / name).write_text(f"{text}\n")
+    kept = launch(tools, *KEEP)
+    assert said in kept.stderr
+    assert kept.returncode == (0 if "pod: done" in kept.stderr else 2), kept.stderr
+    assert " ".join(filter(None, did(tools))) == wanted
+
+
+def test_keep_gives_up_where_gcloud_refuses_the_request(tools):
+    (tools / "describe").write_text("!NOT_FOUND\n")
+    (tools / "create").write_text("!quota exceeded\n")
+    kept = launch(tools, *KEEP)
+    assert kept.returncode == 2 and "quota exceeded" in kept.stderr and did(tools).count("create") == 5
+
+
+def test_every_command_of_the_tpu_guide_works_as_written(tools, tmp_path):
+    """Run as one script. Configs, fields and options are known, and what a run reads from the bucket was put there."""
+    text = (ROOT / "docs/tpu.md").read_text()
+    script = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    for name in ("python", "pip"):
+        shutil.copy(tools / "gcloud", tools / name)
+    (tools / "describe").write_text("ACTIVE\n")
+    (tools / "look").write_text("ended 0 1\n")
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PATIENCE": "0", "PYTHON": str(tools / "python")}
+    ran = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=env, text=True, capture_output=True,
+                         timeout=60, check=False)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+    lines = [" ".join(words) for words in asked(tools)]
+    copied = {f"gs://BUCKET/data/{os.path.basename(word)}" for words in asked(tools) if "cp" in words for word in words}
+    read = {path for line in lines for path in re.findall(r"gs://BUCKET/data/[\w.]+", line) if "storage cp" not in line}
+    assert read and read <= copied
+    local = [words[2:] for words in asked(tools) if words[:2] == ["python", "-m"]]
+    found = [[module.removeprefix("sftmix_jax."), *arguments] for module, *arguments in local]
+    on_hosts = [written for line in lines for written in re.findall(r"pid; echo (.*?) > command", line)]
+    found += [shlex.split(*shlex.split(written)) for written in on_hosts]
+    assert {verb for verb, *_ in found} == {"plan", "audit", "train", "report", "evaluate", "export"}
+    for verb, *arguments in found:
+        options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        source = (ROOT / f"sftmix_jax/{verb}.py").read_text()
+        assert all(option[2:] in source for option in options if not option.startswith("--config")), arguments
+        if "--config" in arguments:
+            file = arguments[arguments.index("--config") + 1]
+            experiment.parse(["--config", file, *(word for word in arguments if word.startswith("--config."))])
+        if "--topology" in arguments:
+            assert set(arguments[arguments.index("--topology") + 1].split(",")) <= set(aot.TOPOLOGIES)
 
 
 def test_several_slices_on_gke(tools):
     ran = launch(
         tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "gs://b/w",
-        PROJECT="p", ZONE="z", SLICES="2", TPU_TYPE="v5litepod-256",
+        PROJECT="p", ZONE="z", SLICES="2", TPU_TYPE="v5litepod-256", IMAGE="registry/sftmix",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     words = asked(tools)[-1]
+    assert words[words.index("--docker-image") + 1] == "registry/sftmix"
+    assert words[words.index("--restart-on-exit-codes") + 1] == "1"  # how the others end when one is lost
     assert words[:3] == ["xpk", "workload", "create"] and words[words.index("--num-slices") + 1] == "2"
     assert (
         launch(tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "here", PROJECT="p", ZONE="z").returncode
         == 2
     )
+
+
+def test_gke_builds_the_image_that_it_runs_and_follows_every_pod(tools):
+    where = {"PROJECT": "p", "ZONE": "z"}
+    unnamed = launch(tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "gs://b/w", **where)
+    assert unnamed.returncode != 0 and "set IMAGE" in unnamed.stderr and not asked(tools)
+    assert launch(tools, "gke.sh", "image", "cluster", IMAGE="registry/sftmix", **where).returncode == 0
+    build, push = asked(tools)
+    assert build[:2] == ["docker", "build"] and "registry/sftmix" in build and push[1:] == ["push", "registry/sftmix"]
+    assert os.path.isfile(build[build.index("--file") + 1])
+    assert launch(tools, "gke.sh", "logs", "cluster", "dmt", **where).returncode == 0
+    words = asked(tools)[-1]
+    assert "--all-containers" in words and int(words[words.index("--max-log-requests") + 1]) > 256
 
 
 def test_sky_gets_a_task_with_the_command(tools):

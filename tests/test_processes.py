@@ -182,6 +182,48 @@ def test_a_place_is_read_from_the_environment():
         processes.find_place(where | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"})
 
 
+SEES = """
+import jax
+from jax._src import xla_bridge
+from sftmix_jax import processes
+processes.join()
+print(jax.process_count(), jax.process_index(), xla_bridge.CUDA_VISIBLE_DEVICES.value, flush=True)
+processes.leave(0)
+"""
+
+
+def test_a_task_of_slurm_sees_all_gpus_of_its_node():
+    """As srun --ntasks-per-node 1 starts two nodes. jax alone gives each task the GPU of its local number."""
+    address, started = f"127.0.0.1:{free_port()}", []
+    for index in range(2):
+        env = os.environ | {
+            "JAX_COORDINATOR_ADDRESS": address, "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[001-002]",
+            "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": str(index),
+            "SLURM_LOCALID": "0",
+        }  # fmt: skip
+        command = [sys.executable, "-c", SEES]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=60)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert said == ["2 0 all\n", ""]  # the others print nothing
+
+
+def test_hosts_of_a_tpu_slice_meet_at_a_port_that_firewalls_pass(monkeypatch):
+    def initialize(**_):
+        assert os.environ["JAX_COORDINATOR_PORT"] in ("8470", "8471", "8474", "8476")
+
+    monkeypatch.setattr(processes, "has_tpu", lambda: True)
+    monkeypatch.setattr(processes, "_place", None)
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    for name in ("JAX_COORDINATOR_PORT", "JAX_COORDINATOR_ADDRESS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    processes.join()
+
+
 def test_processes_that_run_other_code_do_not_run_together():
     mine = {"index": 0, "host": "a", "time": time.time(), "versions": {"sftmix_jax": "1", "jax": "2"}}
     theirs = {**mine, "index": 1, "host": "b"}

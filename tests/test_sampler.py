@@ -8,8 +8,10 @@ from conftest import FLOAT32
 
 from sftmix_jax import sharding
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.models import huggingface
-from sftmix_jax.sampling import sampler
+from sftmix_jax.models import cache as caches
+from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.methods import Method, choose, in_nucleus
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params, bucket
 from sftmix_jax.sharding import MeshConfig
@@ -64,6 +66,25 @@ def test_greedy_answers_do_not_depend_on_what_else_is_asked(stories):
     alone = [ask(stories[2](slots=8), [prompt])[0] for prompt in PROMPTS[:6]]
     assert together == backwards
     assert together[:6] == alone
+
+
+def test_the_host_fetches_one_array_per_32_tokens(stories, monkeypatch):
+    """And one more where prompts are read: their first tokens."""
+    fetched, ran = [], []
+    to_host, run, read = sharding.to_host, decode.decode, decode.prefill
+
+    def counted(x):
+        fetched.append(x.shape)
+        return to_host(x)
+
+    monkeypatch.setattr(sharding, "to_host", counted)
+    monkeypatch.setattr(jax, "device_get", lambda x: pytest.fail("fetched in another way"))
+    monkeypatch.setattr(decode, "decode", lambda *a, **k: ran.append("decode") or run(*a, **k))
+    monkeypatch.setattr(decode, "prefill", lambda *a, **k: ran.append("prefill") or read(*a, **k))
+    answers = ask(stories[2](slots=4), PROMPTS[:4], 97)
+    tokens = max(len(answer.tokens) for answer in answers)
+    assert tokens > 64 and ran.count("decode") == -(-(tokens - 1) // 32)
+    assert len(fetched) == len(ran) and fetched.count((4, 32 + 5)) == ran.count("decode")
 
 
 def test_samples_follow_their_seed_alone(stories):
@@ -161,6 +182,37 @@ def test_sampled_frequencies_are_the_probabilities():
     logits = jnp.tile(jnp.log(jnp.array([0.5, 0.3, 0.2])), (n, 1))
     drawn = choose(Method.NUCLEUS, logits, jnp.ones(n), jnp.full(n, 0.75), keys)
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / n, [0.625, 0.375, 0], atol=0.03)
+
+
+def on_each_device(program, *arguments, **named) -> int:
+    """Bytes of one device that a compiled program takes at its peak, with what it gives."""
+    memory = program.lower(*arguments, **named).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def test_neither_fresh_weights_nor_the_cache_are_whole_on_any_device():
+    """Of eight, each makes an eighth; drawing takes some buffers of a weight's part besides."""
+    config = LlamaConfig(2048, 256, 768, 4, 8, 4, 32, 1024)
+    whole = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    mesh = sharding.make_mesh(MeshConfig(1, 8, 1), jax.devices()[:8])
+
+    def drawing(mesh):
+        return llama.drawing(config, FLOAT32, 3, abstract_params(config, FLOAT32, mesh))
+
+    peak = on_each_device(drawing(mesh))
+    print(f"weights: {peak / 2**20:.2f} MiB a device of {4 * config.num_params / 2**20:.2f}")
+    assert peak < 3 / 8 * 4 * config.num_params
+    for mine, wanted in zip(*(jax.tree.leaves(drawing(each)()) for each in (mesh, whole)), strict=True):
+        assert mine.sharding.shard_shape(mine.shape) != mine.shape or mine.ndim < 3
+        np.testing.assert_allclose(mine, wanted, rtol=1e-6)
+
+    size = 2 * 4 * 32 * config.num_kv_heads * config.head_dim * 512 * 4
+    where = caches.placing(mesh, 32, config.num_kv_heads)
+    peak = on_each_device(caches._empty_at, where, config, 32, 512, "float32")
+    print(f"cache: {peak / 2**20:.2f} MiB a device of {size / 2**20:.2f}")
+    assert peak == pytest.approx(size / 8, rel=0.01)
+    made = caches.empty_on(mesh, config, 32, 512, "float32")
+    assert {x.data.nbytes for part in made for x in part.addressable_shards} == {size // 16}
 
 
 def test_buckets_are_few_and_hold_their_prompts():

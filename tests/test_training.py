@@ -14,7 +14,7 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import experiment, fsdp, ranges, sharding
+from sftmix_jax import experiment, fsdp, manifest, ranges, sharding
 from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.errors import UserError
 from sftmix_jax.models import llama
@@ -326,6 +326,7 @@ def test_unfinished_checkpoints_are_set_aside(saved, harm):
     newest = folder / "2"
     if harm == "manifest":
         (newest / "manifest.json").unlink()
+        (newest / "commit_success.txt").unlink()
     else:
         sums = json.loads((newest / "manifest.json").read_text())["files"]
         name = max(sums.items(), key=lambda item: item[1][0])[0]
@@ -335,6 +336,67 @@ def test_unfinished_checkpoints_are_set_aside(saved, harm):
             (newest / name).write_bytes((newest / name).read_bytes()[:-7])
     _, position = restore(trainer, folder, said)
     assert position["step"] == 1 and len(said) == 1 and (folder / "2.damaged").exists()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_checkpoint_that_was_committed_without_its_manifest_is_used_and_sealed(saved, is_link):
+    """As where the machine went between the two."""
+    trainer, folder, said, state = saved
+    (folder / "2" / "manifest.json").unlink()
+    if is_link:
+        Path(folder / "2" / "manifest.json").symlink_to("/nowhere")
+    found, position = restore(trainer, folder, said)
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    assert position["step"] == 2 and not said and checkpoints.damage(folder, "", 2) is None
+
+
+def other_numbers(newest):
+    """Sound files of another state: its checksums fit, and only the hash of the state tells."""
+    shutil.rmtree(newest / "params")
+    shutil.copytree(newest.with_name("1") / "params", newest / "params")
+
+
+def flipped(newest):
+    file = max((newest / "params").rglob("*"), key=lambda f: f.stat().st_size if f.is_file() else 0)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(bytes(data))
+
+
+def cut(newest):
+    for file in [f for f in (newest / "opt_state").rglob("*") if f.parent.name == "d"]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [(other_numbers, "its state is not the one"), (flipped, "has no manifest"), (cut, "cannot be read"),
+     (lambda newest: shutil.rmtree(newest / "opt_state"), "cannot be read")],
+)  # fmt: skip
+def test_damage_is_noticed_without_a_manifest(saved, harm, problem):
+    trainer, folder, said, _ = saved
+    (folder / "2" / "manifest.json").unlink()
+    harm(Path(folder / "2"))
+    _, position = restore(trainer, folder, said)
+    assert position["step"] == 1 and len(said) == 1 and problem in said[0] and "set aside as 2.damaged" in said[0]
+
+
+def test_a_manifest_in_parts_is_whole_only_with_all_of_them(tmp_path):
+    """Each process sums what it has written; a file that is in no part, or changed, is noticed."""
+    folder = epath.Path(tmp_path)
+    for name in ("_METADATA", "ocdbt.process_0/d/a", "ocdbt.process_1/d/b", "array_metadatas/process_1"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    manifest.seal(folder, {"step": 1}, 0, 2)
+    assert not manifest.is_sealed(folder)
+    manifest.seal(folder, {"step": 1}, 1, 2)
+    assert manifest.is_sealed(folder) and manifest.damage(folder, {"step": 1}) is None
+    own = json.loads((folder / "manifest-1.json").read_text())["files"]
+    assert set(own) == {"ocdbt.process_1/d/b", "array_metadatas/process_1"}
+    (folder / "ocdbt.process_1/d/b").write_text("x")
+    assert "process_1/d/b has changed" in manifest.damage(folder, {"step": 1})
+    (folder / "manifest-1.json").unlink()
+    assert "it was not finished" in manifest.damage(folder, {"step": 1})
 
 
 def write(text):
@@ -365,7 +427,7 @@ def of_another_step(newest):
 
 def aside_already(newest):
     newest.with_name("2.damaged").symlink_to("/nowhere")
-    (newest / "manifest.json").unlink()
+    (newest / "manifest.json").write_text("")
 
 
 @pytest.mark.parametrize(
@@ -376,7 +438,6 @@ def aside_already(newest):
         lambda newest: (newest / "extra").write_text(""),
         lambda newest: os.symlink(newest, newest / "loop"),
         lambda newest: os.mkfifo(newest / "pipe"),
-        lambda newest: (newest / "manifest.json").unlink() or (newest / "manifest.json").symlink_to("/nowhere"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_is_not_what_its_manifest_must_say_is_set_aside(saved, harm):
@@ -396,7 +457,7 @@ def test_a_checkpoint_of_another_stage_is_not_used(saved):
 def test_without_any_sound_checkpoint_there_is_none(saved):
     trainer, folder, said, _ = saved
     for step in (1, 2):
-        (folder / str(step) / "manifest.json").unlink()
+        (folder / str(step) / "manifest.json").write_text("")
     assert restore(trainer, folder, said) is None and len(said) == 2
 
 

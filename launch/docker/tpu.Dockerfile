@@ -1,4 +1,4 @@
-# The image of a TPU host: docker build -f launch/docker/tpu.Dockerfile -t gcr.io/PROJECT/sftmix-tpu .
+# The image of a TPU host: docker build -f launch/docker/tpu.Dockerfile -t sftmix-tpu . (launch/gke.sh image pushes it)
 FROM python:3.12-slim
 WORKDIR /sftmix
 COPY . .

@@ -291,6 +291,15 @@ def init(config: LlamaConfig, compute: Compute, seed: int) -> Params:
     return nnx.to_pure_dict(nnx.state(Llama(config, compute, nnx.Rngs(seed))))
 
 
+def drawing(config: LlamaConfig, compute: Compute, seed: int, abstract: Params) -> Callable[[], Params]:
+    """A compiled `init` with the dtypes and shardings of `abstract`: each device draws its own part of every weight."""
+
+    def draw() -> Params:
+        return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), init(config, compute, seed), abstract)
+
+    return jax.jit(draw, out_shardings=jax.tree.map(lambda wanted: wanted.sharding, abstract))
+
+
 def bind(definition: nnx.GraphDef, params: Params, mesh: Mesh | None = None) -> Llama:
     """The model with these parameters, inside or outside of jit; over a mesh, rows stay where they are and attention is
     the kernel that was chosen."""

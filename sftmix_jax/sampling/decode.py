@@ -46,6 +46,12 @@ class Slots(NamedTuple):
             field[rows] = value
         return out
 
+    def after(self, found: np.ndarray) -> tuple[Slots, np.ndarray]:
+        """The rows as `decode` leaves them, from its [B, steps + 5], and the tokens int32 [B, steps]; host arrays."""
+        produced, (token, length, left, active, count) = found[:, :-5], found[:, -5:].T.copy()
+        changed = {"token": token, "length": length, "left": left, "active": active > 0, "count": count}
+        return self._replace(**changed), produced
+
 
 @partial(jax.jit, static_argnames=("config", "compute", "mesh", "method"), donate_argnames="cache")
 def prefill(
@@ -84,8 +90,11 @@ def decode(
     *,
     steps: int,
     span: int,
-) -> tuple[Cache, Slots, Array]:
-    """At most `steps` tokens for every active row. → cache, slots, and the tokens int32 [B, steps], -1 for none.
+) -> tuple[Cache, Array]:
+    """At most `steps` tokens for every active row. → cache, and int32 [B, steps + 5] for `Slots.after`.
+
+    The second holds the tokens, -1 for none, and what has changed of the slots: one array, so that the host waits for
+    one transfer.
 
     Looks at the first `span` places of the cache alone; returns early once no more than `enough` rows
     are active, so that free slots can be filled again.
@@ -116,7 +125,8 @@ def decode(
     produced = jnp.full((slots.token.shape[0], steps), -1, jnp.int32)
     part = caches.head(cache, span)
     _, part, slots, produced = jax.lax.while_loop(going_on, one, (jnp.int32(0), part, slots, produced))
-    return caches.put_head(cache, part), slots, produced
+    changed = (slots.token, slots.length, slots.left, slots.active.astype(jnp.int32), slots.count)
+    return caches.put_head(cache, part), jnp.concatenate([produced, jnp.stack(changed, axis=1)], axis=1)
 
 
 @partial(jax.jit, static_argnames=("config", "compute", "mesh"))

@@ -203,12 +203,11 @@ class Sampler:
             # With others waiting, come back as soon as an eighth of the rows has finished.
             enough = len(running) - max(1, count // 8) if waiting else 0
             span = min(bucket(int(slots.length.max()) + STEPS), size)
-            cache, slots_out, produced = decode.decode(
+            cache, found = decode.decode(
                 self.config, self._compute, self._mesh, self.params, method, cache, slots, self._stops,
                 np.int32(enough), steps=STEPS, span=span,
             )  # fmt: skip
-            slots_out, tokens_out = sharding.tree_to_host((slots_out, produced))
-            slots = Slots(*map(np.array, slots_out))
+            slots, tokens_out = slots.after(sharding.to_host(found))
             for slot in list(running):
                 take(slot, [int(t) for t in tokens_out[slot] if t >= 0])
 

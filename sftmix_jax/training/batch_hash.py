@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sftmix_jax.array_hash import mix
+
 _SALTS = (0x9E3779B9, 0x7F4A7C15)  # one 32-bit word of the hash each
 
 
@@ -25,12 +27,5 @@ def batch_hash(batch: Mapping[str, Array]) -> str:
 def _words(batch: dict[str, Array]) -> list[Array]:
     values = jnp.stack([jax.lax.bitcast_convert_type(batch[name], jnp.uint32) for name in sorted(batch)])
     names, rows, columns = (jax.lax.broadcasted_iota(jnp.uint32, values.shape, axis) for axis in range(3))
-    places = [_mix(_mix(_mix(salt + names) ^ rows) ^ columns) for salt in map(jnp.uint32, _SALTS)]
-    return [_mix(values ^ place).sum(dtype=jnp.uint32) for place in places]
-
-
-def _mix(x: Array) -> Array:
-    """A bijection of 32-bit words in which every input bit reaches every output bit: MurmurHash3's finalizer."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    places = [mix(mix(mix(salt + names) ^ rows) ^ columns) for salt in map(jnp.uint32, _SALTS)]
+    return [mix(values ^ place).sum(dtype=jnp.uint32) for place in places]

@@ -1,7 +1,8 @@
 """Orbax checkpoints with a checksum manifest: what is restored is what was saved, bit for bit.
 
-A checkpoint without a manifest was not finished. One whose files do not match it is damaged, and one of another stage
-or step was misplaced. All are renamed to STEP.damaged, and the checkpoint before is used.
+A checkpoint whose files do not match its manifest is damaged, and one of another stage or step was misplaced. All are
+renamed to STEP.damaged, and the checkpoint before is used. One that Orbax has committed without a manifest, as where a
+machine went between the two, is used if the state that is restored hashes to what was saved with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.tree_util import KeyPath
 
-from sftmix_jax import files, manifest, processes, terminal
+from sftmix_jax import array_hash, files, manifest, processes, terminal
 from sftmix_jax.training.step import TrainState
 
 
@@ -57,7 +58,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
                 opt_state=ocp.args.StandardSave(state.opt_state),
-                position=ocp.args.JsonSave({"step": step, **position}),
+                position=ocp.args.JsonSave({**position, "step": step, "stage": self._stage, "hashes": _hashes(state)}),
             ),
         )
         self._sealing = self._sealer.submit(self._seal, step)
@@ -96,19 +97,42 @@ class Checkpoints:
             self._orbax.close()
 
     def _seal(self, step: int) -> None:
-        """Once Orbax has committed: write the manifest, then delete all but the newest `keep`."""
-        self._orbax.wait_until_finished()
-        if not processes.is_first():
-            return
-        manifest.seal(self.folder / str(step), _of(self._stage, step))
-        for old in self.steps()[self._keep :]:
-            files.remove(self.folder / str(old))
+        """Once Orbax has committed: write the manifest, each process its part; delete all but the newest `keep`."""
+        self._orbax.wait_until_finished()  # of all processes
+        self._write_manifest(step)
+        if processes.is_first():
+            for old in self.steps()[self._keep :]:
+                files.remove(self.folder / str(old))
+
+    def _write_manifest(self, step: int) -> None:
+        of = _of(self._stage, step)
+        manifest.seal(self.folder / str(step), of, jax.process_index(), jax.process_count())
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest sound checkpoint and its position, or None if there is none; from any number of processes."""
         if processes.is_first():
             self._sweep()
-        while (step := self._newest_sound()) is not None:
+        while (step := self._newest_usable()) is not None:
+            is_sealed = bool(processes.first_says(is_complete(self.folder, step)))
+            found, problem = self._restored(step, abstract, is_sealed)
+            if found is not None:
+                if not is_sealed:
+                    self._write_manifest(step)
+                    processes.wait_for_all("sealed")
+                return found
+            if processes.is_first():
+                self.set_aside(step, problem)
+            processes.wait_for_all("set aside")
+        return None
+
+    def _restored(
+        self, step: int, abstract: TrainState, is_sealed: bool
+    ) -> tuple[tuple[TrainState, dict[str, Any]] | None, str]:
+        """The state and position of a checkpoint, or None and what is wrong with it.
+
+        The files of a sealed one have been looked at; of another one they may be damaged in any way.
+        """
+        try:
             found = self._orbax.restore(
                 self.folder / str(step),
                 args=ocp.args.Composite(
@@ -117,13 +141,20 @@ class Checkpoints:
                     position=ocp.args.JsonRestore(),
                 ),
             )
-            position = found["position"]
-            if position.get("step") == step:
-                return TrainState(found["params"], found["opt_state"]), position
-            if processes.is_first():
-                self.set_aside(step, f"its position is step {position.get('step')}")
-            processes.wait_for_all("set aside")
-        return None
+        except Exception as error:
+            if is_sealed:
+                raise
+            found, problem = None, f"it has no manifest, and cannot be read ({str(error).splitlines()[0][:200]})"
+        if processes.any_of_them(found is None):
+            return None, problem if found is None else "it has no manifest, and cannot be read by every process"
+        state, position = TrainState(found["params"], found["opt_state"]), found["position"]
+        if position.get("step") != step:
+            return None, f"its position is step {position.get('step')}"
+        if not is_sealed and position.get("stage") != self._stage:
+            return None, f"it is of stage {position.get('stage')}, not of stage {self._stage}"
+        if not is_sealed and position.get("hashes") != _hashes(state):
+            return None, "it has no manifest, and its state is not the one that was saved"
+        return (state, position), ""
 
     def restore_part(self, step: int, part: str, abstract: Any) -> Any:
         """`params` or `opt_state` of the checkpoint after `step`, which must be sound."""
@@ -156,7 +187,7 @@ class Checkpoints:
         for path in files.matching(self.folder, "*.orbax-checkpoint-tmp*"):
             files.remove(path)
 
-    def _newest_sound(self) -> int | None:
+    def _newest_usable(self) -> int | None:
         """What process 0 finds: it alone looks, so that all restore the same."""
         step = None
         if processes.is_first():
@@ -167,7 +198,7 @@ class Checkpoints:
     def _look(self) -> int | None:
         for step in self.steps():
             problem = damage(self.folder, self._stage, step)
-            if problem is None:
+            if problem is None or (not is_complete(self.folder, step) and _is_committed(self.folder / str(step))):
                 return step
             self.set_aside(step, problem)
         return None
@@ -181,6 +212,15 @@ def damage(folder: epath.Path, stage: str, step: int) -> str | None:
 def is_complete(folder: epath.Path, step: int) -> bool:
     """True if the checkpoint's save was finished; its files are not read."""
     return manifest.is_sealed(folder / str(step))
+
+
+def _is_committed(folder: epath.Path) -> bool:
+    """Whether Orbax has finished its part of a save."""
+    return (folder / "commit_success.txt").exists()
+
+
+def _hashes(state: TrainState) -> dict[str, str]:
+    return {"params": array_hash.tree_digest(state.params), "opt_state": array_hash.tree_digest(state.opt_state)}
 
 
 def _of(stage: str, step: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import identity, stages
+from sftmix_jax import array_hash, stages
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
@@ -84,4 +84,4 @@ def open_params(folder: Path) -> str:
     record = stages.read_stage(epath.Path(folder))
     stages.check_tokenizer(epath.Path(folder))
     abstract = stages.on_one_device(stages.architecture(record))
-    return identity.params_sha256(stages.stage_params(epath.Path(folder), abstract))
+    return array_hash.tree_digest(stages.stage_params(epath.Path(folder), abstract))
