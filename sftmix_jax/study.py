@@ -29,14 +29,17 @@ from rich.live import Live
 from rich.table import Table
 
 from sftmix_jax import checks, command, probe, processes, report, terminal
+from sftmix_jax.analysis import power, rule
 from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
+from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.files import remove
 from sftmix_jax.host_memory import has_accelerator
 from sftmix_jax.leases import Leases
 from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
-from sftmix_jax.ranges import Integer
+from sftmix_jax.ranges import Integer, Number
 from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.studies.study import Run, Study
@@ -55,6 +58,7 @@ def main() -> int:
     if options.list or options.dry_run:
         chosen = hold.held(chosen)
         _print_list(chosen, terminal.Console())
+        _print_power(chosen, options, terminal.Console())
         return _print_plans(chosen, options, terminal.Console()) if options.topology else 0
     if not options.workdir:
         raise UserError("name a folder for stages and results: --workdir DIR")
@@ -252,6 +256,36 @@ def _print_list(chosen: Study, console: terminal.Console) -> None:
         )
 
 
+def _print_power(chosen: Study, options: argparse.Namespace, console: terminal.Console) -> None:
+    """Which difference between two set-ups the planned seeds and questions detect, benchmark by benchmark."""
+    seeds = len({int(run.labels.get("seed") or 0) for run in chosen.runs})
+    asked = {task: run.experiment.evaluation for run in chosen.runs for task in run.experiment.evaluation.tasks}
+    for task, config in asked.items():
+        questions = _questions(task, config)
+        if not questions:
+            console.print(f"{task}: its questions are not here, so what it can detect is not known", style="dim")
+            continue
+        least = power.detectable(seeds, questions, options.seed_spread)
+        able = f"detect {least:.1f} points" if seeds > 1 else "says nothing about another seed"
+        enough = power.seeds_for(options.detect, questions, options.seed_spread)
+        more = f"{options.detect:g} points take {enough or 'over a thousand'} seeds"
+        console.print(f"{task}: {seeds} seed{'s' * (seeds > 1)} with {questions} questions {able}; {more}")
+    if asked:
+        console.print(
+            f"detect: a difference between two set-ups is told from 0 in {power.POWER:.0%} of studies, where scores of "
+            f"seeds have a standard deviation of {options.seed_spread:g} points (--seed_spread) and answers to a third "
+            "of the questions differ; points are hundredths of the best possible score", style="dim",
+        )  # fmt: skip
+
+
+def _questions(task: str, config: EvaluationConfig) -> int:
+    """How many a task asks; 0 where its data is not here."""
+    try:
+        return len(load_questions(find_task(task)[0], config))
+    except UserError:
+        return 0
+
+
 def _print_plans(chosen: Study, options: argparse.Namespace, console: terminal.Console) -> int:
     """What the planner says of each topology: whether every stage fits, and what all of them cost. → exit code"""
     every_fits = True
@@ -291,6 +325,10 @@ def _parse() -> argparse.Namespace:
     add("--utilisation", type=UTILISATION.parse, default=0.4, help="with --topology: of the chips' peak")
     add("--dry_run", action="store_true", help="the same as --list: nothing is run")
     add("--only", default="", help="names of experiments, with * (several: a*,b*)")
+    add("--detect", type=Number(above=0, at_most=100).parse, default=rule.SMALLEST,
+        help="with --list: how many seeds detect a difference of so many points")  # fmt: skip
+    add("--seed_spread", type=Number(at_least=0, at_most=100).parse, default=power.SEED_SPREAD,
+        help="with --list: the standard deviation of scores between seeds, in points")  # fmt: skip
     add("--hold", default="", help="what comparisons keep equal: epochs, steps or trained_tokens (the study's own)")
     add("--probe", default="", help="names of experiments, with *, whose stages to look into when all is done")
     add("--workers", type=Integer(at_least=0, at_most=1024).parse, default=0,
