@@ -151,6 +151,7 @@ def test_comparisons_hold_what_is_asked_for(small):
     def steps(*more: str) -> list[int]:
         listed = run("sftmix_jax.study", "--config", f"{small}:1", "--list", *more)
         assert listed.returncode == 0, listed.stderr
+        assert "tiny_math: 1 seed with" in listed.stdout and "says nothing about another seed" in listed.stdout
         rows = [line.split() for line in listed.stdout.splitlines() if "→" in line]
         return [int(row[-3]) for row in rows]
 

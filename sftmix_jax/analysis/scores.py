@@ -100,7 +100,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
             if now is None or best is None or best.low <= floor + 0.05 * ours.best(ability):
                 row.append("–")  # there was nothing to keep
                 continue
-            kept = uncertain.combined(lambda n, b: n / np.maximum(b, 1e-9), now, best)
+            kept = uncertain.combined(lambda n, b: np.maximum(n, 0) / np.maximum(b, 1e-9), now, best)
             row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
