@@ -201,6 +201,8 @@ TOOL = {"type": "function", "function": {"name": "w", "description": "the weathe
         {"from": "function_call", "value": '{"name": "w", "arguments": {"city": "Ulm"}}'},
         {"from": "function_call", "value": '[{"name": "w", "arguments": "{\\"city\\": \\"Ulm\\"}"}]'},
         {"role": "tool_call", "content": '{"name": "w", "arguments": {"city": "Ulm"}}'},
+        {"from": "function_call", "value": {"name": "w", "arguments": {"city": "Ulm"}}},
+        {"from": "function_call", "value": CALL},
     ],
 )
 def test_the_model_s_calls_are_its_own_turns_in_the_form_that_templates_take(tmp_path, turn):
@@ -298,7 +300,8 @@ def test_a_structure_that_is_stored_as_the_text_of_nothing_is_absent(tmp_path, n
     [
         ({"t": 3, "ok": True, "ä": None}, '{"t": 3, "ok": true, "ä": null}'), ([1, "b"], '[1, "b"]'), (["x"], '["x"]'),
         ([{"t": 3}], '[{"t": 3}]'), ([], "[]"), ({}, "{}"), (42, "42"), (False, "false"), ("", ""),
-        ('{"t":3}', '{"t":3}'),
+        ('{"t":3}', '{"t":3}'), ([{"type": "rain"}], '[{"type": "rain"}]'),
+        ({"type": "text", "text": "sunny"}, "sunny"),
         ([{"type": "text", "text": "sun"}, {"type": "text", "text": "ny"}], "sunny"),
     ],
 )  # fmt: skip

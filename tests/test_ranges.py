@@ -196,7 +196,7 @@ def test_a_field_without_a_range_is_an_error_of_ours():
         ("stages.general.batch.length", "1", "config.stages.general.batch.length: 1; must be at least 2, or 0"),
         ("stages.general.batch.accumulation", "3", "batch.accumulation: 3; must divide the 4 rows"),
         ("stages.general.budget", "100", "config.stages.general.budget: 100; only shares by weight have a budget"),
-        ("stages.general.mixture.math.weight", "1", "set one of fraction, count and weight; set are: count, weight"),
+        ("stages.general.mixture.math.weight", "1", "math by weight and others not"),
         ("mesh.fsdp", "0", "config.mesh.fsdp: 0; must be at least 1, or -1"),
         ("mesh.data", "-1", "at most one may be -1"),
         ("loading.threads", "-1", "config.loading.threads: -1; must be at least 0 and at most 1024"),

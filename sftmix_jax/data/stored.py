@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -119,13 +120,17 @@ def result(value: Any, what: str) -> str:
 
     Templates disagree about objects and lists: some write JSON, some Python's notation, and some fail. Raises BadRow.
     """
-    parts = isinstance(value, list | tuple) and value and all(isinstance(p, Mapping) and "type" in p for p in value)
-    if isinstance(value, str) or parts:
+    if isinstance(value, str) or _is_part(value) or (isinstance(value, list) and value and all(map(_is_part, value))):
         return text(value, what)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise BadRow(f"{what} holds a value that JSON does not have") from None
+
+
+def _is_part(value: Any) -> bool:
+    """Whether an object is one of OpenAI's content parts; a tool's own objects may have a `type` too."""
+    return isinstance(value, Mapping) and bool(_PART.fullmatch(str(value.get("type"))))
 
 
 def text(value: Any, what: str) -> str:
@@ -143,6 +148,7 @@ def text(value: Any, what: str) -> str:
     raise BadRow(f"{what} is not text")
 
 
+_PART = re.compile(r"(input_|output_)?(text|image|image_url|audio|video|video_url|file)")  # its type
 # All but the text are notes
 _OF_PARTS = ("type", "text", "annotations", "citations", "cache_control", "id", "index", "logprobs", "metadata")
 

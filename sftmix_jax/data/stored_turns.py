@@ -44,7 +44,9 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     role, is_call = _role(fields)
     _, content = fields.one(_CONTENT)
     if is_call:
-        calls, content = tool_calls(stored.text(content, "the turn of a call"), "the turn of a call"), ""
+        what = "the turn of a call"
+        is_object = isinstance(content, Mapping) and content.get("type") in (None, "function")
+        calls, content = tool_calls(content if is_object else stored.text(content, what), what), ""
     else:
         calls = _calls(fields)
     if role == "tool":
