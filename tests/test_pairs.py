@@ -222,6 +222,7 @@ def test_a_pairwise_task_that_a_judge_rates_wants_the_stored_baseline(tmp_path):
         (qlora(1, 1) | {"message_id": "m"}, "must have a question_id or a message_id"),
         (fastchat(1, "model_3", "tie"), "its g1_winner must be one of model_1, model_2, tie, error, not model_3"),
         (fastchat(1, "tie", "tie", turn=2), "its turn must be 1 to 1, not 2"),
+        (fastchat(1, "tie", "tie", turn="1"), 'its turn must be 1 to 1, not "1"'),
         (fastchat([], "tie", "tie"), "an id must be text"),
         (fastchat(1, ["tie"], "tie"), "its g1_winner must be one of"),
         (fastchat(1, "tie", "tie", turn=[1]), "its turn must be 1 to 1"),

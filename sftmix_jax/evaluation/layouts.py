@@ -63,7 +63,7 @@ def rows(file: epath.Path, remedy: str, named: Columns | None = None) -> Iterato
                 if results == []:
                     raise UserError(f"{where}: {id}: holds no results; leave {id} out, it then counts as missing")
                 for index, result in enumerate(results if isinstance(results, list) else [results]):
-                    yield f"{where}: {id}[{index}]", {"task_id": id, **(result if isinstance(result, dict) else {})}
+                    yield f"{where}: {id}[{index}]", {"task_id": id, **result} if isinstance(result, dict) else result
         else:
             yield where, value
 
@@ -108,6 +108,8 @@ def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None)
             raise Unusable("must be an object with the fields that --columns names")
         return _by_columns(row, asked, named)
     if isinstance(row, _Generations):
+        if any(isinstance(sample, dict) for sample in row.samples):
+            raise Unusable("its generations must be texts; --columns names the fields of objects")
         if asked.has_fewer_rows(row.rows):
             raise Unusable(
                 f"the file holds generations for {row.rows} questions, and this benchmark has {len(asked.turns)}; "
@@ -162,6 +164,8 @@ def _lm_eval(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
         samples = [_program(text) for each in filtered for text in (each if isinstance(each, list) else [each])]
         return Given(asked.by_row(row["doc_id"]), samples, again=True)
     requests = _items(row, "resps")
+    if requests and all(isinstance(text, str) for text in requests):
+        raise Unusable("its 'resps' must be a list of lists, [[text]]")
     if len(requests) != 1 or not isinstance(requests[0], list):
         raise Unusable(
             f"its 'resps' hold {len(requests)} requests, as of likelihoods; generated texts are one: [[text]]"

@@ -205,7 +205,7 @@ def _fastchat(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stor
     question = asked.by_id(row["question_id"])
     models = (_name(row, "model_1"), _name(row, "model_2"))
     if row["turn"] not in range(1, asked.turns[question] + 1) or isinstance(row["turn"], bool):
-        raise Unusable(f"its turn must be 1 to {asked.turns[question]}, not {str(row['turn'])[:60]}")
+        raise Unusable(f"its turn must be 1 to {asked.turns[question]}, not {_shown(row['turn'])}")
     judge = str(row["judge"][0] if isinstance(row.get("judge"), list) and row["judge"] else "unnamed")
     found = []
     for game, (first, second) in (("g1", models), ("g2", models[::-1])):
