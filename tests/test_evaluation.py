@@ -105,11 +105,18 @@ def test_humaneval_canonical_solutions_pass_and_broken_ones_fail(shared):
     assert summarise(task, questions, scoring.score(task, questions, broken).verdicts)["pass@1"]["value"] == 0.0
 
 
-def test_own_files_are_of_tasks_that_are_asked_for():
+def test_own_files_are_of_tasks_that_are_asked_for(tmp_path, monkeypatch):
     assert own_data("", ["gsm8k"]) == {}
     assert own_data("a.jsonl", ["gsm8k"]) == {"gsm8k": "a.jsonl"}
     both = {"gsm8k": "a=1.jsonl", "humaneval": "b.gz"}
     assert own_data("gsm8k=a=1.jsonl,humaneval=b.gz", ["gsm8k", "humaneval"]) == both
+    alone = {f"{tmp_path}/a=1.jsonl": "", "hf:a=b": "", "gsm8k=x=1.jsonl": "x=1.jsonl"}
+    assert [own_data(spec, ["gsm8k"]) for spec in alone] == [{"gsm8k": path or spec} for spec, path in alone.items()]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=2.jsonl").write_text("")
+    assert own_data("lr=2.jsonl", ["gsm8k"]) == {"gsm8k": "lr=2.jsonl"}
+    with pytest.raises(UserError, match="did you mean 'gsm8k'"):
+        own_data("gsm8=a.jsonl", ["gsm8k"])
 
 
 @pytest.mark.parametrize(

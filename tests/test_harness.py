@@ -97,3 +97,17 @@ def test_copies_of_a_request_are_other_samples(both):
 def test_settings_that_cannot_be_followed_are_refused(both, settings, said):
     with pytest.raises(UserError, match=said):
         both[0].generate_until(asked("generate_until", [("a", {"until": [], "max_gen_toks": 9} | settings)]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "is_more_better", "best"),
+    [
+        ("acc", 0.4, True, 1), ("exact_match", 1.0, None, 1), ("mcc", -0.2, True, 1), ("bleu_acc", 0.4, True, 1),
+        ("bleu", 0.7, True, 100), ("bleu_max", 31.5, True, 100), ("chrf++", 50.1, True, 100), ("f1", 80.2, True, 100),
+        ("rouge1", 22.0, None, 100), ("bleu_diff", -3.0, True, 100), ("word_perplexity", 9.5, False, 0),
+        ("byte_perplexity", 1.7, None, 0), ("ter", 60.0, False, 0),
+    ],
+)  # fmt: skip
+def test_only_shares_are_shown_as_percent(metric, value, is_more_better, best):
+    """A metric with another best than 1 is shown as it stands."""
+    assert harness._best(metric, value, is_more_better) == best

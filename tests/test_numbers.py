@@ -61,7 +61,7 @@ def test_the_last_number_of_a_text(response, number):
         ("1/2 million", 500_000), ("-4 thousand", -4000), ("5 thousandths", 5), ("5 thousandaires", 5),
         ("1_234_567", 1_234_567), ("1_234", 1234), ("1.234.567", 1_234_567), ("1.234.567,89", 1_234_567.89),
         ("1.234", 1.234), ("minus 3", -3), ("Negative $3", -3),
-        ("negative 2 thousand", -2000), ("minus 1/2", -0.5),
+        ("negative 2 thousand", -2000), ("minus 1/2", -0.5), ("negative **3**", -3), ("**minus 3**", -3),
     ],
 )  # fmt: skip
 def test_a_number_is_read_in_words_and_other_groups(written, number):

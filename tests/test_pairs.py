@@ -123,10 +123,11 @@ def test_ratings_of_qlora_and_replies_that_say_another_verdict(tmp_path):
         qlora(1, [9.0, 6.0], text="9 6\nBetter."), qlora(2, [7, 7], text=""), qlora(3, [-1, -1], text="?"),
         qlora(6, [math.nan, 5], text="?"),
         qlora(4, 1, text="As I said.\n\n2"), qlora(5, 2, text="The best answer: 2"),
+        qlora(7, [None, 9], text="?"), qlora(8, None, text="?"),
     ]  # fmt: skip
     (record,) = score(tmp_path, write(tmp_path / "a.jsonl", rows))
     assert record["metrics"]["wins"]["value"] == (1 + 0.5 + 1 + 0) / 4
-    assert record["unparsed"] == [f"{tmp_path}/a.jsonl:{line}" for line in (3, 4)]
+    assert record["unparsed"] == [f"{tmp_path}/a.jsonl:{line}" for line in (3, 4, 7, 8)]
     assert record["differing"] == [f"{tmp_path}/a.jsonl:5"]
 
 
@@ -204,21 +205,24 @@ def test_a_pairwise_task_that_a_judge_rates_wants_the_stored_baseline(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (alpaca("q1?", 3), "preference must be from 1 to 2, or 0 for a tie, not 3"),
-        (alpaca("q1?", "1"), "preference must be"),
+        (alpaca("q1?", 3), "preference must be a number from 1 to 2, or 0 for a tie, not 3"),
+        (alpaca("q1?", "1"), 'preference must be a number from 1 to 2, or 0 for a tie, not "1"'),
         (alpaca("q1?", True), "preference must be"),
         (alpaca("q1?", 1, "a", "a"), "both answers are of 'a'"),
         (alpaca("q1?", 1, None), "its generator_1 must be a text"),
         (alpaca("other?", 1), r"no question in this benchmark reads 'other\?'; did you mean .*3 known"),
         (qlora(9, 1), "no question '9' in this benchmark; did you mean .*'pairs/1'"),
-        (qlora(1, 4), "its score must be 1, 2, 3 or two ratings, not 4"),
-        (qlora(1, None), "its score must be"),
+        (qlora(1, 4), "its score must be 1, 2, 3 or two ratings, all numbers, not 4"),
+        (qlora(1, "1"), 'its score must be 1, 2, 3 or two ratings, all numbers, not "1"'),
+        (qlora(1, ["8", 9]), r'two ratings, all numbers, not \["8", 9\]'),
+        ({**fastchat(1, "tie", "tie"), **qlora(1, 1)}, r"is a verdict in several layouts \(QLoRA, FastChat\)"),
         (qlora(1, [1]), "its score must be"),
         (qlora(1, 1, "z"), "other answers to 'pairs/1' than before, z1 and y1; score one pair at a time"),
         (qlora(1, 1, "x", "x"), "other answers to 'pairs/1' than before, x1 and x1"),
         (qlora(1, 1) | {"message_id": "m"}, "must have a question_id or a message_id"),
         (fastchat(1, "model_3", "tie"), "its g1_winner must be one of model_1, model_2, tie, error, not model_3"),
         (fastchat(1, "tie", "tie", turn=2), "its turn must be 1 to 1, not 2"),
+        (fastchat(1, "tie", "tie", turn="1"), 'its turn must be 1 to 1, not "1"'),
         (fastchat([], "tie", "tie"), "an id must be text"),
         (fastchat(1, ["tie"], "tie"), "its g1_winner must be one of"),
         (fastchat(1, "tie", "tie", turn=[1]), "its turn must be 1 to 1"),

@@ -218,7 +218,6 @@ LAYOUTS = ("ours {id, response or samples}", "FastChat {question_id, choices}",
         (5, ":1", "this is no object"),
         (["a", "b"], r"\[0\]", "this is no object"),
         ([{"id": 0, "response": "a"}, None], r"\[1\]", "this is no object"),
-        ({"eval": {"T/0": []}}, r":1: T/0\[0\]", "its fields are task_id"),
         ({"eval": {"T/0": {"nfiles": 1, "base": [["success", []]]}}}, r":1: T/0\[0\]", "its fields are task_id, nf"),
         ({"eval": {"T/0": [{"solution": "a"}, {"base": "pass"}]}}, r":1: T/0\[1\]", "its fields are task_id, ba"),
     ],
@@ -232,7 +231,8 @@ def test_a_row_in_no_layout_names_those_that_can_be_read(tmp_path, content, plac
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([["a"], ["a"], ["a"], ["a"]], r"\[3\]: no question 'doc_id 3' in this benchmark; its rows are 0 to 2"),
+        ([["a"], ["a"], ["a"], ["a"]], r"\[0\]: the file holds generations for 4 questions, and this benchmark has 3"),
+        ({"eval": {"T/0": []}}, "T/0: holds no results; leave T/0 out, it then counts as missing"),
         ([["a"], []], r"\[1\]: holds no response to 'T/1'"),
         ([["a", 5]], r"\[0\]: response must be text"),
         ([[["a", "b"]]], r"\[0\]: response must be text"),
@@ -243,6 +243,9 @@ def test_a_row_in_no_layout_names_those_that_can_be_read(tmp_path, content, plac
         ({"id": 0, "samples": "a"}, "its 'samples' must be a list"),
         ({"question_id": 0, "choices": [{"index": 0}]}, "each of its 'choices' must be"),
         ({"doc_id": 0, "resps": [[["-1.5", "False"]], [["-2.5", "False"]]]}, "its 'resps' hold 2 requests"),
+        ([[{"code": "a"}]], r"\[0\]: its generations must be texts; --columns names the fields of objects"),
+        ({"doc_id": 0, "resps": ["a"]}, r"its 'resps' must be a list of lists, \[\[text\]\]"),
+        ({"eval": {"T/0": ["a"]}}, r"T/0\[0\]: must be a row in a known layout, but this is no object"),
         ({"doc_id": 0, "resps": "a"}, "its 'resps' must be a list"),
         ({"doc_id": 0, "resps": [["a"]], "filtered_resps": [None]}, "response must be text"),
         ([{"doc_id": 0, "resps": [["a"]]}, {"doc_id": 0, "resps": [["b"]]}], r"\[1\]: a second response to 'T/0'"),
@@ -381,6 +384,15 @@ def test_a_field_named_eval_is_no_result_file(tmp_path):
     row = {"n": 0, "a": "b", "eval": {"bleu": 1}}
     named = layouts.columns("id=n,answer=a")
     assert said(write(tmp_path / "r.jsonl", json.dumps(row)), columns=named)["tiny_math/0"] == "b"
+
+
+def test_results_and_generations_with_other_fields_are_read_by_their_names(tmp_path):
+    results = {"eval": {"T/0": [{"text": "a"}, {"text": "b"}], "T/1": [{"text": "c"}]}}
+    lists = [[{"n": 0, "text": "a"}, {"n": 0, "text": "b"}], [{"n": 1, "text": "c"}]]
+    for content, named in ((results, "id=task_id,samples=text"), (lists, "id=n,samples=text")):
+        file = write(tmp_path / "r.json", json.dumps(content))
+        found = said(file, "humaneval", humaneval(tmp_path), columns=layouts.columns(named))
+        assert found["T/0"] == ["a", "b"] and found["T/1"] == "c"
 
 
 @pytest.mark.parametrize("row", [{"id": "a\nb" * 999, "response": ""}, {"a\nb": 0}, {"doc_id": "\n", "resps": [["a"]]}])

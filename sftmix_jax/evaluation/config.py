@@ -4,6 +4,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+from etils import epath
+
 from sftmix_jax import ranges
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.judging import JudgeConfig
@@ -27,11 +29,12 @@ class EvaluationConfig:
 
 
 def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:
-    """`PATH` for the one task, or `task=PATH,task=PATH` → task → its file. Raises UserError."""
+    """`PATH` for the one task (which may hold a `=`), or `task=PATH,task=PATH` → task → its file. Raises UserError."""
     if not spec:
         return {}
     names = [find_task(name)[0].name for name in tasks]
-    if "=" not in spec:
+    is_path = "=" not in spec or (len(names) == 1 and spec.partition("=")[0] not in names and _is_place(spec))
+    if is_path:
         if len(names) != 1:
             raise UserError("--data PATH is for one task; for several write --data gsm8k=PATH,humaneval=PATH")
         return {names[0]: spec}
@@ -44,6 +47,11 @@ def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--data {part}: write task=PATH")
         found[name] = path
     return found
+
+
+def _is_place(spec: str) -> bool:
+    """Whether this is a path that is there, or one that begins with a folder or a source (hf:…), and no task's name."""
+    return epath.Path(spec).exists() or any(mark in spec.partition("=")[0] for mark in "/:")
 
 
 def load_questions(task: Task, config: EvaluationConfig) -> list[Question]:

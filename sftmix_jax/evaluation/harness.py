@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -182,7 +183,7 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
             sample.get(metric) for sample in samples if sample.get("filter", "none") == which
         ])  # fmt: skip
         metrics[metric if which == "none" else f"{metric} ({which})"] = {
-            "value": value, "n": count, "best": 0.0 if better.get(metric) is False else 1.0, "low": low, "high": high,
+            "value": value, "n": count, "best": _best(metric, value, better.get(metric)), "low": low, "high": high,
         }  # fmt: skip
     record = {
         "task": f"lm_eval/{name}", "ability": ability_of(name), "model": model.name, "metrics": metrics,
@@ -199,6 +200,17 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
         replace(folder / "samples.jsonl", lines.encode())
     records.write_score(folder / "score.json", record)
     return record
+
+
+def _best(metric: str, value: float, is_more_better: bool | None) -> float:
+    """1 of shares, 100 of BLEU, chrF, ROUGE and whatever exceeds 1; 0 where smaller is better.
+
+    lm-eval says nothing of scales, and of the direction not for every metric.
+    """
+    if is_more_better is False or metric.endswith("perplexity") or metric in ("bits_per_byte", "ter", "brier_score"):
+        return 0.0
+    on_hundred = re.match("bleu(?!rt)|chrf|rouge", metric.lower()) and not metric.endswith("_acc")
+    return 100.0 if on_hundred or abs(value) > 1 else 1.0
 
 
 def _interval(value: float, error: Any, values: Sequence[Any]) -> tuple[float | None, float | None]:

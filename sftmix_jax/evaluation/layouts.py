@@ -43,6 +43,7 @@ class _Generations(NamedTuple):
 
     row: int
     samples: list[Any]
+    rows: int  # that the list has
 
 
 def rows(file: epath.Path, remedy: str, named: Columns | None = None) -> Iterator[tuple[str, Any]]:
@@ -51,18 +52,25 @@ def rows(file: epath.Path, remedy: str, named: Columns | None = None) -> Iterato
     for where, value in values:
         if isinstance(value, list) and len(values) == 1:
             for index, item in enumerate(value):
-                yield f"{file}[{index}]", _Generations(index, item) if isinstance(item, list) else item
-        elif not named and _holds_results(value):
+                if named and isinstance(item, list) and all(isinstance(row, dict) for row in item) and item:
+                    for number, row in enumerate(item):
+                        yield f"{file}[{index}][{number}]", row
+                else:
+                    generated = isinstance(item, list)
+                    yield f"{file}[{index}]", _Generations(index, item, len(value)) if generated else item
+        elif _holds_results(value, named or {}):
             for id, results in value["eval"].items():
-                for index, result in enumerate(results if isinstance(results, list) and results else [results]):
-                    yield f"{where}: {id}[{index}]", {"task_id": id, **(result if isinstance(result, dict) else {})}
+                if results == []:
+                    raise UserError(f"{where}: {id}: holds no results; leave {id} out, it then counts as missing")
+                for index, result in enumerate(results if isinstance(results, list) else [results]):
+                    yield f"{where}: {id}[{index}]", {"task_id": id, **result} if isinstance(result, dict) else result
         else:
             yield where, value
 
 
-def _holds_results(value: Any) -> bool:
+def _holds_results(value: Any, named: Columns) -> bool:
     """Whether this is the object of EvalPlus' *_eval_results.json, and no row with a field of that name."""
-    keys = {key for key, _, _ in _LAYOUTS.values()}
+    keys = {key for key, _, _ in _LAYOUTS.values()} | set(named.values())
     return isinstance(value, dict) and isinstance(value.get("eval"), dict) and value.keys().isdisjoint(keys)
 
 
@@ -100,6 +108,13 @@ def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None)
             raise Unusable("must be an object with the fields that --columns names")
         return _by_columns(row, asked, named)
     if isinstance(row, _Generations):
+        if any(isinstance(sample, dict) for sample in row.samples):
+            raise Unusable("its generations must be texts; --columns names the fields of objects")
+        if asked.has_fewer_rows(row.rows):
+            raise Unusable(
+                f"the file holds generations for {row.rows} questions, and this benchmark has {len(asked.turns)}; "
+                "score them on the data that they answer (--data)"
+            )
         return Given(asked.by_row(row.row), list(map(_program, row.samples)) if runs_code else row.samples)
     if not isinstance(row, dict):
         raise _unknown("this is no object")
@@ -149,6 +164,8 @@ def _lm_eval(row: dict[str, Any], asked: Lookup, runs_code: bool) -> Given:
         samples = [_program(text) for each in filtered for text in (each if isinstance(each, list) else [each])]
         return Given(asked.by_row(row["doc_id"]), samples, again=True)
     requests = _items(row, "resps")
+    if requests and all(isinstance(text, str) for text in requests):
+        raise Unusable("its 'resps' must be a list of lists, [[text]]")
     if len(requests) != 1 or not isinstance(requests[0], list):
         raise Unusable(
             f"its 'resps' hold {len(requests)} requests, as of likelihoods; generated texts are one: [[text]]"

@@ -69,6 +69,10 @@ class Lookup:
             raise LeftOut(row)
         raise Unusable(f"no question 'doc_id {name[:80]}' in this benchmark; its rows are 0 to {max(self._rows)}")
 
+    def has_fewer_rows(self, count: int) -> bool:
+        """Whether the benchmark's file has fewer rows than so many; not known where the benchmark leaves rows out."""
+        return not self._leaves_out and len(self.turns) < count
+
     def by_text(self, given: Any, whole: bool = False, once: bool = False) -> str:
         """The question that reads as given, that the given text holds (in a prompt), or that holds it. Raises Unusable.
 

@@ -3,7 +3,7 @@
 AlpacaEval  {"instruction": …, "generator_1": …, "generator_2": …, "preference": 1}: 2 for the second output, 1.5 or 0
             for a tie, numbers between for weighted ones; its annotations.json. The model is the second generator.
 QLoRA       {"question_id" or "message_id": …, "answer1_id": …, "answer2_id": …, "text": …, "score": 1}: 3 is a tie, a
-            list holds a rating for each answer, -1 is none. The model is answer 1 of the first row about a question.
+            list holds a rating for each answer, -1 or null is none. The model is answer 1 of a question's first row.
 FastChat    {"question_id": …, "model_1": …, "model_2": …, "turn": 1, "g1_winner": …, "g2_winner": …}: both orders, won
             by model_1, model_2 or tie; its model_judgment/*_pair.jsonl. The model is model_1.
 """
@@ -11,6 +11,7 @@ FastChat    {"question_id": …, "model_1": …, "model_2": …, "turn": 1, "g1_
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import statistics
@@ -148,9 +149,11 @@ Answers = dict[str, tuple[tuple[str, str], int]]
 
 def _read(row: Any, asked: Lookup, answers: Answers) -> list[Stored]:
     fields = row if isinstance(row, dict) else {}
-    for needed, by in _LAYOUTS.values():
-        if fields.keys() >= set(needed):
-            return by(fields, asked, answers)
+    found = [name for name, (needed, _) in _LAYOUTS.items() if fields.keys() >= set(needed)]
+    if len(found) > 1:
+        raise Unusable(f"is a verdict in several layouts ({', '.join(found)}); keep the fields of one")
+    if found:
+        return _LAYOUTS[found[0]][1](fields, asked, answers)
     known = ", ".join(f"{name} {{{', '.join(needed)}}}" for name, (needed, _) in _LAYOUTS.items())
     its = f"its fields are {', '.join(fields)[:200] or 'none'}" if fields or row == {} else "this is no object"
     raise Unusable(f"must be a verdict in a known layout, but {its}; known: {known}")
@@ -163,7 +166,7 @@ def _alpaca_eval(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[S
     rating = None
     if given is not None and not (isinstance(given, float) and math.isnan(given)):
         if not _is_number(given) or not (given == 0 or 1 <= given <= 2):
-            raise Unusable(f"its preference must be from 1 to 2, or 0 for a tie, not {str(given)[:60]}")
+            raise Unusable(f"its preference must be a number from 1 to 2, or 0 for a tie, not {_shown(given)}")
         rating = 3.0 - 2.0 * (given or 1.5)
     return [Stored(question, 1, first, second, rating, second, str(row.get("annotator", "unnamed")))]
 
@@ -184,24 +187,25 @@ def _qlora(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]
     judge = f"reviewer {row.get('reviewer_id', 'unnamed')}"
     score, last = row["score"], str(row.get("text", "")).strip().rpartition("\n")[2].strip()
     if isinstance(score, list):
-        if len(score) != 2 or not all(map(_is_number, score)):
-            raise Unusable(f"its score must be 1, 2, 3 or two ratings, not {str(score)[:60]}")
-        rating = None if -1 in score or any(map(math.isnan, score)) else _sign(score[0] - score[1])
+        if len(score) != 2 or not all(rating is None or _is_number(rating) for rating in score):
+            raise Unusable(f"its score must be 1, 2, 3 or two ratings, all numbers, not {_shown(score)}")
+        none = any(rating in (None, -1) or math.isnan(rating) for rating in score)
+        rating = None if none else _sign(score[0] - score[1])
         return [Stored(question, 1, *names, rating, "answer 1", judge)]
-    if not _is_number(score) or score not in _THREE:
-        raise Unusable(f"its score must be 1, 2, 3 or two ratings, not {str(score)[:60]}")
+    if not (score is None or _is_number(score)) or score not in _THREE:
+        raise Unusable(f"its score must be 1, 2, 3 or two ratings, all numbers, not {_shown(score)}")
     said = _THREE.get(int(last)) if last in ("1", "2", "3") else None
     return [Stored(question, 1, *names, _THREE[score], "answer 1", judge, said)]
 
 
-_THREE: dict[float, float | None] = {1: 1.0, 2: -1.0, 3: 0.0, -1: None}
+_THREE: dict[float | None, float | None] = {1: 1.0, 2: -1.0, 3: 0.0, -1: None, None: None}
 
 
 def _fastchat(row: dict[str, Any], asked: Lookup, answers: Answers) -> list[Stored]:
     question = asked.by_id(row["question_id"])
     models = (_name(row, "model_1"), _name(row, "model_2"))
     if row["turn"] not in range(1, asked.turns[question] + 1) or isinstance(row["turn"], bool):
-        raise Unusable(f"its turn must be 1 to {asked.turns[question]}, not {str(row['turn'])[:60]}")
+        raise Unusable(f"its turn must be 1 to {asked.turns[question]}, not {_shown(row['turn'])}")
     judge = str(row["judge"][0] if isinstance(row.get("judge"), list) and row["judge"] else "unnamed")
     found = []
     for game, (first, second) in (("g1", models), ("g2", models[::-1])):
@@ -221,6 +225,11 @@ def _name(row: dict[str, Any], field: str) -> str:
     if not isinstance(row[field], str | int) or isinstance(row[field], bool):
         raise Unusable(f"its {field} must be a text, not {str(row[field])[:60]}")
     return str(row[field])
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands in the file, so that a text is seen to be one."""
+    return json.dumps(value, ensure_ascii=False)[:60]
 
 
 def _is_number(value: Any) -> bool:
