@@ -4,6 +4,8 @@ python benchmarks/gpu.py                   # random weights of 1B and 7B; nothin
 python benchmarks/gpu.py --only attention  # lines whose name holds a word
 python benchmarks/gpu.py --tiny            # small sizes, on a CPU too: only to see that all of it runs
 
+It runs where grain, ml_collections, datasets, array_record and tensorflow-datasets are missing, as in images for GPUs.
+
 Each line runs in a process of its own, the most telling first, and is printed when it is done; a line that does not
 fit in memory says so, and is not begun where arithmetic says it. Stops where there is no GPU.
 
@@ -58,12 +60,12 @@ TINY = Size("micro", "tiny", "float32", 4, 256, 1024, 64, (1, 8), ((4, 2, 64),))
 def packed_rows(size: Size, rows: int, vocabulary: int) -> dict[str, np.ndarray]:
     """A batch of random tokens in documents of real lengths."""
     from sftmix_jax.data import packing
-    from sftmix_jax.data.loader import DTYPES
 
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(MEAN_LENGTH) - 0.32, 0.8, 64 * rows), 8, size.length).astype(np.int64)
     plan = packing.pack(lengths, size.length, "best_fit", 0)
-    batch = {key: np.zeros((rows, size.length), dtype) for key, dtype in DTYPES.items()}
+    names = ("tokens", "targets", "segment_ids", "positions", "domain_ids", "loss_weights")
+    batch = {name: np.zeros((rows, size.length), "float32" if "weights" in name else "int32") for name in names}
     for row in range(rows):
         at = 0
         for document, member in enumerate(plan.members[plan.starts[row] : plan.starts[row + 1]], 1):

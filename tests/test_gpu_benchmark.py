@@ -1,10 +1,15 @@
 """The plan of a GPU's first minutes: where it stops, what it expects of which card, what it does not begin."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
+
+from sftmix_jax.data import loader
 
 
 @pytest.fixture
@@ -14,6 +19,36 @@ def gpu():
     sys.modules["gpu_benchmark"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def test_its_batches_are_those_of_the_loader(gpu):
+    batch = gpu.packed_rows(gpu.TINY, 2, 50)
+    assert {name: array.dtype for name, array in batch.items()} == {k: np.dtype(v) for k, v in loader.DTYPES.items()}
+    assert batch["segment_ids"].max() > 1 and 0 < batch["loss_weights"].mean() < 1
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("grain", "ml_collections", "datasets", "array_record", "tensorflow_datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import gpu
+
+from sftmix_jax.sampling import decode, sampler
+
+print(gpu.training(gpu.TINY, "micro", "float32", "none", "plain", 1)["note"])
+"""
+
+
+def test_it_runs_where_packages_of_the_data_are_missing():
+    env = os.environ | {"PYTHONPATH": f"{ROOT}/benchmarks:{ROOT}", "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run([sys.executable, "-c", WITHOUT], env=env, text=True, capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("plain, first step")
 
 
 def limits(card: str, gib: float) -> dict:
