@@ -4,14 +4,17 @@ python benchmarks/gpu.py                   # random weights of 1B and 7B; nothin
 python benchmarks/gpu.py --only attention  # lines whose name holds a word
 python benchmarks/gpu.py --tiny            # small sizes, on a CPU too: only to see that all of it runs
 
+It runs where grain, ml_collections, datasets, array_record and tensorflow-datasets are missing, as in images for GPUs.
+
 Each line runs in a process of its own, the most telling first, and is printed when it is done; a line that does not
-fit in memory says so. Stops where there is no GPU.
+fit in memory says so, and is not begun where arithmetic says it. Stops where there is no GPU.
 
 Rows of 2,048 tokens are packed with documents as long as those of GSM8K, code and conversation (188 tokens on
 average), half of their tokens trained on. The rate of training in FLOP/s counts each product once (none that remat
 does again, and the head for trained tokens alone), and attention within documents alone. It is shown as a part of what
 one large matrix product reaches. Generation is shown as a part of the time in which the copy rate of the memory reads
-the weights and the cache once per token. "Expected" are estimates for one H100 made before anything had run.
+the weights and the cache once per token. "Expected" are estimates for one H100 made before anything had run; of an H200
+those that wait for memory are larger, as its memory is faster. Other cards have none.
 """
 
 from __future__ import annotations
@@ -57,12 +60,12 @@ TINY = Size("micro", "tiny", "float32", 4, 256, 1024, 64, (1, 8), ((4, 2, 64),))
 def packed_rows(size: Size, rows: int, vocabulary: int) -> dict[str, np.ndarray]:
     """A batch of random tokens in documents of real lengths."""
     from sftmix_jax.data import packing
-    from sftmix_jax.data.loader import DTYPES
 
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(MEAN_LENGTH) - 0.32, 0.8, 64 * rows), 8, size.length).astype(np.int64)
     plan = packing.pack(lengths, size.length, "best_fit", 0)
-    batch = {key: np.zeros((rows, size.length), dtype) for key, dtype in DTYPES.items()}
+    names = ("tokens", "targets", "segment_ids", "positions", "domain_ids", "loss_weights")
+    batch = {name: np.zeros((rows, size.length), "float32" if "weights" in name else "int32") for name in names}
     for row in range(rows):
         at = 0
         for document, member in enumerate(plan.members[plan.starts[row] : plan.starts[row + 1]], 1):
@@ -88,6 +91,14 @@ def seconds(run: Callable[[], Any], rounds: int = 3) -> tuple[float, float]:
     return taken[0], float(np.median(taken[1:]))
 
 
+FLIGHT = 10  # calls that are under way at once: one at a time would measure its launch too
+
+
+def rate(run: Callable[[], Any]) -> float:
+    """Seconds of a call among several."""
+    return seconds(lambda: [run() for _ in range(FLIGHT)], 5)[1] / FLIGHT
+
+
 def _random(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Any:
     import jax
 
@@ -103,10 +114,12 @@ def limits(size: Size) -> Line:
     product = jax.jit(lambda a, b: a @ b)
     copied = _random((side, side, 4), "float32")
     copy = jax.jit(lambda x: x + 1)
+    device = jax.devices()[0]
     return {
-        "card": jax.devices()[0].device_kind,
-        "flops": 2 * side**3 / seconds(lambda: product(a, b), 9)[1],
-        "bandwidth": 2 * copied.nbytes / seconds(lambda: copy(copied), 9)[1],
+        "card": device.device_kind,
+        "memory": (device.memory_stats() or {}).get("bytes_limit", float("inf")),
+        "flops": 2 * side**3 / rate(lambda: product(a, b)),
+        "bandwidth": 2 * copied.nbytes / rate(lambda: copy(copied)),
     }
 
 
@@ -323,7 +336,16 @@ def torch_generation(size: Size, batch: int) -> Line:
 class Entry:
     name: str
     measure: Callable[[], Line]
-    expected: str = ""  # of the full sizes
+    expected: tuple[float, float] = (0, 0)  # tokens/s of the full sizes on an H100, from and to
+    waits_for_memory: bool = False
+    needs: float = 0  # bytes, of the full sizes
+
+    def expected_on(self, card: str) -> str:
+        """The estimate for a card, if there is one."""
+        if not self.expected[1] or not ("H100" in card or "H200" in card):
+            return ""
+        faster = 4.80 / 3.35 if "H200" in card and self.waits_for_memory else 1  # TB/s of their memories
+        return "–".join(f"{round(rate * faster, 2 - len(str(int(rate)))):,.0f}" for rate in self.expected)
 
 
 def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
@@ -333,10 +355,10 @@ def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
     train_large = partial(training, size, size.large)
     small, large = size.small, size.large
     return [
-        Entry(f"{small} float32, remat full, 8 rows", partial(train_small, "float32", "full", own, 8), "30,000–45,000"),
-        Entry(f"{large} bfloat16, remat full, 4 rows", partial(train_large, "bfloat16", "full", own, 4), "7,000–9,500"),
-        Entry(f"{large} decode, batch {one}", partial(decoding, size, one), "130–180"),
-        Entry(f"{large} decode, batch {many}", partial(decoding, size, many), "2,500–4,500"),
+        Entry(f"{small} float32, remat full, 8 rows", partial(train_small, "float32", "full", own, 8), (30e3, 45e3)),
+        Entry(f"{large} bfloat16, remat full, 4 rows", partial(train_large, "bfloat16", "full", own, 4), (7000, 9500)),
+        Entry(f"{large} decode, batch {one}", partial(decoding, size, one), (130, 180), True),
+        Entry(f"{large} decode, batch {many}", partial(decoding, size, many), (2500, 4500), True),
         Entry(f"{large} Sampler, {many} slots", partial(sampling, size, 2 * many, many, 128)),
         Entry(f"  transformers {large}, 4 rows", partial(torch_training, size, large, True, 4)),
         Entry(f"  transformers decode, batch {one}", partial(torch_generation, size, one)),
@@ -346,7 +368,10 @@ def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
         Entry(f"{large} bfloat16, remat dots, 4 rows", partial(train_large, "bfloat16", "dots", own, 4)),
         Entry(f"{large} bfloat16, remat full, 8 rows", partial(train_large, "bfloat16", "full", own, 8)),
         Entry(f"{small} float32, remat full, plain", partial(train_small, "float32", "full", "plain", 8)),
-        Entry(f"{large} bfloat16_moments, remat full", partial(train_large, "bfloat16_moments", "full", own, 4)),
+        Entry(
+            f"{large} bfloat16_moments, remat full", partial(train_large, "bfloat16_moments", "full", own, 4),
+            needs=12 * 6.74e9 + 4 * 2**30,  # parameters, moments, gradients, a copy to multiply with; activations
+        ),
         *(
             Entry(f"attention {kernel} {n}/{k} heads of {h}", partial(attention, size, kernel, (n, k, h)))
             for n, k, h in size.heads
@@ -387,7 +412,7 @@ def alone(measure: Callable[[], Line], until: float) -> Line | str:
         process.join()
 
 
-def show(entry: Entry, found: Line | str, can: Line) -> None:
+def show(entry: Entry, found: Line | str, can: Line, expected: str) -> None:
     """Prints a line, with the part of the limit that it reaches."""
     if isinstance(found, str):
         print(f"{entry.name:37} {found}", flush=True)
@@ -402,7 +427,7 @@ def show(entry: Entry, found: Line | str, can: Line) -> None:
         share = f"{found['bytes'] / can['bandwidth']:7.0%}"
     peak = f"{found['peak'] / 2**30:6.1f} GiB" if found.get("peak") else ""
     print(
-        f"{entry.name:37} {found['tokens']:10,.0f} {entry.expected:>14} {share:>7} {peak:>10}  {found.get('note', '')}",
+        f"{entry.name:37} {found['tokens']:10,.0f} {expected:>14} {share:>7} {peak:>10}  {found.get('note', '')}",
         flush=True,
     )
 
@@ -428,8 +453,13 @@ def main() -> None:
     from sftmix_jax.models.kernels import BY_BACKEND
 
     for entry in entries(size, (*BY_BACKEND["gpu"], "plain") if on_gpu else ("plain",), options.profile):
-        if options.only in entry.name:
-            show(dataclasses.replace(entry, expected="") if options.tiny else entry, alone(entry.measure, until), can)
+        if options.only not in entry.name:
+            continue
+        if entry.needs > can["memory"] and not options.tiny:
+            found: Line | str = f"needs {entry.needs / 2**30:.0f} GiB of {can['memory'] / 2**30:.0f}"
+        else:
+            found = alone(entry.measure, until)
+        show(entry, found, can, "" if options.tiny else entry.expected_on(can["card"]))
 
 
 if __name__ == "__main__":

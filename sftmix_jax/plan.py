@@ -5,8 +5,8 @@ python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16
 
 The TPU compiler itself compiles the very steps that training, its held-out loss and sampling use (pip install
 'sftmix-jax[plan]'); nothing is allocated and no weights or data are needed. --search tries other meshes, parts and
-remat policies, the fastest-looking first, until one fits. For GPUs (h100:8) devices of this machine's CPU stand in:
-what is kept and sent there may differ.
+remat policies, the fastest-looking first, until one fits. For GPUs (h100:8) memory is counted
+by arithmetic, and devices of this machine's CPU stand in to see what is sent.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "
         f"at {utilisation:.0%} of the chips' peak and ${chip.price:.2f} a chip-hour"
-        + ("; compiled for CPU devices in the GPUs' place" if chip.backend == "gpu" else "")
+        + ("; a GPU's memory by arithmetic" if chip.backend == "gpu" else "")
         + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
     )
 

@@ -317,3 +317,81 @@ def test_devices_of_this_machine_stand_for_gpus():
     assert compiled.fits and compiled.arguments == pytest.approx(state + batch, rel=0.01)
     with pytest.raises(UserError, match="topology 'h100:8x8': did you mean 'h100:8'"):
         aot.find_topology("h100:8x8")
+
+
+BYTES = {"float32": (12, 4, 0), "bfloat16_moments": (8, 2, 2), "bfloat16": (6, 2, 0)}  # state, gradients, cast weights
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Nothing is compiled: what a program holds is counted, and its temporaries are those of no machine."""
+
+    def compiled(topology, function, *arguments, resident=0, **_):
+        return Compiled(True, aot._bytes(arguments) + resident, 10**15, topology.limit, {}, 0.0)
+
+    monkeypatch.setattr(aot, "_compile", compiled)
+
+
+@pytest.mark.parametrize("state", list(BYTES))
+@pytest.mark.parametrize(("model", "layer"), [("7b", 202_383_360), ("llama3-8b", 218_112_000)])
+@pytest.mark.parametrize(("topology", "gib"), [("h100:1", 71.7), ("h200:1", 126.4), ("h100:8", 71.7)])
+def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, model, layer, state):
+    """A row of 2,048 tokens on each GPU, full remat: within 10 % of a sum by hand."""
+    config, described = llama.preset(model), aot.find_topology(topology)
+    n = len(described.devices)
+    found = aot.compile_step(
+        config, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described, rows=n,
+        length=2048, domains=3, accumulation=1,
+    )  # fmt: skip
+    layer_inputs = 2048 * 32 * 4096 * 2
+    whole_layers = 3 * layer * 2 if n > 1 else layer * 2
+    head = 4096 * config.vocab_size * (2 + 4) + 2.5 * min(256 * 2**20, 2048 * config.vocab_size * 4)
+    a_layer = 2048 * 2 * (14 * 4096 + 2 * (32 + 2 * config.num_kv_heads) * 128 + 4 * config.intermediate_size)
+    wanted = sum(BYTES[state]) * config.num_params / n + layer_inputs + whole_layers + head + a_layer
+    print(f"{model} {state} {topology}: {found.total / 2**30:.1f} GiB, by hand {wanted / 2**30:.1f}")
+    assert found.total == pytest.approx(wanted, rel=0.1)
+    assert found.limit / 2**30 == pytest.approx(gib, abs=0.1)
+    assert found.fits == (wanted < found.limit) and bool(found.message) != found.fits
+    if not found.fits:
+        assert found.message.startswith(f"needs {found.total / 2**30:.1f} GiB of {gib}") and "of state" in found.message
+
+
+def test_what_a_gpu_needs_falls_with_the_bytes_of_its_state_and_grows_with_rows(uncompiled):
+    def total(state="float32", rows=4, accumulation=1, remat="full", topology="h200:1"):
+        return aot.compile_step(
+            SEVEN, Compute("bfloat16", remat, "mosaic"), OptimizerConfig(state=state), MeshConfig(),
+            aot.find_topology(topology), rows=rows, length=2048, domains=3, accumulation=accumulation,
+        ).total  # fmt: skip
+
+    assert total("bfloat16") < total("bfloat16_moments") < total("float32")
+    assert total(rows=8) - total(rows=4) > 4 * 2048 * 32 * 4096 * 2  # what enters each layer
+    assert total(remat="offload") < total(remat="full") < total(remat="dots") < total(remat="none")
+    assert total(accumulation=4) - total(accumulation=1) > 3 * SEVEN.num_params  # a second set of gradients
+
+
+def test_sampling_on_a_gpu_is_planned_at_its_worst_span(uncompiled):
+    """32 slots of 2,048 tokens of 7B: 32 GiB of cache, and beside it a copy of the 1,536 places in front."""
+    described, compute = aot.find_topology("h200:1"), Compute("bfloat16", "none")
+    weights, cache = 2 * SEVEN.num_params, 2 * 32 * 32 * 32 * 128 * 2048 * 2
+    decode = aot.compile_decode(SEVEN, compute, described, slots=32)
+    assert decode.total == pytest.approx(weights + 1.75 * cache, rel=0.02)
+    prefill = aot.compile_prefill(SEVEN, compute, described, slots=32)
+    assert prefill.total > weights + 2 * cache
+    small = aot.compile_prefill(SEVEN, compute, aot.find_topology("h100:1"), slots=32)
+    assert not small.fits and "of keys and values" in small.message
+    spread = aot.compile_decode(SEVEN, compute, aot.find_topology("h100:8"), slots=32)
+    assert spread.total == pytest.approx((weights + 1.75 * cache) / 8, rel=0.03) and spread.fits
+
+
+def test_decoding_on_a_tpu_is_planned_at_its_worst_span(monkeypatch):
+    """The span before the full length, if that takes more."""
+    needs_compiler()
+    spans = []
+
+    def compiled(topology, function, *arguments, span, **_):
+        spans.append(span)
+        return Compiled(True, 1, 3 if span == 64 else 2, 10, {}, 0.0)
+
+    monkeypatch.setattr(aot, "_compile", compiled)
+    found = aot.compile_decode(SMALL, Compute("bfloat16", "none"), aot.find_topology("v5e:2x4"), slots=8)
+    assert spans == [128, 64] and found.total == 4

@@ -1,4 +1,8 @@
-"""Compile what training and sampling run for machines that are not here; nothing is allocated."""
+"""Compile what training and sampling run for machines that are not here; nothing is allocated.
+
+For GPUs devices of this machine's CPU stand in: state and collectives are those of the compiled step, all other memory
+is counted (`buffers`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models.llama import Compute, LlamaConfig
-from sftmix_jax.planning import chips, collectives
+from sftmix_jax.planning import buffers, chips, collectives
 from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.decode import Slots
@@ -63,6 +67,10 @@ class Topology:
     def limit(self) -> int:
         """Bytes that a program may take of a device."""
         return int(chips.usable(self.chip))
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.chip.backend == "gpu"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Described again in another process: devices that are not here cannot be sent."""
@@ -136,7 +144,12 @@ def compile_step(
     trainer = _trainer(config, compute, optimizer, mesh, domains, accumulation)
     rate = jax.ShapeDtypeStruct((), np.float32)
     found = _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
-    return dataclasses.replace(found, parameters=_bytes(trainer.abstract.params))
+    found = dataclasses.replace(found, parameters=_bytes(trainer.abstract.params))
+    if topology.is_gpu:
+        kept = precision.find(optimizer.state)
+        sizes = {"rows": rows, "length": length, "accumulation": accumulation}
+        return _judged(topology, found, buffers.training(config, compute, kept, mesh.shape, **sizes))
+    return found
 
 
 def compile_evaluation(
@@ -147,6 +160,9 @@ def compile_evaluation(
     mesh = sharding.make_mesh(layout, topology.devices)
     trainer = _trainer(config, compute, optimizer, mesh, domains, 1)
     resident = _bytes(trainer.abstract.opt_state)
+    if topology.is_gpu:
+        kept, held = precision.find(optimizer.state), resident + _bytes(trainer.abstract.params)
+        return _counted(topology, held, buffers.held_out(config, compute, kept, mesh.shape, rows=rows, length=length))
     return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
 
 
@@ -154,15 +170,29 @@ def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *
     """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
     mesh, model, rows, size = _sampler(config, compute, topology, slots)
     ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
+    if topology.is_gpu:
+        sizes = {"rows": ints.shape[0], "size": size, "cache": _bytes(model[-1])}
+        return _counted(topology, _bytes(model), buffers.prefill(config, compute, mesh.shape, **sizes))
     prompts = jax.ShapeDtypeStruct((*ints.shape, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
     return _compile(topology, decode.prefill, *model, prompts, ints, ints, rows.temperature, rows.top_p, rows.key)
 
 
 def compile_decode(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
-    """The sampler's steps, all slots at the model's full length."""
-    _, model, rows, size = _sampler(config, compute, topology, slots)
+    """The sampler's steps, all slots near the model's full length.
+
+    At full length they work in the cache itself; at the span before it a copy of that part lies beside it.
+    """
+    mesh, model, rows, size = _sampler(config, compute, topology, slots)
+    spans = [size, max((sampler.bucket(n) for n in range(1, size) if sampler.bucket(n) < size), default=size)]
+    if topology.is_gpu:
+        count, part = rows.token.shape[0], _bytes(model[-1]) * spans[1] // size
+        return _counted(topology, _bytes(model), buffers.decode(config, mesh.shape, rows=count, part=part))
     stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
-    return _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=size)
+    compiled = [
+        _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=span)
+        for span in dict.fromkeys(spans)
+    ]
+    return max(compiled, key=lambda each: (not each.fits, each.total))
 
 
 def _sampler(
@@ -217,6 +247,24 @@ def _compile(topology: Topology, function: Any, *arguments: Any, resident: int =
     rest = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     sent = collectives.bytes_sent(program.as_text())
     return Compiled(taken + rest <= limit, taken, rest, limit, sent, time.monotonic() - begin)
+
+
+def _counted(topology: Topology, held: int, named: dict[str, float]) -> Compiled:
+    """A program that nothing here compiles, by what it holds and its named buffers."""
+    return _judged(topology, Compiled(True, held, 0, topology.limit, {}, 0.0), named)
+
+
+def _judged(topology: Topology, found: Compiled, named: dict[str, float]) -> Compiled:
+    """What was compiled for CPU devices, with a GPU's buffers in the place of its temporaries."""
+    rest = int(sum(named.values()))
+    fits = found.arguments + rest <= topology.limit
+    largest = sorted(named.items(), key=lambda item: -item[1])[:3]
+    listed = ", ".join(f"{size / 2**30:.1f} of {name}" for name, size in largest)
+    said = "" if fits else (
+        f"needs {(found.arguments + rest) / 2**30:.1f} GiB of {topology.limit / 2**30:.1f}: "
+        f"{found.arguments / 2**30:.1f} of state, {listed}"
+    )  # fmt: skip
+    return dataclasses.replace(found, fits=fits, temporaries=rest, message=said)
 
 
 def _needed(message: str, taken: int) -> int:

@@ -1,7 +1,9 @@
 """What chips can do and cost: a small table to edit.
 
-Memory and rates are the makers' published ones, of one chip; prices are on-demand list prices in dollars a
-chip-hour as they stood when this was written, and change: set your own.
+Memory and rates are of one chip, by the makers' pages in November 2026 (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e,
+tpu7x; nvidia.com/en-us/data-center/a100, h100, h200). The links of a TPU are all of its links together, one way: a page
+that gives both directions is halved. A GPU's memory is what its driver reports (nvidia-smi). Prices are on-demand list
+prices in dollars a chip-hour as of November 2026, and change: set your own.
 """
 
 from __future__ import annotations
@@ -25,16 +27,23 @@ class Chip:
     reserved: float = 0.5 * GIB  # bytes of a device that the runtime keeps for itself
 
 
+_MIB = 2**20
+
+
+def _gpu(memory: int, flops: float, bandwidth: float, links: float, price: float) -> Chip:
+    """`memory` in MiB. Of a GPU JAX takes nine tenths (launch/gpu.sh)."""
+    return Chip(memory * _MIB, flops, bandwidth, links, price, backend="gpu", reserved=memory * _MIB / 10)
+
+
 CHIPS: dict[str, Chip] = {
-    "v4": Chip(32 * GIB, 275e12, 1.228e12, 300e9, 3.22),
+    "v4": Chip(32 * GIB, 275e12, 1.228e12, 300e9, 3.22, reserved=1.25 * GIB),
     "v5e": Chip(16 * GIB, 197e12, 0.819e12, 200e9, 1.20),
     "v5p": Chip(95 * GIB, 459e12, 2.765e12, 600e9, 4.20),
-    "v6e": Chip(32 * GIB, 918e12, 1.640e12, 448e9, 2.70),
-    "tpu7x": Chip(192 * GIB, 2307e12, 7.380e12, 1200e9, 12.00, devices=2),
-    # Of a GPU JAX takes nine tenths (launch/gpu.sh).
-    "a100": Chip(80e9, 312e12, 2.039e12, 300e9, 3.00, backend="gpu", reserved=8e9),
-    "h100": Chip(80e9, 989e12, 3.350e12, 450e9, 5.00, backend="gpu", reserved=8e9),
-    "h200": Chip(141e9, 989e12, 4.800e12, 450e9, 6.00, backend="gpu", reserved=14e9),
+    "v6e": Chip(32 * GIB, 918e12, 1.600e12, 400e9, 2.70),
+    "tpu7x": Chip(192 * GIB, 2307e12, 7.380e12, 600e9, 12.00, devices=2),
+    "a100": _gpu(81_920, 312e12, 2.039e12, 300e9, 3.00),
+    "h100": _gpu(81_559, 989e12, 3.350e12, 450e9, 5.00),
+    "h200": _gpu(143_771, 989e12, 4.800e12, 450e9, 6.00),
 }
 
 
