@@ -309,11 +309,11 @@ def test_devices_of_this_machine_stand_for_gpus():
     """The state as counted, split over as many devices; a shape that is none is an error."""
     described = aot.find_topology("h200:4")
     compiled = aot.compile_step(
-        SMALL, Compute("float32", "none"), OptimizerConfig(), MeshConfig(), described, rows=8, length=64, domains=2,
-        accumulation=1,
+        SMALL, Compute("float32", "none", "mosaic"), OptimizerConfig(), MeshConfig(), described, rows=8, length=128,
+        domains=2, accumulation=1,
     )  # fmt: skip
     norms = 5 * SMALL.hidden_size  # are not split
-    state, batch = 12 * ((SMALL.num_params - norms) / 4 + norms), 6 * 4 * 8 * 64 / 4
+    state, batch = 12 * ((SMALL.num_params - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
     assert compiled.fits and compiled.arguments == pytest.approx(state + batch, rel=0.01)
     with pytest.raises(UserError, match="topology 'h100:8x8': did you mean 'h100:8'"):
         aot.find_topology("h100:8x8")

@@ -141,6 +141,8 @@ def compile_step(
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
     mesh = sharding.make_mesh(layout, topology.devices)
+    if topology.is_gpu:  # no kernel for GPUs runs on the devices that stand in
+        compute = dataclasses.replace(compute, attention="plain")
     trainer = _trainer(config, compute, optimizer, mesh, domains, accumulation)
     rate = jax.ShapeDtypeStruct((), np.float32)
     found = _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
