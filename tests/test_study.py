@@ -211,7 +211,7 @@ def test_a_failing_experiment_does_not_stop_the_others(small, tmp_path):
     done = [json.loads(f.read_text())["steps"] for f in (tmp_path / "w" / "stages").glob("*/done.json")]
     assert len(done) == 2  # the shared first stage, and the other experiment's second
     page = (tmp_path / "w" / "report" / "index.html").read_text()
-    assert "Not there yet" in page and "k0.25-s0: general failed: " in page and "the loss of step 3 is nan" in page
+    assert "Not there yet" in page and "k0.25-s0: general failed: " in page and "of step 2 is nan" in page
 
 
 @pytest.mark.slow

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax import Array
 
 from sftmix_jax import processes, sharding, terminal
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.errors import UserError
+from sftmix_jax.models.llama import Params
 from sftmix_jax.ranges import Integer, setting
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
@@ -100,15 +103,14 @@ class _Reporter:
         self._progress = Progress(name, steps, first)
 
     def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int, fed: str) -> None:
-        """Waits for the step. Raises UserError if its loss is not a number."""
+        """Waits for the step. Raises UserError if its loss or its gradient is not a number."""
         sums = jax.device_get(measured.sums)
         losses = {name: float(sums.loss[i] / sums.weight[i]) for i, name in enumerate(self._domains) if sums.weight[i]}
         self._progress.update(step, tokens, losses)
-        if not np.isfinite(total := float(sums.loss.sum())):
-            raise UserError(
-                f"{self._folder}: the loss of step {step} is {total}. The checkpoint before it is kept; lower "
-                "optimizer.learning_rate or set optimizer.clip_norm"
-            )
+        total, grad_norm = float(sums.loss.sum()), float(measured.grad_norm)
+        for what, value in (("loss", total), ("gradient's norm", grad_norm)):
+            if not np.isfinite(value):
+                raise _diverged(self._folder, f"the {what} of step {step} is {value}")
         if step % self._every and step != self._steps:
             return
         weight = float(sums.weight.sum())
@@ -116,7 +118,7 @@ class _Reporter:
             "step": step,
             "loss": total / weight if weight else 0.0,
             **{f"loss/{domain}": loss for domain, loss in losses.items()},
-            "grad_norm": float(measured.grad_norm),
+            "grad_norm": grad_norm,
             "learning_rate": float(self._rates[step - 1]),
             "trained_tokens": trained_tokens,
             "tokens": tokens,
@@ -140,6 +142,18 @@ class _Reporter:
         self._progress.close()
         if self._metrics:
             self._metrics.close()
+
+
+def _diverged(folder: epath.Path, what: str) -> UserError:
+    return UserError(
+        f"{folder}: {what}. The checkpoint before it is kept; lower optimizer.learning_rate or set optimizer.clip_norm"
+    )
+
+
+@jax.jit
+def _are_finite(params: Params) -> Array:
+    """True if no parameter is NaN or infinite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
 def train(
@@ -180,6 +194,8 @@ def train(
 
     def save(step: int) -> None:
         check_lease()
+        if not _are_finite(state.params):
+            raise _diverged(folder, f"the parameters after step {step} are not all finite")
         reporter.sync()  # a checkpoint's steps are all in metrics.jsonl
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
 
