@@ -93,6 +93,18 @@ def test_a_prompt_may_have_no_docstring():
     assert verdict("    return 1\n", HEAD)["pass@1"] == 0
 
 
+def test_answers_that_are_nested_deeply_or_hold_many_fences_are_read():
+    """A sum of 1,000 terms, 1,000 branches of one `if`, and a block behind 400 fences without an end."""
+    terms = "def f(l):\n    return " + " + ".join(["l"] * 1000)
+    branches = "def f(l):\n    if l == 0:\n        return 0\n" + "".join(
+        f"    elif l == {i}:\n        return {i}\n" for i in range(1000)
+    )
+    for code in (terms, branches):
+        assert programs.program("def f(l):\n", "f", f"```python\n{code}\n```").strip() == code.strip()
+    fences = "```\n" * 400 + "```python\ndef f(l):\n    return l\n```"
+    assert programs.program("def f(l):\n", "f", fences) == "def f(l):\n    return l\n"
+
+
 def test_only_what_the_entry_point_reaches_is_run():
     code = "import math\nA = 1\nB = A + 1\nC = 3\ndef f(x):\n    return x + B\nprint(f(1))\ndef g():\n    return C\n"
     read = programs.program("", "f", f"```\n{code}```")

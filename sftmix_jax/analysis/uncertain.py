@@ -28,13 +28,15 @@ _SEEDS, _DEGREES, _QUESTIONS, _ENDS = range(4)  # independent streams of random 
 class Drawn:
     """A score on some seeds and questions; its draws are made of three errors, each float64 [RESAMPLES].
 
-    `pulls`, float64 [S, Q], is by how much each answer pulls its seed's mean; a geometric mean's are of the logarithm.
+    `means`, float64 [S], are those of the seeds; `pulls`, float64 [S, Q], is by how much each answer pulls its seed's.
+    Of a geometric mean both are of the logarithm.
     """
 
     mean: float
     seeds: np.ndarray
     questions: np.ndarray
     ends: Callable[[np.ndarray], np.ndarray]  # the questions' error → the same with the pseudo-questions
+    means: np.ndarray | None = None
     pulls: np.ndarray | None = None
     geometric: bool = False
 
@@ -106,7 +108,7 @@ class Verdicts:
         def ends(error: np.ndarray) -> np.ndarray:
             return (error * below + most * (self.best - mean) - least * mean) / (below + least + most)
 
-        return Drawn(mean, error, above / below, ends, pulls, self.geometric)
+        return Drawn(mean, error, above / below, ends, means, pulls, self.geometric)
 
     @property
     def _ends(self) -> np.ndarray:
@@ -141,17 +143,19 @@ class Published:
         return Drawn(self.value, error, np.zeros(RESAMPLES), lambda error: error)
 
 
-def _shrink(pulls: np.ndarray) -> float:
-    """The part of the questions' error that is not the noise of single answers, of pulls float64 [S, Q].
+def _shrink(means: np.ndarray, pulls: np.ndarray) -> float:
+    """The part of the questions' error that the spread between seeds does not hold: means [S], pulls float64 [S, Q].
 
-    That noise is a part of the spread between seeds, and is not counted twice.
+    The noise of single answers is a part of both, and counts once. Where seeds agree more closely than that noise
+    allows, as two seeds with the same number of passes do, it counts here.
     """
     S, Q = pulls.shape
     each = pulls.mean(axis=0)
     if S == 1 or Q == 1 or not (spread := float(each.var(ddof=1))):
         return 1.0
     noise = float(((pulls - each) ** 2).sum()) / ((S - 1) * (Q - 1))
-    return float(np.sqrt(max(0.0, 1 - noise / S / spread)))
+    counted = min(noise, Q * float(means.var(ddof=1)))
+    return float(np.sqrt(max(0.0, 1 - counted / S / spread)))
 
 
 @functools.cache
@@ -198,14 +202,15 @@ class Uncertain:
         """
         out: dict[Score, float] = {}
         for task in dict.fromkeys(score.task for score in self._scores):
-            pulls = {s: drawn.pulls for s, drawn in found.items() if s.task == task and drawn.pulls is not None}
-            slopes = {score: self._slope(score, found, means) for score in pulls} if len(pulls) > 1 else {}
-            alike = len({each.shape for each in pulls.values()}) == 1
+            each = {s: (d.means, d.pulls) for s, d in found.items()
+                    if s.task == task and d.means is not None and d.pulls is not None}  # fmt: skip
+            slopes = {score: self._slope(score, found, means) for score in each} if len(each) > 1 else {}
+            alike = len({pulls.shape for _, pulls in each.values()}) == 1
             if alike and slopes and np.isfinite(list(slopes.values())).all() and any(slopes.values()):
-                added = _shrink(sum((slope * pulls[score] for score, slope in slopes.items()), np.zeros(())))
-                out |= dict.fromkeys(pulls, added)
+                added = (sum((slope * each[score][i] for score, slope in slopes.items()), np.zeros(())) for i in (0, 1))
+                out |= dict.fromkeys(each, _shrink(*added))
             else:
-                out |= {score: _shrink(each) for score, each in pulls.items()}
+                out |= {score: _shrink(*both) for score, both in each.items()}
         return {score: out.get(score, 1.0) for score in self._scores}
 
     def _slope(self, score: Score, found: Mapping[Score, Drawn], means: Mapping[Score, float]) -> float:

@@ -10,8 +10,10 @@ end do not run.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import textwrap
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from types import CodeType
@@ -21,6 +23,8 @@ from sftmix_jax.evaluation.task import Program
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+_CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
+_TREES = threading.Lock()  # Python counts the depth of a syntax tree once for all threads (SystemError: depth mismatch)
 warnings.filterwarnings("ignore", category=SyntaxWarning, module="<answer>")  # escapes in a model's text literals
 
 
@@ -29,6 +33,13 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     if isinstance(response, Program):
         return str(response)
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        return _program(prompt, entry_point, text, names)
+    except RecursionError:  # nested too deeply to be looked into: it is run as it stands
+        return (list(_fenced(text)) or [prompt + "\n" + text])[-1]
+
+
+def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> str:
     before, head = split(prompt, entry_point)
     wanted = {entry_point, *names}
     if head and (continued := _continued(before, head, text, entry_point, wanted)):
@@ -44,6 +55,12 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     if fenced and _compiled(fenced[-1]):  # a program, though of something else
         return _joined(before, fenced[-1])
     return prompt + ("" if prompt.endswith("\n") or not prompt else "\n") + text
+
+
+def parse(code: str) -> ast.Module:
+    """The syntax tree of a program. Raises what ast.parse raises."""
+    with _TREES:
+        return ast.parse(code)
 
 
 def split(prompt: str, entry_point: str) -> tuple[str, str]:
@@ -94,7 +111,7 @@ def _fenced(text: str) -> Iterator[str]:
         i += 1
         if not opening:
             continue
-        ends = [j for j in range(i, len(lines)) if _closes(lines[j], opening)]
+        ends = list(itertools.islice((j for j in range(i, len(lines)) if _closes(lines[j], opening)), _CLOSINGS))
         blocks = [textwrap.dedent("\n".join(lines[i:j])) + "\n" for j in [*ends, len(lines)]]
         whole = next((n for n, block in enumerate(blocks) if block.strip() and _compiled(block)), None)
         if whole is None and not opening[3].strip():
@@ -150,12 +167,12 @@ def _compiled(code: str) -> CodeType | None:
 
 def _binds(code: str, name: str) -> bool:
     """Whether the code, up to where it stops being Python, gives this name a value at its top level."""
-    return any(name in _bound(statement) for statement in ast.parse(_python(code)).body)
+    return any(name in _bound(statement) for statement in parse(_python(code)).body)
 
 
 def _joined(before: str, code: str) -> str:
     """Imports and helpers before the code; what the future brings stands first."""
-    future = [s for s in ast.parse(code).body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+    future = [s for s in parse(code).body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
     lines = code.split("\n")
     for statement in future:
         last = statement.end_lineno or statement.lineno
@@ -166,7 +183,7 @@ def _joined(before: str, code: str) -> str:
 
 def _reached(code: str, wanted: Collection[str], only_first: str = "") -> str:
     """Imports, and the statements that give what is wanted its value, whatever they need included."""
-    body = ast.parse(code).body
+    body = parse(code).body
     if only_first:
         whole = next((i for i, s in enumerate(body) if only_first in _bound(s)), len(body))
         body = [s for i, s in enumerate(body) if i <= whole or only_first not in _bound(s)]
@@ -189,17 +206,18 @@ def _reached(code: str, wanted: Collection[str], only_first: str = "") -> str:
 
 def _bound(statement: ast.stmt) -> set[str]:
     """The names that a statement of the top level gives a value."""
-    match statement:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return {statement.name}
-        case ast.Import() | ast.ImportFrom():
-            return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
-        case ast.AnnAssign(value=None):
-            return set()
-    found = {n.id for n in _outside_functions(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    inner = [s for s in ast.iter_child_nodes(statement) if isinstance(s, ast.stmt)]
-    handlers = [s for h in ast.iter_child_nodes(statement) if isinstance(h, ast.ExceptHandler) for s in h.body]
-    return found.union(*map(_bound, [*inner, *handlers]))
+    if isinstance(statement, ast.AnnAssign) and statement.value is None:
+        return set()
+    found = set()
+    for node in _outside_functions(statement):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                found |= {(alias.asname or alias.name).partition(".")[0] for alias in names}
+    return found
 
 
 def _changed(statement: ast.stmt) -> set[str]:
@@ -214,10 +232,12 @@ def _changed(statement: ast.stmt) -> set[str]:
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-        for child in ast.iter_child_nodes(node):
-            yield from _outside_functions(child)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
 
 
 def _root(node: ast.expr) -> str:
@@ -228,7 +248,8 @@ def _root(node: ast.expr) -> str:
 
 def _used(statement: ast.stmt) -> set[str]:
     """The names that a statement may look up at the top level (with those of attributes, which do no harm)."""
-    compiled = compile(ast.Module([statement], []), "<answer>", "exec", dont_inherit=True)
+    with _TREES:
+        compiled = compile(ast.Module([statement], []), "<answer>", "exec", dont_inherit=True)
     found: set[str] = set()
     waiting = [compiled]
     while waiting:
@@ -239,4 +260,7 @@ def _used(statement: ast.stmt) -> set[str]:
 
 
 def _sets_recursion(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and ast.unparse(statement).startswith("sys.setrecursionlimit(")
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="sys"), attr="setrecursionlimit"))):
+            return True
+    return False
