@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ def _answer(model: Model, options: argparse.Namespace) -> None:
     responses = model.sampler.generate(requests)
     for i, response in enumerate(responses):
         prompt = prompts[i // options.num_samples]
+        if response.finish_reason == "prompt_too_long" and i % options.num_samples == 0:
+            terminal.err(f"{prompt[:40]!r}: no answer: {len(requests[i].tokens)} tokens are as many as the model's "
+                         f"{model.sampler.config.max_length} or more")  # fmt: skip
         if options.json:
             terminal.out_json({
                 "prompt": prompt, "response": response.text, "tokens": list(response.tokens),
@@ -140,6 +144,14 @@ def _chat(model: Model, options: argparse.Namespace) -> None:
         messages.append(Message("assistant", response.text))
 
 
+# Fields of a row that would change its answer.
+_MEANT = frozenset({
+    "system", "developer", "history", "messages", "conversations", "tools", "functions", "tool_choice",
+    "response_format", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_new_tokens",
+    "max_completion_tokens", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
+})  # fmt: skip
+
+
 def _read(file: str, column: str) -> list[str]:
     return [row[column] for _, row in _read_rows(file, (column,))]
 
@@ -154,6 +166,15 @@ def _read_rows(file: str, columns: tuple[str, ...]) -> list[tuple[str, dict[str,
                 raise UserError(
                     f"{where}: no text in '{column}'; a line is {{{', '.join(f'{c!r}: …' for c in columns)}}}"
                 )
+        if meant := next((field for field in row if field in _MEANT and row[field]), ""):
+            raise UserError(
+                f"{where}: its '{meant}' would not be used, as a prompt is one question and the settings are the "
+                "command's; leave it out, or write the whole conversation as text with --raw"
+            )
+    left = Counter(field for _, row in rows for field in row if field not in columns)
+    if left and "completion" not in columns:  # --score repeats the whole row
+        told = ", ".join(f"{field} ({count} of {len(rows)} rows)" for field, count in left.items())
+        terminal.err(f"{file}: fields that are not used: {told}")
     return rows
 
 

@@ -327,6 +327,20 @@ def test_a_prompt_may_lose_the_reasoning_of_earlier_answers_and_nothing_else(own
         own("{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}").prompt(SYSTEM[:2])
 
 
+SPACED = (
+    "{% for m in messages %}{{ ' [INST] ' + m.content if m.role == 'user' else ' [RESP] ' + m.content + '</s>' }}"
+    "{% endfor %}{{ ' [RESP] ' if add_generation_prompt }}"
+)
+
+
+def test_a_prompt_that_shares_a_token_with_the_answer_is_reported(own):
+    """A space at the end of the generation prompt becomes a part of the first word, which is then not trained on."""
+    chat = own(SPACED)
+    assert trained_text(chat, [Message("user", "say 1"), Message("assistant", "one two")]) == [" two</s>"]
+    assert "ends with ' ', which the tokenizer joins with an answer's first word" in chat.description
+    assert "joins" not in own(SPACED.replace("[RESP] '", "[RESP]'")).description
+
+
 def test_a_template_without_an_end_of_turn_says_so(own):
     assert "does not end every assistant turn" in own(ENDLESS).description
 

@@ -240,7 +240,19 @@ class Chat:
         head = probe.text[first.start : first.stop].partition(probe.messages[first.message].content)[0]
         if MARK.search(head) and not _REASONING.search(head):
             found.append(f"its generation prompt does not write {head!r}, which the model therefore learns to write")
+        if (joined := self._joined(probe.text, first.start)) is not None:
+            found.append(
+                f"its generation prompt ends with {joined!r}, which the tokenizer joins with an answer's first word: "
+                "that word is not trained on, and answers are sampled behind tokens that training never saw. Let the "
+                "template end its prompt before that"
+            )
         return found
+
+    def _joined(self, text: str, start: int) -> str | None:
+        """What ends a prompt and shares a token with the answer behind it; None where no token holds both."""
+        asked, whole = self.tokenizer.encode(text[:start]), self.tokenizer.encode(text)
+        same = next((i for i, pair in enumerate(zip(asked, whole, strict=False)) if pair[0] != pair[1]), len(asked))
+        return self.tokenizer.decode_whole(asked[same:]) if same < len(asked) else None
 
     # --- the template, looked at once ---------------------------------------------------------------
 

@@ -31,8 +31,6 @@ class Row(NamedTuple):
 
 def read(path: str) -> Iterator[Row]:
     """All rows of a path (see `Source.path`) in stored order. Raises UserError at the first that cannot be read."""
-    if not path.strip(" ,"):
-        raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if kind := dataset(path):
         yield from DATASETS[kind](os.path.expanduser(path.removeprefix(f"{kind}:")))
         return
@@ -48,6 +46,8 @@ def dataset(path: str) -> str:
     kind = path.partition(":")[0]
     if kind in DATASETS:
         return kind
+    if not path.strip():
+        return ""  # no path is not the working directory
     folder = Path(path).expanduser()  # local ones alone
     return "hf" if any((folder / name).exists() for name in _SAVED) else ""
 
@@ -65,6 +65,8 @@ def files(path: str) -> list[epath.Path]:
     A file that has just this name is meant, whatever is in it. Files of a folder or a glob are sorted.
     Raises UserError where there are none, and for a file that is named twice.
     """
+    if not path.strip(" ,"):
+        raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if any("://" in part and "**" in part for part in path.split(",")):
         raise UserError(f"{path}: '**' works on local files alone; name the folders")
     if _is_file(path):
