@@ -580,11 +580,35 @@ def test_a_field_in_whose_place_another_is_mapped_is_named(tmp_path):
 
 
 def test_the_advice_for_preference_rows_works(tmp_path):
-    for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]}):
+    for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+                {"question": "p", "chosen": "c", "rejected": "r"}, {"query": "p", "chosen": "c", "rejected": "r"},
+                {"instruction": "p", "input": "", "chosen_response": "c", "rejected_response": "r"}):  # fmt: skip
         with pytest.raises(UserError, match="preference row") as error:
             one(tmp_path, row)
         columns = eval(re.search(r"columns=(\{.*\})", str(error.value))[1])
         assert len(said(one(tmp_path, row, columns=columns))) == 2
+
+
+def test_preference_rows_of_whole_texts_are_told_to_be_converted(tmp_path):
+    with pytest.raises(UserError, match="whole texts: name a function in `convert`"):
+        one(tmp_path, {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"})
+
+
+@pytest.mark.parametrize("field, value", [("code", "def f(): pass"), ("summary", "short"), ("role", "prompter")])
+def test_a_text_beside_its_answer_is_no_document(tmp_path, field, value):
+    """MBPP's, summaries' and OASST's rows."""
+    row = {"text": "Write a function.", field: value, "task_id": 1}
+    assert f"the field '{field}' stands beside a text" in refused(tmp_path, row)
+    assert said(one(tmp_path, row, format="text")) == [("text", "Write a function.")]
+    if field != "role":
+        mapped = one(tmp_path, row, columns={"instruction": "text", "output": field})
+        assert said(mapped) == [("user", "Write a function."), ("assistant", value)]
+
+
+@pytest.mark.parametrize("switch", ["on", "off", "High", False])
+def test_a_switch_of_reasoning_is_no_thought(tmp_path, switch):
+    found = one(tmp_path, {"prompt": "Q", "response": "A", "reasoning": switch})
+    assert found.messages[-1].fields == {} and found.unused == {"reasoning"}
 
 
 def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):

@@ -83,11 +83,18 @@ def _alpaca(answer: str) -> Callable[[Fields], list[Message]]:
     return read
 
 
+# What `reasoning` holds where it says whether, or how much, the model was to think
+_SWITCHES = frozenset({"on", "off", "true", "false", "yes", "no", "none", "minimal", "low", "medium", "high"})
+
+
 def _answer(fields: Fields, column: str, value: Any) -> Message:
     """The answer, with the reasoning that stands beside it in the row."""
     extra = {}
     for name in meanings.REASONING:
-        if (reasoning := fields.take(name)) is not None and reasoning is not False:
+        reasoning = fields.take(name)
+        if str(reasoning).strip().lower() in _SWITCHES:
+            fields.leave(name)
+        elif reasoning is not None:
             extra[name] = stored.text(reasoning, f"the field '{fields.their(name)}'")
     return Message("assistant", stored.text(value, f"'{fields.their(column)}'"), 1.0, extra)
 
@@ -121,6 +128,10 @@ _COLUMNS = frozenset().union(*(format.columns for format in FORMATS.values()))
 _RIVALS = ("messages", "conversations", "conversation", "instruction", "prompt", "completion", "question", "query",
            "response", "output", "text")  # fmt: skip
 _PROMPTS = ("prompt", "instruction", "question", "query")
+# Beside a `text` these are the other side of a pair: the text is no document then.
+_BESIDE_TEXT = frozenset({
+    "answer", "answers", "code", "summary", "highlights", "solution", "target", "translation", "role"
+})  # fmt: skip
 
 
 # --- which format ---------------------------------------------------------------------------------
@@ -173,16 +184,32 @@ def unknown(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> U
         advice = f"map {missing} too" if missing else "no format has them all"
         return UserError(f"{where}: the columns {', '.join(sorted(mapped))} make no format: {advice}")
     if preference := [name for name in row if meanings.is_preference(name)]:
-        wanted = "'prompt': 'prompt', 'completion': 'chosen'" if "prompt" in row else "'messages': 'chosen'"
         return UserError(
             f"{where}: '{preference[0]}' makes this a preference row, of which no answer is marked as the one to train "
-            f"on; map the wanted one, e.g. columns={{{wanted}, 'rejected': ''}}"
+            f"on; {_map_chosen(row)}"
         )
     wanted = "; ".join("+".join(format.columns) for format in FORMATS.values())
     return UserError(
         f"{where}: columns {', '.join(map(shown, row)) or '(none)'} are no known format ({wanted}); map them, "
         "e.g. columns={'prompt': 'their_name', 'response': 'their_name'}, or name a function in `convert`"
     )
+
+
+_ANSWERS = {"prompt": "completion", "question": "answer", "query": "response", "instruction": "output"}
+
+
+def _map_chosen(row: Mapping[str, Any]) -> str:
+    """How the wanted answer of a preference row is mapped."""
+    good = next((name for name in row if "chosen" in name.lower()), "chosen")
+    bad = next((name for name in row if "reject" in name.lower()), "rejected")
+    asked = next((name for name in _ANSWERS if name in row), None)
+    if asked:
+        wanted = f"'{_ANSWERS[asked]}': '{good}'"
+    elif isinstance(row.get(good), str) and not row[good].lstrip().startswith("["):
+        return "its answers are whole texts: name a function in `convert` that makes turns of the wanted one"
+    else:
+        wanted = f"'messages': '{good}'"
+    return f"map the wanted one, e.g. columns={{{wanted}, '{bad}': ''}}"
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -291,6 +318,15 @@ def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[st
 
     What stands there word for word is the same conversation; what is only a part or a rendering of it is left out.
     """
+    for name in fields.names() if tuple(own) == ("text",) else ():
+        if name.lower() not in _BESIDE_TEXT:
+            continue
+        if fields.take(name) not in (None, "", []):
+            raise BadRow(
+                f"the field '{name}' stands beside a text, which alone would be trained on, as a document; map both, "
+                f"e.g. columns={{'instruction': 'text', 'output': '{name}'}}, or set format='text'"
+            )
+        fields.leave(name)
     for name in fields.names():
         column = name if name in _RIVALS else meanings.same_letters(name, _RIVALS)
         if not column or name in own or (value := fields.take(name)) is None:

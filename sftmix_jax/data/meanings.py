@@ -49,7 +49,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(
         ("history", "histories", "chat_history", "dialogue_history", "previous_messages", "sys", "preamble",
          "instructions", "document", "documents", "passage", "passages", "contexts", "options", "choices",
-         "conversation_history", "dialog_history", "past_messages", "previous_turns"), _CONTEXT
+         "conversation_history", "dialog_history", "past_messages", "previous_turns", "article", "articles"), _CONTEXT
     ),
     **dict.fromkeys(
         ("tool_calls", "function_call", "function_calls", "tool_call", "available_tools", "tool_list",
