@@ -30,8 +30,11 @@ def _question(row: dict[str, Any], where: str) -> Question:
     tests = f"{setup}\n{row.get('test') or chr(10).join(shown)}\n"
     used = _names(tests, where)
     defined, imports = _solution(row.get("code", ""))
-    entry = next((name for name in _called(shown[0], where) if name in defined), None) or next(
-        (name for name in _called(shown[0], where) if not hasattr(builtins, name)), None
+    called = _called(shown[0], where)
+    entry = (
+        next((name for name in called if name in defined), None)
+        or min(defined & _names(shown[0], where), default=None)  # handed to another function: reduce(f, …)
+        or next((name for name in called if not hasattr(builtins, name)), None)
     )
     if entry is None:
         raise UserError(f"{where}: no function is called in {shown[0]!r}")

@@ -580,6 +580,10 @@ GROWING = (
         "{% set ns = namespace(x='x' * 9999) %}{% for i in range(99) %}{% set y %}{% for j in range(99) %}{{ ns.x }}"
         "{% endfor %}{% endset %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
         "{% for i in range(99999) %}{% set y = [m.content] * 999 %}{% endfor %}",
+        "{% for i in range(99999) %}{% set y = range(99999) | max %}{% endfor %}",
+        "{% set y = range(99999) | list %}{% for i in range(99999) %}{{ 'x' in y }}{% endfor %}",
+        "{% set y = range(99999) | list %}{% for i in range(99999) %}{% if 'x' is in(y) %}{% endif %}{% endfor %}",
+        "{% set y = range(99999) | list %}{% for i in range(99999) %}{% set z = y.count(1) %}{% endfor %}",
     ],
 )
 def test_a_template_that_builds_huge_text_is_stopped(own, body):

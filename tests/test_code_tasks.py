@@ -93,6 +93,36 @@ def test_a_prompt_may_have_no_docstring():
     assert verdict("    return 1\n", HEAD)["pass@1"] == 0
 
 
+WANTED = "def incr(l):\n    return [e + 1 for e in l]\n"
+ASKED = 'def incr(l):\n    """d"""\n'
+
+
+def in_fence(code: str) -> str:
+    return f"```python\n{code}```\n"
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [
+    (ASKED, in_fence(WANTED) + "Use it:\n" + in_fence("from my_module import incr\n\nprint(incr([1]))\n")),
+    (ASKED, in_fence(WANTED) + in_fence("import pytest\nfrom solution import incr\n\ndef test_a():\n    pass\n")),
+    (ASKED, in_fence(WANTED) + "Its signature:\n" + in_fence("def incr(l: list) -> list: ...\n")),
+    (ASKED, in_fence(WANTED) + in_fence("incr = incr\nresult = incr([1])\n")),
+    (ASKED, "\x0c" + WANTED),
+    (ASKED, '    """Return a list."""\n' + in_fence(WANTED)),
+    (ASKED, "    pass\n\nHere is the implementation:\n" + in_fence(WANTED)),
+    (ASKED, "    # Your code here\n\nHere:\n" + in_fence(WANTED)),
+    (ASKED, "".join(f"    {line}\n" for line in WANTED.splitlines())),
+    (ASKED, " " + WANTED), (ASKED, "\n\n " + WANTED),
+    (ASKED.rstrip("\n"), WANTED), (ASKED.rstrip("\n"), " # Sure\n" + in_fence(WANTED)),
+    ("Write incr which adds one to each.\n", in_fence(WANTED)),
+    ("```python\n" + ASKED, in_fence(WANTED)), ("```python\n" + ASKED, "    return [e + 1 for e in l]\n```\n"),
+])  # fmt: skip
+def test_the_answer_is_the_code_that_defines_the_function(prompt, answer):
+    """Not what imports it, shows its head or gives it its own value; nor a body without a statement."""
+    space: dict = {}
+    exec(programs.program(prompt, "incr", answer), space)
+    assert space["incr"]([1, 2]) == [2, 3]
+
+
 def test_answers_that_are_nested_deeply_or_hold_many_fences_are_read():
     """A sum of 1,000 terms, 1,000 branches of one `if`, and a block behind 400 fences without an end."""
     terms = "def f(l):\n    return " + " + ".join(["l"] * 1000)

@@ -198,7 +198,7 @@ class Scores:
         if single:  # no verdicts on questions: what score.json says of its own doubt
             error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0
             return uncertain.of(Published(first.value, error, name, first.task, seeds), interval)
-        return uncertain.from_seeds([result.value for result in repeats], seeds, first.task)
+        return uncertain.from_seeds([result.value for result in repeats], seeds, first.task, first.best)
 
 
 def measured(found: Sequence[Result], size: str, scores: Scores | None = None) -> Cells:

@@ -82,6 +82,9 @@ def print_score(record: dict[str, Any], console: terminal.Console | None = None)
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         counted = "judgment and count as nothing" if "stored_judgments" in record else "response and count as wrong"
         console.print(f"{len(missing)} of {record['questions']} questions have no {counted}: {shown}")
+    if empty := record.get("empty"):
+        shown = ", ".join(empty[:5]) + (" …" if len(empty) > 5 else "")
+        console.print(f"{len(empty)} of {record['questions']} questions have an empty response: {shown}")
     if "judgments" in record:
         _print_judgments(record, console)
     if "stored_judgments" in record:

@@ -347,9 +347,12 @@ def from_verdicts(
     return of(score, best=0.0 if geometric else best)
 
 
-def from_seeds(values: Sequence[float], seeds: Sequence[int] | None = None, task: str = "") -> Uncertain:
-    """The mean of one number per seed: Student's t alone."""
-    return from_verdicts(np.asarray(values, np.float64)[:, None], best=0.0, seeds=seeds, questions=("",), task=task)
+def from_seeds(
+    values: Sequence[float], seeds: Sequence[int] | None = None, task: str = "", best: float = 0.0
+) -> Uncertain:
+    """The mean of one number per seed: Student's t alone; its interval stays between 0 and a best value."""
+    made = from_verdicts(np.asarray(values, np.float64)[:, None], best=0.0, seeds=seeds, questions=("",), task=task)
+    return of(made.scores[0], best=best)
 
 
 def published(value: float, error: float, name: str, interval: tuple[float, float] | None = None) -> Uncertain:

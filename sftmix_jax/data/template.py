@@ -28,6 +28,7 @@ _MOST_CHARACTERS = 200_000  # of a rendering, beyond what its messages explain
 _MOST_COPIES = 16  # of its messages
 _MOST_STEPS = 2_000_000  # loop iterations, calls, and entries of values of a rendering
 _CALL_STEPS = 10  # a call takes as long as so many iterations
+_READ = 10  # entries that are read within Python in the time of an iteration
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what templates read; all mean the same
 _NUMBER = re.compile(r"\d{3,}")  # a width in a format
 
@@ -139,9 +140,11 @@ class _Bounded(ImmutableSandboxedEnvironment):
         self.filters.update({name: self._bounded(name, filter) for name, filter in other.filters.items()})
         del self.filters["random"]  # the same conversation has the same text
         self.tests.update(other.tests)
+        self.tests["in"] = lambda value, items: value in self._after_reading(items)
         self.globals.update(other.globals)
         self.globals.pop("lipsum", None)
-        self.filters |= {"counted iterations": _counted, "measured": _measured, "measured text": _concatenated}
+        self.filters |= {"counted iterations": _counted, "measured": _measured, "measured text": _concatenated,
+                         "read": _read}  # fmt: skip
         self.start(_MOST_CHARACTERS)
 
     def start(self, characters: int) -> int:
@@ -153,6 +156,18 @@ class _Bounded(ImmutableSandboxedEnvironment):
         self.steps -= count
         if self.steps < 0:
             raise _TooMuch
+
+    def read(self, *values: Any, entries: int = _READ) -> None:
+        """Counts what goes through values without a loop of the template: a method, `in`; a filter calls for each."""
+        for value in values:
+            if isinstance(value, str | bytes):
+                self.step(len(value) // 1000)
+            elif isinstance(value, list | tuple | dict | set | range):
+                self.step(len(value) // entries)
+
+    def _after_reading(self, value: Any) -> Any:
+        self.read(value)
+        return value
 
     def fits(self, size: int) -> None:
         if size > self.characters:
@@ -186,6 +201,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         self.step(_CALL_STEPS)
+        self.read(getattr(called, "__self__", None), *args)
         text = getattr(called, "__self__", None)
         if isinstance(text, str | bytes | int) and called.__name__ in _GROWING:
             if called.__name__ == "join" and args:
@@ -213,12 +229,14 @@ class _Bounded(ImmutableSandboxedEnvironment):
         takes_context = hasattr(filter, "jinja_pass_arg")
 
         def measured(*args: Any, **kwargs: Any) -> Any:
+            self.read(*args, entries=1)
             return self.measured(filter(*args, **kwargs))
 
         def estimated(*args: Any, **kwargs: Any) -> Any:
             head, (value, *rest) = args[:takes_context], args[takes_context:]
             if name == "join":
                 value = list(itertools.islice(value, self.steps + 1))
+            self.read(value, *rest, entries=1)
             self.fits(_estimate(name, value, (*rest, *kwargs.values()), self.characters))
             return self.measured(filter(*head, value, *rest, **kwargs))
 
@@ -321,6 +339,13 @@ def _measured(context: Context, value: Any) -> Any:
 
 
 @pass_context
+def _read(context: Context, value: Any) -> Any:
+    environment: Any = context.environment
+    environment.read(value)
+    return value
+
+
+@pass_context
 def _concatenated(context: Context, items: list[Any]) -> str:
     environment: Any = context.environment
     return environment.measured(environment.concat(map(str, items)))
@@ -337,6 +362,12 @@ class _Counted(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return _through("measured text", nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
+        self.generic_visit(node)
+        if node.op in ("in", "notin") and not isinstance(node.expr, nodes.Const | nodes.List | nodes.Tuple):
+            node.expr = _through("read", node.expr)
+        return node
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)

@@ -27,6 +27,11 @@ def checked(questions: list[Question]) -> list[Question]:
     for question in questions:
         r = question.reference
         for text in (r["tests"], programs.context(r["prompt"], r["entry_point"]), r.get("prelude", "")):
+            try:
+                compile(text, "tests", "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:
+                said = f"its tests are not Python ({error}); no answer could pass them"
+                raise UserError(f"{question.id}: {said}") from None
             for module in _missing(text):
                 raise UserError(
                     f"{question.id}: its tests need {module}, which cannot be imported where they run; there are the "

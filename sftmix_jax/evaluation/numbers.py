@@ -50,6 +50,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         # 1.234.567,89; one point alone, as in 1.234, is a decimal one
         (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?:,\d{1,2})?(?!\w|[.,]\d)",
          lambda found: found[0].replace(".", "").replace(",", ".")),
+        (r"(?<![\w.,])\d{1,3}\.\d{3},\d\d(?!\w|[.,]\d)",  # 1.000,00
+         lambda found: found[0].replace(".", "").replace(",", ".")),
         (r"(?i)(?<![\w-])negative \*{0,2}(?=[$.\d])", "-"),
         # `10 minus 3` is a difference, and so may be a minus at the head of a line
         (r"(?i)(\A|[=:#{]|\b(?:is|are|was|were|be|get|gets|equals|of|to|at|from)\b)([ *$]*)minus \*{0,2}(?=[$.\d])",

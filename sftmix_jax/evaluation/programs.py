@@ -41,17 +41,24 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
 
 def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> str:
     before, head = split(prompt, entry_point)
+    if not _compiled(before):  # prose, or a fence that the prompt opens
+        before = ""
     wanted = {entry_point, *names}
-    if head and (continued := _continued(before, head, text, entry_point, wanted)):
+    continued = _continued(before, head, text, entry_point, wanted) if head else ""
+    if continued and not _is_empty(continued, entry_point):
         return continued
     fenced = list(_fenced(text))
     blocks = [code for code in fenced if _binds(code, entry_point)]
-    if not blocks:
+    if not any(_defines(code, entry_point) for code in blocks):
         pieces = _pieces(text)
-        found = (_longest_run(piece, entry_point) for piece in [*pieces[::-1], "\n".join(pieces), text])
-        blocks = [code for code in found if code][:1]
+        every = [*pieces[::-1], "\n".join(pieces), text, textwrap.dedent(text), text.lstrip()]
+        found = (_longest_run(piece, entry_point) for piece in every)
+        blocks += [code for code in found if code and (not blocks or _defines(code, entry_point))][:1]
+    if continued and not any(_defines(code, entry_point) for code in blocks):
+        return continued
     if blocks:
-        return _joined(before, _reached(_python(blocks[-1]), wanted))
+        defining = [code for code in blocks if _defines(code, entry_point)] or blocks
+        return _joined(before, _reached(_python(defining[-1]), wanted))
     if fenced and _compiled(fenced[-1]):  # a program, though of something else
         return _joined(before, fenced[-1])
     return prompt + ("" if prompt.endswith("\n") or not prompt else "\n") + text
@@ -168,6 +175,40 @@ def _compiled(code: str) -> CodeType | None:
 def _binds(code: str, name: str) -> bool:
     """Whether the code, up to where it stops being Python, gives this name a value at its top level."""
     return any(name in _bound(statement) for statement in parse(_python(code)).body)
+
+
+def _defines(code: str, name: str) -> bool:
+    """Whether the code gives the name a value of its own: not an import of it, its mere head, or itself."""
+    return any(name in _bound(s) and not _is_mention(s, name) for s in parse(_python(code)).body)
+
+
+def _is_mention(statement: ast.stmt, name: str) -> bool:
+    match statement:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return _has_no_body(statement, name)
+        case ast.ImportFrom(names=names):
+            return any(alias.name == name and alias.asname in (None, name) for alias in names)
+        case ast.Assign(value=ast.Name(id=value)):
+            return value == name
+        case ast.Import() | ast.For():
+            return True
+    return False
+
+
+def _has_no_body(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> bool:
+    """Whether a function does nothing: a docstring, `pass`, `...`, or itself once more."""
+    return all(
+        isinstance(s, ast.Pass)
+        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        or (isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef) and s.name == name)
+        for s in function.body
+    )
+
+
+def _is_empty(code: str, name: str) -> bool:
+    """Whether a program's function of this name has no body, so that the answer must stand elsewhere."""
+    found = [s for s in parse(code).body if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef) and s.name == name]
+    return bool(found) and _has_no_body(found[-1], name)
 
 
 def _joined(before: str, code: str) -> str:

@@ -94,6 +94,7 @@ def score_responses(
         "metrics": summarise(task, questions, scored.verdicts, samples),
         "questions": len(questions),
         "missing": [q.id for q in questions if q.id not in answers],
+        "empty": [q.id for q in questions if any(not any(map(str.strip, turns)) for turns in answers.get(q.id, []))],
         **failures_in(scored),
         **scored.judgment,
         "fixed_by": fixed_by(task, version, questions, config, judge),

@@ -46,8 +46,9 @@ def _summary(metric: Metric, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         values = [math.log(value) for value in values]
     value = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
     alike = len(set(values)) == 1  # a bootstrap of such shows no doubt at all
-    binary = metric.is_rate and (alike or not metric.weight) and all(v in (0, 1) for v in values)
-    low, high = wilson(round(sum(values)), n) if binary else bootstrap_mean(values, weights)
+    passes = alike or (metric.is_rate and not metric.weight and all(v in (0, 1) for v in values))
+    counted = passes and metric.best == 1 and not metric.geometric
+    low, high = wilson(round(sum(values)), n) if counted else bootstrap_mean(values, weights)
     if metric.geometric:
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
     return {"value": value, "n": n, "low": low, "high": high, **kind}

@@ -194,7 +194,8 @@ def _is_mutable(value: Any) -> bool:
     if isinstance(value, (list, dict, set, bytearray, deque)):
         return True
     numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind in _ARRAYS | {"O"}
+    # subclasses compute otherwise: a masked array leaves values out, a matrix multiplies as matrices do
+    return numpy is not None and type(value) is numpy.ndarray and value.dtype.kind in _ARRAYS | {"O"}
 
 
 def _dict(value: dict[Any, Any]) -> type[dict[Any, Any]]:
