@@ -50,6 +50,8 @@ def main() -> int:
         for other in others if getattr(options, option) else ():
             if getattr(options, other):
                 raise UserError(f"--{option} scores what is stored already; leave --{other} out")
+    if options.model and options.workdir:
+        raise UserError("--model and --workdir name two things to score; leave one out")
     if options.show:
         return _show(options)
     if not names and not options.lm_eval:

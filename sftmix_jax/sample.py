@@ -34,6 +34,8 @@ from sftmix_jax.sampling.sampler import Request
 def main() -> int:
     options = _parse()
     opening = Opening(options.template, options.dtype, options.slots)
+    if options.model and options.workdir:
+        raise UserError("--model and --workdir name two models to ask; leave one out")
     if options.model:
         model = open_model(options.model, opening)
     elif options.workdir:

@@ -71,8 +71,8 @@ MEANINGS: dict[str, Meaning] = {
          "is_invalid", "corrupted"), _WRONG
     ),
     **dict.fromkeys(
-        ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages"),
-        _PREFERENCE,
+        ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages",
+         "preferred_output", "non_preferred_output"), _PREFERENCE,
     ),
     **dict.fromkeys(
         ("image", "images", "video", "videos", "audio", "audios", "input_audio", "files", "attachments"), _MEDIA
