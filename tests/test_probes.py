@@ -23,6 +23,7 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sketched_cosines_are_those_of_the_whole_gradients():
     definition, _, _ = llama.build(SMALL, FLOAT32)
     params = random_model()

@@ -145,6 +145,7 @@ def test_a_study_that_is_killed_twice_trains_nothing_twice(small, tmp_path):
     assert (killed / "report" / "figures" / "maps-k0.25-s0.svg").exists()
 
 
+@pytest.mark.slow
 def test_comparisons_hold_what_is_asked_for(small):
     """With as many steps for each, the shorter experiment goes through its last stage's data again."""
 
