@@ -22,7 +22,7 @@ LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.glob("*.sh") if path.name != "common.sh")
 # Writes its arguments down, and says what the test has put into <name>.says, a line a call (the last one for ever).
 # A line that begins with ! is said on stderr, and fails.
-STAND_IN = """#!/usr/bin/env bash
+STAND_IN = r"""#!/usr/bin/env bash
 folder=$(dirname "$0")
 printf '%s' "$(basename "$0")" >> "$folder/asked"; printf ' %q' "$@" >> "$folder/asked"; echo >> "$folder/asked"
 [[ -p /dev/stdin ]] && cat >> "$folder/stdin"
