@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-_SALTS = (0x9E3779B9, 0x7F4A7C15)  # a 32-bit word of the hash each
+SALTS = (0x9E3779B9, 0x7F4A7C15)  # a 32-bit word of the hash each
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -47,7 +47,7 @@ def words(x: Array) -> Array:
     place = jnp.zeros_like(values)
     for axis in range(x.ndim):
         place = mix(place ^ jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis))
-    return jnp.stack([mix(values ^ mix(place + jnp.uint32(salt))).sum(dtype=jnp.uint32) for salt in _SALTS])
+    return jnp.stack([mix(values ^ mix(place + jnp.uint32(salt))).sum(dtype=jnp.uint32) for salt in SALTS])
 
 
 def mix(x: Array) -> Array:

@@ -19,7 +19,6 @@ _DISK = {
     errno.EROFS: "the file system is read-only: choose another --workdir",
     errno.EACCES: "no permission: choose a --workdir that you may write to",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another --workdir",
-    errno.EISDIR: "a folder stands where a file is needed: move it away",
     errno.EEXIST: "a file stands where a folder is needed: choose another --workdir",
     errno.EISDIR: "a folder stands where a file is needed: move it away, then run the same command again",
     errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",

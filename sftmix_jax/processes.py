@@ -30,7 +30,7 @@ from sftmix_jax.ranges import Integer, Number
 _PATIENCE = 300.0  # seconds to wait for the others; JAX_JOIN_TIMEOUT
 _TIMEOUT = Number(at_least=1, at_most=86_400)
 _PORT = Integer(at_least=1, at_most=65_534)
-_TPU_PORT = "8476"  # jax's own, 8482, is closed by firewalls that were made with older pods (jax-ml/jax issue 35905)
+_TPU_PORT = "8476"  # firewalls of older TPU pods do not open 8482, the default port of newer versions of jax
 _HEARTBEAT = 30  # seconds after which jax gives up a machine that has gone without a word
 _GRACE = 2.0  # seconds for this process to end on its own, if what ended the other is its error too
 _DONE, _FAILED = b"done", b"failed"  # last words

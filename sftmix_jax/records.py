@@ -36,7 +36,10 @@ def id_of(folder: epath.Path) -> str:
 
 def of_another(file: epath.Path, found: str, wanted: str) -> UserError:
     """What to say of a record that belongs to another stage."""
-    return UserError(f"{file}: is of the stage {found}, and this is {wanted}: it was copied here; {TRAIN_AGAIN}")
+    return UserError(
+        f"{file}: is of the stage {found}, and this is {wanted}: it was copied here; {TRAIN_AGAIN}; if the whole "
+        "folder is a copy, delete it"
+    )
 
 
 def experiment(file: epath.Path, remedy: str = _RUN_AGAIN) -> dict[str, Any]:

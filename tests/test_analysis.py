@@ -57,7 +57,7 @@ def test_differences_on_the_same_questions_are_paired():
 
 
 def test_an_unscored_question_leaves_a_difference_paired():
-    """+6 of 100 questions; without one question that both pass the rest are compared, and that is said."""
+    """The second model passes 6 more of 100 questions. One unscored question leaves 99 pairs, and the text says so."""
     rng = np.random.default_rng(0)
     first = (rng.uniform(size=100) < 0.5).astype(float)[None].repeat(3, 0)
     second = first.copy()

@@ -21,7 +21,7 @@ from sftmix_jax.planning import aot
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.glob("*.sh") if path.name != "common.sh")
 # Writes its arguments down, and says what the test has put into <name>.says, a line a call (the last one for ever).
-# A line that begins with ! is said on stderr, and fails.
+# A line that begins with ! is printed to stderr, and the command fails.
 STAND_IN = r"""#!/usr/bin/env bash
 folder=$(dirname "$0")
 printf '%s' "$(basename "$0")" >> "$folder/asked"; printf ' %q' "$@" >> "$folder/asked"; echo >> "$folder/asked"

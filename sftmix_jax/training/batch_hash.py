@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sftmix_jax.array_hash import mix
-
-_SALTS = (0x9E3779B9, 0x7F4A7C15)  # one 32-bit word of the hash each
+from sftmix_jax.array_hash import SALTS, mix
 
 
 def batch_hash(batch: Mapping[str, Array]) -> str:
@@ -27,5 +25,5 @@ def batch_hash(batch: Mapping[str, Array]) -> str:
 def _words(batch: dict[str, Array]) -> list[Array]:
     values = jnp.stack([jax.lax.bitcast_convert_type(batch[name], jnp.uint32) for name in sorted(batch)])
     names, rows, columns = (jax.lax.broadcasted_iota(jnp.uint32, values.shape, axis) for axis in range(3))
-    places = [mix(mix(mix(salt + names) ^ rows) ^ columns) for salt in map(jnp.uint32, _SALTS)]
+    places = [mix(mix(mix(salt + names) ^ rows) ^ columns) for salt in map(jnp.uint32, SALTS)]
     return [mix(values ^ place).sum(dtype=jnp.uint32) for place in places]
