@@ -605,7 +605,7 @@ def test_a_text_beside_its_answer_is_no_document(tmp_path, field, value):
         assert said(mapped) == [("user", "Write a function."), ("assistant", value)]
 
 
-@pytest.mark.parametrize("switch", ["on", "off", "High", False])
+@pytest.mark.parametrize("switch", ["on", "off", "High", False, "enabled", "/no_think"])
 def test_a_switch_of_reasoning_is_no_thought(tmp_path, switch):
     found = one(tmp_path, {"prompt": "Q", "response": "A", "reasoning": switch})
     assert found.messages[-1].fields == {} and found.unused == {"reasoning"}

@@ -84,7 +84,10 @@ def _alpaca(answer: str) -> Callable[[Fields], list[Message]]:
 
 
 # What `reasoning` holds where it says whether, or how much, the model was to think
-_SWITCHES = frozenset({"on", "off", "true", "false", "yes", "no", "none", "minimal", "low", "medium", "high"})
+_SWITCHES = frozenset({
+    "on", "off", "true", "false", "yes", "no", "enabled", "disabled", "auto", "none", "minimal", "low", "medium",
+    "high", "think", "no_think", "/think", "/no_think",
+})  # fmt: skip
 
 
 def _answer(fields: Fields, column: str, value: Any) -> Message:
