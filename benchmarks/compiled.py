@@ -43,8 +43,8 @@ def show(topology: str, state: int, temporaries: int, sent: dict[str, int]) -> N
 def ours(topology: str) -> None:
     from sftmix_jax.models import llama
     from sftmix_jax.models.llama import Compute
+    from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.planning import aot
-    from sftmix_jax.sharding import MeshConfig
     from sftmix_jax.training.optimizer import OptimizerConfig
 
     found = aot.find_topology(topology)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import timing
 
-from sftmix_jax import compilation, host_memory
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.machine import compilation, host_memory
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 
 NEW_TOKENS = 128
@@ -29,10 +29,10 @@ SLOTS = 32
 def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
     host_memory.keep_freed()
     compilation.set_up()
-    from sftmix_jax import sharding
     from sftmix_jax.models import huggingface
     from sftmix_jax.models.llama import Compute
-    from sftmix_jax.sharding import MeshConfig
+    from sftmix_jax.parallel import sharding
+    from sftmix_jax.parallel.sharding import MeshConfig
 
     config, params = huggingface.load(folder)
     mesh = sharding.make_mesh(MeshConfig())

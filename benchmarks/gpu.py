@@ -128,9 +128,9 @@ def attention(size: Size, kernel: str, heads: tuple[int, int, int]) -> Line:
     import jax
     import jax.numpy as jnp
 
-    from sftmix_jax import sharding
     from sftmix_jax.models import kernels
-    from sftmix_jax.sharding import MeshConfig
+    from sftmix_jax.parallel import sharding
+    from sftmix_jax.parallel.sharding import MeshConfig
 
     N, K, H = heads
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
@@ -168,11 +168,11 @@ def training(size: Size, name: str, state: str, remat: str, kernel: str, rows: i
     """Steps of a trainer as `train` makes it."""
     import jax
 
-    from sftmix_jax import sharding
     from sftmix_jax.models import kernels, llama
     from sftmix_jax.models.llama import Compute
+    from sftmix_jax.parallel import sharding
+    from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.planning import flops
-    from sftmix_jax.sharding import MeshConfig
     from sftmix_jax.training import precision
     from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
     from sftmix_jax.training.step import TrainState, make_trainer
@@ -209,14 +209,14 @@ def decoding(size: Size, batch: int) -> Line:
     """The decode loop alone, every row at the same length."""
     import jax
 
-    from sftmix_jax import sharding
     from sftmix_jax.models import cache as caches
     from sftmix_jax.models import llama
     from sftmix_jax.models.llama import Compute
+    from sftmix_jax.parallel import sharding
+    from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.sampling import decode
     from sftmix_jax.sampling.decode import Slots
     from sftmix_jax.sampling.methods import Method
-    from sftmix_jax.sharding import MeshConfig
     from sftmix_jax.training import precision
 
     mesh, compute, steps = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), Compute(size.dtype, "none"), 32
@@ -249,12 +249,12 @@ def sampling(size: Size, prompts: int, slots: int, new: int) -> Line:
     """`Sampler.generate` as evaluations use it: prompts of several lengths, prefill, slots that are filled again."""
     import jax
 
-    from sftmix_jax import sharding
     from sftmix_jax.data.tokenizer import Tokenizer
     from sftmix_jax.models import llama
     from sftmix_jax.models.llama import Compute
+    from sftmix_jax.parallel import sharding
+    from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.sampling.sampler import Request, Sampler
-    from sftmix_jax.sharding import MeshConfig
     from sftmix_jax.training import precision
 
     mesh, compute = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), Compute(size.dtype, "none")
@@ -381,7 +381,7 @@ def entries(size: Size, kernels: tuple[str, ...], profile: str) -> list[Entry]:
 
 
 def _answer(answers: Any, measure: Callable[[], Line]) -> None:
-    from sftmix_jax import compilation
+    from sftmix_jax.machine import compilation
 
     compilation.set_up()
     try:

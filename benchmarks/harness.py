@@ -15,8 +15,8 @@ from typing import Any
 
 import timing
 
-from sftmix_jax import compilation, host_memory
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.machine import compilation, host_memory
 
 SETTINGS = {"until": ["Question:", "</s>"], "max_gen_toks": 128, "do_sample": False, "temperature": 0.0}
 

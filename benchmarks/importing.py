@@ -22,9 +22,9 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from sftmix_jax import sharding
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import abstract_params
 
 GIB = 2**30

@@ -20,13 +20,13 @@ from functools import partial
 import numpy as np
 import timing
 
-from sftmix_jax import compilation, host_memory
 from sftmix_jax.data import cache, loader
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig, Plan
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.machine import compilation, host_memory
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import LlamaConfig
 
@@ -45,9 +45,9 @@ class Ours:
         compilation.set_up()
         import jax
 
-        from sftmix_jax import sharding
         from sftmix_jax.models.llama import Compute
-        from sftmix_jax.sharding import MeshConfig
+        from sftmix_jax.parallel import sharding
+        from sftmix_jax.parallel.sharding import MeshConfig
         from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
         from sftmix_jax.training.step import TrainState, make_trainer
 

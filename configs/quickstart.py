@@ -11,9 +11,9 @@ from sftmix_jax import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 _ROWS = {"math": 4096, "code": 2048, "general": 9216}  # that are made; the stages take of them

@@ -12,9 +12,9 @@ Numbers are equal within 1e-4 (of golds below 0.1: within a thousandth), however
 """
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import numbers
 from sftmix_jax.evaluation.task import Question, Task
+from sftmix_jax.machine.errors import UserError
 
 
 def load(path: str) -> list[Question]:

@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sftmix_jax import terminal
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 _LEVELS = ("prompt strict", "prompt loose", "instruction strict", "instruction loose")
 _WITH_PUNKT = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}

@@ -9,9 +9,9 @@ Equality is math-verify's (1/2, 0.5 and \\frac12 are one answer), not that of st
 """
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.numbers import last_box
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
+from sftmix_jax.machine.errors import UserError
 
 _INSTRUCTION = "Solve the problem and put the final answer in \\boxed{}.\n\n"
 

@@ -15,9 +15,9 @@ import builtins
 from typing import Any
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import code
 from sftmix_jax.evaluation.task import Question, Task
+from sftmix_jax.machine.errors import UserError
 
 
 def load(path: str) -> list[Question]:

@@ -15,9 +15,9 @@ import unicodedata
 from typing import Any
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import numbers
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
+from sftmix_jax.machine.errors import UserError
 
 _LETTERS = string.ascii_uppercase
 

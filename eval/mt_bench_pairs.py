@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import fastchat, pairs
 from sftmix_jax.evaluation.judging import Prompt, Rubric
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, find_task
+from sftmix_jax.machine.errors import UserError
 
 
 def load(path: str) -> list[Question]:

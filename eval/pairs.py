@@ -13,10 +13,10 @@ Data: --data FILE, the questions, or the file of verdicts itself. For a live jud
 from collections.abc import Sequence
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import pairs
 from sftmix_jax.evaluation.judging import Prompt, Rubric
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
+from sftmix_jax.machine.errors import UserError
 
 _IDS, _TEXTS = ("question_id", "message_id", "id"), ("instruction", "text", "question", "prompt")
 

@@ -13,11 +13,11 @@ import json
 import math
 from collections import Counter
 
-from sftmix_jax import terminal
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.readers import files
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
+from sftmix_jax.machine import terminal
 
 
 def load(path: str) -> list[Question]:

@@ -10,7 +10,7 @@ import jax
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.training import optimizer
 

@@ -20,15 +20,17 @@ import numpy as np
 from absl import flags
 from absl.flags import FlagValues
 
-from sftmix_jax import desk, identity, ranges, sharding, terminal
+from sftmix_jax import desk
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import MOST_BUDGET, UNITS, Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.config import EvaluationConfig
+from sftmix_jax.machine import identity, ranges, terminal
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
 from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
-from sftmix_jax.ranges import NAME, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
-from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.metrics import LoggingConfig
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -59,7 +61,7 @@ class Stage:
     carry_optimizer: bool = setting(False, Flag())
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         weighted = [name for name, share in self.mixture.items() if share.weight is not None]
         if not self.mixture:
             yield f"{where}.mixture is empty: give it a share of at least one domain"
@@ -94,7 +96,7 @@ class Experiment:
         ranges.check(self, "config")
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if not self.stages:
             yield f"{where}.stages: experiment '{self.name}' has no stages"
         for name in self.evaluation.tasks:

@@ -25,10 +25,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from sftmix_jax import command, terminal
 from sftmix_jax.data.chat import Chat
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import check_folder, check_out, is_litter, is_remote, read_json
+from sftmix_jax.machine import command, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import check_folder, check_out, is_litter, is_remote, read_json
 from sftmix_jax.models import huggingface
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import LlamaConfig, Params
@@ -103,7 +103,7 @@ def check_replaceable(out: epath.Path) -> None:
 
 @contextlib.contextmanager
 def _explained(out: epath.Path) -> Iterator[None]:
-    """Raises UserError instead of an OSError of the target; a full disk or quota is left to sftmix_jax.command."""
+    """Raises UserError instead of an OSError of the target; a full disk or quota is left to `machine.command`."""
     try:
         yield
     except OSError as error:

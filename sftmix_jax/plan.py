@@ -17,14 +17,15 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from sftmix_jax import command, experiment, identity, terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax import experiment
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.machine import command, identity, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Integer, Range, Text
 from sftmix_jax.planning import aot, chips
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.collectives import BETWEEN_SLICES
 from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
-from sftmix_jax.ranges import Integer, Range, Text
 
 _OPTIONS: dict[str, tuple[str | int | float, Range]] = {
     "topology": ("", Text()),

@@ -10,10 +10,10 @@ import sys
 
 from etils import epath
 
-from sftmix_jax import command, terminal
 from sftmix_jax.analysis import report, results
-from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.files import check_out
+from sftmix_jax.machine import command, terminal
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.files import check_out
 
 
 def main() -> int:

@@ -28,11 +28,12 @@ from typing import Any
 
 import jax
 
-from sftmix_jax import command, experiment, host_memory, terminal
+from sftmix_jax import experiment
 from sftmix_jax.data import loader
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.ranges import Integer, Range, Text
+from sftmix_jax.machine import command, host_memory, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Integer, Range, Text
 from sftmix_jax.resuming import shortening, verdict
 from sftmix_jax.resuming.check import Check
 from sftmix_jax.resuming.runs import Layout, cpu_devices

@@ -13,23 +13,26 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import array_hash, checks, identity, manifest, model_folder, processes, records, sharding, terminal
+from sftmix_jax import checks
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
-from sftmix_jax.files import matching
+from sftmix_jax.machine import array_hash, identity, manifest, model_folder, processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
 from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
-from sftmix_jax.records import TRAIN_AGAIN
+from sftmix_jax.parallel import sharding
 from sftmix_jax.training import checkpoints, precision
 from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.workdir import records
+from sftmix_jax.workdir.records import TRAIN_AGAIN
 
 _LENGTH = 2048  # where the config leaves it to the model
 TINY = Path(__file__).parent / "tiny" / "base"

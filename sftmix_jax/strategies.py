@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sftmix_jax.data.mixture import Share, as_ratio, fewest_rows, rows_of
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 if TYPE_CHECKING:
     from sftmix_jax.experiment import Stage

@@ -28,18 +28,19 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import checks, command, probe, processes, report, terminal
+from sftmix_jax import checks, probe, report
 from sftmix_jax.analysis import power, rule
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import find_task
-from sftmix_jax.files import remove
-from sftmix_jax.host_memory import has_accelerator
-from sftmix_jax.leases import Leases
+from sftmix_jax.machine import command, processes, terminal
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.files import remove
+from sftmix_jax.machine.host_memory import has_accelerator
+from sftmix_jax.machine.leases import Leases
+from sftmix_jax.machine.ranges import Integer, Number
 from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
-from sftmix_jax.ranges import Integer, Number
 from sftmix_jax.studies import emit, hold, jobs, study, work
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.studies.study import Run, Study

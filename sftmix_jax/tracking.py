@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
-from sftmix_jax import processes, records, stages, terminal
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import matching
+from sftmix_jax import stages
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching
 from sftmix_jax.training import trackers
 from sftmix_jax.training.metrics import LoggingConfig
 from sftmix_jax.training.trackers import Trackers
 from sftmix_jax.training.trackers.tracker import Tracked
+from sftmix_jax.workdir import records
 
 Send = Callable[[Mapping[str, float]], None]  # takes scores by `score/TASK/METRIC`
 

@@ -17,26 +17,15 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import (
-    __version__,
-    array_hash,
-    checks,
-    command,
-    experiment,
-    identity,
-    manifest,
-    processes,
-    records,
-    stages,
-    terminal,
-)  # fmt: skip
+from sftmix_jax import __version__, checks, experiment, stages
 from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluate import comparable_results, run_tasks
 from sftmix_jax.experiment import Experiment
-from sftmix_jax.files import check_folder, exists, read_json, remove, unfinished, write_json
-from sftmix_jax.leases import Leases, for_all_processes
+from sftmix_jax.machine import array_hash, command, identity, manifest, processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import check_folder, exists, read_json, remove, unfinished, write_json
+from sftmix_jax.machine.leases import Leases, for_all_processes
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
 from sftmix_jax.opening import Opening, open_stage
@@ -48,6 +37,7 @@ from sftmix_jax.training.optimizer import learning_rates, make_optimizer
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
 from sftmix_jax.training.trackers import Trackers
 from sftmix_jax.training.trackers.tracker import Tracked
+from sftmix_jax.workdir import records
 
 _FORMER = "done.json.damaged"  # of a finished stage that is trained again
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sftmix_jax import array_hash, sharding
-from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.machine import array_hash
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 
 WORD = 2**32
 TREE = {

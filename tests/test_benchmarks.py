@@ -12,13 +12,13 @@ from etils import epath
 
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import contamination, runner
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.statistics import pass_at_k
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, find_task, rule_files
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.opening import Opening, open_model
 
 TINY = EvaluationConfig(data={"tiny_math": "tiny:4"})

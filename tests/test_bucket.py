@@ -130,7 +130,7 @@ def test_data_and_weights_are_read_from_a_bucket_and_exported_to_it(bucket, conf
 RACE = """
 import sys, threading
 from etils import epath
-from sftmix_jax.leases import Leases
+from sftmix_jax.machine.leases import Leases
 took, barrier = [], threading.Barrier(6)
 def worker():
     leases = Leases(epath.Path(sys.argv[1]))

@@ -15,8 +15,8 @@ from sftmix_jax import checks, strategies, train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.studies import jobs
 from sftmix_jax.studies.study import Run, Study

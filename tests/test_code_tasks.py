@@ -15,10 +15,10 @@ from etils import epath
 from rich.console import Console
 
 from sftmix_jax.analysis import responses
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import failures, programs, runner, sandbox
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.machine.errors import UserError
 
 HEAD = "from typing import List\n\n\ndef total(xs: List[int]) -> int:\n"
 PROMPT = HEAD + '    """The sum.\n    >>> total([1])\n    1\n    """\n'

@@ -11,8 +11,8 @@ from sftmix_jax.data import sources
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import study
 
 # text of the file → what is said of it behind its name
@@ -66,7 +66,7 @@ def test_a_text_behind_the_colon_that_is_no_number_ends_in_one_line():
 
 def test_a_config_s_own_user_error_stays_as_it_is(tmp_path):
     (tmp_path / "own.py").write_text(
-        "from sftmix_jax.errors import UserError\n\n\ndef get_config():\n    raise UserError('mine')\n"
+        "from sftmix_jax.machine.errors import UserError\n\n\ndef get_config():\n    raise UserError('mine')\n"
     )
     with pytest.raises(UserError, match=r"^mine$"):
         experiment.parse([f"--config={tmp_path / 'own.py'}"])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from test_sources import write_lines
 
-from sftmix_jax import ranges
 from sftmix_jax.data import cache, loader, mixture, packing
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import Pool, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import ranges
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.stages import TINY
 from tests.campaigns import cache_faults
 

@@ -11,11 +11,10 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax import evaluate, records
+from sftmix_jax import evaluate
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import fixed, runner, scoring
 from sftmix_jax.evaluation.answers import Decoding, Model, ask
 from sftmix_jax.evaluation.compare import compare
@@ -26,11 +25,13 @@ from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, newcombe, paired_t, wilson
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Metric, Question, Task, find_task
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.stages import TINY as BASE
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.tiny.instructions import rate
+from sftmix_jax.workdir import records
 
 
 @pytest.mark.parametrize(

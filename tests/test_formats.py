@@ -14,8 +14,8 @@ from sftmix_jax.data.messages import BadRow, Conversation
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.stages import Resolved
 
 ASK, SAY = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}

@@ -23,9 +23,9 @@ from etils import epath
 from test_llama import logits
 from test_sources import write_lines
 
-from sftmix_jax import sharding
 from sftmix_jax.models import kernels
 from sftmix_jax.opening import stage_folders
+from sftmix_jax.parallel import sharding
 from sftmix_jax.stages import architecture, on_one_device, read_stage, stage_params
 
 pytestmark = pytest.mark.gpu
@@ -296,7 +296,7 @@ def test_an_export_gives_the_stage_s_logits_in_transformers(trained, tmp_path):
 STEP = """
 import json, sys
 import jax, numpy as np
-from sftmix_jax import sharding
+from sftmix_jax.parallel import sharding
 from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig

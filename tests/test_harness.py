@@ -8,8 +8,8 @@ pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
 from lm_eval.api.instance import Instance
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import harness
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.stages import TINY
 

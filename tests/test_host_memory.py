@@ -8,11 +8,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from sftmix_jax import compilation, host_memory
+from sftmix_jax.machine import compilation, host_memory
 
 FAULTS = """
 import resource, sys
-from sftmix_jax import host_memory
+from sftmix_jax.machine import host_memory
 if sys.argv[1] == "kept":
     host_memory.keep_freed()
 import jax, jax.numpy as jnp
@@ -102,7 +102,7 @@ def test_a_driver_that_is_too_old_is_named_with_what_to_do(tmp_path, monkeypatch
 
 OLD_DRIVER = """
 from jax._src import hardware_utils
-from sftmix_jax import command, compilation
+from sftmix_jax.machine import command, compilation
 hardware_utils.has_visible_nvidia_gpu = lambda: True
 compilation.has_accelerator = compilation.has_gpu = lambda: True
 compilation._cuda = lambda: 13

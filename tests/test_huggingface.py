@@ -9,12 +9,12 @@ import pytest
 from conftest import SMALL, random_model, save_model
 from safetensors.numpy import load_file, save_file
 
-from sftmix_jax import sharding
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.llama import Compute
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.sampling.sampler import abstract_params
-from sftmix_jax.sharding import MeshConfig
 
 
 @pytest.fixture

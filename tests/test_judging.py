@@ -13,8 +13,6 @@ import pytest
 from conftest import SHARED, run
 from etils import epath
 
-from sftmix_jax.errors import UserError
-from sftmix_jax.escaping import redacted
 from sftmix_jax.evaluation import fastchat, judging
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.config import EvaluationConfig
@@ -24,6 +22,8 @@ from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.runner import score_responses
 from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.escaping import redacted
 
 pytest.importorskip("openai")
 from sftmix_jax.evaluation.endpoint import Endpoint

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from conftest import SMALL, random_model
 
-from sftmix_jax import sharding, train
-from sftmix_jax.errors import UserError
+from sftmix_jax import train
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import attention, gpu_attention, kernels
 from sftmix_jax.models.llama import Compute, ComputeConfig
-from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import make_trainer
 

@@ -13,14 +13,14 @@ import pytest
 from conftest import ROOT
 from etils import epath
 
-from sftmix_jax import leases
-from sftmix_jax.errors import UserError
-from sftmix_jax.leases import Leases, Lost
+from sftmix_jax.machine import leases
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.leases import Leases, Lost
 
 HOLD = """
 import os, sys, time
 from etils import epath
-from sftmix_jax.leases import Leases
+from sftmix_jax.machine.leases import Leases
 with Leases(epath.Path(sys.argv[1])).take("job") as lease:
     print(bool(lease), flush=True)
     time.sleep(60)

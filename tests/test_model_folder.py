@@ -14,9 +14,9 @@ from conftest import ROOT, SMALL, random_model, save_model
 from etils import epath
 from safetensors.numpy import load_file, save_file
 
-from sftmix_jax import model_folder
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import model_folder
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, huggingface
 from sftmix_jax.models.tensors import Folder
 from sftmix_jax.opening import Opening, open_model
@@ -103,7 +103,7 @@ def test_yes_on_standard_input_runs_no_code(tmp_path, verb_and_flags):
 def test_standard_input_is_empty_but_in_a_chat():
     """A library that asks hears nothing; the chat hears what was typed."""
     script = (
-        "import sys; from sftmix_jax import command\n"
+        "import sys; from sftmix_jax.machine import command\n"
         "def asks():\n"
         "    try: print('library', repr(input()))\n"
         "    except EOFError: print('library', 'nothing')\n"

@@ -6,10 +6,10 @@ import random
 import pytest
 from etils import epath
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.machine.errors import UserError
 
 GSM8K, _ = find_task("gsm8k")
 

@@ -9,10 +9,10 @@ from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 from test_training import steps
 
-from sftmix_jax import sharding
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama
-from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training import optimizer, precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.optimizer import OPTIMIZERS, OptimizerConfig, learning_rates, make_optimizer, make_schedule

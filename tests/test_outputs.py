@@ -21,20 +21,22 @@ from pyarrow import parquet
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import escaping, evaluate, experiment, files, plan, processes, records, report, sample, study, terminal
+from sftmix_jax import evaluate, experiment, plan, report, sample, study
 from sftmix_jax.analysis import page, responses, results, tables
 from sftmix_jax.analysis import report as analysis
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.compare import Difference
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.evaluation.task import find_task
-from sftmix_jax.leases import Leases
+from sftmix_jax.machine import escaping, files, processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.leases import Leases
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.studies import emit
 from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.workdir import records
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # What a spreadsheet, a browser, rich, a terminal, LaTeX, matplotlib and a path would each take for their own.
@@ -441,7 +443,11 @@ def test_a_folder_whose_path_looks_like_a_pattern_is_searched_like_any_other(tmp
 
 
 def test_an_error_of_ours_is_shown_as_text(tmp_path):
-    failing = "from sftmix_jax import command\ndef main():\n    raise RuntimeError('\\x1b[31m')\ncommand.run(main)\n"
+    failing = (
+        "from sftmix_jax.machine import command\n"
+        "def main():\n    raise RuntimeError('\\x1b[31m')\n"
+        "command.run(main)\n"
+    )
     (tmp_path / "failing.py").write_text(failing)
     ended = subprocess.run(
         [sys.executable, tmp_path / "failing.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT, SHARED, run
 from etils import epath
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import pairs
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.machine.errors import UserError
 
 MT_BENCH = SHARED / "data" / "eval" / "mt_bench"
 needs_files = pytest.mark.skipif(not MT_BENCH.is_dir(), reason="no ../shared beside the project")

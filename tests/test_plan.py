@@ -11,16 +11,17 @@ from conftest import SMALL, run
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sftmix_jax import experiment, fsdp, sharding
-from sftmix_jax.errors import UserError
+from sftmix_jax import experiment
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute
+from sftmix_jax.parallel import fsdp, sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import aot, chips, collectives, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.compiler import Compiler
 from sftmix_jax.planning.planner import Planner
 from sftmix_jax.planning.roofline import Choice
-from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from conftest import FLOAT32, SMALL, random_model, save_model
 
-from sftmix_jax import sharding
 from sftmix_jax.models import llama
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.probes import gradients, hidden
-from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training.loss import loss_sums
 
 

@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT
 from test_train import CONFIG, config, done, train, wait_for_step  # noqa: F401 (config is a fixture)
 
-from sftmix_jax import processes
-from sftmix_jax.errors import UserError
-from sftmix_jax.processes import Place
+from sftmix_jax.machine import processes
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.processes import Place
 
 EVALUATION = '        evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code"), limit=6),\n    )'
 
@@ -185,7 +185,7 @@ def test_a_place_is_read_from_the_environment():
 SEES = """
 import jax
 from jax._src import xla_bridge
-from sftmix_jax import processes
+from sftmix_jax.machine import processes
 processes.join()
 print(jax.process_count(), jax.process_index(), xla_bridge.CUDA_VISIBLE_DEVICES.value, flush=True)
 processes.leave(0)

@@ -8,10 +8,11 @@ import subprocess
 import pytest
 from etils import epath
 
-from sftmix_jax import records, report
+from sftmix_jax import report
 from sftmix_jax.analysis import results
 from sftmix_jax.analysis.report import Report
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.workdir import records
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCORES = {"tiny_math": ("strict", 1.0), "tiny_code": ("pass@1", 1.0), "tiny_general": ("rating", 10.0)}

@@ -12,18 +12,20 @@ import pytest
 from etils import epath
 from scipy.stats import beta, binomtest, bootstrap
 
-from sftmix_jax import records, report, terminal
+from sftmix_jax import report
 from sftmix_jax.analysis import cells, results, tables, uncertain
 from sftmix_jax.analysis.report import Report
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import harness, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.workdir import records
 
 ROOT = Path(__file__).parents[1]
 ABILITIES = {

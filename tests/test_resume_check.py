@@ -11,18 +11,19 @@ import pytest
 from conftest import ROOT, random_model, run, save_model
 from etils import epath
 
-from sftmix_jax import experiment, resume_check, sharding, train
+from sftmix_jax import experiment, resume_check, train
 from sftmix_jax.data import loader
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.resuming import records, runs, verdict
 from sftmix_jax.resuming.check import Check, Findings, Kill
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.runs import Command, Layout
 from sftmix_jax.resuming.shortening import Length, measure, shortened, write
-from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
@@ -382,7 +383,8 @@ def test_bad_input_ends_before_anything_is_started(tmp_path):
 ALONE = (Layout(1),)
 SABOTAGED = """
 import sys
-from sftmix_jax import command, train
+from sftmix_jax import train
+from sftmix_jax.machine import command
 from sftmix_jax.data import loader
 
 batches = loader.batches

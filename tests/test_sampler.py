@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from conftest import FLOAT32
 
-from sftmix_jax import sharding
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.methods import Method, choose, in_nucleus
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params, bucket
-from sftmix_jax.sharding import MeshConfig
 
 NAMES = "Lily Tom Ben Anna Max Sue Tim Sam Mia Bob".split()
 PROMPTS = [f"<s>Once there was {'a big dog and ' * (i % 7)}a child named {name}." for i, name in enumerate(NAMES * 3)]

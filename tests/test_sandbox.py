@@ -12,8 +12,8 @@ from pathlib import Path
 import attacks
 import pytest
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import sandbox
+from sftmix_jax.machine.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="walls are Linux'")
 

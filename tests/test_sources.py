@@ -13,7 +13,7 @@ import pytest
 from sftmix_jax.data import sources
 from sftmix_jax.data.messages import BadRow, LeftOut, Message
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 PAIR = [Message("user", "q"), Message("assistant", "a")]
 

@@ -11,9 +11,11 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import experiment, files, manifest, opening, records, stages, train
+from sftmix_jax import experiment, opening, stages, train
 from sftmix_jax.analysis import results
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import files, manifest
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.workdir import records
 from tests.campaigns import _scratch as scratch
 from tests.campaigns import checkpoint_faults as faults
 

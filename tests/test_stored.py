@@ -9,11 +9,11 @@ from conftest import ROOT, run
 from etils import epath
 
 from sftmix_jax.data.readers import json_values
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import judging, layouts, runner
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.machine.errors import UserError
 
 LIMIT = 4
 TINY = EvaluationConfig(data={"tiny_math": f"tiny:{LIMIT}"})

@@ -14,8 +14,8 @@ from conftest import ROOT, run
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.planning import costs
 from sftmix_jax.studies import study
 from sftmix_jax.studies.study import Run, Study

@@ -17,7 +17,7 @@ from etils import epath
 
 from sftmix_jax import evaluate, tracking
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.stages import TINY
 from sftmix_jax.training import trackers
@@ -192,7 +192,7 @@ def test_a_resumed_stage_goes_on_in_its_wandb_run_and_loses_no_step(tmp_path, of
 EARLY_END = """
 import socket, time
 from etils import epath
-from sftmix_jax import processes
+from sftmix_jax.machine import processes
 from sftmix_jax.training.metrics import LoggingConfig
 from sftmix_jax.training.trackers import Trackers
 from sftmix_jax.training.trackers.tracker import Tracked
@@ -249,7 +249,8 @@ class _Broken:
 STOPPED_AND_RESUMED = """
 import os, signal, sys, time
 from etils import epath
-from sftmix_jax import compilation, strategies, train
+from sftmix_jax import strategies, train
+from sftmix_jax.machine import compilation
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source

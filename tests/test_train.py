@@ -21,8 +21,8 @@ from sftmix_jax import experiment
 from sftmix_jax import train as train_verb
 from sftmix_jax.data import packing
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import parse
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.opening import Opening, open_stage, stage_folders
 from sftmix_jax.stages import TINY, Resolved

@@ -14,11 +14,13 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import experiment, fsdp, manifest, ranges, sharding
+from sftmix_jax import experiment
 from sftmix_jax.data.loader import DTYPES
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import manifest, ranges
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama
-from sftmix_jax.sharding import MeshConfig
+from sftmix_jax.parallel import fsdp, sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training import checkpoints, loss, metrics, precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule

@@ -6,10 +6,10 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records
 from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result, read_done, score_folder
-from sftmix_jax.files import matching
+from sftmix_jax.machine.files import matching
+from sftmix_jax.workdir import records
 
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
 

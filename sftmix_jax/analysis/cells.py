@@ -15,7 +15,7 @@ import numpy as np
 from sftmix_jax.analysis import results, uncertain
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Published, Uncertain, Verdicts
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 Labels = tuple[tuple[str, Any], ...]
 

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from etils import epath
 
-from sftmix_jax import escaping
 from sftmix_jax.analysis.figures import Figure, Line, Panel
+from sftmix_jax.machine import escaping
 
 MARKS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", "-", "--")

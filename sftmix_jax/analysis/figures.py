@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sftmix_jax import escaping
 from sftmix_jax.analysis import fits
 from sftmix_jax.analysis.cells import Cells, given, number, series
 from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
+from sftmix_jax.machine import escaping
 
 
 @dataclasses.dataclass

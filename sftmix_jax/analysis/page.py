@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from sftmix_jax import escaping
 from sftmix_jax.analysis import rule
 from sftmix_jax.analysis.drawing import COLOURS
 from sftmix_jax.analysis.figures import Figure, Line, Panel
+from sftmix_jax.machine import escaping
 
 _MARKS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 _FILTERED = 8  # rows from which on a table can be filtered

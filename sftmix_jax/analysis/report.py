@@ -11,13 +11,14 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import escaping, records, terminal
 from sftmix_jax.analysis import accounts, cells, drawing, figures, findings, laws, page, results, rule, scores
 from sftmix_jax.analysis.cells import Cells, Scores
 from sftmix_jax.analysis.figures import Curves, Figure
 from sftmix_jax.analysis.page import Section, Table
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.rule import Finding
+from sftmix_jax.machine import escaping, terminal
+from sftmix_jax.workdir import records
 
 _PAPER_SIZES = ("7b", "13b", "33b")
 

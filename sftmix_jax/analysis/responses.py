@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import records, terminal
+from sftmix_jax.machine import terminal
+from sftmix_jax.workdir import records
 
 
 def read(folder: epath.Path, only: str = "") -> list[dict[str, Any]]:

@@ -13,9 +13,10 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import escaping, records
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import matching
+from sftmix_jax.machine import escaping
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching
+from sftmix_jax.workdir import records
 
 
 @dataclasses.dataclass(frozen=True)

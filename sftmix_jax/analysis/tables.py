@@ -9,8 +9,8 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from sftmix_jax import terminal
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.machine import terminal
 
 
 def print_abilities(scores: Sequence[Result], console: terminal.Console | None = None) -> None:

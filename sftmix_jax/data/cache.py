@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from sftmix_jax import files, manifest, terminal
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import files, manifest, terminal
+from sftmix_jax.machine.errors import UserError
 
 _FORMAT = 5  # part of every key: raise it when tokens or weights would change
 _CHUNK = 1024  # rows in memory at a time

@@ -31,7 +31,7 @@ from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.template import Template, complete
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.data.turns import MARK, Turn
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 _FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = tuple(sorted(file.stem for file in _FOLDER.glob("*.jinja")))

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 _PART = 8192  # bytes that are decompressed at once; of blocks of one repeated byte they become 256 MiB
 _WINDOW_LOG = 31  # what `zstd --long=31` asks for; the library refuses more than 27 unless it is told

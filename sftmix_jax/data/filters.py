@@ -7,7 +7,7 @@ from typing import Any
 
 from sftmix_jax.data import tagger, user_functions
 from sftmix_jax.data.messages import BadRow, LeftOut, Message
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 Tags = Callable[[Mapping[str, Any], Sequence[Message]], set[str]]  # of a row and its messages
 

@@ -11,7 +11,7 @@ import numpy as np
 from sftmix_jax.data import meanings, stored, stored_turns
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.data.stored import Fields, shown
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 
 class Format(NamedTuple):

@@ -13,8 +13,8 @@ from sftmix_jax.data import mixture, packing
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.mixture import Order, Pool, Share
 from sftmix_jax.data.packing import PACKINGS, Packed
-from sftmix_jax.errors import UserError
-from sftmix_jax.ranges import Choice, Integer, setting
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Choice, Integer, setting
 
 Batch: TypeAlias = dict[str, np.ndarray]  # [B, T] each: the keys and dtypes of DTYPES
 DTYPES = {
@@ -35,7 +35,7 @@ class BatchConfig:
     accumulation: int = setting(1, Integer(at_least=1))  # parts that a step's rows are split into, to save memory
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if self.rows % self.accumulation:
             yield f"{where}.accumulation: {self.accumulation}; must divide the {self.rows} rows"
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.ranges import Integer, Number, setting
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Integer, Number, setting
 
 UNITS = ("examples", "tokens", "trained_tokens")
 _LEAVE_OUT = "to leave a domain out, delete it"
@@ -32,7 +32,7 @@ class Share:
     weight: float | None = setting(None, Number(at_least=1e-15, at_most=1e15, hint=_LEAVE_OUT))
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         given = [name for name in ("fraction", "count", "weight") if getattr(self, name) is not None]
         if len(given) != 1:
             yield f"{where}: set one of fraction, count and weight; set are: {', '.join(given) or 'none'}"

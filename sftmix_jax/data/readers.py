@@ -21,7 +21,7 @@ from etils import epath
 
 from sftmix_jax.data import compressed
 from sftmix_jax.data.meanings import WEIGHTS
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 
 class Row(NamedTuple):

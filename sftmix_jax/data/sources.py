@@ -11,8 +11,8 @@ from typing import Any
 from sftmix_jax.data import compressed, filters, formats, readers, tagger, user_functions
 from sftmix_jax.data.messages import BadRow, Conversation
 from sftmix_jax.data.readers import Row
-from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.ranges import Choice, Integer, Number, Table, Text, setting, within
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Choice, Integer, Number, Table, Text, setting, within
 
 _LOOKED_AT = 1000  # rows in search of one in a known format
 _READING = 4  # part of every fingerprint: raise it when rows would become other conversations
@@ -41,7 +41,7 @@ class Source:
     expected_tokens: float = setting(0.0, Number(at_least=0))  # and tokens of one, cut to the batch's length
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if self.tagger and not self.without:
             yield f"{where}.tagger: '{self.tagger}'; no row is left out by its tags unless {where}.without names some"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sftmix_jax.data.meanings import STRUCTURES, WEIGHTS, is_verdict, meaning
 from sftmix_jax.data.messages import BadRow
-from sftmix_jax.errors import did_you_mean
+from sftmix_jax.machine.errors import did_you_mean
 
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 # What a verdict calls a bad answer, besides false and numbers up to 0, and a good one

@@ -9,7 +9,7 @@ from typing import Any
 from sftmix_jax.data import meanings, stored
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.stored import Fields, shown
-from sftmix_jax.errors import did_you_mean
+from sftmix_jax.machine.errors import did_you_mean
 
 # In lower case, words joined by `_`
 ROLES = {

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.visitor import NodeTransformer
 
 from sftmix_jax.data.messages import BadRow, Message
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 # What `strftime_now` returns, in training, sampling and after export: the date that Llama 3's template has by default.
 DATE = datetime.datetime(2024, 7, 26)

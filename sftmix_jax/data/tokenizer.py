@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sftmix_jax import model_folder
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import matching
+from sftmix_jax.machine import model_folder
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching
 
 # Tokenizer files without a config do not say which token ends a text; these are the usual ones.
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftmix_jax.data.messages import BadRow
-from sftmix_jax.errors import UserError, did_you_mean, text_of
+from sftmix_jax.machine.errors import UserError, did_you_mean, text_of
 
 
 def load(field: str, spec: str) -> Callable[..., Any]:

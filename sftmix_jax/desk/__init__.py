@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sftmix_jax.errors import UserError, did_you_mean, text_of
+from sftmix_jax.machine.errors import UserError, did_you_mean, text_of
 
 _PACKAGED = Path(__file__).parent  # an installed wheel carries a copy of configs/ and eval/ here
 _CHECKOUT = _PACKAGED.parent.parent

@@ -12,12 +12,12 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import identity, processes, terminal
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import BadRow, Conversation, Message
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.task import Question
-from sftmix_jax.leases import Leases, for_all_processes
+from sftmix_jax.machine import identity, processes, terminal
+from sftmix_jax.machine.leases import Leases, for_all_processes
 from sftmix_jax.sampling.sampler import Request, Response, Sampler
 
 Samples = list[list[str]]  # of one question: sample → turn → text

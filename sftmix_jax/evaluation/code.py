@@ -7,10 +7,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import programs, sandbox
 from sftmix_jax.evaluation.statistics import pass_at_k
 from sftmix_jax.evaluation.task import Explained, Metric, Question, Turns, Verdict
+from sftmix_jax.machine.errors import UserError
 
 METRICS = (Metric("pass@1"),)
 _IMPORT = re.compile(r"^\s*(?:import\s+(\w+)|from\s+(\w+)[\w.]*\s+import\b)", re.MULTILINE)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from sftmix_jax import records
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.statistics import mcnemar, newcombe, paired_bootstrap, paired_t
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.workdir import records
 
 
 @dataclasses.dataclass(frozen=True)

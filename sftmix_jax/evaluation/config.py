@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from sftmix_jax import ranges
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.evaluation.task import Question, Task, find_task
-from sftmix_jax.ranges import Flag, Integer, Items, Table, Text, setting, within
+from sftmix_jax.machine import ranges
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.sampling.methods import TEMPERATURE
 
 

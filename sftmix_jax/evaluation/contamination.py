@@ -8,14 +8,15 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records, terminal
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import Question, find_task, questions_hash
-from sftmix_jax.files import exists, matching, write_json
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import exists, matching, write_json
+from sftmix_jax.workdir import records
 
 
 def measure(workdir: epath.Path, config: EvaluationConfig) -> dict[str, Any]:

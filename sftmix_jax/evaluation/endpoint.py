@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from sftmix_jax import escaping
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt, Reply
+from sftmix_jax.machine import escaping
+from sftmix_jax.machine.errors import UserError
 
 _TRIES = 6  # of one request; with back-off between them
 

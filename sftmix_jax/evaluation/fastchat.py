@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from sftmix_jax.data.readers import json_rows, json_values
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Judgment, Prompt, delimited
-from sftmix_jax.files import matching, read_lines
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching, read_lines
 
 _WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are judged with a reference answer
 

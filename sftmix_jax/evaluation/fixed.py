@@ -6,13 +6,15 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import __version__, processes, records, terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax import __version__
 from sftmix_jax.evaluation import judging
 from sftmix_jax.evaluation.answers import Decoding
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.judging import Judge, Rubric
 from sftmix_jax.evaluation.task import Question, Task, find_task, questions_hash
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.workdir import records
 
 
 def decoding_of(task: Task, config: EvaluationConfig) -> Decoding:

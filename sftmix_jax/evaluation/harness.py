@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftmix_jax import processes, records
-from sftmix_jax.errors import UserError
-from sftmix_jax.escaping import file_name
 from sftmix_jax.evaluation.answers import Model, leased
 from sftmix_jax.evaluation.statistics import wilson
 from sftmix_jax.evaluation.task import ability_of
-from sftmix_jax.files import replace
+from sftmix_jax.machine import processes
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.escaping import file_name
+from sftmix_jax.machine.files import replace
 from sftmix_jax.sampling.sampler import Request, Response
+from sftmix_jax.workdir import records
 
 try:
     from lm_eval import simple_evaluate

@@ -9,8 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes, terminal
-from sftmix_jax.files import digest, matching, read_sound_lines
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.files import digest, matching, read_sound_lines
 
 _SECONDS = 5.0  # at most so much work is lost when the process is killed
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from sftmix_jax.data.messages import BadRow, Message
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.answers import Model
 from sftmix_jax.evaluation.endpoint import Endpoint
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig, Prompt, Reply
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.sampling.sampler import Request, Response
 
 

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.journal import Journal
-from sftmix_jax.ranges import Integer, Number, Text, setting
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Integer, Number, Text, setting
 from sftmix_jax.sampling.methods import TEMPERATURE
 
 

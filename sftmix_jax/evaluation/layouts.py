@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from sftmix_jax.data import readers
-from sftmix_jax.errors import UserError, did_you_mean
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.task import Program
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str]  # what a field holds, of `_HOLDS` → the field's name in the file
 _HOLDS = ("id", "question", "response", "samples")

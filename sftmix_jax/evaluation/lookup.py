@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sftmix_jax.errors import nearest
 from sftmix_jax.evaluation.task import Question
+from sftmix_jax.machine.errors import nearest
 
 
 class Unusable(Exception):

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sftmix_jax.data.sources import Source, read_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, mean_over_samples
+from sftmix_jax.machine.errors import UserError
 
 # One grammar of numbers, for texts as `_plain` leaves them. Digits are grouped by commas (1,234; 10,00,000), or in
 # threes by spaces or apostrophes. A minus right after a word, a number or a bracket is a hyphen or a difference.

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from sftmix_jax.data.readers import json_rows
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
+from sftmix_jax.machine.errors import UserError
 
 _HALF_WRITTEN = "a half-written last line can be deleted, its judgment then counts as missing"
 NOT_JUDGED = math.nan  # in the place of a rating: nobody was asked for it, as for the other order in many files

@@ -6,7 +6,6 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes, ranges, records
 from sftmix_jax.evaluation import stored
 from sftmix_jax.evaluation.answers import Answers, Model, ask, leased
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
@@ -16,6 +15,8 @@ from sftmix_jax.evaluation.judging import Judge
 from sftmix_jax.evaluation.scoring import Scored, check, failures_in, fewest_samples, rated, score
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, Task, find_task
+from sftmix_jax.machine import processes, ranges
+from sftmix_jax.workdir import records
 
 
 def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | None = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 
 PACKAGES = ("numpy",)  # beside the standard library; human-eval, EvalPlus and bigcode all install it
 _CONTAINED = Path(__file__).parent / "contained"

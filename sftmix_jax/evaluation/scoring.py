@@ -11,14 +11,14 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes, terminal
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import failures, fastchat, judging, sandbox
 from sftmix_jax.evaluation.answers import Answers
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.task import Explained, Question, Task, Turns, Verdict
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
 
 
 @dataclasses.dataclass

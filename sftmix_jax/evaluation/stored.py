@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from sftmix_jax import terminal
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import layouts
 from sftmix_jax.evaluation.answers import Answers
 from sftmix_jax.evaluation.layouts import Columns, Given
 from sftmix_jax.evaluation.lookup import LeftOut, Lookup, Unusable
 from sftmix_jax.evaluation.task import Question
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
 
 _HALF_WRITTEN = "a half-written last line can be deleted, its question then counts as missing"
 

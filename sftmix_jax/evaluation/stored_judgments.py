@@ -7,13 +7,13 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation import fastchat, pairs
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.fixed import fixed_by
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, Task, find_task
+from sftmix_jax.machine.errors import UserError
 
 
 def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationConfig) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Metric, Question, Task, Verdict
+from sftmix_jax.machine.errors import UserError
 
 
 def summarise(

@@ -12,9 +12,9 @@ from typing import Any
 
 from sftmix_jax import desk
 from sftmix_jax.data.messages import Conversation
-from sftmix_jax.errors import UserError
 from sftmix_jax.evaluation.judging import Rubric
-from sftmix_jax.ranges import NAME, Text
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import NAME, Text
 
 Turns = Sequence[str]  # an answer a turn
 Verdict = dict[str, float | None]  # by metric; None: this metric is not about this question

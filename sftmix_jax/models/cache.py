@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sftmix_jax import sharding
 from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.parallel import sharding
 
 
 class Cache(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
-from sftmix_jax.model_folder import read_object, short
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.model_folder import read_object, short
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.llama import LlamaConfig
 

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import hf_config
 from sftmix_jax.models.hf_config import Special
 from sftmix_jax.models.llama import LlamaConfig, Params

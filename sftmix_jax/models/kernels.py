@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
 from sftmix_jax.models import attention, gpu_attention
+from sftmix_jax.parallel import sharding
 
 # The kernels of each backend, in the order in which they are tried; then, and elsewhere, the plain path.
 BY_BACKEND = {"tpu": ("splash",), "gpu": ("mosaic", "cudnn", "triton")}

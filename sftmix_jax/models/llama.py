@@ -15,11 +15,12 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sftmix_jax import fsdp, ranges, sharding
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine import ranges
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Choice, setting
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
-from sftmix_jax.ranges import Choice, setting
+from sftmix_jax.parallel import fsdp, sharding
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
 

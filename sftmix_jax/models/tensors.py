@@ -19,8 +19,8 @@ import numpy as np
 from etils import epath
 from safetensors import SafetensorError, safe_open
 
-from sftmix_jax.errors import UserError
-from sftmix_jax.model_folder import read_object
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.model_folder import read_object
 
 Index: TypeAlias = tuple[slice, ...]
 

@@ -19,17 +19,17 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
 from sftmix_jax.data.loader import DTYPES
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import buffers, chips, collectives
 from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sampling import decode, sampler
 from sftmix_jax.sampling.decode import Slots
 from sftmix_jax.sampling.methods import Method
-from sftmix_jax.sharding import MeshConfig
 from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import Trainer, make_trainer

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 GIB = 2**30
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.planning.aot import Compiled, Topology
 
 # libtpu's warnings; find_topology asks for fewer where nobody reads them.

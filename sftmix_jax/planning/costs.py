@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sftmix_jax import identity, model_folder
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.data.sources import Source
-from sftmix_jax.errors import UserError
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.machine import identity, model_folder
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, llama
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.planning import flops

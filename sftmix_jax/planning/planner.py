@@ -9,18 +9,20 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from sftmix_jax import experiment, sharding, terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax import experiment
 from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Number
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.opening import Opening
+from sftmix_jax.parallel import sharding
+from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import aot, costs, flops, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.compiler import Compiler
 from sftmix_jax.planning.costs import StageCost
-from sftmix_jax.ranges import Number
-from sftmix_jax.sharding import MeshConfig
 
 _TRIED = 12  # layouts that a search compiles at most
 

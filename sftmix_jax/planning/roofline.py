@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from sftmix_jax import sharding
 from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.parallel import sharding
 from sftmix_jax.planning import chips, flops
 from sftmix_jax.planning.chips import Chip
 

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.parallel import sharding
 from sftmix_jax.training.loss import loss_sums
 
 SIZE = 4096  # numbers that a group's gradient is sketched with; cosines are off by about 1/√SIZE = 0.016

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sftmix_jax import terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.resuming import kills, records
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.records import Comparison, Difference, StageRecord

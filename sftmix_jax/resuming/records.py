@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import records as stored
+from sftmix_jax.workdir import records as stored
 
 # What is compared of a finished stage; time and throughput are not.
 _DONE = ("steps", "ledger", "rows", "packing_fill", "held_out_loss", "params_sha256")

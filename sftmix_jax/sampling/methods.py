@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sftmix_jax.ranges import Number
+from sftmix_jax.machine.ranges import Number
 
 # 0 is greedy; smaller ones would divide float32 logits beyond what float32 holds.
 TEMPERATURE = Number(at_least=0.001, at_most=100, also=(0,))

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sftmix_jax import sharding
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling import decode
 from sftmix_jax.sampling.decode import Slots
 from sftmix_jax.sampling.methods import Method

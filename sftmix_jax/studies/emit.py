@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.studies.jobs import Job
 
 # What one job is submitted with; {after} is the option that names the job before.

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from sftmix_jax import desk, ranges
-from sftmix_jax.errors import UserError
+from sftmix_jax import desk
 from sftmix_jax.experiment import Experiment, separated
-from sftmix_jax.ranges import NAME, AnyOf, Choice, Flag, Items, Number, Table, Text, setting, within
+from sftmix_jax.machine import ranges
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import NAME, AnyOf, Choice, Flag, Items, Number, Table, Text, setting, within
 
 HOLDS = ("epochs", "steps", "trained_tokens")
 _LABEL = AnyOf((Text(), Number(), Flag()), "must be text, a finite number, True or False")
@@ -39,7 +40,7 @@ class Study:
         ranges.check(self, "study")
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if not self.runs:
             yield f"{where}.runs: study '{self.name}' has no experiments"
         seen: dict[str, Run] = {}

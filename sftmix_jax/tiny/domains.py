@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.tiny import arithmetic, corpus, functions, instructions
 
 VERSION = 2  # of the generators; raise it when their rows change

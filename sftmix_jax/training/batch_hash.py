@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sftmix_jax.array_hash import SALTS, mix
+from sftmix_jax.machine.array_hash import SALTS, mix
 
 
 def batch_hash(batch: Mapping[str, Array]) -> str:

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.tree_util import KeyPath
 
-from sftmix_jax import array_hash, files, manifest, processes, terminal
+from sftmix_jax.machine import array_hash, files, manifest, processes, terminal
 from sftmix_jax.training.step import TrainState
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from etils import epath
 from jax import Array
 
-from sftmix_jax import processes, sharding, terminal
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Integer, setting
 from sftmix_jax.models.llama import Params
-from sftmix_jax.ranges import Integer, setting
+from sftmix_jax.parallel import sharding
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import fsdp, sharding
 from sftmix_jax.models.llama import Llama
+from sftmix_jax.parallel import fsdp, sharding
 
 # The float32 logits that may exist at once on a device.
 LOGITS_BYTES = 256 * 2**20

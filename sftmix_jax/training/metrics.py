@@ -9,8 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import files, terminal
-from sftmix_jax.ranges import Flag, Integer, Text, setting
+from sftmix_jax.machine import files, terminal
+from sftmix_jax.machine.ranges import Flag, Integer, Text, setting
 from sftmix_jax.training.trackers import Trackers
 
 _PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",

@@ -13,8 +13,8 @@ import optax
 import optax.contrib
 
 from sftmix_jax.data.mixture import rows_of
-from sftmix_jax.errors import UserError, did_you_mean
-from sftmix_jax.ranges import AnyOf, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import AnyOf, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
 from sftmix_jax.training.precision import PRECISIONS
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -77,7 +77,7 @@ class OptimizerConfig:
     options: dict[str, float] = dataclasses.field(default_factory=dict, metadata=within(Table(_OPTION)))
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if self.warmup >= 1 and self.warmup % 1:
             yield f"{where}.warmup: {self.warmup}; must be below 1 (a part of the steps) or a whole number of steps"
 

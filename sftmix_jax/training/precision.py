@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)

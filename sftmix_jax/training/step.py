@@ -12,9 +12,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax import compilation, sharding
+from sftmix_jax.machine import compilation
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.parallel import sharding
 from sftmix_jax.training import precision
 from sftmix_jax.training.loss import LossSums, loss_sums
 from sftmix_jax.training.precision import Precision

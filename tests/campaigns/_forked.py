@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sftmix_jax import command, train
+from sftmix_jax import train
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.machine import command
 from sftmix_jax.resuming.runs import Process
 from sftmix_jax.stages import TINY
 

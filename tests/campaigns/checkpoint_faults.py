@@ -22,8 +22,9 @@ from pathlib import Path
 
 from etils import epath
 
-from sftmix_jax import compilation, manifest, train
-from sftmix_jax.errors import UserError
+from sftmix_jax import train
+from sftmix_jax.machine import compilation, manifest
+from sftmix_jax.machine.errors import UserError
 from tests.campaigns import _scratch as scratch
 
 Harm = Callable[[Path, random.Random], None]

@@ -296,7 +296,7 @@ class Campaign:
     def damaged(self, format: str) -> None:
         """A file with one line that is no JSON object: refused with its place."""
         from sftmix_jax.data.sources import Source, read_conversations
-        from sftmix_jax.errors import UserError
+        from sftmix_jax.machine.errors import UserError
 
         row = json.dumps(self.rows.row(format))
         line = self.rows.rng.choice([

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import tensors
 
 Header = dict[str, Any]

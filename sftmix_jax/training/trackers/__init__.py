@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sftmix_jax import processes
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import processes
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.training.trackers.tensorboard import TensorBoard
 from sftmix_jax.training.trackers.tracker import Tracked, Tracker
 from sftmix_jax.training.trackers.weights_and_biases import WeightsAndBiases

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine.errors import UserError
 from sftmix_jax.training.trackers.tracker import Tracked, Tracker
 
 if TYPE_CHECKING:

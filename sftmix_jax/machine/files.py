@@ -17,8 +17,8 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes, terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
 
 
 def is_remote(path: epath.Path) -> bool:
@@ -172,7 +172,7 @@ def check_out(folder: epath.Path, replaced: bool = False) -> None:
     """Raises UserError if nothing can be written in `folder`, or if no such folder can be made. Leaves nothing there.
 
     `replaced`: another folder, written beside it, is to take its place. A full disk or quota stays an OSError, for
-    sftmix_jax.command.
+    sftmix_jax.machine.command.
     """
     if is_remote(folder):
         return

@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import read_json
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import read_json
 
 _FILES = ["*.json", "*.jinja", "tokenizer.model"]  # neither code nor pickles
 _CONFIGS = ("config.json", "tokenizer_config.json")

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax.sharding import RULES, batch_parts, sharding
+from sftmix_jax.parallel.sharding import RULES, batch_parts, sharding
 
 AXIS = RULES["embed"]
 MOST_PIECES = 32  # parts up to which the TPU compiler gathers weights, and scatters gradients, by itself

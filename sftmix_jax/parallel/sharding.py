@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sftmix_jax.errors import UserError
-from sftmix_jax.ranges import Integer, setting
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.ranges import Integer, setting
 
 AXES = ("data", "fsdp", "tensor")
 MOST_TENSOR = 8  # parts along tensor that are chosen unasked: every product waits for their sums
@@ -39,7 +39,7 @@ class MeshConfig:
     tensor: int = setting(0, Integer(at_least=1, also=(0, -1)))
 
     def relations(self, where: str) -> Iterator[str]:
-        """Fields that do not fit together (sftmix_jax.ranges)."""
+        """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if [self.data, self.fsdp, self.tensor].count(-1) > 1:
             yield f"{where}: data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}; at most one may be -1"
 

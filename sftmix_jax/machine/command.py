@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sftmix_jax import compilation, host_memory, processes, terminal
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import compilation, host_memory, processes, terminal
+from sftmix_jax.machine.errors import UserError
 
 _DISK = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again to go on",
@@ -91,7 +91,7 @@ def _foreign(error: SystemExit) -> str:
     """Where a user's file raised it, which must not look like a finished command; empty where a command did."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "_sitebuiltins" not in frame.filename]
     file = Path(frames[-1].filename)
-    ours = file.is_relative_to(Path(__file__).parent) or file == Path(argparse.__file__)
+    ours = file.is_relative_to(Path(__file__).parent.parent) or file == Path(argparse.__file__)
     return "" if ours else f"{file}:{frames[-1].lineno}"
 
 

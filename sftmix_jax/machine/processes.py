@@ -22,10 +22,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sftmix_jax import __version__, terminal
-from sftmix_jax.errors import UserError
-from sftmix_jax.host_memory import has_tpu
-from sftmix_jax.ranges import Integer, Number
+from sftmix_jax import __version__
+from sftmix_jax.machine import terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.host_memory import has_tpu
+from sftmix_jax.machine.ranges import Integer, Number
 
 _PATIENCE = 300.0  # seconds to wait for the others; JAX_JOIN_TIMEOUT
 _TIMEOUT = Number(at_least=1, at_most=86_400)

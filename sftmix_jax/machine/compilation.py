@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from sftmix_jax.host_memory import has_accelerator, has_gpu, has_tpu
+from sftmix_jax.machine.host_memory import has_accelerator, has_gpu, has_tpu
 
 _SECONDS = 0.05  # what compiles faster is not worth a file
 _DRIVERS = {13: (580, 65), 12: (525, 60)}  # NVIDIA's, that each release of CUDA wants at least

@@ -19,8 +19,8 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from sftmix_jax import files
-from sftmix_jax.errors import UserError
+from sftmix_jax.machine import files
+from sftmix_jax.machine.errors import UserError
 
 _NAME = "manifest.json"
 _CHUNK = 1 << 24  # bytes in memory at a time

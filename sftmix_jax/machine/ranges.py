@@ -17,7 +17,7 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
-from sftmix_jax.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -237,7 +237,7 @@ def range_of(field: dataclasses.Field[Any]) -> Range:
         return field.metadata["range"]
     if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
         return Tree(field.type)
-    raise TypeError(f"the config field '{field.name}' has no range; declare it with sftmix_jax.ranges.setting")
+    raise TypeError(f"the config field '{field.name}' has no range; declare it with sftmix_jax.machine.ranges.setting")
 
 
 def of(config: type, name: str) -> Range:

@@ -15,7 +15,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from sftmix_jax.escaping import visible
+from sftmix_jax.machine.escaping import visible
 
 
 def out(text: object = "", end: str = "\n") -> None:

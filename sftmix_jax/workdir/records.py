@@ -9,9 +9,9 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import processes, terminal
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import (
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import (
     content_digest,
     digest,
     exists,

@@ -15,9 +15,9 @@ from typing import Any
 import fsspec
 from etils import epath
 
-from sftmix_jax import processes, terminal
-from sftmix_jax.errors import UserError
-from sftmix_jax.files import matching
+from sftmix_jax.machine import processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import matching
 
 BEAT = 5.0  # seconds between signs of life
 STALE = 45.0  # seconds without one after which a holder counts as dead

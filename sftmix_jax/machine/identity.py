@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sftmix_jax import files
-from sftmix_jax.ranges import AnyOf, Items, Number, Table
+from sftmix_jax.machine import files
+from sftmix_jax.machine.ranges import AnyOf, Items, Number, Table
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The files of a workdir, and what each of them holds."""
