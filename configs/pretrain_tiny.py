@@ -17,7 +17,7 @@ from sftmix_jax import tiny
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.training.loop import CheckpointConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
 

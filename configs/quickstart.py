@@ -7,12 +7,12 @@ Command:  make quickstart
 Cost:     see README; two CPU cores, no network.
 """
 
-from sftmix_jax import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.config import EvaluationConfig
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.training.optimizer import OptimizerConfig
 

@@ -14,7 +14,7 @@ from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share, rows_of
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.config import EvaluationConfig
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.training.optimizer import OptimizerConfig
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from sftmix_jax import experiment
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine import command, identity, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, Range, Text

@@ -28,9 +28,9 @@ from typing import Any
 
 import jax
 
-from sftmix_jax import experiment
 from sftmix_jax.data import loader
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine import command, host_memory, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, Range, Text

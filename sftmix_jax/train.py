@@ -17,19 +17,21 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from sftmix_jax import __version__, checks, experiment, stages
+from sftmix_jax import __version__
 from sftmix_jax.analysis import tables
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.evaluate import comparable_results, run_tasks
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import checks, stages
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
+from sftmix_jax.experiment.opening import Opening, open_stage
+from sftmix_jax.experiment.stages import Resolved, ResolvedStage
 from sftmix_jax.machine import array_hash, command, identity, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import check_folder, exists, read_json, remove, unfinished, write_json
 from sftmix_jax.machine.leases import Leases, for_all_processes
 from sftmix_jax.models import kernels
 from sftmix_jax.models.llama import Compute
-from sftmix_jax.opening import Opening, open_stage
-from sftmix_jax.stages import Resolved, ResolvedStage
 from sftmix_jax.training import precision, trackers
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, Stopped, train

@@ -11,13 +11,14 @@ from conftest import ROOT
 from etils import epath
 from test_sources import write_lines
 
-from sftmix_jax import checks, strategies, train
+from sftmix_jax import train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import checks, strategies
+from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.studies import jobs
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.tiny import domains

@@ -6,12 +6,12 @@ import pytest
 from conftest import run
 from test_ranges import whole_experiment
 
-from sftmix_jax import experiment
 from sftmix_jax.data import sources
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import study
 
@@ -75,7 +75,8 @@ def test_a_config_s_own_user_error_stays_as_it_is(tmp_path):
 def test_a_config_with_dataclasses_of_its_own_is_read(tmp_path):
     """`dataclasses` looks for the module of a class whose annotations are texts."""
     (tmp_path / "own.py").write_text(
-        "from __future__ import annotations\nimport dataclasses\nfrom sftmix_jax.experiment import Experiment\n\n\n"
+        "from __future__ import annotations\nimport dataclasses\n"
+        "from sftmix_jax.experiment.config import Experiment\n\n\n"
         "@dataclasses.dataclass\nclass Mine:\n    kw: dataclasses.KW_ONLY\n    x: int = 3\n\n\n"
         "def get_config():\n    return Mine()\n"
     )
@@ -167,7 +168,7 @@ from fractions import Fraction
 import numpy as np
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment.config import Experiment, Stage
 
 def get_config():
     stage = Stage(mixture={"d": Share(fraction=Fraction(1, 4))}, epochs=np.int64(2))

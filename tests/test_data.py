@@ -12,9 +12,9 @@ from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import Pool, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine import ranges
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.stages import TINY
 from tests.campaigns import cache_faults
 
 

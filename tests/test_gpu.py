@@ -23,10 +23,10 @@ from etils import epath
 from test_llama import logits
 from test_sources import write_lines
 
+from sftmix_jax.experiment.opening import stage_folders
+from sftmix_jax.experiment.stages import architecture, on_one_device, read_stage, stage_params
 from sftmix_jax.models import kernels
-from sftmix_jax.opening import stage_folders
 from sftmix_jax.parallel import sharding
-from sftmix_jax.stages import architecture, on_one_device, read_stage, stage_params
 
 pytestmark = pytest.mark.gpu
 

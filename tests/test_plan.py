@@ -11,7 +11,7 @@ from conftest import SMALL, run
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sftmix_jax import experiment
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama
 from sftmix_jax.models.llama import Compute

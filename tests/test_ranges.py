@@ -12,17 +12,18 @@ import pytest
 from conftest import ROOT
 from etils import epath
 
-from sftmix_jax import evaluate, experiment, sample, train
+from sftmix_jax import evaluate, sample, train
 from sftmix_jax import study as study_verb
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation import judging
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.opening import Opening
 from sftmix_jax.machine import identity, processes, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import AnyOf, Choice, Flag, Integer, Items, Number, Table, Text, Tree
-from sftmix_jax.opening import Opening
 from sftmix_jax.studies import study
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.training.optimizer import OptimizerConfig

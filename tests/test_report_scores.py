@@ -21,7 +21,7 @@ from sftmix_jax.evaluation import harness, runner
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies.study import Run, Study

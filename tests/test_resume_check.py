@@ -11,10 +11,12 @@ import pytest
 from conftest import ROOT, random_model, run, save_model
 from etils import epath
 
-from sftmix_jax import experiment, resume_check, train
+from sftmix_jax import resume_check, train
 from sftmix_jax.data import loader
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.parallel import sharding
@@ -24,16 +26,15 @@ from sftmix_jax.resuming.check import Check, Findings, Kill
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.runs import Command, Layout
 from sftmix_jax.resuming.shortening import Length, measure, shortened, write
-from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
 
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 

@@ -11,8 +11,10 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import experiment, opening, stages, train
+from sftmix_jax import train
 from sftmix_jax.analysis import results
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import opening, stages
 from sftmix_jax.machine import files, manifest
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.workdir import records

@@ -15,11 +15,12 @@ import pytest
 from conftest import ROOT, random_model, save_model
 from etils import epath
 
-from sftmix_jax import evaluate, tracking
+from sftmix_jax import evaluate
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import tracking
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
-from sftmix_jax.stages import TINY
 from sftmix_jax.training import trackers
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
 from sftmix_jax.training.trackers import Trackers
@@ -249,13 +250,14 @@ class _Broken:
 STOPPED_AND_RESUMED = """
 import os, signal, sys, time
 from etils import epath
-from sftmix_jax import strategies, train
+from sftmix_jax import train
+from sftmix_jax.experiment import strategies
 from sftmix_jax.machine import compilation
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.config import EvaluationConfig
-from sftmix_jax.experiment import CheckpointConfig, Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import CheckpointConfig, Experiment, ModelConfig, Stage
 from sftmix_jax.training.loop import Stopped
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
 

@@ -17,24 +17,24 @@ from conftest import ROOT, SMALL, random_model, run, save_model
 from etils import epath
 from test_sources import write_lines
 
-from sftmix_jax import experiment
 from sftmix_jax import train as train_verb
 from sftmix_jax.data import packing
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import parse
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import parse
+from sftmix_jax.experiment.opening import Opening, open_stage, stage_folders
+from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
-from sftmix_jax.opening import Opening, open_stage, stage_folders
-from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.tiny import domains
 from tests.campaigns import _scratch as scratch
 
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
+from sftmix_jax.experiment.config import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 

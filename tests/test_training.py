@@ -14,8 +14,8 @@ import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
 
-from sftmix_jax import experiment
 from sftmix_jax.data.loader import DTYPES
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine import manifest, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import llama

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.stages import Resolved, find_base
 from sftmix_jax.machine import identity, model_folder
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, llama
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.planning import flops
-from sftmix_jax.stages import Resolved, find_base
 
 _FILL = 0.97  # of a packed row that holds tokens, as best-fit packing gives on real rows
 # The published models that configs name, so that their cost is known before they are fetched.

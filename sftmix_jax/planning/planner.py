@@ -9,13 +9,13 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from sftmix_jax import experiment
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.opening import Opening
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Number
 from sftmix_jax.models.llama import Compute, LlamaConfig
-from sftmix_jax.opening import Opening
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import aot, costs, flops, roofline

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import stages
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
+from sftmix_jax.experiment import stages
+from sftmix_jax.experiment.config import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
 from sftmix_jax.machine import array_hash
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.hf_config import Ends, Special

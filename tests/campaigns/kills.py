@@ -21,22 +21,22 @@ import numpy as np
 from etils import epath
 
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import parse
+from sftmix_jax.experiment.config import parse
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.resuming import shortening
 from sftmix_jax.resuming.check import Check, duration
 from sftmix_jax.resuming.runs import Layout
-from sftmix_jax.stages import TINY
 from tests.campaigns._forked import launch
 
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 

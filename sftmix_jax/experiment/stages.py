@@ -13,14 +13,15 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import checks
+from sftmix_jax import tiny
 from sftmix_jax.data import cache, loader, mixture
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import checks
+from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.machine import array_hash, identity, manifest, model_folder, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import matching
@@ -35,7 +36,7 @@ from sftmix_jax.workdir import records
 from sftmix_jax.workdir.records import TRAIN_AGAIN
 
 _LENGTH = 2048  # where the config leaves it to the model
-TINY = Path(__file__).parent / "tiny" / "base"
+TINY = Path(tiny.__file__).parent / "base"
 
 
 @dataclasses.dataclass(frozen=True)

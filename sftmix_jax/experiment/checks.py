@@ -15,8 +15,8 @@ from sftmix_jax.models import llama
 from sftmix_jax.training import optimizer
 
 if TYPE_CHECKING:
-    from sftmix_jax.experiment import Stage
-    from sftmix_jax.stages import Resolved, ResolvedStage
+    from sftmix_jax.experiment.config import Stage
+    from sftmix_jax.experiment.stages import Resolved, ResolvedStage
 
 
 def check(resolved: Resolved, stages: Iterable[ResolvedStage]) -> None:
