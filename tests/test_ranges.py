@@ -139,6 +139,15 @@ def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
     assert len(config_types(Study, Opening)) == 17
 
 
+def test_every_field_of_a_config_says_what_it_means():
+    for kind in config_types(Study, Opening):
+        assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}("), f"{kind.__name__} has no docstring"
+        for field in dataclasses.fields(kind):
+            assert field.metadata.get("meaning") or isinstance(ranges.range_of(field), Tree), (
+                f"{kind.__name__}.{field.name}"
+            )
+
+
 def takes_any_number(allowed) -> bool:
     return isinstance(allowed, Number) or (isinstance(allowed, AnyOf) and any(map(takes_any_number, allowed.ranges)))
 

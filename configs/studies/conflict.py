@@ -7,7 +7,7 @@ Cost         40 experiments for five seeds, 11 to 25 minutes on two cores
 Command      python -m sftmix_jax.study --config studies/conflict.py --workdir DIR
              conflict.py:MODEL_DIR,5 for five seeds on another base, conflict.py:MODEL_DIR,5,hard on hard rows
 Found        the runs suggest that it takes much data and little capacity together, with one base per capacity; on the
-             bundled base five seeds tell nothing from 0, on hard rows either (docs/log.md)
+             bundled base five seeds tell nothing from 0, on hard rows either (docs/log/conflict.md)
 Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixed than alone, general 0.1 of 10
 """
 

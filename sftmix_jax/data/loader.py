@@ -27,12 +27,17 @@ DTYPES = {
 class BatchConfig:
     """The shape of a global batch."""
 
-    batch_size: int = setting(16, Integer(at_least=1))  # packed rows a step, over all devices
-    # tokens per row; longer examples are truncated, and counted. 0: the model's own length, at most 2048
-    seq_len: int = setting(0, Integer(at_least=2, also=(0,)))
-    packing: str = setting("best_fit", Choice(PACKINGS))  # none: one example per row
-    too_long: str = setting("truncate", Choice(("truncate", "skip")))  # what happens to examples longer than `seq_len`
-    grad_accum_steps: int = setting(1, Integer(at_least=1))  # parts that a step's rows are split into, to save memory
+    batch_size: int = setting(16, Integer(at_least=1), "packed rows per step, over all devices")
+    seq_len: int = setting(
+        0, Integer(at_least=2, also=(0,)), "tokens per row; 0: the model's own maximum length, at most 2048"
+    )
+    packing: str = setting("best_fit", Choice(PACKINGS), "how examples fill rows; none: one example per row")
+    too_long: str = setting(
+        "truncate", Choice(("truncate", "skip")), "what happens to examples longer than `seq_len`; both are counted"
+    )
+    grad_accum_steps: int = setting(
+        1, Integer(at_least=1), "gradient accumulation: parts that a step's rows are split into, to save memory"
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
@@ -213,10 +218,11 @@ def shortest_length(examples: Examples, batch: BatchConfig) -> int | None:
 class LoaderConfig:
     """How batches are prepared ahead; never what they hold."""
 
-    threads: int = setting(2, Integer(at_least=0, at_most=1024))
-    prefetch: int = setting(8, Integer(at_least=0))  # batches
-    # processes; 0: threads alone, which is enough for packed tokens
-    workers: int = setting(0, Integer(at_least=0, at_most=1024))
+    threads: int = setting(2, Integer(at_least=0, at_most=1024), "that read batches")
+    prefetch: int = setting(8, Integer(at_least=0), "batches that are prepared ahead")
+    workers: int = setting(
+        0, Integer(at_least=0, at_most=1024), "processes; 0: only threads, which is enough for packed tokens"
+    )
 
 
 class _Batches:

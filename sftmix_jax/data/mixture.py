@@ -24,12 +24,17 @@ _BLOCK = 1 << 16  # examples that are shuffled at a time
 class Share:
     """What a stage takes of a domain: exactly one of these; one that the command line sets replaces the config's."""
 
-    # floor(fraction · rows) of its rows, as far as they are not held out, each `epochs` times
-    fraction: float | None = setting(None, Number(above=0, at_most=1, hint=_LEAVE_OUT))
-    # exactly so many rows, each `epochs` times
-    count: int | None = setting(None, Integer(at_least=1))
-    # this part of the stage's budget, rows drawn again as needed
-    weight: float | None = setting(None, Number(at_least=1e-15, at_most=1e15, hint=_LEAVE_OUT))
+    fraction: float | None = setting(
+        None,
+        Number(above=0, at_most=1, hint=_LEAVE_OUT),
+        "floor(fraction · rows) of the rows that are not held out, each `epochs` times",
+    )
+    count: int | None = setting(None, Integer(at_least=1), "exactly this many rows, each `epochs` times")
+    weight: float | None = setting(
+        None,
+        Number(at_least=1e-15, at_most=1e15, hint=_LEAVE_OUT),
+        "part of the stage's budget, relative to the other weights; rows are repeated as needed",
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""

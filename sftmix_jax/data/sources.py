@@ -22,23 +22,37 @@ _READING = 4  # part of every fingerprint: raise it when rows would become other
 class Source:
     """Where a domain's rows are, and how to read them."""
 
-    # FILE, folder or glob, or several with commas between (.jsonl .json .csv .tsv, also .gz or .zst; .parquet
-    # .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
-    path: str = setting("", Text())
-    # a key of formats.FORMATS; auto: told by `columns`, else by the first row that has the columns of one
-    format: str = setting("auto", Choice(("auto", *formats.FORMATS)))
-    # our column → the file's column; '' leaves it out
-    columns: dict[str, str] = dataclasses.field(default_factory=dict, metadata=within(Table(Text())))
-    # FILE.py:FUNCTION, row → turns or {"messages": turns, "tools": …}, for any other format
-    convert: str = setting("", Text())
-    # a row without an answer, with a role that the template lacks, …
-    bad_rows: str = setting("refuse", Choice(("refuse", "skip")))
-    validation_rows: int = setting(0, Integer(at_least=0))  # rows kept out of training, for the validation loss
-    without: str = setting("", Text())  # leave out rows with any of these tags, e.g. code,math; they are counted
-    # what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py
-    tagger: str = setting("", Text())
-    expected_rows: int = setting(0, Integer(at_least=0))  # for costs before the data is here: rows that can be used,
-    expected_tokens: float = setting(0.0, Number(at_least=0))  # and tokens of one, cut to the batch's length
+    path: str = setting(
+        "",
+        Text(),
+        "FILE, folder or glob, or several with commas between (.jsonl .json .csv .tsv, also .gz or .zst; .parquet "
+        ".array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]",
+    )
+    format: str = setting(
+        "auto",
+        Choice(("auto", *formats.FORMATS)),
+        "auto: told by `columns`, else by the first row that has the columns of one",
+    )
+    columns: dict[str, str] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(Text()), "our column → the file's column; '' leaves it out")
+    )
+    convert: str = setting(
+        "", Text(), 'FILE.py:FUNCTION, row → turns or {"messages": turns, "tools": …}, for any other format'
+    )
+    bad_rows: str = setting(
+        "refuse",
+        Choice(("refuse", "skip")),
+        "what happens to a row that cannot be used (no answer, a role that the template lacks, …); skip counts them",
+    )
+    validation_rows: int = setting(0, Integer(at_least=0), "rows that are kept out of training for the validation loss")
+    without: str = setting("", Text(), "leave out rows with any of these tags, as code,math; they are counted")
+    tagger: str = setting(
+        "", Text(), "what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py"
+    )
+    expected_rows: int = setting(0, Integer(at_least=0), "usable rows, for costs before the data is available")
+    expected_tokens: float = setting(
+        0.0, Number(at_least=0), "mean tokens per row, cut to `seq_len`, for costs before the data is available"
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""

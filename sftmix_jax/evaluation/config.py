@@ -16,16 +16,24 @@ from sftmix_jax.sampling.methods import TEMPERATURE
 
 @dataclasses.dataclass
 class EvaluationConfig:
-    # files of eval/, evaluated on the base and after each stage
-    tasks: tuple[str, ...] = setting((), Items(Text(r"(?s).+", "must be the name of a task")))
-    limit: int = setting(0, Integer(at_least=0))  # the first so many questions of each task; 0: all
-    # task → its file, where not the task's default
-    data: dict[str, str] = dataclasses.field(default_factory=dict, metadata=within(Table(Text())))
-    samples: int = setting(1, Integer(at_least=1))  # of each question, for pass@k and majority votes
-    temperature: float = setting(0.0, TEMPERATURE)  # 0: the task's own
-    seed: int = setting(0, Integer(at_least=0))
+    """Benchmarks to evaluate, and how their answers are sampled and judged."""
+
+    tasks: tuple[str, ...] = setting(
+        (),
+        Items(Text(r"(?s).+", "must be the name of a task")),
+        "benchmarks (files of eval/), evaluated on the base and after each stage",
+    )
+    limit: int = setting(0, Integer(at_least=0), "only the first questions of each task, this many; 0: all")
+    data: dict[str, str] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(Text()), "task → its file, in place of the task's default")
+    )
+    samples: int = setting(1, Integer(at_least=1), "answers per question, for pass@k and majority votes")
+    temperature: float = setting(0.0, TEMPERATURE, "of sampling; 0: the task's own")
+    seed: int = setting(0, Integer(at_least=0), "of sampling")
     judge: JudgeConfig = dataclasses.field(default_factory=JudgeConfig)
-    allow_unsandboxed_code: bool = setting(False, Flag())  # run model-written code even where it cannot be contained
+    allow_unsandboxed_code: bool = setting(
+        False, Flag(), "run model-written code even where the sandbox is not available"
+    )
 
 
 def own_data(spec: str, tasks: Sequence[str]) -> dict[str, str]:

@@ -15,16 +15,21 @@ from sftmix_jax.sampling.methods import TEMPERATURE
 
 @dataclasses.dataclass
 class JudgeConfig:
-    # openai:MODEL (any compatible endpoint: OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID
-    name: str = setting("", Text(r"(?s)(openai|model):.+|", "must be openai:MODEL or model:DIR_OR_HUB_ID"))
-    judgings: int = setting(1, Integer(at_least=1))  # how often each answer is judged; the ratings are averaged
-    temperature: float = setting(0.0, TEMPERATURE)
-    max_tokens: int = setting(2048, Integer(at_least=1))
-    concurrency: int = setting(8, Integer(at_least=1, at_most=1024))  # requests at the same time
-    timeout: float = setting(120.0, Number(above=0, at_most=86_400))  # seconds that a request may take
-    input_price: float = setting(0.0, Number(at_least=0))  # dollars per million tokens, for the spending limit
-    output_price: float = setting(0.0, Number(at_least=0))
-    limit: float = setting(0.0, Number(at_least=0))  # dollars that a run may spend; 0: no limit
+    """A judge of answers: an endpoint or a model, with its limits."""
+
+    name: str = setting(
+        "",
+        Text(r"(?s)(openai|model):.+|", "must be openai:MODEL or model:DIR_OR_HUB_ID"),
+        "who judges: openai:MODEL (any compatible endpoint: OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID",
+    )
+    judgings: int = setting(1, Integer(at_least=1), "judgments per answer; the ratings are averaged")
+    temperature: float = setting(0.0, TEMPERATURE, "of the judge's replies")
+    max_tokens: int = setting(2048, Integer(at_least=1), "of a reply")
+    concurrency: int = setting(8, Integer(at_least=1, at_most=1024), "requests at the same time")
+    timeout: float = setting(120.0, Number(above=0, at_most=86_400), "seconds per request")
+    input_price: float = setting(0.0, Number(at_least=0), "dollars per million prompt tokens, for the spending limit")
+    output_price: float = setting(0.0, Number(at_least=0), "dollars per million reply tokens, for the spending limit")
+    limit: float = setting(0.0, Number(at_least=0), "dollars that a run may spend; 0: no limit")
 
 
 @dataclasses.dataclass(frozen=True)

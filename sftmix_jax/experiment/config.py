@@ -40,8 +40,8 @@ from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 class ModelConfig:
     """The base model."""
 
-    init: str = setting("tiny", Text())  # tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET
-    tokenizer: str = setting("", Text())  # folder or hub id; by default the base model's own
+    init: str = setting("tiny", Text(), "the weights: tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
+    tokenizer: str = setting("", Text(), "folder or hub id; by default the base model's own")
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
 
@@ -49,16 +49,22 @@ class ModelConfig:
 class Stage:
     """One stage: what it takes of each domain, for how long, and how it learns."""
 
-    mixture: dict[str, Share] = dataclasses.field(default_factory=dict, metadata=within(Table(Share, NAME)))
-    epochs: int = setting(3, Integer(at_least=1, at_most=10_000))  # for shares by fraction or count
-    # 0: as many as the epochs or the budget hold; else just so many
-    steps: int = setting(0, Integer(at_least=0, at_most=2_000_000))
-    budget: int = setting(0, Integer(at_least=0, at_most=MOST_BUDGET))  # for shares by weight: how much in all,
-    unit: str = setting("tokens", Choice(UNITS))  # in examples, tokens or trained_tokens
+    mixture: dict[str, Share] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(Share, NAME), "domain → the share that this stage takes of it")
+    )
+    epochs: int = setting(3, Integer(at_least=1, at_most=10_000), "passes over shares by fraction or count")
+    steps: int = setting(
+        0, Integer(at_least=0, at_most=2_000_000), "optimizer steps; 0: as many as the epochs or the budget hold"
+    )
+    budget: int = setting(
+        0, Integer(at_least=0, at_most=MOST_BUDGET), "for shares by weight: the amount of data in all, in `unit`"
+    )
+    unit: str = setting("tokens", Choice(UNITS), "of the budget")
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    # go on with the moments of the stage before, instead of fresh ones
-    carry_optimizer: bool = setting(False, Flag())
+    carry_optimizer: bool = setting(
+        False, Flag(), "continue with the optimizer moments of the previous stage in place of fresh ones"
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
@@ -77,14 +83,21 @@ class Stage:
 class Experiment:
     """One experiment: a base model, domains, and a chain of stages over them."""
 
-    name: str = dataclasses.field(metadata=within(NAME))
-    domains: dict[str, Source] = dataclasses.field(default_factory=dict, metadata=within(Table(Source, NAME)))
-    stages: dict[str, Stage] = dataclasses.field(default_factory=dict, metadata=within(Table(Stage, NAME)))
+    name: str = dataclasses.field(metadata=within(NAME, "of the experiment, unique within a study"))
+    domains: dict[str, Source] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(Source, NAME), "name → where its rows are")
+    )
+    stages: dict[str, Stage] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(Stage, NAME), "name → a stage, in the order of training")
+    )
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    # A built-in chat template (data/templates), jinja: the tokenizer's own, or FILE.jinja. By default the tokenizer's
-    # own if it has one, else vicuna_v1.1.
-    template: str = setting("", Text())
-    seed: int = setting(0, Integer(at_least=0))
+    template: str = setting(
+        "",
+        Text(),
+        "chat template: a built-in one, `jinja` for the tokenizer's own, or FILE.jinja; by default the tokenizer's own "
+        "if it has one, else vicuna_v1.1",
+    )
+    seed: int = setting(0, Integer(at_least=0), "of the order of the data, fresh weights and stochastic rounding")
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     loading: LoaderConfig = dataclasses.field(default_factory=LoaderConfig)

@@ -27,10 +27,11 @@ from sftmix_jax.workdir.records import experiment as read_experiment
 class Opening:
     """What a command line can say about how to open a model."""
 
-    # by default that of the stage; for a model folder its own if it has one, else vicuna_v1.1
-    template: str = setting("", Text())
-    dtype: str = setting("auto", of(ComputeConfig, "dtype"))
-    slots: int = setting(32, Integer(at_least=1))  # prompts that are answered at the same time
+    template: str = setting(
+        "", Text(), "by default the stage's; for a model folder its own if it has one, else vicuna_v1.1"
+    )
+    dtype: str = setting("auto", of(ComputeConfig, "dtype"), "of weights and activations")
+    slots: int = setting(32, Integer(at_least=1), "prompts that are answered at the same time")
 
 
 def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:

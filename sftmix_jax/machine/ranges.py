@@ -221,14 +221,14 @@ class Tree(Range):
             yield from value.relations(where)
 
 
-def within(allowed: Range) -> dict[str, Any]:
-    """The metadata of a dataclass field with a range: `name: str = dataclasses.field(metadata=within(NAME))`."""
-    return {"range": allowed}
+def within(allowed: Range, meaning: str) -> dict[str, Any]:
+    """The metadata of a field with a range: `name: str = dataclasses.field(metadata=within(NAME, "of the run"))`."""
+    return {"range": allowed, "meaning": meaning}
 
 
-def setting(default: T, allowed: Range) -> T:
-    """A dataclass field with a default and a range. A default of None allows None."""
-    return dataclasses.field(default=default, metadata=within(allowed))
+def setting(default: T, allowed: Range, meaning: str) -> T:
+    """A dataclass field with a default, a range and what it means. A default of None allows None."""
+    return dataclasses.field(default=default, metadata=within(allowed, meaning))
 
 
 def range_of(field: dataclasses.Field[Any]) -> Range:

@@ -88,12 +88,20 @@ class Compute:
 class ComputeConfig:
     """How the model is run; none of it changes what it is."""
 
-    # auto: bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
-    dtype: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
-    # auto: full from a billion parameters on, else none
-    remat: str = setting("auto", Choice(("auto", *REMAT)))
-    # in training: plain, splash (TPU), mosaic, cudnn or triton (GPU); auto: the first of the backend's that agrees
-    attention: str = setting("auto", Choice(("auto", *kernels.NAMES)))
+    dtype: str = setting(
+        "auto",
+        Choice(("auto", "float32", "bfloat16")),
+        "of activations and matrix products; auto: bfloat16 on TPU and GPU, float32 on CPU, whose bfloat16 is slower",
+    )
+    remat: str = setting(
+        "auto", Choice(("auto", *REMAT)), "rematerialisation; auto: full from a billion parameters on, else none"
+    )
+    attention: str = setting(
+        "auto",
+        Choice(("auto", *kernels.NAMES)),
+        "kernel in training: plain, splash (TPU), mosaic, cudnn or triton (GPU); auto: the backend's first that agrees "
+        "with the plain path",
+    )
 
     def resolved(self, config: LlamaConfig, backend: str) -> Compute:
         """The same with every `auto` decided: the one place where that happens. Raises UserError."""

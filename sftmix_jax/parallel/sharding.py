@@ -33,10 +33,14 @@ class MeshConfig:
     Several TPU slices are the outer part of the data axis: 1 then stands for one part a slice.
     """
 
-    data: int = setting(1, Integer(at_least=1, also=(-1,)))
-    fsdp: int = setting(-1, Integer(at_least=1, also=(-1,)))
-    # 0: 1, or for a batch with fewer rows than devices as few parts as let it be divided
-    tensor: int = setting(0, Integer(at_least=1, also=(0, -1)))
+    data: int = setting(1, Integer(at_least=1, also=(-1,)), "devices with a copy of the weights each")
+    fsdp: int = setting(-1, Integer(at_least=1, also=(-1,)), "devices over which weights and batch rows are sharded")
+    tensor: int = setting(
+        0,
+        Integer(at_least=1, also=(0, -1)),
+        "devices over which heads and feed-forward width are sharded; 0: 1, or for a batch with fewer rows than "
+        "devices as few as let it be divided",
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""

@@ -21,19 +21,21 @@ class Run:
     """An experiment and where it stands on the study's axes."""
 
     experiment: Experiment
-    # strategy, source, k, size, seed, …: what tables and figures group by
-    labels: dict[str, Any] = dataclasses.field(metadata=within(Table(_LABEL)))
+    labels: dict[str, Any] = dataclasses.field(
+        metadata=within(Table(_LABEL), "strategy, source, k, size, seed, …: what tables and figures group by")
+    )
 
 
 @dataclasses.dataclass
 class Study:
     """Experiments that answer a question together."""
 
-    name: str = dataclasses.field(metadata=within(NAME))
-    question: str = dataclasses.field(metadata=within(Text()))
-    runs: list[Run] = dataclasses.field(metadata=within(Items(Run)))
-    # what comparisons keep equal: epochs (as the paper), steps, or trained_tokens
-    hold: str = setting("epochs", Choice(HOLDS))
+    name: str = dataclasses.field(metadata=within(NAME, "of the study"))
+    question: str = dataclasses.field(metadata=within(Text(), "what the study asks; the report begins with it"))
+    runs: list[Run] = dataclasses.field(metadata=within(Items(Run), "the experiments"))
+    hold: str = setting(
+        "epochs", Choice(HOLDS), "what comparisons keep equal: epochs (as in the paper), steps, or trained_tokens"
+    )
 
     def check(self) -> None:
         """Checks the study and every experiment of it. Raises UserError."""

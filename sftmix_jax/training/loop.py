@@ -29,8 +29,10 @@ from sftmix_jax.training.trackers import Trackers
 
 @dataclasses.dataclass
 class CheckpointConfig:
-    every: int = setting(500, Integer(at_least=1))  # steps; the last step is always saved
-    keep: int = setting(1, Integer(at_least=1))  # newest checkpoints that stay
+    """When checkpoints are saved, and how many are kept."""
+
+    every: int = setting(500, Integer(at_least=1), "steps between checkpoints; the last step is always saved")
+    keep: int = setting(1, Integer(at_least=1), "the newest checkpoints that are kept, this many")
 
 
 class Stopped(Exception):

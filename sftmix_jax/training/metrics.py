@@ -21,13 +21,17 @@ _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object 
 
 @dataclasses.dataclass
 class LoggingConfig:
-    every: int = setting(10, Integer(at_least=1))  # steps between lines of metrics.jsonl
-    # steps between validation losses; 0: at the end of the stage alone
-    validation_every: int = setting(0, Integer(at_least=0))
-    # also a hash of each batch, read back from the devices; steps then do not overlap
-    batch_hashes: bool = setting(False, Flag())
-    tensorboard: bool = setting(False, Flag())  # also write TensorBoard events (the extra 'tensorboard')
-    wandb: str = setting("", _PROJECT)  # also log to this Weights & Biases project (the extra 'wandb')
+    """What is logged while a stage trains, and where to."""
+
+    every: int = setting(10, Integer(at_least=1), "steps between lines of metrics.jsonl")
+    validation_every: int = setting(
+        0, Integer(at_least=0), "steps between validation losses; 0: only at the end of the stage"
+    )
+    batch_hashes: bool = setting(
+        False, Flag(), "also log a hash of each batch, read back from the devices; steps then do not overlap"
+    )
+    tensorboard: bool = setting(False, Flag(), "also write TensorBoard events (the extra `tensorboard`)")
+    wandb: str = setting("", _PROJECT, "also log to this Weights & Biases project (the extra `wandb`)")
 
 
 class MetricsFile:

@@ -62,19 +62,28 @@ _SET_ELSEWHERE = {
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    name: str = setting("adamw", Text())  # one of OPTIMIZERS
-    # at its peak; a smaller one changes no float32 parameter
-    learning_rate: float = setting(2e-5, Number(at_least=1e-12))
-    schedule: str = setting("cosine", Choice(SCHEDULES))  # after the warm-up: cosine or linear to 0, or constant
-    # part of the steps, or from 1 on their number; at most all but the last step
-    warmup: float = setting(0.03, Number(at_least=0))
-    # of matrices and embeddings; never of norms and biases
-    weight_decay: float = setting(0.0, Number(at_least=0, at_most=1000))
-    # of the global gradient; 0: no clipping
-    clip_norm: float = setting(1.0, Number(at_least=1e-6, at_most=1e6, also=(0.0,)))
-    state: str = setting("float32", Choice(PRECISIONS))  # how parameters and moments are kept
-    # further arguments, e.g. {"b2": 0.95}
-    options: dict[str, float] = dataclasses.field(default_factory=dict, metadata=within(Table(_OPTION)))
+    """The optimizer of a stage and its learning-rate schedule."""
+
+    name: str = setting("adamw", Text(), f"one of {', '.join(OPTIMIZERS)}")
+    learning_rate: float = setting(
+        2e-5, Number(at_least=1e-12), "at its peak; a smaller one than the range allows changes no float32 parameter"
+    )
+    schedule: str = setting("cosine", Choice(SCHEDULES), "after the warm-up: cosine or linear to 0, or constant")
+    warmup: float = setting(
+        0.03, Number(at_least=0), "part of the steps, or from 1 on their number; at most all but the last step"
+    )
+    weight_decay: float = setting(
+        0.0, Number(at_least=0, at_most=1000), "of matrices and embeddings; never of norms and biases"
+    )
+    clip_norm: float = setting(
+        1.0, Number(at_least=1e-6, at_most=1e6, also=(0.0,)), "largest norm of the global gradient; 0: no clipping"
+    )
+    state: str = setting(
+        "float32", Choice(PRECISIONS), "dtype of stored parameters and moments; bfloat16 uses stochastic rounding"
+    )
+    options: dict[str, float] = dataclasses.field(
+        default_factory=dict, metadata=within(Table(_OPTION), 'further arguments of the optimizer, as {"b2": 0.95}')
+    )
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
