@@ -417,8 +417,8 @@ def test_a_tool_s_result_that_is_headed_by_the_call_s_name_is_not_trained_on(own
 
 HARMONY = (
     "{% for m in messages %}{% if m.tool_calls %}{% for c in m.tool_calls %}"
-    "{{ '<|start|>assistant to=' + c.function.name + '<|channel|>json<|message|>NAMED' + (c.function.arguments | tojson)"
-    " + '<|call|>' }}{% endfor %}"
+    "{{ '<|start|>assistant to=' + c.function.name + '<|channel|>json<|message|>NAMED' + "
+    "(c.function.arguments | tojson) + '<|call|>' }}{% endfor %}"
     "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
@@ -431,7 +431,8 @@ def test_a_call_without_arguments_is_trained_on_as_one_with_arguments(own, again
     """gpt-oss' and others': a mark that begins a question stands within the call, before its arguments."""
     chat = own(HARMONY.replace("NAMED", again))
     calls = [{"type": "function", "function": {"name": "weather", "arguments": arguments}}]
-    talk = [TALK[0], Message("assistant", "", fields={"tool_calls": calls}), *[Message("tool", "sunny"), TALK[1]][:tail]]
+    asked = Message("assistant", "", fields={"tool_calls": calls})
+    talk = [TALK[0], asked, *[Message("tool", "sunny"), TALK[1]][:tail]]
     named = '<call name="weather">' if again else ""
     call = f" to=weather<|channel|>json<|message|>{named}{json.dumps(arguments)}<|call|>"
     assert trained(chat, talk) == [call, "<|message|>apple<|end|>"][: 1 + tail // 2]

@@ -9,7 +9,6 @@ message) is no loss, also where it depends on what follows. Within an answer, up
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -122,9 +121,7 @@ def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: in
     return text[own[-1].stop :]
 
 
-def _end_of_call(
-    template: Template, messages: Sequence[Message], tools: Tools, text: str, words: int, i: int
-) -> int:
+def _end_of_call(template: Template, messages: Sequence[Message], tools: Tools, text: str, words: int, i: int) -> int:
     """Where message i ends in the text: at `words`, its last value, or behind a last call without arguments.
 
     Such a call has no value to look for behind its name. What follows it is what follows one with arguments.
@@ -133,8 +130,8 @@ def _end_of_call(
     if filled is messages[i]:
         return words
     behind = _behind(template, [*messages[:i], filled, *messages[i + 1 :]], tools, i)
-    same = len(os.path.commonprefix([text[words:][::-1], behind[::-1]]))
-    cut = len(text) - same
+    pairs = zip(reversed(text[words:]), reversed(behind), strict=False)
+    cut = len(text) - sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     return next((mark.start() for mark in MARK.finditer(text, words) if mark.start() < cut < mark.end()), cut)
 
 
