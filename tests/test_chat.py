@@ -415,6 +415,36 @@ def test_a_tool_s_result_that_is_headed_by_the_call_s_name_is_not_trained_on(own
     assert trained(own(source), talk) == [' to=weather {"city": "Oslo"}<|call|>', "<|message|>apple<|end|>"]
 
 
+HARMONY = (
+    "{% for m in messages %}{% if m.tool_calls %}{% for c in m.tool_calls %}"
+    "{{ '<|start|>assistant to=' + c.function.name + '<|channel|>json<|message|>NAMED' + "
+    "(c.function.arguments | tojson) + '<|call|>' }}{% endfor %}"
+    "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("again", ["", "<call name=\"' + c.function.name + '\">"])
+@pytest.mark.parametrize("arguments", [{}, {"city": "Oslo"}])
+@pytest.mark.parametrize("tail", [0, 2])
+def test_a_call_without_arguments_is_trained_on_as_one_with_arguments(own, again, arguments, tail):
+    """gpt-oss' and others': a mark that begins a question stands within the call, before its arguments."""
+    chat = own(HARMONY.replace("NAMED", again))
+    calls = [{"type": "function", "function": {"name": "weather", "arguments": arguments}}]
+    asked = Message("assistant", "", fields={"tool_calls": calls})
+    talk = [TALK[0], asked, *[Message("tool", "sunny"), TALK[1]][:tail]]
+    named = '<call name="weather">' if again else ""
+    call = f" to=weather<|channel|>json<|message|>{named}{json.dumps(arguments)}<|call|>"
+    assert trained(chat, talk) == [call, "<|message|>apple<|end|>"][: 1 + tail // 2]
+
+
+def test_a_question_begun_behind_a_call_without_arguments_is_refused(own):
+    source = HARMONY.replace("NAMED", "").replace("'<|call|>'", "'<|call|><|start|>user<|message|>'")
+    call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    with pytest.raises(BadRow, match="behind the last answer"):
+        own(source).pieces([TALK[0], Message("assistant", "", fields={"tool_calls": [call]})])
+
+
 # A result ends with a line break where something follows it, and without one where nothing does, as in Hermes 3's
 RESULTS = (
     "{% for m in messages %}{% if m.tool_calls %}{{ '<|im_start|>assistant' }}{% for c in m.tool_calls %}"

@@ -330,6 +330,43 @@ def test_a_class_0_is_refused_with_the_setting_that_leaves_it_out(tmp_path):
     assert "columns" not in refused(tmp_path, {"messages": [ASK, SAY | {"label": 0}]})
 
 
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [("is_safe", False), ("valid", "false"), ("answer_valid", 0), ("toxic", True), ("flagged", 1), ("spam", "yes"),
+     ("low_quality", True), ("hallucination", "yes"), ("status", "rejected"), ("Status", " Rejected"),
+     ("quality", "bad"), ("answer_quality", "very poor"), ("review_status", "failed"), ("llm_verdict", "incorrect"),
+     ("safety", "unsafe"), ("llama_guard_2", "unsafe\nS1"), ("finalDecision", "discard"), ("quality", False)],
+)  # fmt: skip
+def test_a_verdict_that_the_answer_is_bad_refuses_the_row(tmp_path, field, bad):
+    row = {"question": "q", "answer": "a", field: bad}
+    reason = refused(tmp_path, row)
+    assert f"'{field}'" in reason and "bad one" in reason
+    assert one(tmp_path, row, columns=eval(re.search(r"columns=(\{.*\})", reason)[1]))  # the advice works
+    reason = refused(tmp_path, {"messages": [ASK, SAY | {field: bad}]})
+    assert f"'{field}'" in reason and "bad one" in reason and "columns" not in reason
+    found = one(tmp_path, {"messages": [ASK | {field: bad}, SAY]})  # of the question
+    assert found.unused == {f"{field} of turns"}
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [("is_safe", True), ("valid", "true"), ("toxic", False), ("toxic", "no"), ("status", "done"), ("status", 404),
+     ("quality", 0), ("quality", 0.3), ("quality", "good"), ("rating", -1.5), ("final_decision", "no"),
+     ("input_quality", "very poor"), ("prompt_quality", "bad"), ("grade", "B"), ("correctness_count", 0),
+     ("finish_reason", "length"), ("review", "A bad film."), ("toxicity", 0.9), ("status", ["rejected", "kept"])],
+)  # fmt: skip
+def test_scores_and_other_words_are_left_out_and_named(tmp_path, field, other):
+    found = one(tmp_path, {"question": "q", "answer": "a", field: other})
+    assert said(found) == [("user", "q"), ("assistant", "a")]
+    assert found.unused == (set() if meanings.is_verdict(field) else {field})  # what says yes is used
+
+
+def test_a_verdict_that_is_left_out_of_the_row_is_left_out_of_its_turns(tmp_path):
+    row = {"conversation": [ASK | {"toxic": True}, SAY | {"toxic": True}], "toxic": True}
+    assert "'toxic'" in refused(tmp_path, row)
+    assert one(tmp_path, row, columns={"toxic": ""}).unused == {"toxic of turns"}
+
+
 def test_fields_that_say_a_row_is_wrong_refuse_it(tmp_path):
     row = {"question": "q", "answer": "a"}
     for name in ("correct", "passed", "keep", "answer_correct", "tests_passed", "is_verified", "run_success"):
@@ -701,6 +738,30 @@ def test_what_convert_does_wrong_makes_a_bad_row(tmp_path, body, reason):
     assert isinstance(found, BadRow) and reason in str(found)
 
 
+def test_a_turn_without_a_role_says_what_it_has_and_what_to_do(tmp_path):
+    reason = refused(tmp_path, {"messages": [{"speaker": "A", "utterance": "q"}, SAY]})
+    assert reason == (
+        "a turn without a role (it has speaker, utterance); name a function in `convert` to give each turn 'role' and "
+        "'content'"
+    )
+    roles = {"A": "user", "B": "assistant"}
+    body = f"return [{{'role': {roles}[t['speaker']], 'content': t['words']}} for t in row['talk']]"
+    talk = [{"speaker": "A", "words": "q"}, {"speaker": "B", "words": "a"}]
+    (tmp_path / "mine.py").write_text(f"def turns(row):\n    {body}\n")
+    found = one(tmp_path, {"talk": talk}, convert=f"{tmp_path / 'mine.py'}:turns")
+    assert said(found) == [("user", "q"), ("assistant", "a")]
+    (found,) = converted(tmp_path, f"return [{{'content': 'q'}}, {SAY}]")
+    assert str(found).endswith("(it has content); `convert` must give each turn 'role' and 'content'")
+
+
+@pytest.mark.parametrize("field", ["label", "quality", "chosen", "toxic", "images", "unknown"])
+def test_what_convert_returns_is_never_mended_by_columns(tmp_path, field):
+    """`convert` and `columns` exclude each other."""
+    value = {"label": 0, "quality": "bad", "toxic": True}.get(field, "x")
+    (found,) = converted(tmp_path, f"return {{'messages': [{ASK}, {SAY}], '{field}': {value!r}}}")
+    assert isinstance(found, BadRow) and "columns" not in str(found)
+
+
 def test_a_convert_file_that_fails_is_named(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [{"q": "q"}])
     for text, reason in [("def turns(:\n", r"mine\.py:1: convert: not Python"), ("1 / 0\n", "ZeroDivisionError"),
@@ -708,7 +769,7 @@ def test_a_convert_file_that_fails_is_named(tmp_path):
         (tmp_path / "mine.py").write_text(text)
         with pytest.raises(UserError, match=reason):
             conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns"))
-    with pytest.raises(UserError, match="convert reads the rows itself"):
+    with pytest.raises(UserError, match="no effect beside convert"):
         conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns", columns={"prompt": "q"}))
 
 
@@ -734,8 +795,23 @@ def test_a_run_names_the_fields_that_it_leaves_out(tmp_path):
     assert said == "domain 'd': fields without a meaning for training, left out: id, note (2 rows)"
 
 
+def test_a_run_names_participants_whom_the_template_leaves_out(tmp_path):
+    tokenizer = Tokenizer(str(resources.files("sftmix_jax.tiny").joinpath("base")))
+    named = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + (':' + m.name if m.name and m.role == 'user' else '') + "
+        "'\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    (tmp_path / "named.jinja").write_text(named)
+    rows = [{"messages": [ASK | {"name": "Ann"}, SAY | {"name": "Bob"}]}, {"messages": [ASK, SAY]}]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    for template, left_out in (("chatml", {"user", "assistant"}), (str(tmp_path / "named.jinja"), {"assistant"})):
+        examples = cache.tokenized("d", Source(path), Chat(template, tokenizer))
+        assert examples.unused == {f"name of {role} turns": 1 for role in left_out}
+
+
 def test_every_name_of_a_meaning_is_documented():
-    assert {name for name in meanings.MEANINGS if f"`{name}`" not in DOCS} == set()
+    assert {name for name in (*meanings.MEANINGS, *meanings.GRADES) if f"`{name}`" not in DOCS} == set()
 
 
 def test_a_source_without_a_usable_row_names_places_and_reasons(tmp_path):

@@ -289,6 +289,26 @@ def test_a_path_is_a_file_a_folder_a_glob_or_several(tmp_path, monkeypatch):
             said(path)
 
 
+@pytest.mark.parametrize("path", ["{0}", "{0}/*.jsonl", "{0}/a.jsonl,{0}/z.jsonl", "{0}/../{1}/a.jsonl,{0}/a.jsonl"])
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_file_that_is_linked_is_not_read_twice(tmp_path, path, link):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_lines(folder / "a.jsonl", [pair("q")])
+    getattr(folder / "z.jsonl", link)(folder / "a.jsonl")
+    with pytest.raises(UserError, match=r"a\.jsonl.* the same file|names .* twice"):
+        conversations(Source(path.format(folder, folder.name)))
+    assert len(conversations(Source(f"{folder}/z.jsonl"))) == 1
+
+
+def test_a_folder_that_is_linked_is_not_read_twice(tmp_path):
+    (tmp_path / "rows").mkdir()
+    write_lines(tmp_path / "rows" / "a.jsonl", [pair("q")])
+    (tmp_path / "more").symlink_to(tmp_path / "rows")
+    with pytest.raises(UserError, match="the same file"):
+        conversations(Source(f"{tmp_path}/**/*.jsonl"))
+
+
 def test_tables_of_texts_are_read(tmp_path):
     """By Python's csv writer and by hand: quotes, commas, line ends and quotes in cells; weights are numbers."""
     said = ['a, "b"\nc', "2\t3"]

@@ -153,9 +153,12 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
                 unused.update(conversation.unused)
                 documents |= conversation.messages[0].role == "text"
                 try:
-                    renderings.append(chat.pieces(conversation.messages, conversation.tools))
+                    rendering = chat.pieces(conversation.messages, conversation.tools)
                 except BadRow as reason:
                     skip(where, reason)
+                else:
+                    renderings.append(rendering)
+                    unused.update(rendering.left_out)
             for ids, weights in chat.encode(renderings):
                 sizes.append(len(ids))
                 trained += int((weights > 0).sum())

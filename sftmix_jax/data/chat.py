@@ -63,6 +63,7 @@ class Rendering(NamedTuple):
 
     pieces: list[Piece]
     document: bool = False
+    left_out: frozenset[str] = frozenset()  # what the template has no place for, and no message's words lack
 
     @property
     def text(self) -> str:
@@ -151,7 +152,20 @@ class Chat:
             own = Piece(text[turn.start : turn.stop], messages[turn.message].weight)
             pieces += [Piece(text[done : turn.start]), own]
             done = turn.stop
-        return Rendering([*pieces, Piece(text[done:])])
+        return Rendering([*pieces, Piece(text[done:])], left_out=self._left_out(messages, tools, text))
+
+    def _left_out(self, messages: Sequence[Message], tools: Tools, text: str) -> frozenset[str]:
+        """The names of participants by role, where the text is the same without them."""
+        roles = {m.role for m in messages if "name" in m.fields} - {"tool"}  # there it labels a result
+        found = set()
+        for role in roles:
+            nameless = [
+                m._replace(fields={k: v for k, v in m.fields.items() if k != "name"}) if m.role == role else m
+                for m in messages
+            ]
+            if self._template.render(nameless, tools) == text:
+                found.add(f"name of {role} turns")
+        return frozenset(found)
 
     def encode(self, renderings: Sequence[Rendering]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Renderings → tokens int32 [n] and the weights of their losses, float32 [n]; 0 where not trained on.

@@ -265,7 +265,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
     messages = read(fields)
     tools: list[dict[str, Any]] = []
     if messages and messages[0].role != "text":
-        stored.refuse_bad_answer(fields, of_row=True)
+        stored.refuse_bad_answer(fields)
         messages = _with_system(fields, _with_history(fields, messages))
         name, value = fields.one(meanings.TOOLS)
         tools = stored_turns.tools(value, f"'{fields.their(name)}'") if name else []

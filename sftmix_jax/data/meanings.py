@@ -12,7 +12,12 @@ from typing import NamedTuple
 WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a whole row
 # KTO and filters of datasets: whether the answer is a good one
 VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good",
-            "is_valid", "is_preferred", "accepted", "thumbs_up", "correct", "passed", "keep")  # fmt: skip
+            "is_valid", "is_preferred", "accepted", "thumbs_up", "correct", "passed", "keep", "is_safe", "is_ok",
+            "is_usable", "is_acceptable", "is_helpful", "is_harmless", "is_high_quality", "safe", "valid", "usable",
+            "acceptable", "review_result")  # fmt: skip
+# The same in words. A number in these is a score, and nothing says from where on a score is a bad one.
+GRADES = ("status", "quality", "verdict", "judgment", "judgement", "decision", "outcome", "validity", "correctness",
+          "safety", "grade", "rating", "review", "moderation", "approval", "llama_guard")  # fmt: skip
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 TOOLS = ("tools", "functions")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
@@ -39,9 +44,7 @@ _EXCEPTION = _TRAINED._replace(off=True, is_flag=True)  # False says what is don
 _WRONG = Meaning("it marks the answer as a bad one", off=True, is_flag=True)
 _VERDICT = Meaning(_TAKEN_ELSEWHERE)
 _MEDIA = Meaning("only text is trained on", off=True)
-_PREFERENCE = Meaning(
-    "a preference row, of which no answer is marked as the one to train on; map the wanted one by `columns`"
-)
+_PREFERENCE = Meaning("a preference row, of which no answer is marked as the one to train on")
 
 MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys((*WEIGHTS, *VERDICTS), _USED),
@@ -68,7 +71,9 @@ MEANINGS: dict[str, Meaning] = {
     ),
     **dict.fromkeys(
         ("wrong", "is_wrong", "incorrect", "is_incorrect", "failed", "is_failed", "bad", "is_bad", "invalid",
-         "is_invalid", "corrupted"), _WRONG
+         "is_invalid", "corrupted", "unsafe", "is_unsafe", "toxic", "is_toxic", "harmful", "is_harmful", "flagged",
+         "is_flagged", "spam", "is_spam", "hallucinated", "is_hallucinated", "hallucination", "is_hallucination",
+         "has_hallucination", "low_quality", "is_low_quality", "has_error", "has_errors", "is_rejected"), _WRONG
     ),
     **dict.fromkeys(
         ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages",
@@ -95,7 +100,7 @@ _BY_LETTERS = {_letters(name): name for name in MEANINGS}
 # Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
 _PARTS = {
     _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
-    _VERDICT: re.compile(r"(?:^|_)(?:correct|passed|success|successful|accepted|approved|verified)$"),
+    _VERDICT: re.compile(r"(?:^|_)(?:correct|passed|success|successful|accepted|approved|verified|safe|valid|usable)$"),
     _CONTEXT: re.compile(
         r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)|^sys(?:tem)?_?(?:msg|message|prompt|instructions?)$"
         r"|^(?:tool|function|api)s?_(?:schemas?|definitions?|descriptions?|specs?|list|json)$|^available_(?:tool|function)s$"
@@ -110,19 +115,40 @@ _PARTS = {
 }
 
 
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
+
+
+# A grade of the answer or of the whole row: `response_quality`, not `input_quality`
+_GRADED = ("response", "answer", "output", "completion", "assistant", "chat", "conversation", "dialog", "dialogue",
+           "sample", "example", "row", "record", "data", "overall", "human", "annotator", "annotation", "review",
+           "reviewer", "judge", "llm", "gpt", "final", "quality", "verification", "validation", "moderation",
+           "safety")  # fmt: skip
+_GRADE = re.compile(rf"(?:(?:{'|'.join(_GRADED)})_)*(?:{'|'.join((*GRADES, 'label'))})(?:_?\d+)?")
+
+
 def meaning(name: str) -> Meaning | None:
     """The meaning of a field of this name, in any spelling; None for a field without one."""
     if name in MEANINGS:
         return MEANINGS[name]
     if known := _BY_LETTERS.get(_letters(name)):
         return MEANINGS[known]._replace(reason=f"it is read under the name '{known}' alone")
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\W_]+", "_", name).lower()
-    return next((found for found, part in _PARTS.items() if part.search(snake)), None)
+    return next((found for found, part in _PARTS.items() if part.search(_snake(name))), None)
 
 
 def is_verdict(name: str) -> bool:
     """Whether a field of this name says that the answer is a good or a bad one."""
     return name in VERDICTS or bool(_PARTS[_VERDICT].search(name))
+
+
+def is_grade(name: str) -> bool:
+    """Whether a field of this name may say in words how good the answer is."""
+    return meaning(name) is None and bool(_GRADE.fullmatch(_snake(name)))
+
+
+def is_opinion(name: str) -> bool:
+    """Whether a field of this name may say that the answer is a bad one."""
+    return is_verdict(name) or is_grade(name) or meaning(name) == _WRONG
 
 
 def same_letters(name: str, names: tuple[str, ...]) -> str | None:

@@ -63,7 +63,7 @@ def files(path: str) -> list[epath.Path]:
     """The files of a path: a file, a folder, a glob, or several of these with commas between.
 
     A file that has just this name is meant, whatever is in it. Files of a folder or a glob are sorted.
-    Raises UserError where there are none, and for a file that is named twice.
+    Raises UserError where there are none, and for a file that is named twice, or linked.
     """
     if not path.strip(" ,"):
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
@@ -72,10 +72,24 @@ def files(path: str) -> list[epath.Path]:
     if _is_file(path):
         return [epath.Path(os.path.expanduser(path))]
     found = [file for part in path.split(",") for file in _matching(part.strip())]
-    twice = [file for i, file in enumerate(found) if file in found[:i]]
-    if twice:
-        raise UserError(f"{path}: names {twice[0]} twice, and its rows would be there twice; leave it out once")
+    first: dict[Any, epath.Path] = {}
+    for file in found:
+        known = first.setdefault(_itself(file), file)
+        if known is not file:
+            other = "twice" if known == file else f"and {known}, which are the same file (a link)"
+            raise UserError(f"{path}: names {file} {other}, and its rows would be there twice; leave it out once")
     return found
+
+
+def _itself(file: epath.Path) -> Any:
+    """What a file is under all its names and links; of a bucket's, its address."""
+    if "://" in str(file):
+        return file
+    try:
+        status = os.stat(file)
+    except OSError:  # such as a link to nothing, which is reported when it is read
+        return file
+    return status.st_dev, status.st_ino
 
 
 def _is_file(path: str) -> bool:

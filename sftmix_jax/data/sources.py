@@ -15,7 +15,7 @@ from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Choice, Integer, Number, Table, Text, setting, within
 
 _LOOKED_AT = 1000  # rows in search of one in a known format
-_READING = 4  # part of every fingerprint: raise it when rows would become other conversations
+_READING = 5  # part of every fingerprint: raise it when rows would become other conversations
 
 
 @dataclasses.dataclass
@@ -102,7 +102,11 @@ def _converter(source: Source, head: list[Row], rows: Iterator[Row]) -> Callable
     """
     if source.convert:
         if source.columns or source.format != "auto":
-            raise UserError("convert reads the rows itself: leave `columns` and `format` out, or `convert`")
+            other = "columns" if source.columns else "format"
+            raise UserError(
+                f"{other}: has no effect beside convert '{source.convert}', which gets every row as it is stored; "
+                f"remove `{other}`, and let the function name the fields"
+            )
         return functools.partial(_call, user_functions.load("convert", source.convert))
     while True:
         if layout := formats.layout(source.format, source.columns, head[-1].value):

@@ -8,13 +8,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sftmix_jax.data.meanings import STRUCTURES, WEIGHTS, is_verdict, meaning
+from sftmix_jax.data.meanings import STRUCTURES, WEIGHTS, is_grade, is_opinion, is_preference, is_verdict, meaning
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.machine.errors import did_you_mean
 
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 # What a verdict calls a bad answer, besides false and numbers up to 0, and a good one
-_BAD = frozenset({"false", "f", "no", "n", "bad", "rejected", "undesirable", "undesired", "incorrect", "wrong", "fail"})
+_BAD = frozenset({
+    "false", "f", "no", "n", "bad", "rejected", "reject", "undesirable", "undesired", "incorrect", "wrong", "fail",
+    "failed", "invalid", "unsafe", "unacceptable", "unusable", "discard", "discarded",
+})  # fmt: skip
+# What a grade calls one besides: `no` is often an answer there
+_POOR = _BAD - {"f", "no", "n"} | {
+    "poor", "very poor", "very bad", "low", "very low", "low quality", "error", "failure", "spam", "toxic", "harmful",
+    "flagged", "deleted", "removed", "excluded", "unhelpful", "inaccurate", "not ok", "denied", "declined",
+}  # fmt: skip
 _OFF = frozenset({"false", "0", "no", "0.0"})
 _NOTHING = frozenset({"", "null", "None", "[]", "{}"})  # a structure that is stored as text
 _GOOD = frozenset({"true", "t", "yes", "y", "good", "chosen", "desirable", "desired", "correct", "right", "pass"})
@@ -37,6 +45,7 @@ class Fields:
     def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False):
         self._values = {name: None if _is_nothing(name, value) else value for name, value in values.items()}
         self._columns = columns or {}
+        self._of_row = columns is not None and not strict
         self._left = {name for name, value in self._values.items() if not _absent(value)}
         self._of_turns: set[str] = set()
         self._without_meaning: set[str] = set()
@@ -63,6 +72,26 @@ class Fields:
         if name in self:
             self._left.add(name)
             self._without_meaning.add(name)
+
+    def leave_opinions(self, row: Fields | None = None) -> None:
+        """Leave all fields that may say that the answer is bad; with a `row`, those that its user has left out."""
+        for name in filter(is_opinion, self.names()):
+            if row is None or row._columns.get(name) == "":
+                self.leave(name)
+
+    def undecided(self) -> list[str]:
+        """The names of the fields that are there and were not left."""
+        return [name for name in self.names() if name not in self._without_meaning]
+
+    def remedy(self, name: str) -> str:
+        """What the user can do about a row's field in `columns`, which do not change turns and a `convert`."""
+        if not self._of_row:
+            return ""
+        if is_preference(name):
+            return "; map the wanted one by `columns`"
+        if is_opinion(name):
+            return f"; if it says something else, leave it out: columns={{'{self.their(name)}': ''}}"
+        return ""
 
     def required(self, name: str) -> Any:
         """The field's value as stored. Raises BadRow where the row lacks it."""
@@ -93,7 +122,8 @@ class Fields:
             if found and found.is_flag and isinstance(value, str):
                 is_off = value.strip().lower() in _OFF
             if found and not (found.off and is_off):
-                raise BadRow(f"the field '{self.their(name)}' would be lost: {found.reason}")
+                said = f"the field '{self.their(name)}' would be lost: {found.reason}"
+                raise BadRow(said + self.remedy(str(name)))
             if self.strict and not found:
                 raise BadRow(f"unknown field '{shown(name)}'; {did_you_mean(str(name), known)}")
 
@@ -245,14 +275,21 @@ def weight(fields: Fields) -> float | None:
     return math.prod(factors) if factors else None
 
 
-def refuse_bad_answer(fields: Fields, of_row: bool = False) -> None:
-    """Raise BadRow where KTO's label says that the answer is a bad one, or how good by half.
+def refuse_bad_answer(fields: Fields) -> None:
+    """Raise BadRow where a verdict, as KTO's label, or a grade says that the answer is a bad one.
 
-    Other words, integers and lists are classes of something else, and say nothing of the answer.
+    So does a verdict that is a part, 0.5. Other words, integers and lists are classes of something else, and say
+    nothing of the answer; nor do a grade's numbers.
     """
-    for name in filter(is_verdict, fields.names()):
-        own = fields.their(name)
-        remedy = f"; if it says something else, leave it out: columns={{'{own}': ''}}" if of_row else ""
+    for name in filter(is_grade, fields.undecided()):
+        said = fields.take(name)
+        words = said.strip().lower().split("\n")[0] if isinstance(said, str) else ""
+        if said is False or words in _POOR:
+            called = f"the field '{fields.their(name)}' is {shown(words or 'false')}"
+            raise BadRow(f"{called}: the answer is marked as a bad one{fields.remedy(name)}")
+        fields.leave(name)
+    for name in filter(is_verdict, fields.undecided()):
+        own, remedy = fields.their(name), fields.remedy(name)
         said = fields.take(name)
         if isinstance(said, list | tuple) and any(isinstance(each, bool) for each in said):
             said = said[0] if len(said) == 1 else math.nan

@@ -41,7 +41,7 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRow(f"a turn must be an object, this is a {type(turn).__name__}")
     fields = Fields(turn, strict=row.strict)
-    role, is_call = _role(fields)
+    role, is_call = _role(fields, row.strict)
     _, content = fields.one(_CONTENT)
     if is_call:
         what = "the turn of a call"
@@ -61,6 +61,7 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
             raise BadRow(f"tool_calls in a turn of the role '{role}'")
         extra["tool_calls"] = calls
     own = _weight(fields, role)
+    fields.leave_opinions(row if role == "assistant" else None)  # an opinion of a question is none of its answer
     stored.refuse_bad_answer(fields)
     fields.finish(_KNOWN)
     row.note_turn(fields)
@@ -76,11 +77,13 @@ def _result(turn: Mapping[str, Any], content: Any) -> str:
     return stored.result(empty[0] if content is None else content, "a message whose content")
 
 
-def _role(fields: Fields) -> tuple[str, bool]:
+def _role(fields: Fields, converted: bool) -> tuple[str, bool]:
     """The role by our name, and whether the turn's text is a call."""
     name, stored = fields.one(_ROLE)
     if not name:
-        raise BadRow("a turn without a role")
+        has = f"it has {', '.join(map(shown, fields.names()[:5]))}" if fields.names() else "it has no fields"
+        who = "`convert` must" if converted else "name a function in `convert` to"
+        raise BadRow(f"a turn without a role ({has}); {who} give each turn 'role' and 'content'")
     role = re.sub(r"[\s-]+", "_", stored.strip().lower()) if isinstance(stored, str) else None
     if role in _CALL_ROLES:
         return "assistant", True

@@ -59,6 +59,24 @@ def probe(arguments: Any) -> list[Message]:
     return [Message("user", "qzu"), Message("assistant", "", fields={"tool_calls": [call]})]
 
 
+def filled(message: Message) -> Message:
+    """The message with an argument in each of its calls that has none; the same message where all have some."""
+    calls = message.fields.get("tool_calls") or []
+    empty = [_takes_an_argument(call) for call in calls]
+    if not any(empty):
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": {"qzk": "qzv"}}} if is_empty else call
+        for call, is_empty in zip(calls, empty, strict=True)
+    ]
+    return message._replace(fields={**message.fields, "tool_calls": calls})
+
+
+def _takes_an_argument(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    return isinstance(function, Mapping) and function.get("arguments") == {}
+
+
 def in_form(messages: Sequence[Message], forms: frozenset[Form]) -> Sequence[Message]:
     """The messages with their calls' arguments in a form that the template takes, which is their own if it can be.
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sftmix_jax.data import marked
+from sftmix_jax.data import marked, tool_calls
 from sftmix_jax.data.marked import Place, Tools
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.template import Template
@@ -32,7 +32,7 @@ class Turn(NamedTuple):
     message: int
     start: int
     stop: int
-    end: str  # what follows its last word, up to `stop`; empty where the template ends no turn
+    end: str  # what follows its last word or call, up to `stop`; empty where the template ends no turn
     opened: str  # what the generation prompt goes on with where this turn does not: `<think>`
 
 
@@ -53,7 +53,8 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
         own = _own(places, turn.message)
         # The words may begin in the generation prompt, as `<think>` does: what stands there is given, not learned.
         given = own[0].start < turn.start and (turn.opened or own[0].stop <= turn.start)
-        repeated = any(place.again and own[-1].stop <= place.start < turn.stop for place in places)
+        words = turn.stop - len(turn.end)
+        repeated = any(place.again and words <= place.start < turn.stop for place in places)
         if inside != {turn.message} or turn.start < position or given or repeated or turn.stop < own[-1].stop:
             raise BadRow("the chat template writes an assistant message elsewhere than its generation prompt says")
         position = turn.stop
@@ -88,10 +89,11 @@ def _turn(
         end = rest
         header = text[max((place.stop for place in places if place.message < i), default=0) : own[0].start]
         _refuse_prompt(template, messages, tools, rest, header)
+    stop = words + len(end.rstrip())
+    end = text[_end_of_call(template, messages, tools, text, words, i) : stop]
     if not _begins_questions(messages, text, places).isdisjoint(_PIECE.findall(end)):
         raise BadRow("the chat template begins a question behind the last answer, which would be trained on")
-    stop = words + len(end.rstrip())
-    return Turn(i, start, stop, text[words:stop], prompt[given:])
+    return Turn(i, start, stop, end, prompt[given:])
 
 
 def _aligned(text: str, prompt: str, before: int, turns: Sequence[Turn]) -> tuple[int, int]:
@@ -117,6 +119,20 @@ def _behind(template: Template, messages: Sequence[Message], tools: Tools, i: in
     if not own:
         raise BadRow("the chat template leaves out an answer once a question follows")
     return text[own[-1].stop :]
+
+
+def _end_of_call(template: Template, messages: Sequence[Message], tools: Tools, text: str, words: int, i: int) -> int:
+    """Where message i ends in the text: at `words`, its last value, or behind a last call without arguments.
+
+    Such a call has no value to look for behind its name. What follows it is what follows one with arguments.
+    """
+    filled = tool_calls.filled(messages[i])
+    if filled is messages[i]:
+        return words
+    behind = _behind(template, [*messages[:i], filled, *messages[i + 1 :]], tools, i)
+    pairs = zip(reversed(text[words:]), reversed(behind), strict=False)
+    cut = len(text) - sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return next((mark.start() for mark in MARK.finditer(text, words) if mark.start() < cut < mark.end()), cut)
 
 
 def _own(places: Sequence[Place], i: int) -> list[Place]:
