@@ -180,7 +180,8 @@ def test_questions_have_any_number_of_choices(tmp_path):
 
     two, ten = load(["eel", "whale"], 1), load([f"fish {i}" for i in range(10)], "H")
     assert two.choices == ("A", "B") and two.turns[0].endswith("Which?\nA. eel\nB. whale")
-    assert ten.choices[-1] == "J" and ten.turns[0].endswith("\nJ. fish 9") and ten.reference == {"answer": "H"}
+    assert ten.choices[-1] == "J" and ten.turns[0].endswith("\nJ. fish 9")
+    assert ten.reference == {"answer": "H", "choices": [f"fish {i}" for i in range(10)]}
     assert task.score(ten, ["I think that it is H."]) == {"accuracy": 1}
     assert task.score(two, ["The answer is B."]) == {"accuracy": 1} and task.extract(two, ["H."]) is None
     pair = ["eel", "whale"]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sftmix_jax.data.sources import Source, read_rows
+from sftmix_jax.evaluation.replies import first_answer
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict, mean_over_samples
 from sftmix_jax.machine.errors import UserError
 
@@ -40,7 +41,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"\{,\}", ","),
         (r"\\[,:; ]|~", " "),
         (r"\\([$%.)])", r"\1"),  # \$5; `1\.`, as Markdown escapes it
-        (r"(=|####) ?- (?=[\d$.])", r"\1 -"),
+        # at the head of a line it may be a list's mark, and behind a number a difference
+        (r"(?i)([={]|####|\$|\b(?:is|are|was|were|be|equals|answer:|result:|total:))(\** ?\**)- (?=[\d$.])", r"\1\2-"),
         (r"(?<=\d)(?=\\[cdt]?frac)", " "),
         (r"\\[cdt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\1\2/\3\4"),
         (r"(?<=\d) ?[*x] ?10(?:\^|\*\*)[{(]?([-+]?\d+)[)}]?", r"e\1"),
@@ -63,6 +65,11 @@ _SCALED = re.compile(  # 1.5 million; $1.5$ million; 1.5\text{ million}
     rf"(?i)(?<![\w.,/])(?P<number>{_DIGITS}(?:\.\d+| \d+/\d+|/\d+)?)(?:\$|\*\*)?(?:[ -]| ?\\(?:text|mathrm)\{{ ?)"
     rf"(?P<words>(?:{'|'.join(_POWERS)})s?(?:[ -](?:{'|'.join(_POWERS)})s?)*)\b"
 )
+_ABBREVIATED = re.compile(  # 70k, $70k, $1.5M
+    rf"(?<![\w.,/])(?P<currency>{_CURRENCY} ?)?(?P<number>{_DIGITS}(?:\.\d+)?)"
+    r"(?P<power>[kK]|(?(currency)[mMbB]|(?!)))\b"
+)
+_ITEM = re.compile(r"(?m)^[ \t>*]*(\d{1,2})[.)](?=[ \t]+\S)")  # of a numbered list
 _COLUMNS = (  # the question's and the answer's, by collection
     (("input",), "target"),  # GSM-Hard
     (("Body", "Question"), "Answer"),  # SVAMP
@@ -99,17 +106,51 @@ def strict(response: str, gold: Gold) -> Quantity | None:
 def flexible(response: str, gold: Gold) -> Quantity | None:
     """The first number behind `####` that numbers no heading, else the last in the last box, else the last anywhere.
 
-    Of `#### 9 * 2 = 18` the result is taken. Where the gold holds more numbers, as many are taken.
+    Of `#### 9 * 2 = 18` the result is taken. Where the gold holds more numbers, as many are taken. What the response
+    goes on to ask and answer by itself, and the numbers of a list, count where there is no other number.
     """
-    text = _plain(response, gold)
+    parts = (_plain(first_answer(response), gold), _plain(response, gold))
+    return next((found for part in parts if (found := _flexible(part, gold))), None)
+
+
+def _flexible(text: str, gold: Gold) -> Quantity | None:
     for count, found in enumerate(_MARKED.finditer(text), 1):
         if not re.compile(rf"\s*{count}[.):][ \t]+\S").match(text, found.start() + len("####")):
             line = _line(found)
             working, _, result = line.rpartition("=")
             worked = _OPERATOR.search(working) and not re.search("[A-Za-z]", working)
             return _joined(_first(_read(result if worked else line), gold))
-    quantities = _read(last_box(text) or "") or _read(text)
-    return _joined(_first(quantities[::-1], gold)[::-1])
+    for part in (last_box(text) or "", _without_list_numbers(text), text):
+        if quantities := _read(part):
+            if (said := _before_brackets(part)) and _right(said, gold):
+                return said
+            return _joined(_first(quantities[::-1], gold)[::-1])
+    return None
+
+
+def _without_list_numbers(text: str) -> str:
+    """Without the numbers before the items of lists, counted from 1."""
+    due = 1
+
+    def without(item: re.Match[str]) -> str:
+        nonlocal due
+        if int(item[1]) not in (1, due):
+            return item[0]
+        due = int(item[1]) + 1
+        return ""
+
+    return _ITEM.sub(without, text)
+
+
+def _before_brackets(text: str) -> Quantity | None:
+    """Where the last number stands in brackets behind another one, that: 120 of `120 minutes (2 hours)`."""
+    found = list(_ANY.finditer(text))
+    begin = text.rfind("(", 0, found[-1].start())
+    before = [each for each in found if each.end() <= begin]
+    if not before or ")" in text[begin : found[-1].start()]:
+        return None
+    unit = re.sub(r"\\(?:text|mathrm)\b|[{}]", " ", text[before[-1].end() : begin])
+    return _quantity(before[-1]) if re.fullmatch(r"[%\s]*(?:[^\W\d]+\s+){0,3}", unit) else None
 
 
 def _line(marked: re.Match[str]) -> str:
@@ -159,16 +200,25 @@ def _plain(text: str, gold: Gold = ()) -> str:
         (number,) = _numbers(_read(found["number"]))
         if any(_equal(number, abs(wanted)) for wanted in _numbers(gold)):
             return found[0]
-        power = sum(_POWERS[word.lower().removesuffix("s")] for word in re.split("[ -]", found["words"]))
-        return f"{number * 10**power!r}" if "/" in found["number"] else f"{found['number']}e{power}"
+        power = _power(found)
+        scaled = f"{number * 10**power!r}" if "/" in found["number"] else f"{found['number']}e{power}"
+        return (found.groupdict().get("currency") or "") + scaled
 
     text = re.sub(r"[²³¹⁰⁴-⁻]+", r"^\g<0>", text)  # NFKC makes plain digits of raised ones
     text = re.sub(r"(?<=\d)[¼-¾⅐-⅞]", r" \g<0>", text)
     text = unicodedata.normalize("NFKC", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
-    text = _SCALED.sub(scaled, text)
+    for pattern in (_SCALED, _ABBREVIATED):
+        text = pattern.sub(scaled, text)
     return text.replace("/", ":") if any(len(quantity.numbers) > 1 for quantity in gold) else text
+
+
+def _power(scaled: re.Match[str]) -> int:
+    """Of ten, by which the words or the letter behind a number scale it."""
+    if short := scaled.groupdict().get("power"):
+        return {"k": 3, "m": 6, "b": 9}[short.lower()]
+    return sum(_POWERS[word.lower().removesuffix("s")] for word in re.split("[ -]", scaled["words"]))
 
 
 def _read(text: str) -> list[Quantity]:

@@ -12,7 +12,7 @@ from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.fixed import asked_by, decoding_of, fixed_by, is_scored
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge
-from sftmix_jax.evaluation.scoring import Scored, check, failures_in, fewest_samples, rated, score
+from sftmix_jax.evaluation.scoring import Scored, check, failures_in, fewest_samples, rated, said, score
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, Task, find_task
 from sftmix_jax.machine import processes, ranges
@@ -112,11 +112,11 @@ def write(
     """Write each question's response, what of it was compared, verdict and reasons; then score.json → its record."""
     rows = []
     for question, verdict in zip(questions, scored.verdicts, strict=True):
-        said = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
+        given = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
         row = {
             "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
-            **({"response": said[0]} if len(said) == 1 else {"samples": said}),
-            **({"extracted": [task.extract(question, turns) for turns in answers.get(question.id, [])]}
+            **({"response": given[0]} if len(given) == 1 else {"samples": given}),
+            **({"extracted": [task.extract(question, said(turns)) for turns in answers.get(question.id, [])]}
                if task.extract else {}),
             "scores": verdict,
             **({"reasons": scored.reasons[question.id]} if question.id in scored.reasons else {}),

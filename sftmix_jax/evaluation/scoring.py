@@ -16,6 +16,7 @@ from sftmix_jax.evaluation.answers import Answers
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
+from sftmix_jax.evaluation.replies import without_reasoning
 from sftmix_jax.evaluation.task import Explained, Question, Task, Turns, Verdict
 from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError
@@ -70,7 +71,7 @@ def score(
         return _judge(task, questions, whole, config.judge, judge, folder, model)
 
     def one(item: tuple[Question, list[list[str]]]) -> tuple[Verdict, list[str]]:
-        question, samples = item
+        question, samples = item[0], list(map(said, item[1]))
         verdicts = [rated(task, question, turns) for turns in samples]
         reasons = [verdict.reason for verdict in verdicts if isinstance(verdict, Explained)]
         return task.pool(question, samples, verdicts), reasons
@@ -90,13 +91,18 @@ def score(
 def rated(task: Task, question: Question, turns: Turns) -> Verdict:
     """What the task's own code says of a sample. Raises UserError for what is no verdict."""
     assert task.score is not None
-    found = task.score(question, turns)
+    found = task.score(question, said(turns))
     numbers = [value for value in found.values() if value is not None] if isinstance(found, dict) else [math.nan]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
         raise UserError(
             f"{task.name}: its score of '{question.id}' is {str(found)[:80]}; must be a dict of finite numbers"
         )
     return found
+
+
+def said(turns: Turns) -> list[str]:
+    """What of a sample is scored: every turn's answer without the reasoning before it."""
+    return list(map(without_reasoning, turns))
 
 
 def fewest_samples(answers: Answers, questions: Sequence[Question]) -> int:
@@ -127,7 +133,7 @@ def _judge(
     model: str,
 ) -> Scored:
     assert task.rubric is not None
-    given = list(zip(questions, answers, strict=True))
+    given = [(question, list(map(said, samples))) for question, samples in zip(questions, answers, strict=True)]
     journal = Journal((folder or epath.Path("runs") / "judged" / model) / "judgments", every=1)
 
     def progress(done: int, total: int) -> None:
@@ -149,7 +155,7 @@ def _judge(
         verdicts.append(task.pool(question, samples, each))
     if folder is not None:
         when = time.time()
-        fastchat.write_answers(folder, model, {q.id: samples for q, samples in given}, when)
+        fastchat.write_answers(folder, model, {q.id: each for q, each in zip(questions, answers, strict=True)}, when)
         if not task.rubric.pairwise:
             fastchat.write_judgments(folder, model, judge.name, judged.judgments, when)
     return Scored(verdicts, {

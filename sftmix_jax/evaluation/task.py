@@ -129,7 +129,7 @@ def ability_of(name: str) -> str:
 def rule_files(file: Path, runs_code: bool) -> list[Path]:
     """A task's file, the files beside it that it imports, and those of the package's rules, to any depth."""
     found: set[Path] = set()
-    new = {file.resolve()}
+    new = {file.resolve(), _PACKAGE / "evaluation" / "replies.py"}  # what of a response is scored, of every task
     if runs_code:
         new |= set((_PACKAGE / "evaluation" / "contained").glob("*.py"))
     while new:
