@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
-from sftmix_jax.stages import Resolved
+from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.studies.study import Run, Study
 
 
