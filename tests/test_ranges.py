@@ -25,7 +25,7 @@ from sftmix_jax.machine import identity, processes, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import AnyOf, Choice, Flag, Integer, Items, Number, Table, Text, Tree
 from sftmix_jax.studies import study
-from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.studies.study import Axis, Run, Study
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
@@ -92,20 +92,21 @@ def outside(allowed):
 
 def test_every_field_of_every_config_refuses_what_is_out_of_its_range():
     """Walks all fields by introspection: a new field without a range ends this test with a TypeError."""
-    config = Study("all", "Which?", [Run(whole_experiment(), {"k": "1/4"})])
+    axes = (Axis("k", order=("1", "1/4"), default="1/4"),)
+    config = Study("all", "Which?", [Run(whole_experiment(), {"k": "1/4"})], axes=axes)
     config.check()
     found = list(leaves(config, Tree(Study), "study", None))
     types = {type(value) for _, value, _, _ in found if dataclasses.is_dataclass(value)}
     assert {t.__name__ for t in types} == {
         "Study", "Run", "Experiment", "ModelConfig", "ComputeConfig", "Stage", "Share", "Source", "BatchConfig",
         "OptimizerConfig", "MeshConfig", "CheckpointConfig", "LoaderConfig", "LoggingConfig", "EvaluationConfig",
-        "JudgeConfig",
+        "JudgeConfig", "Axis",
     }  # fmt: skip
     tried = 0
     for path, value, allowed, put in found[:-1]:
         for wrong in outside(allowed):
-            if wrong is None and path.endswith((".fraction", ".count", ".weight")):
-                continue  # None stands for a share of another kind
+            if wrong is None and path.endswith((".fraction", ".count", ".weight", ".default")):
+                continue  # None stands for a share of another kind, or for no default
             put(wrong)
             with pytest.raises(UserError) as error:
                 config.check()
@@ -136,7 +137,7 @@ def config_types(*kinds) -> set[type]:
 
 
 def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
-    assert len(config_types(Study, Opening)) == 17
+    assert len(config_types(Study, Opening)) == 18
 
 
 def test_every_field_of_a_config_says_what_it_means():

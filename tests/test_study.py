@@ -1,5 +1,6 @@
 """Studies: axes, sharing, several workers, deaths and failures."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,15 +11,18 @@ import time
 
 import pytest
 from conftest import ROOT, run
+from etils import epath
 
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.planning import costs
-from sftmix_jax.studies import study
-from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.studies import hold, jobs, study
+from sftmix_jax.studies.study import Axis, Run, Study
+from sftmix_jax.workdir import records
 
 # Two strategies and a replay on a handful of rows; three of five stages are shared.
 SMALL = """
@@ -61,6 +65,38 @@ def test_axes():
         study.zipped(a=(1, 2), b=(3,))
     with pytest.raises(UserError, match="SIZE or SIZE,SEEDS"):
         study.arguments("tiny,many", 3)
+
+
+@pytest.mark.parametrize(("axis", "said"), [
+    (Axis("rows"), r"study\.axes\[1\]\.name: no run has the label 'rows'; "),
+    (Axis("lr"), r"axes\[1\]\.name: 'lr'; must be no axis twice"),
+    (Axis("seed"), r"axes\[1\]\.name: 'seed'; must be .* not the seed"),
+    (Axis("k", order=("1", "1/4", "1")), r"axes\[1\]\.order: .*; must name each value once"),
+    (Axis("k", order=("1",)), r"axes\[1\]\.order: .*; must name every value of the runs, '1/4' too"),
+    (Axis("k", default="1/2"), r"axes\[1\]\.default: '1/2'; no run has it as its k"),
+    (Axis("k", order=("1", "1/4"), default="1/2"), r"default: '1/2'; must be a value of the order"),
+    (Axis("kind", scale="log"), r"axes\[1\]\.scale: 'log'; must be linear, as not every value of 'kind' is a number"),
+    (Axis("k", scale="square"), r"axes\[1\]\.scale: 'square'; must be linear or log"),
+])  # fmt: skip
+def test_an_axis_that_the_runs_do_not_have_is_refused(axis, said):
+    labels = [{"lr": 1e-5, "k": "1", "kind": "a", "seed": 0}, {"lr": 2e-5, "k": "1/4", "kind": "b", "seed": 0}]
+    config, _ = experiment.parse(["--config=quickstart.py"])
+    runs = [Run(dataclasses.replace(config, name=f"e{i}"), each) for i, each in enumerate(labels)]
+    sound = Study("s", "?", runs, axes=(Axis("lr", scale="log", default=1e-5), Axis("k", order=("1/4", "1"))))
+    sound.check()
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(sound, axes=(Axis("lr"), axis)).check()
+
+
+def test_a_record_of_a_study_carries_its_axes(tmp_path):
+    """Also where it is held to equal steps, and its record already exists without them."""
+    config, _ = experiment.parse(["--config=quickstart.py"])
+    axes = (Axis("k", order=("1/16",), default="1/16"),)
+    made = Study("s", "?", [Run(config, {"k": "1/16", "seed": 0})], hold="steps", axes=axes)
+    for each in (dataclasses.replace(made, axes=()), made):
+        jobs.make_jobs(hold.held(each), epath.Path(tmp_path))
+    record = records.study(epath.Path(tmp_path) / "studies" / "s.json")
+    assert record["axes"] == [{"name": "k", "order": ["1/16"], "scale": "linear", "default": "1/16"}]
 
 
 def test_studies_that_cannot_be_read_are_refused(tmp_path):

@@ -9,7 +9,7 @@ Paper, 7b    at k = 1: 49.05, 17.68, 5.80 without them, 47.53, 14.63, 5.76 with 
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
 
 
 def get_config(argument: str = "tiny") -> Study:
@@ -24,4 +24,5 @@ def get_config(argument: str = "tiny") -> Study:
         general.without = "code,math"
         general.expected_rows = 63_000 if general.expected_rows else 0
         runs.append(Run(experiment, {"strategy": "mixed", "size": size, "without": "code,math", **point}))
-    return Study("ablation", "Is the conflict due to code and mathematics inside the general data?", runs)
+    axes = (Axis("k", scale="log"),)
+    return Study("ablation", "Is the conflict due to code and mathematics inside the general data?", runs, axes=axes)

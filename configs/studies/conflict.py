@@ -18,7 +18,7 @@ from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import strategies
 from sftmix_jax.experiment.config import Experiment, Stage
-from sftmix_jax.studies.study import Run, Study, arguments, grid
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, grid
 
 AMOUNTS = (1, 4)
 QUESTIONS = 200  # of each ability: what is looked for is a few points
@@ -40,7 +40,8 @@ def get_config(argument: str = "tiny") -> Study:
             stages = strategies.single(pattern, source, share)
             runs.append(run(f"{source}_only", stages, {"strategy": "single", "source": source, **labels}))
         runs.append(run("multitask", strategies.multitask(pattern, shares), {"strategy": "mixed", **labels}))
-    return Study("conflict", "What does it take for mixing to hurt?", runs)
+    axes = (Axis("k", order=tuple(map(str, AMOUNTS))), Axis("strategy"), Axis("source"))
+    return Study("conflict", "What does it take for mixing to hurt?", runs, axes=axes)
 
 
 def _experiment(name: str, base: str, part: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Experiment:

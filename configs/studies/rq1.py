@@ -7,7 +7,7 @@ Paper        mathematics and code keep rising, general flattens near a thousand 
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
 
 
 def get_config(argument: str = "tiny") -> Study:
@@ -18,4 +18,5 @@ def get_config(argument: str = "tiny") -> Study:
         stages = strategies.single(paper.pattern(size), source, paper.share(size, source, fraction(k)))
         name = f"{source}_only-{k.replace('/', '_')}-{size}-s{seed}"
         runs.append(Run(paper.experiment(name, size, stages, seed), {"strategy": "single", "size": size, **point}))
-    return Study("rq1", "How does each ability grow with its own data?", runs)
+    axes = (Axis("k", scale="log", default="1"), Axis("source", order=paper.DOMAINS))
+    return Study("rq1", "How does each ability grow with its own data?", runs, axes=axes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid, joined, read
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid, joined, read
 
 
 def get_config(argument: str = "tiny") -> Study:
@@ -21,5 +21,6 @@ def get_config(argument: str = "tiny") -> Study:
         name = f"multitask-{k.replace('/', '_')}-{size}-s{seed}"
         runs.append(Run(paper.experiment(name, size, stages, seed), {"strategy": "mixed", "size": size, **point}))
     mixed = Study("mixed", "", runs)
+    axes = (Axis("k", scale="log"), Axis("strategy"), Axis("source", order=paper.DOMAINS))
     alone = read(f"{Path(__file__).with_name('rq1.py')}:{size},{len(seeds)}")
-    return joined("rq2", "Does mixing the sources help or hurt?", (mixed, alone))
+    return joined("rq2", "Does mixing the sources help or hurt?", (mixed, alone), axes)

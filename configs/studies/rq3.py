@@ -8,7 +8,7 @@ Paper, 7b    the amount counts, the ratio hardly
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
 
 SETUPS = {"a": ("1", "k"), "b": ("k", "1"), "c": ("k", "1/64")}  # parts of the specialised and of the general data
 
@@ -24,4 +24,5 @@ def get_config(argument: str = "tiny") -> Study:
         stages = strategies.multitask(paper.pattern(size), shares)
         labels = {"strategy": "mixed", "size": size, "specialised_k": own, "general_k": other, **point}
         runs.append(Run(paper.experiment(name, size, stages, seed), labels))
-    return Study("rq3", "Is it the amount of an ability's own data that counts, or its ratio?", runs)
+    axes = (Axis("k", scale="log"), Axis("setup", order=tuple(SETUPS)))
+    return Study("rq3", "Is it the amount of an ability's own data that counts, or its ratio?", runs, axes=axes)

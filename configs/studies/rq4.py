@@ -9,7 +9,7 @@ Paper, 7b    GSM8K, HumanEval, MT-Bench: multitask 47.53, 14.63, 5.76 · sequent
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Run, Study, arguments, fraction
+from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction
 
 REPLAYS = ("0", "1/256", "1/64", "1/16", "1/4", "1")
 
@@ -31,4 +31,5 @@ def get_config(argument: str = "tiny") -> Study:
             name = "-".join(part for part in (strategy, k.replace("/", "_"), f"{size}-s{seed}") if part)
             labels = {"strategy": strategy, "k": k, "size": size, "seed": seed}
             runs.append(Run(paper.experiment(name, size, stages, seed), labels))
-    return Study("rq4", "Which strategy keeps mathematics and code, and what does the replay trade?", runs)
+    axes = (Axis("k", order=REPLAYS), Axis("strategy", default="multitask"))
+    return Study("rq4", "Which strategy keeps mathematics and code, and what does the replay trade?", runs, axes=axes)

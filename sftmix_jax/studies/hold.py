@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 from sftmix_jax.experiment.stages import Resolved
@@ -26,7 +27,7 @@ def held(study: Study) -> Study:
         missing = target - sum(each for each, _ in stages)
         experiment.stages[last].steps = math.ceil(steps * (own + missing) / own)
         runs.append(Run(experiment, run.labels))
-    return Study(study.name, study.question, runs, study.hold)
+    return dataclasses.replace(study, runs=runs)
 
 
 def _amounts(run: Run, hold: str) -> list[tuple[float, int]]:

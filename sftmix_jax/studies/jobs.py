@@ -83,7 +83,10 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     known = records.known(file, records.study)
     # A part of a study (--only) adds to what is known of it, and takes nothing away.
     experiments = known.get("experiments", {}) | registered
-    record = {"name": study.name, "question": study.question, "hold": study.hold, "experiments": experiments}
+    record = {
+        "name": study.name, "question": study.question, "hold": study.hold, "axes": study.axes,
+        "experiments": experiments,
+    }  # fmt: skip
     if known != identity.plain(record):
         write_json(file, identity.plain(record))
     return list(jobs.values())
