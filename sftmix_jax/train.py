@@ -78,9 +78,19 @@ def run(config: Experiment, workdir: epath.Path) -> list[epath.Path]:
 
 
 def check_folders(chain: list[ResolvedStage], workdir: epath.Path) -> None:
-    """Raises UserError if something else stands where a folder of the experiment is, before a stage is trained."""
+    """Raises UserError, before a stage is trained, if something else stands where a folder of the experiment is.
+
+    So it does if a finished stage has been renamed.
+    """
     named = [workdir, *(workdir / name for name in ("experiments", "stages", "claims"))]
     own = [stage.folder(workdir) for stage in chain]
+    for stage, folder in zip(chain, own, strict=True):
+        elsewhere = None if folder.exists() else records.renamed(workdir, stage.id)
+        if elsewhere:
+            raise UserError(
+                f"{elsewhere}: holds the finished stage {folder.name} under another name; name it {folder.name} again, "
+                "or move it out of the workdir to train the stage once more"
+            )
     for folder in (*named, *own, *(stage / name for stage in own for name in ("checkpoints", "claims", "eval"))):
         check_folder(folder)
 

@@ -361,6 +361,29 @@ def test_scores_and_other_words_are_left_out_and_named(tmp_path, field, other):
     assert found.unused == (set() if meanings.is_verdict(field) else {field})  # what says yes is used
 
 
+def test_what_was_measured_of_two_answers_makes_no_preference_row(tmp_path):
+    """UltraFeedback's chosen answer can be mapped beside its scores."""
+    row = {"prompt": "q", "chosen": [ASK, SAY], "rejected": [ASK, SAY], "messages": [ASK, SAY], "score_chosen": 8.0,
+           "score_rejected": 3.0, "chosen_model": "m", "chosen-rating": 5}  # fmt: skip
+    assert "map the wanted one by `columns`" in refused(tmp_path, row)
+    found = one(tmp_path, row, columns={"messages": "chosen", "rejected": ""})
+    assert found.unused >= {"score_chosen", "score_rejected", "chosen_model", "chosen-rating"}
+
+
+def test_one_message_of_a_tree_is_no_document(tmp_path):
+    """As OASST's rows are."""
+    row = {"text": "t", "role": "prompter", "parent_id": None}
+    assert "join its messages" in refused(tmp_path, row)
+    assert said(one(tmp_path, row, format="text")) == [("text", "t")]
+
+
+def test_turns_that_are_texts_are_to_be_converted(tmp_path):
+    """As LIMA's are."""
+    assert refused(tmp_path, {"conversations": ["q", "a"]}).endswith(
+        "this is a str; name a function in `convert` that gives each turn 'role' and 'content'"
+    )
+
+
 def test_a_verdict_that_is_left_out_of_the_row_is_left_out_of_its_turns(tmp_path):
     row = {"conversation": [ASK | {"toxic": True}, SAY | {"toxic": True}], "toxic": True}
     assert "'toxic'" in refused(tmp_path, row)

@@ -178,6 +178,33 @@ def test_a_stage_s_folder_may_be_copied_out_of_its_workdir_under_any_name(copied
     assert stages.read_stage(epath.Path(own))["id"] == first.name.rpartition("-")[2]
 
 
+def test_two_folders_of_one_stage_are_refused(copied):
+    config, workdir, first, _ = copied
+    backup = shutil.copytree(first, first.with_name(f"backup-{first.name.rpartition('-')[2]}"))
+    said = f"{backup.name} and {first.name} are the same stage"
+    with pytest.raises(UserError, match=said):
+        train_again(config, workdir)
+    with pytest.raises(UserError, match=said):
+        opening.stage_folders(epath.Path(workdir))
+    shutil.move(backup, workdir / backup.name)  # as the message advises
+    assert "done already" in train_again(config, workdir)
+    assert len(opening.stage_folders(epath.Path(workdir))) == 3  # with the base
+
+
+@pytest.mark.parametrize("name", ["best", "first-0123456789ab", "first-ID.bak"])
+def test_a_renamed_stage_is_named_and_found_again_under_its_name(copied, name):
+    config, workdir, first, second = copied
+    renamed = first.rename(first.with_name(name))
+    with pytest.raises(UserError, match=f"{name}: holds the finished stage {first.name} under another name"):
+        train_again(config, workdir)
+    if name.startswith("first-0"):
+        with pytest.raises(UserError, match=f"if it was renamed, name it {first.name} again"):
+            opening.stage_folders(epath.Path(workdir))
+    assert second.exists() and not first.exists()
+    renamed.rename(first)
+    assert train_again(config, workdir).count("done already") == 2
+
+
 def test_a_changed_tokenizer_is_refused_and_written_again(copied):
     config, workdir, first, _ = copied
     file = first / "tokenizer" / "tokenizer_config.json"

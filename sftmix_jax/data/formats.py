@@ -105,7 +105,9 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
 def _document(fields: Fields) -> list[Message]:
     """A text that is trained on whole."""
     # a classifier's classes, numbers or words, are no verdicts
-    for name in filter(meanings.is_verdict, fields.names()):
+    for name in fields.names():
+        if not (meanings.is_verdict(name) or meanings.is_grade(name)):
+            continue
         if str(fields.take(name)).strip().lower() == "false":
             raise BadRow(f"the field '{fields.their(name)}' is false: the text is marked as a bad one")
         fields.leave(name)
@@ -324,7 +326,13 @@ def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[st
     for name in fields.names() if tuple(own) == ("text",) else ():
         if name.lower() not in _BESIDE_TEXT:
             continue
-        if fields.take(name) not in (None, "", []):
+        value = fields.take(name)
+        if name.lower() == "role" and value:
+            raise BadRow(
+                f"the field '{name}' stands beside a text, which is one message of a conversation then; join its messages "
+                "in one row, or set format='text' to train on each as a document"
+            )
+        if value not in (None, "", []):
             raise BadRow(
                 f"the field '{name}' stands beside a text, which alone would be trained on, as a document; map both, "
                 f"e.g. columns={{'instruction': 'text', 'output': '{name}'}}, or set format='text'"

@@ -99,7 +99,10 @@ def _letters(name: str) -> str:
 _BY_LETTERS = {_letters(name): name for name in MEANINGS}
 # Parts of names that say as much, whatever stands beside them: loss_weights, rejected_answer, train_on_turn
 _PARTS = {
-    _PREFERENCE: re.compile(r"(?:^|_)(?:chosen|rejected)(?:_|$)"),
+    _PREFERENCE: re.compile(  # not what was measured of the two: score_chosen, rejected_model
+        r"^(?!(?:.*_)?(?:scores?|ratings?|rewards?|ranks?|margin|logps?|models?|lengths?|tokens|ids?|source)(?:_|$))"
+        r"(?:.*_)?(?:chosen|rejected)(?:_|$)"
+    ),
     _VERDICT: re.compile(r"(?:^|_)(?:correct|passed|success|successful|accepted|approved|verified|safe|valid|usable)$"),
     _CONTEXT: re.compile(
         r"(?:^|_)(?:thinking|reasoning)_(?:content|text)(?:_|$)|^sys(?:tem)?_?(?:msg|message|prompt|instructions?)$"

@@ -16,7 +16,7 @@ LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 # What a verdict calls a bad answer, besides false and numbers up to 0, and a good one
 _BAD = frozenset({
     "false", "f", "no", "n", "bad", "rejected", "reject", "undesirable", "undesired", "incorrect", "wrong", "fail",
-    "failed", "invalid", "unsafe", "unacceptable", "unusable", "discard", "discarded",
+    "failed", "incomplete", "invalid", "unsafe", "unacceptable", "unusable", "discard", "discarded",
 })  # fmt: skip
 # What a grade calls one besides: `no` is often an answer there
 _POOR = _BAD - {"f", "no", "n"} | {

@@ -39,7 +39,8 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     Raises BadRow; in a strict row for unknown fields too.
     """
     if not isinstance(turn, Mapping):
-        raise BadRow(f"a turn must be an object, this is a {type(turn).__name__}")
+        what = "; name a function in `convert` that gives each turn 'role' and 'content'" if not row.strict else ""
+        raise BadRow(f"a turn must be an object, this is a {type(turn).__name__}{what}")
     fields = Fields(turn, strict=row.strict)
     role, is_call = _role(fields, row.strict)
     _, content = fields.one(_CONTENT)

@@ -21,6 +21,7 @@ from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.workdir.records import experiment as read_experiment
+from sftmix_jax.workdir.records import stage_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
                 f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
                 "--stage takes either"
             )
+    for record in records.values():
+        stage_folder(workdir, record["id"])  # one for an id
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":

@@ -24,7 +24,6 @@ from sftmix_jax.experiment import checks
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.machine import array_hash, identity, manifest, model_folder, processes, terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.files import matching
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.attention import RopeScaling
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
@@ -213,8 +212,7 @@ class ResolvedStage:
 
     def folder(self, workdir: epath.Path) -> epath.Path:
         """Where it is, whatever name another experiment gave it; or where it would be."""
-        found = matching(workdir / "stages", f"*-{self.id}")
-        return found[0] if found else workdir / "stages" / f"{self.name}-{self.id}"
+        return records.stage_folder(workdir, self.id) or workdir / "stages" / f"{self.name}-{self.id}"
 
     def is_done(self, workdir: epath.Path) -> bool:
         """True if the stage is finished, by its records; the checkpoint's and the tokenizer's files are not read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from sftmix_jax.machine.files import (
     content_digest,
     digest,
     exists,
+    matching,
     read_json,
     read_lines,
     read_sound_lines,
@@ -38,8 +40,28 @@ def of_another(file: epath.Path, found: str, wanted: str) -> UserError:
     """What to say of a record that belongs to another stage."""
     return UserError(
         f"{file}: is of the stage {found}, and this is {wanted}: it was copied here; {TRAIN_AGAIN}; if the whole "
-        "folder is a copy, delete it"
+        f"folder is a copy, delete it; if it was renamed, name it {file.parent.name.removesuffix(wanted)}{found} again"
     )
+
+
+def stage_folder(workdir: epath.Path, id: str) -> epath.Path | None:
+    """The folder NAME-ID of a stage, whatever its name; None where there is none. Raises UserError for two of them."""
+    found = matching(workdir / "stages", f"*-{id}")
+    if len(found) > 1:
+        raise UserError(
+            f"{workdir / 'stages'}: {' and '.join(folder.name for folder in found)} are the same stage, and only one "
+            "of them would be used; move the others out of the folder, or delete them"
+        )
+    return found[0] if found else None
+
+
+def renamed(workdir: epath.Path, id: str) -> epath.Path | None:
+    """A folder that holds the finished stage and does not have its id in its name; None where there is none."""
+    for folder in matching(workdir / "stages", "*"):
+        with contextlib.suppress(UserError, OSError):
+            if exists(folder / "done.json") and stage(folder / "stage.json")["id"] == id:
+                return folder
+    return None
 
 
 def experiment(file: epath.Path, remedy: str = _RUN_AGAIN) -> dict[str, Any]:
