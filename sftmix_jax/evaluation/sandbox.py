@@ -31,7 +31,7 @@ _START = f"import sys; sys.path.insert(0, {str(_CONTAINED)!r}); import judge; de
 
 
 class TestsCannotRun(UserError):
-    """The tests import what the sandbox does not have."""
+    """The tests need what the sandbox does not have, or fail by themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,8 @@ def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
             f"the tests need {report['missing']}, which cannot be imported where they run: there are the standard "
             f"library and {', '.join(PACKAGES)}"
         )
+    if "damaged" in report:
+        raise TestsCannotRun(f"the tests cannot run here, whatever the answer: {report['damaged']}; leave the row out")
     if report.get("passed") == nonce:
         return Verdict(True, "passed", tuple(report["walls"]))
     return Verdict(False, str(report.get("error", "a forged verdict")), tuple(report.get("walls", ())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import select
 import signal
@@ -25,6 +26,9 @@ class Solution:
         self._to, self._back, self._pid = to, back, pid
         self._raised: list[tuple[BaseException, str]] = []
         self._each: float = 0
+        self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
+        self._kinds: dict[str, type[Foreign]] = {}
+        self._generators: dict[int, Any] = {}  # id of a generator → its stream
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -32,11 +36,11 @@ class Solution:
 
     def named(self, name: str) -> Foreign:
         """What the program calls by this name."""
-        return Foreign(self, ["name", name], name, True, False)
+        return self._kind("function")(self, ["name", name], name, False)
 
     def ask(self, verb: str, *parts: Any) -> Any:
         """The prisoner's answer to one question; raises what its code raised."""
-        line, mutable = wire.encode((verb, *parts), _outgoing)
+        line, mutable = wire.encode((verb, *parts), self.outgoing)
         try:
             self._to.write(line.encode() + b"\n")
             self._to.flush()
@@ -56,12 +60,17 @@ class Solution:
             raise self.exception(*rest)
         return rest[0]
 
-    def exception(self, classes: list[tuple[str, str]], args: tuple[Any, ...], text: str) -> BaseException:
+    def exception(
+        self, classes: list[tuple[str, str]], args: tuple[Any, ...], text: str, attributes: dict[str, Any]
+    ) -> BaseException:
         """An exception that tests can catch by any class of Python's own that it has."""
         known = [kind for module, name in classes if (kind := _known_exception(module, name))]
         bases = [kind for kind in known if not any(issubclass(other, kind) and other is not kind for other in known)]
         name = str(classes[0][1]).rpartition(".")[2]
         error = _exception(known[0] if _known_exception(*classes[0]) else None, bases, name, args, text)
+        for own, value in attributes.items():
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(error, own, value)
         self._raised.append((error, name))
         return error
 
@@ -85,72 +94,164 @@ class Solution:
         return "timed out: out of processor time" if name in ("SIGXCPU", "SIGKILL") else f"killed: by {name}"
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
-        if kind == "stream":
-            return Stream(self, parts[0])
-        if kind != "object":
+        if kind not in ("stream", "generator", "coroutine", "object"):
             raise ValueError("not a value of this wire")
-        handle, name, truth, by_identity = parts
-        return Foreign(self, ["handle", handle], str(name), truth, by_identity is True)
+        handle = parts[0]
+        if handle not in self._held:
+            self._held[handle] = self._standing_for(kind, *parts)
+        return self._held[handle]
+
+    def _standing_for(self, kind: str, handle: int, name: str = "", by_identity: bool = False) -> Any:
+        if kind == "object":
+            return self._kind(str(name))(self, ["handle", handle], str(name), by_identity is True)
+        if kind == "coroutine":
+            return _awaiting(self, handle)
+        stream = Stream(self, handle)
+        if kind == "stream":
+            return stream
+        generator = _generating(stream)
+        self._generators[id(generator)] = stream
+        return generator
+
+    def _kind(self, name: str) -> type[Foreign]:
+        """The class by whose name objects of the answer's class go here."""
+        name = name if name.isidentifier() else "object"
+        if name not in self._kinds:
+            doc = property(lambda own: self.ask("get", own, "__doc__"))
+            self._kinds[name] = type(name, (Foreign,), {"__slots__": (), "__doc__": doc})
+        return self._kinds[name]
+
+    def outgoing(self, value: Any) -> list[Any]:
+        """What is no plain value, on its way to the prisoner: its own objects, and functions of Python's own."""
+        value = self._generators.get(id(value), value)
+        if isinstance(value, (Foreign, Stream)):
+            return list(value._place)
+        module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if isinstance(module, str) and isinstance(name, str) and _is_pythons_own(module):
+            found: Any = sys.modules.get(module)
+            for part in name.split("."):
+                found = getattr(found, part, None)
+            if found is value:
+                return ["known", module, name]
+        raise wire.NotPlain(f"the tests' object of class {type(value).__name__} is an argument")
 
 
 class Foreign:
-    """An object that stays in the other process: its truth, its calls, attributes and items are asked for there.
+    """An object that stays in the other process: its truth, calls, attributes, items and text are asked for there.
 
-    It is never compared there: the other side would learn what is wanted. An object whose class compares by identity
-    is unequal to every plain value; of any other nothing can be said.
+    It is never compared there, nor divided by or taken from a value of the tests: the other side would learn what is
+    wanted, and could answer 0. An object whose class compares by identity is unequal to every other one; of any other
+    nothing can be said.
     """
 
-    __slots__ = ("_by_identity", "_kind", "_place", "_solution", "_truth")
+    __slots__ = ("_by_identity", "_kind", "_place", "_solution")
 
-    def __init__(self, solution: Solution, place: list[Any], kind: str, truth: bool | None, by_identity: bool):
-        for name, value in zip(self.__slots__, (by_identity, kind, place, solution, truth), strict=True):
+    def __init__(self, solution: Solution, place: list[Any], kind: str, by_identity: bool):
+        for name, value in zip(Foreign.__slots__, (by_identity, kind, place, solution), strict=True):
             object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         return self._solution.ask("call", self, args, tuple(named.items()))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # numpy would take an address in memory from `__array_interface__`
-            raise AttributeError(name)
+        if name.startswith("__") and name not in _TOLD:
+            raise AttributeError(name)  # numpy would take an address in memory from `__array_interface__`
         return self._solution.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._solution.ask("set", self, name, value)
 
-    def __bool__(self) -> bool:
-        if not isinstance(self._truth, bool):
-            raise wire.NotPlain(f"{self!r} has no truth value")
-        return self._truth
+    def __delattr__(self, name: str) -> None:
+        self._solution.ask("operate", "delattr", self, name)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Foreign):
-            return self._place == other._place
-        if self._by_identity:
+        if isinstance(other, Foreign) and self._place == other._place:
+            return True
+        if self._by_identity and (not isinstance(other, Foreign) or other._by_identity):
             return False
-        raise wire.NotPlain(f"{self!r} is compared")
+        raise self._not("compared")
 
     def __hash__(self) -> int:
         return hash(tuple(self._place))
 
     def _unordered(self, other: object) -> bool:
-        raise wire.NotPlain(f"{self!r} is compared")
+        raise self._not("compared")
 
     __lt__ = __le__ = __gt__ = __ge__ = _unordered
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, Foreign):
+            return self._solution.ask("operate", "contains", self, value)
+        try:
+            items = self._solution.ask("iterate", self)
+        except TypeError:
+            raise self._not("asked whether it holds a value") from None
+        return any(each is value or each == value for each in items)
 
     def __iter__(self) -> Any:
         return iter(self._solution.ask("iterate", self))
 
-    def __len__(self) -> int:
-        return self._solution.ask("length", self)
+    def __instancecheck__(self, value: Any) -> bool:
+        if not isinstance(value, Foreign):
+            raise self._not(f"asked whether a plain {type(value).__name__} is of it")
+        return self._solution.ask("operate", "isinstance", value, self)
 
-    def __getitem__(self, key: Any) -> Any:
-        return self._solution.ask("item", self, key)
+    def __enter__(self) -> Any:
+        return self._solution.ask("operate", "enter", self)
 
-    def __str__(self) -> str:
-        return self._solution.ask("text", self)
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        known = kind if kind is None or _known_exception(kind.__module__, kind.__qualname__) else Exception
+        return bool(self._solution.ask("operate", "exit", self, known, error.args if error else ()))
 
     def __repr__(self) -> str:
-        return f"the answer's object of class {self._kind}"
+        return self._solution.ask("operate", "repr", self)
+
+    def __str__(self) -> str:
+        return self._solution.ask("operate", "str", self)
+
+    def __format__(self, spec: str) -> str:
+        return self._solution.ask("operate", "format", self, spec)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return self._solution.ask("operate", "round", self, *([] if digits is None else [digits]))
+
+    def _not(self, done: str) -> wire.NotPlain:
+        return wire.NotPlain(f"the answer's object of class {self._kind} is {done}")
+
+    def _unasked(self, *args: Any) -> Any:
+        raise self._not("awaited or read asynchronously")
+
+    __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = _unasked
+
+
+# What of an object's own description is asked for by name.
+_TOLD = ("__name__", "__qualname__", "__doc__", "__dict__", "__annotations__", "__defaults__", "__wrapped__")
+_ALONE = (
+    "bool", "len", "int", "float", "complex", "index", "neg", "pos", "invert", "abs", "reversed", "trunc", "floor",
+    "ceil",
+)  # fmt: skip
+_ANY_OPERAND = (
+    "getitem", "setitem", "delitem", "add", "mul", "matmul", "lshift", "rshift", "and_", "or_", "iadd", "imul",
+)  # fmt: skip
+_OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "divmod", "isub")  # `f(x) - 5` tells what is wanted
+
+
+def _asking(name: str, reverse: bool = False, only_own: bool = False) -> Any:
+    def asked(self: Foreign, *others: Any) -> Any:
+        if only_own and not all(isinstance(other, Foreign) for other in others):
+            raise self._not("computed with a value of the tests")
+        return self._solution.ask("operate", name, *([*others, self] if reverse else [self, *others]))
+
+    return asked
+
+
+for _name in _ALONE:
+    setattr(Foreign, f"__{_name}__", _asking(_name))
+for _name in (*_ANY_OPERAND, *_OWN_OPERAND):
+    _special = _name.rstrip("_")
+    setattr(Foreign, f"__{_special}__", _asking(_name, only_own=_name in _OWN_OPERAND))
+    if not _special.endswith("item") and _special not in ("iadd", "imul", "isub"):
+        setattr(Foreign, f"__r{_special}__", _asking(_name, reverse=True, only_own=_name in _OWN_OPERAND))
 
 
 class Stream:
@@ -160,7 +261,7 @@ class Stream:
         self._solution, self._place = solution, ["handle", handle]
         self._items: list[Any] = []
         self._ended: tuple[Any, ...] | None = None
-        self._most = 1
+        self._read = 0
 
     def __iter__(self) -> Stream:
         return self
@@ -169,10 +270,51 @@ class Stream:
         if not self._items:
             if self._ended is not None:
                 raise self._solution.exception(*self._ended)
-            items, self._ended = self._solution.ask("next", self, self._most)
-            self._items, self._most = list(reversed(items)), 2 * self._most
+            items, self._ended = self._solution.ask("next", self, 1 if self._read < _ONE_BY_ONE else self._read)
+            self._items = list(reversed(items))
+            self._read += max(len(items), 1)
             return next(self)
         return self._items.pop()
+
+    def __length_hint__(self) -> int:
+        return len(self._items)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._solution.ask("get", self, name)
+
+    def ahead(self, verb: str, *args: Any) -> Any:
+        """A generator's `send`, `throw` or `close`."""
+        if self._items:
+            raise wire.NotPlain(f"the answer's generator is told to {verb} after {self._read} items were read ahead")
+        return self._solution.ask("operate", verb, self, *args)
+
+
+_ONE_BY_ONE = 128  # items that cross alone, so that what is sent to a generator meets it where it stands
+
+
+def _generating(stream: Stream) -> Any:
+    """A generator of this process that drives one of the other."""
+    step: tuple[Any, ...] = ()
+    while True:
+        try:
+            item = stream.ahead(*step) if step else next(stream)
+        except StopIteration as ended:
+            return ended.value
+        try:
+            value = yield item
+        except GeneratorExit:
+            stream.ahead("close")
+            raise
+        except BaseException as error:
+            step = ("throw", type(error), error.args)
+        else:
+            step = () if value is None else ("send", value)
+
+
+async def _awaiting(solution: Solution, handle: int) -> Any:
+    return solution.ask("operate", "await", Stream(solution, handle))
 
 
 def _exception(
@@ -190,20 +332,6 @@ def _exception(
         return error
     except Exception:  # classes that do not go together
         return RuntimeError(text)
-
-
-def _outgoing(value: Any) -> list[Any]:
-    """What is no plain value, on its way to the prisoner: its own objects, and functions of Python's own."""
-    if isinstance(value, (Foreign, Stream)):
-        return list(value._place)
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if isinstance(module, str) and isinstance(name, str) and _is_pythons_own(module):
-        found: Any = sys.modules.get(module)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is value:
-            return ["known", module, name]
-    raise wire.NotPlain(f"the tests' object of class {type(value).__name__} is an argument")
 
 
 def _known_exception(module: str, name: str) -> type[BaseException] | None:

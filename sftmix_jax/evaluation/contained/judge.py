@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -16,10 +17,11 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from typing import Any, BinaryIO
 
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
+import operations  # type: ignore[import-not-found]
 import packages  # type: ignore[import-not-found]
 import walls  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
@@ -97,7 +99,8 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
 
 
 def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str]) -> dict[str, Any]:
-    """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have."""
+    """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have, or what
+    is wrong with them."""
     solution.limit_call(job["each"])
     try:
         standing += solution.ask("run", job["program"], job["name"])
@@ -117,8 +120,17 @@ def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str])
             return {"missing": error.name or str(error), "walls": standing}
         if isinstance(error, MemoryError):
             return {"error": "memory: MemoryError in the tests", "walls": standing}
+        if _is_of_the_tests(error):
+            return {"damaged": _named(error, type(error).__name__, job["tests"]), "walls": standing}
         return {"error": _named(error, "wrong value", job["tests"]), "walls": standing}
     return {"passed": job["nonce"], "walls": standing}
+
+
+def _is_of_the_tests(error: BaseException) -> bool:
+    """Whether no value of an answer can be the reason: an unknown name, a file, a thread, a process, a socket."""
+    if isinstance(error, AttributeError):
+        return inspect.ismodule(error.obj)
+    return isinstance(error, (NameError, OSError)) or (isinstance(error, RuntimeError) and "thread" in str(error))
 
 
 def _execute(text: str, name: str, space: dict[str, Any]) -> None:
@@ -179,14 +191,8 @@ class _Prisoner:
     def _iterate(self, owner: Any) -> Iterator[Any]:
         return iter(owner)
 
-    def _length(self, owner: Any) -> int:
-        return len(owner)
-
-    def _item(self, owner: Any, key: Any) -> Any:
-        return owner[key]
-
-    def _text(self, owner: Any) -> str:
-        return str(owner)
+    def _operate(self, name: str, *operands: Any) -> Any:
+        return operations.BY_NAME[name](*operands)
 
     def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
         """The next items, and the exception that ended them."""
@@ -203,12 +209,10 @@ class _Prisoner:
         if handle is None:
             handle = self._handles[id(value)] = len(self._objects)
             self._objects.append(value)
-        if isinstance(value, Iterator):
-            return ["stream", handle]
-        truth = None
-        with contextlib.suppress(Exception):
-            truth = bool(value)
-        return ["object", handle, type(value).__name__, truth, type(value).__eq__ is object.__eq__]
+        for kind, classes in (("generator", Generator), ("stream", Iterator), ("coroutine", Coroutine)):
+            if isinstance(value, classes) and (kind != "generator" or inspect.isgenerator(value)):
+                return [kind, handle]
+        return ["object", handle, type(value).__name__, type(value).__eq__ is object.__eq__]
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
         match kind:
@@ -228,9 +232,11 @@ def _described(error: BaseException) -> tuple[Any, ...]:
         error.args = (f"{error.msg} (line {error.lineno})",)
         error.msg, error.lineno, error.filename = error.args[0], None, None
     classes = [(kind.__module__, kind.__qualname__) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-    args = tuple(arg if type(arg) in (str, int, float, bool, type(None)) else repr(arg)[:200] for arg in error.args)
+    plain = (str, int, float, bool, type(None), list, tuple, dict, set)
+    args = tuple(arg if type(arg) in plain else repr(arg)[:200] for arg in error.args)
     try:
         text = str(error)[:200]
     except Exception:
         text = ""
-    return classes, args, text
+    attributes = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    return classes, args, text, attributes

@@ -128,10 +128,12 @@ class _Encoder:
         if isinstance(value, dict):
             pairs = [self.children(pair) for pair in _dict(value).items(value)]
             if isinstance(value, defaultdict):
-                name = getattr(value.default_factory, "__name__", "")
-                return ["defaultdict", pairs, name if _FACTORIES.get(name) is value.default_factory else ""]
-            known = (Counter, OrderedDict)
-            return [next((kind.__name__ for kind in known if isinstance(value, kind)), "dict"), pairs]
+                factory = value.default_factory
+                name = getattr(factory, "__name__", "")
+                known = factory is None or _FACTORIES.get(name) is factory
+                return ["defaultdict", [pairs, None if known else self.child(factory)], name if known else ""]
+            kinds = (Counter, OrderedDict)
+            return [next((kind.__name__ for kind in kinds if isinstance(value, kind)), "dict"), pairs]
         if isinstance(value, deque):
             return ["deque", self.children(deque.__iter__(value)), value.maxlen]
         if isinstance(value, bytearray):
@@ -170,8 +172,8 @@ class _Encoder:
             return ["tuple", items]
         if isinstance(value, frozenset):
             return ["frozenset", self.children(frozenset.__iter__(value))]
-        if isinstance(value, range):
-            return ["range", self.children((value.start, value.stop, value.step))]
+        if isinstance(value, range | slice):
+            return [type(value).__name__, self.children((value.start, value.stop, value.step))]
         if isinstance(value, Fraction):
             return ["fraction", self.children((value.numerator, value.denominator))]
         if isinstance(value, Decimal):
@@ -236,6 +238,9 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
     """Give a mutable object its content, by its base's own methods."""
     if isinstance(own, dict):
         base = _dict(own)
+        if isinstance(own, defaultdict):
+            content, factory = content
+            own.default_factory = own.default_factory if factory is None else child(factory)
         base.clear(own)
         for key, value in content:
             base.__setitem__(own, child(key), child(value))
@@ -272,8 +277,8 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
             return _named(parts[1], tuple(parts[2]))([child(item) for item in first])
         case "frozenset":
             return frozenset([child(item) for item in first])
-        case "range":
-            return range(*[child(item) for item in first])
+        case "range" | "slice":
+            return {"range": range, "slice": slice}[kind](*[child(item) for item in first])
         case "fraction":
             return Fraction(*[child(item) for item in first])
         case "decimal":
@@ -299,4 +304,18 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
 def _named(name: str, fields: tuple[str, ...]) -> type:
     """A tuple whose items have names; `namedtuple` would compile source text of the other side's words."""
     places = {field: property(operator.itemgetter(i)) for i, field in enumerate(fields) if field[:1] != "_"}
-    return type(str(name), (tuple,), {"__slots__": (), "_fields": fields, **places})
+
+    def asdict(self: Any) -> dict[str, Any]:
+        return dict(zip(fields, self, strict=True))
+
+    def replace(self: Any, **named: Any) -> Any:
+        if unknown := named.keys() - set(fields):
+            raise ValueError(f"Got unexpected field names: {sorted(unknown)!r}")
+        return kind(named.get(field, item) for field, item in zip(fields, self, strict=True))
+
+    def represent(self: Any) -> str:
+        return f"{name}({', '.join(f'{field}={item!r}' for field, item in zip(fields, self, strict=True))})"
+
+    own = {"_asdict": asdict, "_replace": replace, "__repr__": represent}
+    kind = type(str(name), (tuple,), {"__slots__": (), "_fields": fields, **own, **places})
+    return kind

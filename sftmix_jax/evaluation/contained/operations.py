@@ -1,0 +1,40 @@
+"""What the judge may ask to be done with an object that stays with the prisoner, by name."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+
+def _awaited(coroutine: Any) -> Any:
+    """A coroutine's result. One that waits for nothing needs no event loop."""
+    try:
+        while True:
+            if coroutine.send(None) is not None:
+                raise RuntimeError("the answer's coroutine waits for an event loop")
+    except StopIteration as ended:
+        return ended.value
+
+
+def _exit(manager: Any, kind: type[BaseException] | None, args: tuple[Any, ...]) -> Any:
+    return type(manager).__exit__(manager, kind, kind(*args) if kind else None, None)
+
+
+_OPERATORS = (
+    "getitem", "setitem", "delitem", "contains", "add", "mul", "matmul", "lshift", "rshift", "and_", "or_", "iadd",
+    "imul", "isub", "sub", "truediv", "floordiv", "mod", "pow", "xor", "index", "neg", "pos", "invert", "abs",
+)  # fmt: skip
+BY_NAME: dict[str, Callable[..., Any]] = {
+    **{name: getattr(operator, name) for name in _OPERATORS},
+    **{kind.__name__: kind for kind in (bool, int, float, complex, str)},
+    **{each.__name__: each for each in (len, repr, format, round, divmod, reversed, isinstance, delattr)},
+    **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
+    "enter": lambda manager: type(manager).__enter__(manager),
+    "exit": _exit,
+    "send": lambda generator, value: generator.send(value),
+    "throw": lambda generator, kind, args: generator.throw(kind(*args)),
+    "close": lambda generator: generator.close(),
+    "await": _awaited,
+}

@@ -1,0 +1,219 @@
+"""Values that stay in the answer's process: operators, generators, coroutines, exceptions and objects of its own.
+
+Each pair of a program and its test passes in a plain run. In the sandbox it passes too, or fails with the reason that
+names what cannot cross; an answer that returns a text instead fails.
+"""
+
+import pytest
+
+from sftmix_jax.evaluation import sandbox
+
+POINT = """
+class Point:
+    def __init__(self, x, y=0): self.x, self.y = x, y
+    def __repr__(self): return f"Point({self.x}, {self.y})"
+    def __eq__(self, other): return isinstance(other, Point) and (self.x, self.y) == (other.x, other.y)
+    def __hash__(self): return hash((self.x, self.y))
+    def __add__(self, other): return Point(self.x + other.x, self.y + other.y)
+    def __sub__(self, other): return Point(self.x - other.x, self.y - other.y)
+    def __mul__(self, n): return Point(self.x * n, self.y * n)
+    __rmul__ = __mul__
+    def __neg__(self): return Point(-self.x, -self.y)
+    def __abs__(self): return (self.x ** 2 + self.y ** 2) ** 0.5
+    def __float__(self): return float(self.x)
+    def __int__(self): return self.x
+    def __index__(self): return self.x
+    def __round__(self, n=0): return round(self.x + 0.25, n)
+    def __bool__(self): return bool(self.x or self.y)
+    def __lt__(self, other): return self.x < other.x
+    def __format__(self, spec): return f"<{self.x}>{spec}"
+    def __call__(self, n): return self.x + n
+f = Point
+"""
+BAG = """
+class Bag:
+    def __init__(self, *items): self.items = list(items)
+    def __len__(self): return len(self.items)
+    def __iter__(self): return iter(self.items)
+    def __getitem__(self, i): return self.items[i]
+    def __setitem__(self, i, value): self.items[i] = value
+    def __delitem__(self, i): del self.items[i]
+    def __contains__(self, item): return item in self.items
+    def __reversed__(self): return reversed(self.items)
+    def __iadd__(self, other): self.items += other; return self
+    def put(self, item): self.items.append(item)
+f = Bag
+"""
+NAMED = "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x): return P(x, x + 1)"
+COUNTS = "def f():\n    got = 0\n    while True:\n        sent = yield got\n        got += sent or 1"
+ENDS = "def f(log):\n    try:\n        yield 1\n        yield 2\n    finally:\n        log.append(0)\n    return 7"
+FAILS = """
+class Broke(ValueError):
+    def __init__(self, code, parts):
+        super().__init__(f"code {code}")
+        self.code, self.parts = code, parts
+def f(code): raise Broke(code, [code, code])
+"""
+ASYNC = "import asyncio\nasync def g(x): return x * 2\nasync def f(x): return await g(x) + 1"
+MANAGER = """
+class M:
+    def __init__(self): self.log = []
+    def __enter__(self): self.log.append('in'); return self
+    def __exit__(self, kind, error, trace): self.log.append(kind.__name__ if kind else 'out'); return kind is KeyError
+f = M
+"""
+FLAG = "class Flag:\n    on = False\n    def __bool__(self): return self.on\nf = Flag"
+
+PAIRS = {
+    "adds": (POINT, "p = f(1, 2) + f(3)\nassert (p.x, p.y) == (4, 2)"),
+    "subtracts its own": (POINT, "assert (f(5) - f(3)).x == 2"),
+    "times a number": (POINT, "assert (f(2, 3) * 2).y == 6"),
+    "a number times": (POINT, "assert (2 * f(2, 3)).y == 6"),
+    "negates": (POINT, "assert (-f(2)).x == -2"),
+    "absolute": (POINT, "assert abs(f(3, 4)) == 5"),
+    "as float": (POINT, "assert float(f(3)) == 3.0"),
+    "as int": (POINT, "assert int(f(3)) == 3"),
+    "as index": (POINT, "assert [7, 8, 9][f(2)] == 9"),
+    "rounds": (POINT, "assert round(f(3), 1) == 3.2"),
+    "is true": (POINT, "assert f(1)\nassert not f(0)"),
+    "text": (POINT, "assert str(f(1, 2)) == 'Point(1, 2)'"),
+    "repr": (POINT, "assert repr(f(1, 2)) == 'Point(1, 2)'"),
+    "repr in a list": (POINT, "assert str([f(1, 2)]) == '[Point(1, 2)]'"),
+    "format": (POINT, "assert f'{f(3):!}' == '<3>!'"),
+    "called": (POINT, "assert f(3)(4) == 7"),
+    "name of class": (POINT, "assert type(f(1)).__name__ == 'Point'"),
+    "one class": (POINT, "assert type(f(1)) is type(f(2)) and f(1).x == 1"),
+    "instance": (POINT, "assert isinstance(f(1), f)"),
+    "no instance of a number": (POINT, "assert not isinstance(f(1), int) and f(1).x == 1"),
+    "equal objects": (POINT, "assert f(1) == f(1) and f(1).x == 1"),
+    "unequal objects": (POINT, "assert f(1) != f(2)"),
+    "ordered": (POINT, "assert f(1) < f(2)"),
+    "sorted": (POINT, "assert sorted([f(2), f(1)])[0].x == 1"),
+    "less a number": ("class N:\n    def __sub__(self, n): return 7 - n\ndef f(): return N()", "assert f() - 5 == 2"),
+    "sets an attribute": (POINT, "p = f(1)\np.x = 9\nassert p.x == 9"),
+    "removes an attribute": (POINT, "p = f(1)\ndel p.x\nassert not hasattr(p, 'x')"),
+    "vars": (POINT, "assert vars(f(1, 2)) == {'x': 1, 'y': 2}"),
+    "doc": ("def f():\n    'What it does.'", "assert f.__doc__ == 'What it does.'"),
+    "a function's name": ("def f():\n    def inner(): pass\n    return inner", "assert f().__name__ == 'inner'"),
+    "holds": (BAG, "assert 2 in f(1, 2)\nassert 5 not in f(1, 2)"),
+    "holds without iterating": (
+        "class C:\n    def __contains__(self, x): return x > 3\ndef f(): return C()", "assert 4 in f()"),
+    "length": (BAG, "assert len(f(1, 2)) == 2"),
+    "items": (BAG, "assert list(f(1, 2)) == [1, 2]"),
+    "an item": (BAG, "assert f(4, 5)[1] == 5"),
+    "a slice": (BAG, "assert f(4, 5, 6)[1:] == [5, 6]"),
+    "sets an item": (BAG, "b = f(1, 2)\nb[0] = 9\nassert list(b) == [9, 2]"),
+    "deletes an item": (BAG, "b = f(1, 2)\ndel b[0]\nassert list(b) == [2]"),
+    "reversed": (BAG, "assert list(reversed(f(1, 2))) == [2, 1]"),
+    "adds in place": (BAG, "b = f(1)\nb += [2]\nassert list(b) == [1, 2]"),
+    "becomes true": (BAG, "b = f()\nassert not b\nb.put(1)\nassert b"),
+    "becomes true by a field": (FLAG, "x = f()\nassert not x\nx.on = True\nassert x"),
+    "same object": ("class C: pass\nc = C()\ndef f(): return c", "assert f() is f()\nassert f() == f()"),
+    "another object": ("class C: pass\ndef f(): return C()", "assert f() != f()\nassert f() is not f()"),
+    "key of a dict": (POINT, "p = f(1)\nassert {p: 5}[p] == 5 and p.x == 1"),
+    "named tuple as dict": (NAMED, "assert f(1)._asdict() == {'x': 1, 'y': 2}"),
+    "named tuple replaced": (NAMED, "p = f(1)._replace(y=9)\nassert (p.x, p.y) == (1, 9) and p == (1, 9)"),
+    "named tuple's text": (NAMED, "assert repr(f(1)) == 'P(x=1, y=2)'"),
+    "named tuple's fields": (NAMED, "assert f(1)._fields == ('x', 'y')"),
+    "generator sent to": (COUNTS, "g = f()\nassert next(g) == 0\nassert g.send(5) == 5\nassert next(g) == 6"),
+    "generator closed": (ENDS, "log = []\ng = f(log)\nassert next(g) == 1\ng.close()\nassert list(g) == []"),
+    "generator thrown into": (
+        "def f():\n    try:\n        yield 1\n    except KeyError as e:\n        yield e.args[0]",
+        "g = f()\nnext(g)\nassert g.throw(KeyError('k')) == 'k'"),
+    "generator's type": (COUNTS, "import types\nassert isinstance(f(), types.GeneratorType)"),
+    "generator's value": (
+        ENDS, "def g():\n    value = yield from f([])\n    yield value\nassert list(g()) == [1, 2, 7]"),
+    "generator read long": ("def f():\n    yield from range(5000)", "assert sum(f()) == 12497500"),
+    "generator without end": (COUNTS, "g = f()\nassert [next(g) for _ in range(300)] == list(range(300))"),
+    "coroutine": (ASYNC, "import asyncio\nassert asyncio.run(f(3)) == 7"),
+    "coroutine's kind": (ASYNC, "import asyncio, inspect\nc = f(3)\nassert inspect.iscoroutine(c)\nasyncio.run(c)"),
+    "coroutine fails": (
+        "async def f(): raise KeyError('k')",
+        "import asyncio\ntry:\n    asyncio.run(f())\nexcept KeyError as e:\n    assert e.args == ('k',)\n"
+        "else:\n    assert False"),
+    "coroutines gathered": (
+        ASYNC, "import asyncio\nasync def main(): return await asyncio.gather(f(1), f(2))\n"
+               "assert asyncio.run(main()) == [3, 5]"),
+    "coroutine that sleeps": (
+        "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 4",
+        "import asyncio\nassert asyncio.run(f()) == 4"),
+    "asynchronous generator": (
+        "async def f():\n    yield 1",
+        "import asyncio\nasync def main(): return [x async for x in f()]\nassert asyncio.run(main()) == [1]"),
+    "exception's fields": (
+        FAILS, "try:\n    f(5)\nexcept ValueError as e:\n    assert e.code == 5 and e.parts == [5, 5]\n"
+               "    assert str(e) == 'code 5'\nelse:\n    assert False"),
+    "exception's list": (
+        "def f(): raise ValueError([1, 2], {'a': 1})",
+        "try:\n    f()\nexcept ValueError as e:\n    assert e.args == ([1, 2], {'a': 1})\nelse:\n    assert False"),
+    "factory": ("from collections import defaultdict\ndef f(): return defaultdict(lambda: 5, a=1)",
+                "d = f()\nassert d['a'] == 1\nassert d['b'] == 5"),
+    "factory of its own": ("from collections import defaultdict\ndef new(): return [1]\n"
+                           "def f(): return defaultdict(new)", "assert f()['x'] == [1]"),
+    "factory changed by a call": (
+        "from collections import defaultdict as d\nkept = d(lambda: 7)\ndef f(k):\n    kept[k] += 1\n    return kept",
+        "assert f('a')['a'] == 8\nassert f('b') == {'a': 8, 'b': 8}"),
+    "manager": (MANAGER, "with f() as m:\n    assert m.log == ['in']\nassert m.log == ['in', 'out']"),
+    "manager that hides": (MANAGER, "with f() as m:\n    raise KeyError('k')\nassert m.log == ['in', 'KeyError']"),
+    "default that grows": ("def f(x, seen=[]):\n    seen.append(x)\n    return seen",
+                           "assert f(1) == [1]\nassert f(2) == [1, 2]"),
+}  # fmt: skip
+TWIN = "\ndef f(*args, **named): return 'broken'\n"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_passes_in_a_plain_run_passes_or_says_what_cannot_cross(name):
+    program, tests = PAIRS[name]
+    space = {}
+    exec(program, space)
+    exec(tests, space)
+    found = sandbox.run(program, "f", tests)
+    assert found.passed or found.reason.startswith("not a plain value: the answer's "), found.reason
+    assert not sandbox.run(program + TWIN, "f", tests).passed
+
+
+def test_most_pairs_pass():
+    """What stays with the answer: comparisons by methods of its own, arithmetic that would tell the wanted value."""
+    refused = {name for name, (program, tests) in PAIRS.items() if not sandbox.run(program, "f", tests).passed}
+    assert refused == {
+        "equal objects", "unequal objects", "ordered", "sorted", "less a number", "holds without iterating",
+        "asynchronous generator",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "method", ["sub", "rsub", "truediv", "floordiv", "mod", "xor", "pow", "divmod", "eq", "contains", "lt"]
+)
+def test_an_object_that_agrees_with_everything_is_not_right(method):
+    own = "".join(f"    def __{each}__(self, *a): return 0\n" for each in ("abs", "float"))
+    program = f"class Any:\n    def __{method}__(self, other): return 0\n{own}def f(): return Any()"
+    claims = (
+        "abs(f() - 5) < 1e-6", "abs(5 - f()) < 1e-6", "f() / 5 == 0", "f() % 5 == 0", "f() == 5", "5 in f()",
+        "f() in [5]", "f() ** 2 == 25", "f() ^ 5 == 0", "f() < 6", "divmod(f(), 5) == 0",
+    )  # fmt: skip
+    for tests in (f"assert {claim}" for claim in claims):
+        assert not sandbox.run(program, "f", tests).passed, tests
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ("assert f(1) == one", "NameError: name 'one' is not defined, at: assert f"),
+        ("open('/tmp/expected').read()", "Error: "),
+        ("import math\nassert f(1) == math.half(2)", "AttributeError: module 'math' has no attribute 'half'"),
+        ("import subprocess\nsubprocess.run(['true'])", "Error: "),
+        ("def check():\n    assert f(1) == x\n    x = 1\ncheck()", "UnboundLocalError"),
+    ],
+)
+def test_what_is_wrong_with_the_tests_is_no_score(tests, said):
+    with pytest.raises(sandbox.TestsCannotRun, match="the tests cannot run here, whatever the answer: ") as error:
+        sandbox.run("def f(x): return x", "f", tests)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("raised", ["one", "open('/etc/passwd')", "import_(1)", "(1).x", "raise_()"])
+def test_what_is_wrong_with_the_answer_is_its_own_failure(raised):
+    program = f"def raise_(): raise RuntimeError(\"can't start new thread\")\ndef f(x): return {raised}"
+    assert not sandbox.run(program, "f", "assert f(1) == 1").passed
+    assert not sandbox.run("def f(x): return None", "f", "assert f(1).x == 1").passed
+    assert not sandbox.run("def f(x): return None", "f", "assert len(f(1)) == 1").passed
