@@ -1,6 +1,6 @@
-"""Write the report of a workdir's studies: one page that opens anywhere, with every figure and table as a file.
+"""Write the report of a workdir's studies, or of its runs: a page, report.json, every figure and table as a file.
 
-python -m sftmix_jax.report --workdir DIR [--study NAME] [--out DIR]
+python -m sftmix_jax.report --workdir DIR [--study NAME] [--out DIR] [--inline]
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import sys
 
 from etils import epath
 
-from sftmix_jax.analysis import report, results
+from sftmix_jax.analysis import results
+from sftmix_jax.analysis.report import files
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import check_out
@@ -23,12 +24,14 @@ def main() -> int:
         raise UserError(f"{workdir}: no workdir (it has no experiments/); train there first")
     if options.out:
         check_out(epath.Path(options.out))
-    for page in write(workdir, options.study, epath.Path(options.out) if options.out else None):
+    for page in write(workdir, options.study, epath.Path(options.out) if options.out else None, options.inline):
         terminal.out(page)
     return 0
 
 
-def write(workdir: epath.Path, only: str = "", out: epath.Path | None = None) -> list[epath.Path]:
+def write(
+    workdir: epath.Path, only: str = "", out: epath.Path | None = None, inline: bool = False
+) -> list[epath.Path]:  # fmt: skip
     """Every study's report, or one study's: report/index.html, or report-NAME/ where there are several."""
     studies = results.read_studies(workdir)
     if only and only not in studies:
@@ -36,10 +39,11 @@ def write(workdir: epath.Path, only: str = "", out: epath.Path | None = None) ->
     chosen = {only: studies[only]} if only else studies
     pages = []
     for name, study in chosen.items():
-        if not report.has_results(results.read_results(workdir, study)):
-            raise UserError(f"{workdir}: nothing of the study '{name}' is scored yet; run it first")
+        found = files.read(workdir, study, _ability_of)
+        if found.is_empty:
+            raise UserError(f"{workdir}: nothing of the study '{name}' is trained or scored yet; run it first")
         folder = out or workdir / ("report" if len(studies) == 1 else f"report-{name}")
-        pages.append(report.write(workdir, study, folder, _ability_of))
+        pages.append(files.write(found, folder, inline))
     return pages
 
 
@@ -56,6 +60,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--study", default="", help="only this one; by default all that the workdir holds")
     parser.add_argument("--out", default="", help="where the page goes (default: report/ in the workdir)")
+    parser.add_argument("--inline", action="store_true",
+                        help="put plotly's script (4.6 MB) into the page, so that it can be sent alone")  # fmt: skip
     return parser.parse_args(sys.argv[1:])
 
 

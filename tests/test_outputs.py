@@ -22,8 +22,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from sftmix_jax import evaluate, plan, report, sample, study
-from sftmix_jax.analysis import page, responses, results, tables
-from sftmix_jax.analysis import report as analysis
+from sftmix_jax.analysis import responses, results, table, tables
+from sftmix_jax.analysis.report import files as report_files
+from sftmix_jax.analysis.report import render
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.compare import Difference
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
@@ -144,14 +145,15 @@ class Parsed(HTMLParser):
 
 def test_the_page_holds_the_string_as_text_alone(written):
     found = Parsed(written.read_text())
+    assert [value for tag, name, value in found.attributes if name == "src"] == ["plotly.min.js"]
     assert found.tags.count("script") == 2 and not {"img", "iframe", "object", "embed", "form"} & set(found.tags)
     assert {name for _, name, _ in found.attributes} <= {
         "lang", "charset", "name", "content", "href", "id", "class", "style", "type", "data-key", "data-plot",
-        "placeholder", "aria-label",
+        "placeholder", "aria-label", "data-curves", "src", "value", "min", "max", "step", "checked", "tabindex",
     }  # fmt: skip
     for tag, name, value in found.attributes:
         if tag == "a":
-            assert name == "href" and re.fullmatch(r"#s\d+|(figures|tables)/[A-Za-z0-9_][A-Za-z0-9_.-]*", value), value
+            assert name == "href" and re.fullmatch(r"#[a-z]+|(figures|tables)/[A-Za-z0-9_][A-Za-z0-9_.-]*", value)
             assert value.startswith("#") or (written.parent / value).is_file(), value
     # title, lead, tables, figures' captions, contamination, what is missing, an experiment with its answers
     assert found.text.count(SHOWN) > 30
@@ -166,6 +168,23 @@ def test_figures_on_the_page_draw_the_string_as_text_alone(written):
     labels += [plot["layout"]["title"]["text"] for plot in plots]
     read = [Parsed(label) for label in labels]
     assert any(SHOWN in label.text for label in read) and not any(label.tags for label in read)
+
+
+def test_curves_on_the_page_draw_the_string_as_text_alone(written):
+    (held,) = [value for _, name, value in Parsed(written.read_text()).attributes if name == "data-curves"]
+    found = json.loads(held)
+    names = [name for name, _ in found["runs"]]
+    for stage in found["stages"].values():
+        names += [stage["name"], *stage["training"]["values"], *stage["validation_rows"]["values"]]
+    read = [Parsed(name) for name in names]
+    assert sum(SHOWN in name.text for name in read) >= 2 and not any(name.tags for name in read)
+
+
+def test_report_json_holds_the_string_itself_and_is_all_that_the_page_is_made_of(written):
+    text = written.with_name("report.json").read_text()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert PLANTED in record["title"] and PLANTED in record["study"]["question"] and text.isascii()
+    assert render.page(record) == written.read_text()
 
 
 def test_no_cell_of_a_csv_is_a_formula(written):
@@ -183,9 +202,9 @@ def is_number(cell: str) -> bool:
 
 
 def test_numbers_stay_numbers():
-    made = page.Table("t", "t", ["a"], [[-1], [-0.5], [("-1.5", -1.5)], ["+2.5%"], ["-1e-5"], ["-x"], ["+1+1"]])
+    made = table.Table("t", "t", ["a"], [[-1], [-0.5], [("-1.5", -1.5)], ["+2.5%"], ["-1e-5"], ["-x"], ["+1+1"]])
     wanted = ["a", "-1", "-0.5", "-1.5", "+2.5%", "-1e-5", "'-x", "'+1+1"]
-    assert page.to_csv(made).split() == wanted
+    assert table.to_csv(made).split() == wanted
 
 
 def test_latex_reads_every_sign_as_text(written):
@@ -338,7 +357,7 @@ def test_a_report_is_written_whatever_the_labels_are(workdir, tmp_path, labels):
     file = workdir / "studies" / f"{NAME}.json"
     study = records.study(file)
     study["experiments"][NAME] |= labels
-    assert analysis.write(workdir, study, epath.Path(tmp_path)).exists()
+    assert report_files.write(report_files.read(workdir, study), epath.Path(tmp_path)).exists()
 
 
 @pytest.mark.parametrize("seed", ["x", 1.5, -1, None])

@@ -10,7 +10,7 @@ from etils import epath
 
 from sftmix_jax import report
 from sftmix_jax.analysis import results
-from sftmix_jax.analysis.report import Report
+from sftmix_jax.analysis.report import files
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.workdir import records
 
@@ -54,7 +54,7 @@ def workdir(tmp_path):
     labels = {}
     for seed in range(2):
         stage(tmp_path, "specialised", f"s{seed}", "b", 0.6, 100)
-        for strategy, k, worth in (("mixed_sequential", "0", 0.1), ("dmt", "1/16", 0.5)):
+        for strategy, k, worth in (("mixed_sequential", "0", 0.1), ("dmt", "1/256", 0.5)):
             id, name = f"{strategy}{seed}", f"{strategy}-s{seed}"
             if (strategy, seed) != ("dmt", 1):
                 stage(tmp_path, "general", id, "s", worth + 0.05 * seed, 100)
@@ -70,12 +70,15 @@ def workdir(tmp_path):
 def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     (page,) = report.write(workdir)
     text = page.read_text()
-    for section in ("Verdicts", "Not there yet", "Scores", "Figures", "Stages", "Data", "Experiments"):
-        assert f"<h2>{section}</h2>" in text
+    sections = re.findall("<h2>(.*?)</h2>", text)
+    assert sections == ["Best set-up", "Scores in detail", "Training", "The paper&#x27;s findings", "Data and stages",
+                        "Experiments"]  # fmt: skip
     assert "dmt-s1: its stage general is not trained" in text
+    assert ("<p>Not measured: parts of 1 of 4 experiments (dmt-s1); 9 of the paper&#x27;s findings.</p>") in text
     assert "Does &lt;it&gt; show?" in text and "question &lt;b&gt;?" in text
     for file in ("results.csv", "results.parquet", "tables/main.csv", "tables/verdicts.tex", "figures/replay.svg",
-                 "figures/replay.pdf", "figures/losses.svg", "figures/groups.svg"):  # fmt: skip
+                 "figures/replay.pdf", "figures/losses.svg", "figures/groups.svg", "figures/own_axes.svg",
+                 "plotly.min.js", "report.json"):  # fmt: skip
         assert (page.parent / file).exists(), file
     metrics = (page.parent / "tables" / "metrics.csv").read_text().splitlines()
     assert metrics[0].endswith('"tiny_code pass@1, easy","tiny_general rating, easy","tiny_math strict, easy"')
@@ -107,8 +110,8 @@ def test_lost_metrics_of_a_finished_stage_are_told_and_the_other_stages_drawn(wo
     (page,) = report.write(workdir)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
     assert told == f"{file}: is missing though the stage is finished; the curves have a gap there"
-    panels = {panel.title for f in Report(workdir, results.read_studies(workdir)["toy"]).figures if f.name == "losses"
-              for panel in f.panels}  # fmt: skip
+    figures = files.read(workdir, results.read_studies(workdir)["toy"]).figures
+    panels = {panel.title for figure in figures if figure.name == "losses" for panel in figure.panels}
     assert "dmt-s0: specialised → general" in panels and page.exists()
 
 
@@ -176,14 +179,19 @@ def test_model_sizes_stand_beside_each_other(workdir):
     file = workdir / "studies" / "toy.json"
     record = json.loads(file.read_text())
     for name, labels in record["experiments"].items():
-        labels["size"] = "13b" if name.startswith("dmt") else "7b"
+        labels["size"] = "13b" if name.endswith("s1") else "7b"
     file.write_text(json.dumps(record))
+    stage(workdir, "general", "dmt1", "s", 0.4, 100)
     (page,) = report.write(workdir)
     found = {file.stem for file in (page.parent / "tables").glob("*.csv")}
-    assert {"main-7b", "main-13b", "verdicts-7b", "verdicts-13b", "accounts"} <= found
-    assert "dmt" not in (page.parent / "tables" / "main-7b.csv").read_text()
+    assert {"main", "benchmarks-7b", "benchmarks-13b", "verdicts-7b", "verdicts-13b", "accounts"} <= found
+    sizes = [line.split(",")[2] for line in (page.parent / "tables" / "main.csv").read_text().splitlines()]
+    assert sizes == ["size", "7b", "13b", "7b", "13b"]
     text = page.read_text()
     assert text.index("<h3>7b</h3>") < text.index("<h3>13b</h3>") and "On 13b, of the paper" in text
+    assert text.count("one run</span>") >= 4  # each size has one seed, so that no comparison gets a verdict
+    verdicts = (page.parent / "tables" / "verdicts-13b.csv").read_text()
+    assert "one run" in verdicts and "holds" not in verdicts.replace("paper, 13b", "").split("one run")[0]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -191,8 +199,8 @@ def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_pat
     (page,) = report.write(workdir)
     click = """<script>
 document.querySelector('#table-main th:nth-child(3) button').click();
-const filter = document.querySelector('#table-verdicts input');
-filter.value = 'rq4 replay';
+const filter = document.querySelector('#table-benchmarks input');
+filter.value = 'mixed_sequential general';
 filter.dispatchEvent(new Event('input'));
 for (const fold of document.querySelectorAll('details')) fold.open = true;
 </script></body>"""
@@ -206,11 +214,11 @@ for (const fold of document.querySelectorAll('details')) fold.open = true;
     assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
     assert found.stdout.count("js-plotly-plot") >= 3 and 'aria-sort="ascending"' in found.stdout
     main = found.stdout.split('id="table-main"')[1].split("</table>")[0]
-    first = r'<tr><td.*?</td><td.*?</td><td[^>]*data-key="([\d.]+)"'
+    first = r'<tr>\s*<td.*?</td>\s*<td.*?</td>\s*<td[^>]*data-key="([\d.]+)"'
     keys = [float(key) for key in re.findall(first, main)]
     assert len(keys) == 2 and keys == sorted(keys)
-    verdicts = found.stdout.split('id="table-verdicts"')[1].split("</table>")[0]
-    shown = re.findall(r"<tr>(.*?)</tr>", verdicts)
-    assert len(shown) == 2 and "no replay" in shown[1]  # the head, and the one row with both words
-    experiments = found.stdout.split("<h2>Experiments</h2>")[1]
-    assert experiments.count("js-plotly-plot") == 2  # losses are drawn when an experiment is opened
+    benchmarks = found.stdout.split('id="table-benchmarks"')[1].split("</table>")[0]
+    shown = re.findall(r"<tr>(.*?)</tr>", benchmarks, flags=re.S)
+    assert len(shown) == 2 and "mixed_sequential" in shown[1]  # the head, and the one row with both words
+    training = found.stdout.split("<h2>Training</h2>")[1].split("<h2>")[0]
+    assert training.count("js-plotly-plot") == 1  # the fixture's metrics hold losses alone

@@ -14,7 +14,7 @@ from scipy.stats import beta, binomtest, bootstrap
 
 from sftmix_jax import report
 from sftmix_jax.analysis import cells, results, tables, uncertain
-from sftmix_jax.analysis.report import Report
+from sftmix_jax.analysis.report import files, paper
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 from sftmix_jax.evaluation import harness, runner
@@ -228,7 +228,11 @@ def test_a_study_s_own_axes_are_axes(tmp_path):
 def test_two_own_axes_of_two_values_make_four_rows_in_every_table(tmp_path):
     worth = of_two_own_axes(tmp_path)
     (page,) = report.write(epath.Path(tmp_path))
-    for name, column in (("main", "sums"), ("benchmarks", "own right"), ("changes", "sums, change")):
+    _, *rows = csv.reader((page.parent / "tables" / "main.csv").read_text().splitlines())
+    assert {(float(lr), int(n)): row.split()[0] for lr, n, row, *_ in rows} == {
+        setup: f"{100 * value:.1f}" for setup, value in worth.items()
+    }
+    for name, column in (("benchmarks", "own right"), ("changes", "sums, change")):
         head, *rows = csv.reader((page.parent / "tables" / f"{name}.csv").read_text().splitlines())
         shown = {row[1]: row[head.index(column)].split()[0].lstrip("'") for row in rows if row[1]}
         add = -0.05 if name == "changes" else 0.0
@@ -263,9 +267,8 @@ def test_findings_and_tables_compare_what_has_the_same_of_the_own_axes(tmp_path)
             found.append(Result(name, labels | {"k": "1", "learning_rate": lr, "seed": 0}, "s", name, 1, True, "gsm8k",
                                 "math", "m", True, score, 0.0, 1.0, 40, 1.0, 0, 0, 2 - score, "", "{}",
                                 str(folder)))  # fmt: skip
-    made = Report(epath.Path(tmp_path), {"name": "s", "question": "", "hold": "epochs", "experiments": {}})
-    view = made._view("", "", found)
-    tables_ = {table.name: table for table in view.tables}
+    view = paper.view("", "", found)
+    tables_ = {table.name: table for table in view.comparison_tables}
     assert [(row[0], row[2][0], row[3][1], row[4][1]) for row in tables_["conflict"].rows] == [
         ("learning_rate 1e-05", "1", 0.5, 0.4), ("learning_rate 2e-05", "1", 0.7, pytest.approx(0.6))
     ]  # fmt: skip
@@ -406,13 +409,13 @@ def test_an_axis_may_have_any_name_but_that_of_the_stages(tmp_path):
 
 def test_a_report_of_own_axes_has_them_as_a_figure_and_one_finding_for_each_value(tmp_path):
     worth = of_two_own_axes(tmp_path)
-    made = Report(epath.Path(tmp_path), results.read_studies(epath.Path(tmp_path))["two"])
+    made = files.read(epath.Path(tmp_path), results.read_studies(epath.Path(tmp_path))["two"])
     (figure,) = (figure for figure in made.figures if figure.name == "own_axes")
     (panel,) = figure.panels
     assert (panel.title, panel.x_title) == ("sums", "learning_rate")
     assert {(float(x), line.name): y for line in panel.lines for x, y in zip(line.x, line.y, strict=True)} == {
-        (lr, f"dmt, k 1/16, rows {rows}"): pytest.approx(100 * value) for (lr, rows), value in worth.items()
+        (lr, f"rows {rows}"): pytest.approx(100 * value) for (lr, rows), value in worth.items()
     }
     assert [part.name for part in made.views[0].parts] == [f"learning_rate {lr}, rows {n}" for lr, n in worth]
-    verdicts = made.views[0].tables[0]  # none of the paper's findings is tested by this study: each is listed once
-    assert [row[0] for row in verdicts.rows] == ["every"] * 11
+    assert not made.views[0].tests_the_paper  # so nothing of the page speaks of the paper
+    assert "paper" not in json.dumps(made.document().record()).lower()

@@ -6,12 +6,17 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result, read_done, score_folder
+from sftmix_jax.analysis.table import Table
 from sftmix_jax.machine.files import matching
 from sftmix_jax.workdir import records
 
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
+
+
+def stage_folders(workdir: epath.Path) -> dict[str, epath.Path]:
+    """Where each stage lies that was begun, by its id."""
+    return {folder.name.rpartition("-")[2]: folder for folder in matching(workdir / "stages", "*")}
 
 
 def stage_folder(workdir: epath.Path, identity: str) -> epath.Path | None:

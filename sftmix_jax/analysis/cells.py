@@ -43,13 +43,27 @@ class Cells:
         """
         wanted = given(labels.items())
         own = {setup: given(setup) for name, setup in self._cells if name == ability}
-        found = [setup for setup, has in own.items() if has == wanted] or [
-            setup for setup, has in own.items() if _fits(has, wanted)
-        ]
+        found = [setup for setup, has in own.items() if has == wanted]
+        if not found and not self._is_setup(wanted):  # one that has no such score is no other
+            found = [setup for setup, has in own.items() if _fits(has, wanted)]
         if len(found) > 1:
             listed = "; ".join(_in_words(own[setup]) for setup in found[:4]) + ("; …" if len(found) > 4 else "")
             raise UserError(f"{ability}: {_in_words(wanted)} names {len(found)} set-ups ({listed}); name one of them")
         return self._cells[ability, found[0]] if found else None
+
+    def exactly(self, ability: str, setup: Mapping[str, Any]) -> Uncertain | None:
+        """The score of the set-up that has just these labels."""
+        wanted = given(setup.items())
+        return next((cell for (name, labels), cell in self._cells.items()
+                     if name == ability and given(labels) == wanted), None)  # fmt: skip
+
+    def _is_setup(self, labels: dict[str, Any]) -> bool:
+        """Whether these are all labels of a set-up that has some score."""
+        without_stage = {key: value for key, value in labels.items() if key != "stage"}
+        return any(
+            {key: value for key, value in given(setup).items() if key != "stage"} == without_stage
+            for _, setup in self._cells
+        )
 
     def parts(self, /, **labels: Any) -> list[str]:
         """The k at which the set-up with just these axes was run, the smallest first."""
@@ -201,9 +215,12 @@ class Scores:
         return uncertain.from_seeds([result.value for result in repeats], seeds, first.task, first.best)
 
 
-def measured(found: Sequence[Result], size: str, scores: Scores | None = None) -> Cells:
-    """The primary metric of the task that stands for each ability, at every stage of every set-up of one model size."""
-    found = [result for result in found if str(result.labels.get("size", size)) == size]
+def measured(found: Sequence[Result], size: str | None = None, scores: Scores | None = None) -> Cells:
+    """The primary metric of the task that stands for each ability, at every stage of every set-up.
+
+    Of one model size, or of all where none is named.
+    """
+    found = [result for result in found if size is None or str(result.labels.get("size", size)) == size]
     scores = scores or Scores(found)
     stands_for = {task: ability for ability, task in benchmarks(found).items()}
     best = {stands_for[result.task]: result.best for result in found if result.primary and result.task in stands_for}

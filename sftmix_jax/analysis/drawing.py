@@ -48,7 +48,7 @@ def _drawn(figure: Figure, kind: str) -> bytes:
 
 def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     named = [x for line in panel.lines for x in line.x if isinstance(x, str)]
-    ticks = list(dict.fromkeys(named))
+    ticks = list(dict.fromkeys([*panel.ticks, *named]))
     for line in panel.lines:
         _draw_line(axis, line, ticks)
     slanted = sum(map(len, ticks)) > _TICK_LETTERS
@@ -57,9 +57,9 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
         axis.set_xticks(range(len(ticks)), ticks, **slant)
     if panel.log_x:
         axis.set_xscale("log", base=4)
-        marked = next((line for line in panel.lines if line.labels), None)
+        marked = {x: label for line in panel.lines for x, label in zip(map(float, line.x), line.labels, strict=False)}
         if marked:
-            axis.set_xticks(marked.x, marked.labels)
+            axis.set_xticks(list(marked), list(marked.values()))
             axis.minorticks_off()
     axis.set(title=panel.title, xlabel=panel.x_title, ylabel=panel.y_title)
     axis.grid(axis="y", alpha=0.3)

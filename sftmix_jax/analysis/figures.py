@@ -1,15 +1,16 @@
-"""Figures as data: what is drawn, once; drawing.py makes SVG, PDF and PNG of it, page.py an interactive page."""
+"""Figures as data: what is drawn, once; drawing.py makes SVG, PDF and PNG of it, report/plot.py a plot on the page."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sftmix_jax.analysis import fits
 from sftmix_jax.analysis.cells import Cells, given, number, series
+from sftmix_jax.analysis.curves import StageCurves
 from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
@@ -39,6 +40,7 @@ class Panel:
     x_title: str = ""
     y_title: str = ""
     log_x: bool = False
+    ticks: list[str] = dataclasses.field(default_factory=list)  # names along x, in order, where x is no number
 
 
 @dataclasses.dataclass
@@ -58,7 +60,7 @@ class Figure:
         return dataclasses.replace(self, title=escape(self.title), panels=[
             dataclasses.replace(
                 panel, title=escape(panel.title), x_title=escape(panel.x_title), y_title=escape(panel.y_title),
-                lines=[
+                ticks=list(map(escape, panel.ticks)), lines=[
                     dataclasses.replace(
                         line, name=escape(line.name), labels=list(map(escape, line.labels)),
                         x=[escape(x) if isinstance(x, str) else x for x in line.x],  # type: ignore[arg-type]
@@ -74,8 +76,7 @@ def in_words(setup: Sequence[tuple[str, Any]]) -> str:
         given(setup).items(), key=lambda label: (label[0] != "strategy", label[0])))  # fmt: skip
 
 
-Curves = list[tuple[str, list[int], dict[str, list[float]]]]  # a stage, its steps, losses by domain
-
+_FEW = 40  # points of a curve, up to which each has a mark
 _LINES = 6  # that a panel can tell apart
 _STYLE = {"math": 0, "code": 1, "general": 2}
 
@@ -241,25 +242,6 @@ def sizes(by_size: dict[str, Cells], of: str) -> Figure | None:
     return Figure("sizes", f"RQ1: model sizes ({of})", caption, panels) if panels else None
 
 
-def own_axes(cells: Cells, axes: Sequence[str], of: str) -> Figure | None:
-    """Final scores over the first of the study's own axes, a line for each of what else a set-up has."""
-    panels = []
-    for ability in cells.rated if axes else ():
-        found: dict[str, list[tuple[str, Uncertain]]] = {}
-        for has in cells.setups:
-            rest = in_words([label for label in has.items() if label[0] not in (axes[0], "size")])
-            if cell := cells.at(ability, **has):
-                found.setdefault(rest, []).append((str(has.get(axes[0], "–")), cell))
-        lines = [
-            _line(rest or ability, cells.best(ability), points, numeric=False, style=style)
-            for style, (rest, points) in enumerate(found.items()) if len(points) > 1
-        ]  # fmt: skip
-        if lines:
-            panels.append(Panel(ability, lines[:_LINES], axes[0], _SCORE))
-    caption = f"After the last stage, with 95 % intervals; of more than {_LINES} lines the first."
-    return Figure("own_axes", f"Scores by {axes[0]} ({of})", caption, panels) if panels else None
-
-
 def groups(scores: Sequence[Result]) -> Figure | None:
     """Main metrics by group of questions (MT-Bench: by category) after the last stage, a line a set-up."""
     panels = []
@@ -306,19 +288,25 @@ def conflicts(probes: dict[str, dict[str, Any]], experiment: str) -> Figure | No
     return Figure(f"conflicts-{experiment}", f"Gradient conflict: {experiment}", caption, panels) if panels else None
 
 
-def losses(curves: dict[str, Curves]) -> Figure | None:
-    """Training loss by domain across stage borders, a panel an experiment."""
+def losses(runs: Mapping[str, Sequence[StageCurves]]) -> Figure | None:
+    """Training loss by domain across stage borders, a panel per run."""
     panels = []
-    for experiment, stages in curves.items():
-        lines: dict[str, Line] = {}
+    for run, stages in runs.items():
+        points: dict[str, list[tuple[int, float]]] = {}
         offset = 0
-        for _, steps, by_domain in stages:
-            for domain, values in by_domain.items():
-                line = lines.setdefault(domain, Line(domain, [], [], style=_STYLE.get(domain, len(lines)), bare=True))
-                line.x = [*line.x, *(offset + step for step in steps[: len(values)])]  # type: ignore[list-item]
-                line.y += values
-            offset += steps[-1] if steps else 0
-        borders = " → ".join(stage for stage, *_ in stages)
-        panels.append(Panel(f"{experiment}: {borders}", list(lines.values()), "step", "loss a trained token"))
+        for stage in stages:
+            for name, values in stage.training.values.items():
+                if name.startswith("loss/"):
+                    each = zip(stage.training.step, values, strict=True)
+                    points.setdefault(name[5:], []).extend((offset + step, v) for step, v in each if v is not None)
+            offset += stage.steps
+        lines = [
+            Line(domain, [float(x) for x, _ in found], [y for _, y in found],
+                 style=_STYLE.get(domain, style), bare=len(found) > _FEW) for style, (domain, found) in
+            enumerate(points.items()) if found
+        ]  # fmt: skip
+        if lines:
+            borders = " → ".join(stage.name for stage in stages)
+            panels.append(Panel(f"{run}: {borders}", lines, "step", "loss, nats per trained token"))
     caption = "Of the training batches; a stage's last step is the next one's zero."
     return Figure("losses", "Loss by domain", caption, panels) if panels else None

@@ -8,8 +8,8 @@ from typing import Any
 
 from sftmix_jax.analysis import fits
 from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, of_paper, series
-from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.table import Table
 
 GAIN = 0.02  # of the best possible score, or nats a token: doubling that brings less is not worth its price
 # The set-ups of RQ3 in which all of an ability's own data stands beside k of the others'.

@@ -84,7 +84,17 @@ def _study(file: epath.Path) -> dict[str, Any]:
                 raise UserError(f"{file}: {name} has the label {axis}={value!r}; a label is text, a number or a flag")
     labelled = {name: {**{axis: _label(value) for axis, value in labels.items()}, "seed": int(labels.get("seed") or 0)}
                 for name, labels in record["experiments"].items()}  # fmt: skip
-    return {**record, "experiments": labelled}
+    axes = [_axis(file, axis) for axis in record.get("axes", [])]
+    return {**record, "experiments": labelled, "axes": axes}
+
+
+def _axis(file: epath.Path, axis: Any) -> dict[str, Any]:
+    """A declared axis, its values written as labels are. Raises UserError."""
+    if not isinstance(axis, dict) or not isinstance(axis.get("name"), str):
+        raise UserError(f"{file}: has the axis {axis!r} without a name; run its study command again, which writes it")
+    order, default = axis.get("order") or [], axis.get("default")
+    return {"name": axis["name"], "order": [_label(value) for value in order], "scale": axis.get("scale", "linear"),
+            "default": None if default is None else _label(default)}  # fmt: skip
 
 
 def _label(value: Any) -> Any:
@@ -111,7 +121,12 @@ def _known_by(labels: dict[str, Any]) -> str:
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
     """All of a workdir's experiments as a study, for those that were trained one by one."""
     found = {name: {"strategy": name, "seed": 0} for name in read_experiments(workdir)}
-    return {"name": "experiments", "question": "", "hold": "epochs", "experiments": found}
+    return {"name": "", "question": "", "hold": "epochs", "axes": [], "experiments": found}
+
+
+def is_declared(study: dict[str, Any]) -> bool:
+    """Whether it is a study with a record, and not all experiments of a workdir that has none."""
+    return bool(study["name"])
 
 
 def read_results(

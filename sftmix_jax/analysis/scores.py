@@ -10,8 +10,8 @@ from scipy import stats
 
 from sftmix_jax.analysis import findings, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper
-from sftmix_jax.analysis.page import Table
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.table import ABSENT, Table
 from sftmix_jax.analysis.uncertain import Uncertain
 
 Setup = tuple[tuple[str, Any], ...]
@@ -23,18 +23,18 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
     for setup in dict.fromkeys(r.setup for r in results if r.is_last):
         row: list[Any] = _named(setup)
         for ability in ours.abilities:
-            row.append(_cell(ours.at(ability, **dict(setup)), ours.best(ability)))
+            row.append(cell(ours.at(ability, **dict(setup)), ours.best(ability)))
             if ability in BEST:
-                row.append(_cell(paper.at(ability, **of_paper(setup)), paper.best(ability), interval=False))
+                row.append(cell(paper.at(ability, **of_paper(setup)), paper.best(ability), interval=False))
         rows.append(row)
     columns = ["strategy", "set-up"]
     for ability in ours.abilities:
         columns += [ability, *([f"{ability}, paper {size}"] if ability in BEST else [])]
-    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {_by(results)}."
-    return Table("main", "After the last stage", columns, rows, caption)
+    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {by_benchmark(results)}."
+    return Table("beside_the_paper", "Final scores beside the paper's", columns, rows, caption)
 
 
-def _by(results: Sequence[Result]) -> str:
+def by_benchmark(results: Sequence[Result]) -> str:
     """Which benchmark stands for each ability, and the range of those that are no rates."""
     best = {r.task: r.best for r in results if r.primary}
     ranges = {task: "" if best[task] == 1 else f" (up to {best[task]:g})" if best[task] else " (less is better)"
@@ -56,7 +56,7 @@ def every(results: Sequence[Result], scores: Scores) -> Table:
                 continue
             bases |= {ids} if position == 0 else set()
             named = ["", ""] if position == 0 else _named(setup)
-            cells = [_cell(scores.by_task.get((task, labels)), best[task]) for _, task, _ in main]
+            cells = [cell(scores.by_task.get((task, labels)), best[task]) for _, task, _ in main]
             rows.append([*named, stage, *cells])
     columns = ["strategy", "set-up", "after", *(f"{task} {metric}" for _, task, metric in main)]
     return Table(
@@ -98,7 +98,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
             best = max(before, key=lambda cell: cell.value, default=None)
             floor = 1.0 if ours.best(ability) == 10 else 0.0  # the lowest rating is 1
             if now is None or best is None or best.low <= floor + 0.05 * ours.best(ability):
-                row.append("–")  # there was nothing to keep
+                row.append(ABSENT)  # there was nothing to keep
                 continue
             kept = uncertain.combined(lambda n, b: np.maximum(n, 0) / np.maximum(b, 1e-9), now, best)
             row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
@@ -123,7 +123,7 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
             rows.append([
                 ability, (k, number(k)), *((findings.shown(c, ours.best(ability)), c.value) for c in both),
                 _change(mixed, alone, ours.best(ability)),
-                _change(theirs[1], theirs[0], paper.best(ability)) if theirs else "–",
+                _change(theirs[1], theirs[0], paper.best(ability)) if theirs else ABSENT,
             ])  # fmt: skip
         where = findings.crossover_part(ours, (ability,))
         if where and (found := findings.crossing(where))[0] >= 0.95:
@@ -146,7 +146,7 @@ def _adjusted(p: Sequence[float | None]) -> list[Any]:
     """Cells of two-sided p, adjusted for the false discovery rate; none of single runs."""
     told = [each for each in p if each is not None]
     adjusted = iter(stats.false_discovery_control(told) if told else ())
-    return ["–" if each is None else (f"{(value := float(next(adjusted))):.3f}", value) for each in p]
+    return [ABSENT if each is None else (f"{(value := float(next(adjusted))):.3f}", value) for each in p]
 
 
 def conflict_in_losses(results: Sequence[Result]) -> Table:
@@ -223,7 +223,7 @@ def others(results: Sequence[Result]) -> Table:
         for task, metric in metrics:
             found = [r for r in last if r.setup == setup and (r.task, r.metric) == (task, metric)]
             mean = sum(r.value for r in found) / len(found) if found else None
-            row.append("–" if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
+            row.append(ABSENT if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
     return Table(
@@ -243,16 +243,16 @@ def _named(setup: Setup) -> list[Any]:
 
 def _change(now: Uncertain | None, then: Uncertain | None, best: float) -> Any:
     if now is None or then is None:
-        return "–"
+        return ABSENT
     change = now - then
     return findings.shown(change, best, signed=True), change.value
 
 
-def _cell(cell: Uncertain | None, best: float, interval: bool = True) -> Any:
+def cell(score: Uncertain | None, best: float, interval: bool = True) -> Any:
     """A score with its interval, if asked for and there is one."""
-    if cell is None:
-        return "–"
-    known = cell.interval is not None or bool(np.ptp(cell.draws))
+    if score is None:
+        return ABSENT
+    known = score.interval is not None or bool(np.ptp(score.draws))
     if interval and known:
-        return findings.shown(cell, best), cell.value
-    return (f"{100 * cell.value:.1f}" if best == 1 else f"{cell.value:.2f}"), cell.value
+        return findings.shown(score, best), score.value
+    return (f"{100 * score.value:.1f}" if best == 1 else f"{score.value:.2f}"), score.value

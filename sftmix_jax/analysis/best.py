@@ -1,0 +1,98 @@
+"""Which set-up is the best, and whether these seeds and questions can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from sftmix_jax.analysis import rule
+from sftmix_jax.analysis.outcomes import Outcome
+from sftmix_jax.analysis.rule import Claim, Finding
+from sftmix_jax.analysis.uncertain import Uncertain
+
+BEST, BETTER = "is the best", "is better than the default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best set-up of an outcome, compared with the next one and with the default."""
+
+    outcome: Outcome
+    setup: int
+    of: int  # set-ups that have this outcome
+    next: int
+    lead: Uncertain  # over the next, in points (Outcome.gain)
+    finding: Finding
+    default: int | None = None  # where it is another one
+    gain: Uncertain | None = None  # over the default
+    gain_finding: Finding | None = None
+
+
+def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int | None = None) -> list[Best]:
+    """The best set-up of each outcome that two or more have, all verdicts tested together by `rule.judge`.
+
+    `name` gives a set-up in words.
+
+    The best is the one only if it is better than each of the others, so the largest p of these comparisons counts;
+    choosing it by its own value costs no more than that (Hung and Fithian 2019, "Rank verification for exponential
+    families"). Against a default, which could have been compared with any, p is multiplied by their number.
+    """
+    compared = [outcome for outcome in outcomes if len(outcome.scores) > 1]
+    claims: list[Claim] = []
+    for outcome in compared:
+        claims.append(_is_best(outcome, name))
+        if _has_default(outcome, default):
+            claims.append(_beats(outcome, int(default or 0), name))
+    said = {finding.claim: finding for finding in rule.judge(claims)}
+    found = []
+    for outcome in compared:
+        first, second = outcome.ranked()[:2]
+        best = Best(outcome, first, len(outcome.scores), second, outcome.gain(first, second),
+                    said[f"{outcome.name} {BEST}"])  # fmt: skip
+        if _has_default(outcome, default):
+            against = int(default or 0)
+            best = dataclasses.replace(best, default=against, gain=outcome.gain(first, against),
+                                       gain_finding=said[f"{outcome.name} {BETTER}"])  # fmt: skip
+        found.append(best)
+    return found
+
+
+def _has_default(outcome: Outcome, default: int | None) -> bool:
+    return default is not None and default in outcome.scores and outcome.ranked()[0] != default
+
+
+def _smallest(outcome: Outcome) -> float:
+    """The smallest effect of interest; where there is no best possible score there are no points to say it in."""
+    return rule.SMALLEST if outcome.best else 0.0
+
+
+def _is_best(outcome: Outcome, name: Callable[[int], str]) -> Claim:
+    first, *others = outcome.ranked()
+    leads = [outcome.gain(first, other) for other in others]
+    verdicts = {rule.HOLDS: max(rule.is_positive(lead, _smallest(outcome)) for lead in leads)}
+    if outcome.best:
+        verdicts[rule.NO_EFFECT] = rule.is_within(leads[0], rule.SMALLEST)
+    numbers = f"{_amount(outcome, leads[0])} better than the next, {name(others[0])}"
+    return _claim(f"{outcome.name} {BEST}", numbers, leads[0], verdicts)
+
+
+def _beats(outcome: Outcome, default: int, name: Callable[[int], str]) -> Claim:
+    gain, candidates = outcome.gain(outcome.ranked()[0], default), len(outcome.scores) - 1
+    verdicts = {rule.HOLDS: min(1.0, candidates * rule.is_positive(gain, _smallest(outcome)))}
+    if outcome.best:
+        verdicts[rule.NO_EFFECT] = min(1.0, candidates * rule.is_within(gain, rule.SMALLEST))
+    numbers = f"{_amount(outcome, gain)} better than the default, {name(default)}"
+    return _claim(f"{outcome.name} {BETTER}", numbers, gain, verdicts)
+
+
+def _amount(outcome: Outcome, effect: Uncertain) -> str:
+    """`4.2 points (1.0 to 7.4)`; a single run has no interval, as it says nothing of another."""
+    digits, unit = (".1f", " points") if outcome.best else (".3g", "")
+    between = "" if effect.runs == 1 else f" ({effect.low:{digits}} to {effect.high:{digits}})"
+    left = f", on {effect.restricted}" if effect.restricted else ""
+    return f"{effect.value:{digits}}{unit}{between}{left}"
+
+
+def _claim(claim: str, numbers: str, effect: Uncertain, verdicts: dict[str, float]) -> Claim:
+    needed = f"a difference of {rule.detectable(effect):.2g} would have been told from 0 in 80 % of such studies"
+    return Claim("", claim, numbers, verdicts, effect.runs, needed)

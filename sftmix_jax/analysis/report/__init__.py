@@ -1,0 +1,1 @@
+"""Reports: results → report.json → a page."""
