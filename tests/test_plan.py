@@ -335,7 +335,9 @@ def uncompiled(monkeypatch):
 
 @pytest.mark.parametrize("state", list(BYTES))
 @pytest.mark.parametrize(("model", "layer"), [("7b", 202_383_360), ("llama3-8b", 218_112_000)])
-@pytest.mark.parametrize(("topology", "gib"), [("h100:1", 71.7), ("h200:1", 126.4), ("h100:8", 71.7)])
+@pytest.mark.parametrize(
+    ("topology", "gib"), [("h100:1", 71.7), ("h200:1", 126.4), ("h100:8", 71.7), ("rtx4090:1", 21.6), ("b200:1", 161.2)]
+)
 def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, model, layer, state):
     """A row of 2,048 tokens on each GPU, full remat: within 10 % of a sum by hand."""
     config, described = llama.preset(model), aot.find_topology(topology)

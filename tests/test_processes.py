@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,11 +12,19 @@ import time
 
 import pytest
 from conftest import ROOT
+from etils import epath
+from safetensors.numpy import load_file, save_file
 from test_train import CONFIG, config, done, train, wait_for_step  # noqa: F401 (config is a fixture)
 
+from sftmix_jax.data import cache
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import stages
 from sftmix_jax.machine import processes
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.processes import Place
+from sftmix_jax.models import huggingface
 
 EVALUATION = '        evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code"), limit=6),\n    )'
 
@@ -190,6 +199,106 @@ processes.join()
 print(jax.process_count(), jax.process_index(), xla_bridge.CUDA_VISIBLE_DEVICES.value, flush=True)
 processes.leave(0)
 """
+
+
+READS = """
+import json
+import sys
+from pathlib import Path
+
+from etils import epath
+
+from sftmix_jax.data import cache, sources
+from sftmix_jax.data.chat import Chat
+from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment.stages import TINY
+from sftmix_jax.machine import processes
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.models import huggingface
+
+processes.join()
+read, of_source, of_weights = [], sources.fingerprint, huggingface._sha256
+sources.fingerprint = lambda source: read.append(Path(source.path).name) or of_source(source)
+huggingface._sha256 = lambda file: read.append(file.name) or of_weights(file)
+index, folder, model = processes._place.index, Path(sys.argv[1 + processes._place.index]), sys.argv[3]
+domains = {name: Source(f"{folder / name}.jsonl") for name in ("a", "b", "c")}
+try:
+    found = {name: each.fingerprint for name, each in
+             cache.for_all_processes(domains, Chat("chatml", Tokenizer(str(TINY)))).items()}
+    found["weights"] = huggingface.fingerprint(epath.Path(model))
+except UserError as error:
+    found = str(error)
+processes.say(json.dumps({"read": read, "found": found}))
+processes.leave(0)
+"""
+
+
+def read_by_two(*arguments, caches) -> list[dict]:
+    """What each of two processes of READS says, each with a token cache of its own."""
+    address, started = f"127.0.0.1:{free_port()}", []
+    for index in range(2):
+        env = os.environ | {
+            "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index),
+            "SFTMIX_CACHE": str(caches / f"cache{index}"),
+        }  # fmt: skip
+        command = [sys.executable, "-c", READS, *map(str, arguments)]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    ended = finish(started, timeout=120)
+    assert [code for code, _ in ended] == [0, 0], ended
+    return [json.loads(re.search(r"process \d: (\{.*\})", said)[1]) for _, said in ended]
+
+
+def write_rows(folder, **answers: str):
+    folder.mkdir()
+    for name, answer in answers.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps({"instruction": "Say it.", "output": answer}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """The tiny base with its weights in three files."""
+    folder = tmp_path / "model"
+    shutil.copytree(stages.TINY, folder)
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, where = sorted(whole), {}
+    for i in range(3):
+        file = f"model-0000{i + 1}-of-00003.safetensors"
+        save_file({name: whole[name] for name in names[i::3]}, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names[i::3], file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return folder
+
+
+def test_each_file_is_hashed_by_one_process_and_known_to_all(tmp_path, sharded):
+    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
+    first, second = read_by_two(rows, rows, sharded, caches=tmp_path)
+    weights = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    assert first["read"] == ["a.jsonl", "c.jsonl", weights[0], weights[2]] and second["read"] == ["b.jsonl", weights[1]]
+    assert first["found"] == second["found"]
+    chat = Chat("chatml", Tokenizer(str(stages.TINY)))
+    alone = cache.for_all_processes({name: Source(f"{rows / name}.jsonl") for name in "abc"}, chat)
+    assert first["found"] == {name: each.fingerprint for name, each in alone.items()} | {
+        "weights": huggingface.fingerprint(epath.Path(sharded))
+    }
+
+
+def test_hosts_with_other_rows_do_not_train_together(tmp_path, sharded):
+    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
+    other = write_rows(tmp_path / "other", a="one", b="too", c="three")
+    for found in read_by_two(rows, other, sharded, caches=tmp_path):
+        assert "process 1 reads other rows than process 0 (domain 'b'); copy the same files" in found["found"]
+    for index in range(2):  # what stands under a fingerprint that it may not have is not kept
+        assert len([*tmp_path.glob(f"cache{index}/tokens/*")]) == 2
+
+
+def test_a_file_that_only_one_process_misses_is_named_by_all(tmp_path, sharded):
+    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
+    other = write_rows(tmp_path / "other", a="one", c="three")
+    for found in read_by_two(rows, other, sharded, caches=tmp_path):
+        assert str(other / "b.jsonl") in found["found"]
 
 
 def test_a_task_of_slurm_sees_all_gpus_of_its_node():

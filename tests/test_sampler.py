@@ -104,6 +104,15 @@ def test_a_sharded_sampler_answers_the_same(stories):
     assert [r.text for r in found] == [r.text for r in wanted]
 
 
+@pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(1, 2, 4)])
+def test_the_order_of_a_cache_on_tpus_gives_the_same_answers(stories, monkeypatch, mesh):
+    sampler, own = stories[2](slots=4, mesh=mesh, devices=8 if mesh.tensor else 1), caches.has_places_first
+    wanted, orders = ask(sampler, PROMPTS[:6], 60), []
+    monkeypatch.setattr(caches, "has_places_first", lambda mesh: orders.append(own(mesh)) or True)
+    found = ask(sampler, PROMPTS[:6], 60)
+    assert [r.text for r in found] == [r.text for r in wanted] and orders and not any(orders)
+
+
 @pytest.mark.parametrize(("parts", "size", "prompts"), [(1, 8, 5), (4, 4, 3), (4, 4, 9), (8, 1, 8), (2, 8, 1)])
 def test_prompts_are_read_by_the_devices_that_keep_their_slots(parts, size, prompts):
     rng = np.random.default_rng(parts * prompts)
@@ -208,11 +217,11 @@ def test_neither_fresh_weights_nor_the_cache_are_whole_on_any_device():
 
     size = 2 * 4 * 32 * config.num_kv_heads * config.head_dim * 512 * 4
     where = caches.placing(mesh, 32, config.num_kv_heads)
-    peak = on_each_device(caches._empty_at, where, config, 32, 512, "float32")
+    peak = on_each_device(caches._empty_at, where, config, 32, 512, "float32", False)
     print(f"cache: {peak / 2**20:.2f} MiB a device of {size / 2**20:.2f}")
     assert peak == pytest.approx(size / 8, rel=0.01)
     made = caches.empty_on(mesh, config, 32, 512, "float32")
-    assert {x.data.nbytes for part in made for x in part.addressable_shards} == {size // 16}
+    assert {x.data.nbytes for part in (made.k, made.v) for x in part.addressable_shards} == {size // 16}
 
 
 def test_buckets_are_few_and_hold_their_prompts():

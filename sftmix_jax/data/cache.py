@@ -23,7 +23,7 @@ from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
-from sftmix_jax.machine import files, manifest, terminal
+from sftmix_jax.machine import files, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 
 _FORMAT = 5  # part of every key: raise it when tokens or weights would change
@@ -36,6 +36,7 @@ class Examples:
     """One domain's tokenised conversations; arrays are memory-mapped."""
 
     fingerprint: str  # of source, template and tokenizer
+    content: str  # checksums of the three arrays
     tokens: np.ndarray  # uint16 or uint32 [total]
     weights: np.ndarray  # float32 [total]: what each token's loss is multiplied by; 0: not trained on
     offsets: np.ndarray  # int64 [n + 1]: example i is tokens[offsets[i]:offsets[i + 1]]
@@ -72,12 +73,13 @@ def cache_root() -> Path:
     return Path(os.environ.get("SFTMIX_CACHE") or Path.home() / ".cache" / "sftmix_jax")
 
 
-def tokenized(name: str, source: Source, chat: Chat) -> Examples:
-    """The domain's examples, from the cache or made now.
+def tokenized(name: str, source: Source, chat: Chat, content: str = "") -> Examples:
+    """The domain's examples, from the cache or made now; `content`: the source's fingerprint, where it is known.
 
     Raises UserError for an unreadable source, a refused row, or a template that marks nothing.
     """
-    key = "\0".join((str(_FORMAT), sources.fingerprint(source), chat.fingerprint, chat.tokenizer.fingerprint))
+    content = content or sources.fingerprint(source)
+    key = "\0".join((str(_FORMAT), content, chat.fingerprint, chat.tokenizer.fingerprint))
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = epath.Path(cache_root()) / "tokens" / fingerprint
     of = {"source": fingerprint}
@@ -98,6 +100,29 @@ def tokenized(name: str, source: Source, chat: Chat) -> Examples:
     return examples
 
 
+def for_all_processes(domains: dict[str, Source], chat: Chat) -> dict[str, Examples]:
+    """`tokenized` of each domain. Each source is hashed by one process; all must call this with the same domains.
+
+    Raises UserError as `tokenized` does, and if a process reads other rows than process 0.
+    """
+    contents = processes.divided(lambda name: sources.fingerprint(domains[name]), list(domains))
+    found = {name: tokenized(name, domains[name], chat, content)
+             for name, content in zip(domains, contents, strict=True)}  # fmt: skip
+    sums = [json.loads(text) for text in processes.all_say(json.dumps([each.content for each in found.values()]))]
+    for name, of_each in zip(found, zip(*sums, strict=True), strict=True):
+        other = [str(index) for index, one in enumerate(of_each) if one != of_each[0]]
+        if other:
+            _forget(found[name])
+            raise UserError(f"{domains[name].path}: process {', '.join(other)} reads other rows than process 0 (domain "
+                            f"'{name}'); copy the same files to every host, or to storage that they share")  # fmt: skip
+    return found
+
+
+def _forget(examples: Examples) -> None:
+    """Removes what is not known to be of the fingerprint that it stands under."""
+    files.remove(epath.Path(cache_root()) / "tokens" / examples.fingerprint)
+
+
 def _building_folder(folder: epath.Path) -> Path:
     """A new folder beside the cache's, or a temporary one where nothing can be written there."""
     building = Path(files.unfinished(folder))
@@ -115,6 +140,7 @@ def _opened(folder: Path, fingerprint: str) -> Examples:
     meta = json.loads((folder / "meta.json").read_text())
     return Examples(
         fingerprint,
+        manifest.sums(epath.Path(folder), ("tokens.bin", "weights.bin", "offsets.npy")),
         np.memmap(folder / "tokens.bin", meta["dtype"], "r"),
         np.memmap(folder / "weights.bin", np.float32, "r"),
         np.load(folder / "offsets.npy"),

@@ -290,7 +290,7 @@ class Resolved:
     def examples(self) -> dict[str, Examples]:
         """The domains that some stage uses, tokenised."""
         used = dict.fromkeys(domain for stage in self.experiment.stages.values() for domain in stage.mixture)
-        return {name: cache.tokenized(name, self.experiment.domains[name], self.chat) for name in used}
+        return cache.for_all_processes({name: self.experiment.domains[name] for name in used}, self.chat)
 
     @property
     def description(self) -> str:

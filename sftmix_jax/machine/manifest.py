@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fsspec
@@ -85,6 +85,12 @@ def damage(folder: epath.Path, of: dict[str, Any]) -> str | None:
     except OSError as error:
         return f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
     return None
+
+
+def sums(folder: epath.Path, names: Sequence[str]) -> str:
+    """Sizes and checksums of some files of a sealed folder, as its manifest has them. Raises UserError."""
+    found = files.read_json(folder / _NAME, "", files=dict)["files"]
+    return json.dumps([found[name] for name in names])
 
 
 def _part(index: int) -> str:

@@ -19,14 +19,16 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sftmix_jax import __version__
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.host_memory import has_tpu
 from sftmix_jax.machine.ranges import Integer, Number
+
+T = TypeVar("T")
 
 _PATIENCE = 300.0  # seconds to wait for the others; JAX_JOIN_TIMEOUT
 _TIMEOUT = Number(at_least=1, at_most=86_400)
@@ -186,6 +188,46 @@ def first_says(value: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def divided(work: Callable[[T], str], items: Sequence[T]) -> list[str]:
+    """`work` of every item, each done by one process and given to all; so all must have the same items.
+
+    Raises UserError in every process where one of them does.
+    """
+    if not are_many():
+        return [work(item) for item in items]
+    import jax
+
+    index, count = jax.process_index(), jax.process_count()
+    mine: list[str | None] = []
+    problem = ""
+    for item in items[index::count]:
+        try:
+            mine.append(work(item))
+        except UserError as error:
+            mine.append(None)
+            problem = problem or str(error)
+    said = [json.loads(text) for text in all_say(json.dumps({"found": mine, "problem": problem}))]
+    for theirs in said:
+        if theirs["problem"]:
+            raise UserError(theirs["problem"])
+    return [said[i % count]["found"][i // count] for i in range(len(items))]
+
+
+def all_say(text: str) -> list[str]:
+    """The text of every process, in every process."""
+    if not are_many():
+        return [text]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    mine = text.encode()
+    sizes = multihost_utils.process_allgather(np.int32(len(mine)))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
+    everyone = multihost_utils.process_allgather(padded)
+    return [bytes(each[:size]).decode() for each, size in zip(everyone, sizes, strict=True)]
 
 
 def any_of_them(value: bool) -> bool:

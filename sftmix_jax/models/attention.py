@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -114,20 +115,35 @@ def _attend_block_backward(kept: tuple[Array, ...], d_context: Array) -> tuple[A
 _attend_block.defvjp(_attend_block_forward, _attend_block_backward)
 
 
-def attend_cached(q: Array, k: Array, v: Array, cached_k: Array, cached_v: Array, lengths: Array) -> Array:
-    """One new token's attention over its cache and itself.
+@partial(jax.tree_util.register_dataclass, data_fields=["k", "v"], meta_fields=["places_first"])
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of all layers, [L, B, K, H, S] each, or of one, without L; `places_first`: [L, B, S, K, H]."""
 
-    q [B, 1, N, H], k and v [B, 1, K, H], cached_k and cached_v [B, K, H, S],
-    lengths int32 [B]: how many cache entries are filled. → [B, 1, N, H].
+    k: Array
+    v: Array
+    places_first: bool = False
+
+    @property
+    def size(self) -> int:
+        """Tokens that a row can hold."""
+        return self.k.shape[-3 if self.places_first else -1]
+
+
+def attend_cached(q: Array, k: Array, v: Array, cache: Cache, lengths: Array) -> Array:
+    """One new token's attention over a layer's cache and itself.
+
+    q [B, 1, N, H], k and v [B, 1, K, H], lengths int32 [B]: how many cache entries are filled. → [B, 1, N, H].
     """
     B, _, N, H = q.shape
-    K, S = k.shape[2], cached_k.shape[3]
+    K, S = k.shape[2], cache.size
+    cached = "bskh" if cache.places_first else "bkhs"
     grouped = q.reshape(B, K, N // K, H)
-    before = jnp.einsum("bkgh,bkhs->bkgs", grouped, cached_k, preferred_element_type=jnp.float32)
+    before = jnp.einsum(f"bkgh,{cached}->bkgs", grouped, cache.k, preferred_element_type=jnp.float32)
     filled = jnp.arange(S) < lengths[:, None]
     before = jnp.where(filled[:, None, None], before * H**-0.5, MASKED)
     itself = jnp.einsum("bkgh,bukh->bkgu", grouped, k, preferred_element_type=jnp.float32) * H**-0.5
     weights = jax.nn.softmax(jnp.concatenate([before, itself], axis=-1), axis=-1).astype(v.dtype)
-    context = jnp.einsum("bkgs,bkhs->bkgh", weights[..., :S], cached_v)
+    context = jnp.einsum(f"bkgs,{cached}->bkgh", weights[..., :S], cache.v)
     context += weights[..., S:] * v.reshape(B, K, 1, H)
     return context.reshape(B, 1, N, H)

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from sftmix_jax.machine import processes
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import hf_config
 from sftmix_jax.models.hf_config import Special
@@ -165,15 +166,22 @@ class Weights:
         return list(self._shapes)
 
     def fingerprint(self) -> str:
-        """A hash of what decides the model: its architecture and the content of each weight file that is read."""
+        """A hash of what decides the model: its architecture and the content of each weight file that is read.
+
+        Of many processes each reads some of the files. All must call it.
+        """
         digest = hashlib.sha256(repr(self.config).encode())
-        for file in self.files:
-            content = hashlib.sha256()
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 24):
-                    content.update(chunk)
-            digest.update(content.digest())
+        for content in processes.divided(_sha256, self.files):
+            digest.update(bytes.fromhex(content))
         return digest.hexdigest()[:16]
+
+
+def _sha256(file: epath.Path) -> str:
+    content = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 24):
+            content.update(chunk)
+    return content.hexdigest()
 
 
 def load(folder: epath.Path) -> tuple[LlamaConfig, Params]:

@@ -19,7 +19,7 @@ from sftmix_jax.machine import ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Choice, setting
 from sftmix_jax.models import attention, kernels
-from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models.attention import Cache, RopeScaling
 from sftmix_jax.parallel import fsdp, sharding
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
@@ -271,15 +271,15 @@ class Llama(nnx.Module):
 
         return self._run(tokens, positions, mix, None)
 
-    def decode(self, tokens: Array, cache: tuple[Array, Array], lengths: Array) -> tuple[Array, tuple[Array, Array]]:
-        """One token a row: tokens [B], cache (k, v) [L, B, K, H, S] filled to lengths [B].
+    def decode(self, tokens: Array, cache: Cache, lengths: Array) -> tuple[Array, tuple[Array, Array]]:
+        """One token a row: tokens [B], a cache of all layers filled to lengths [B].
 
         → hidden [B, 1, D] and the new entries (k, v) [L, B, 1, K, H], for the caller to store.
         """
 
-        def mix(layer_cache: tuple[Array, Array]) -> Mix:
+        def mix(layer_cache: Cache) -> Mix:
             def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-                return attention.attend_cached(q, k, v, *layer_cache, lengths), (k, v)
+                return attention.attend_cached(q, k, v, layer_cache, lengths), (k, v)
 
             return attend
 

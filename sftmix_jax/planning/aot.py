@@ -38,8 +38,8 @@ from sftmix_jax.training.step import Trainer, make_trainer
 TOPOLOGIES = (
     "v4:2x2x2", "v4:2x2x4", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16", "v5p:2x2x1",
     "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8",
-    "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4", "a100:8",
-    "h100:1", "h100:8", "h200:1", "h200:8",
+    "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4", "rtx4090:1",
+    "l4:1", "a10g:1", "l40s:1", "a100-40gb:8", "a100:8", "h100:1", "h100:8", "h200:1", "h200:8", "b200:8",
 )  # fmt: skip
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
@@ -205,7 +205,7 @@ def _sampler(
     mesh = sharding.make_mesh(MeshConfig(), topology.devices)
     compute = dataclasses.replace(compute, remat="none", attention="plain")
     size, slots = sampler.bucket(config.max_length), sampler.whole_parts(mesh, slots)
-    cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype))
+    cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype, caches.has_places_first(mesh)))
     where = caches.placing(mesh, slots, config.num_kv_heads)
     cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))
     params = sampler.abstract_params(config, compute, mesh)

@@ -1,9 +1,14 @@
 """What chips can do and cost: a small table to edit.
 
 Memory and rates are of one chip, by the makers' pages in November 2026 (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e,
-tpu7x; nvidia.com/en-us/data-center/a100, h100, h200). The links of a TPU are all of its links together, one way: a page
-that gives both directions is halved. A GPU's memory is what its driver reports (nvidia-smi). Prices are on-demand list
-prices in dollars a chip-hour as of November 2026, and change: set your own.
+tpu7x; nvidia.com/en-us/data-center/a100, h100, h200, hgx, l4, l40s; the A10G by aws.amazon.com/ec2/instance-types/g5;
+the RTX 4090 by NVIDIA's Ada architecture paper, with float32 sums). Rates are those of dense products. The links of a
+TPU are all of its links together, one way: a page that gives both directions is halved. A GPU's links are NVLink, one
+way, or PCIe 4.0 x16 (32 GB/s) where it has none. A GPU's memory is what its driver reports (nvidia-smi). Prices are
+on-demand list prices in dollars per chip-hour, and change: set your own. Those of TPUs, the A100 of 80 GB, H100 and
+H200 are of November 2026; of the A10G of June 2026 (AWS g5.xlarge, us-east-1); of the A100 of 40 GB (p4d.24xlarge),
+L4 (g6.xlarge), L40S (g6e.xlarge) and B200 (p6-b200.48xlarge) of 2025, at AWS too, an eighth for machines of eight; of
+the RTX 4090 of 2025 (RunPod), as no large cloud has it.
 """
 
 from __future__ import annotations
@@ -41,9 +46,15 @@ CHIPS: dict[str, Chip] = {
     "v5p": Chip(95 * GIB, 459e12, 2.765e12, 600e9, 4.20),
     "v6e": Chip(32 * GIB, 918e12, 1.600e12, 400e9, 2.70),
     "tpu7x": Chip(192 * GIB, 2307e12, 7.380e12, 600e9, 12.00, devices=2),
+    "rtx4090": _gpu(24_564, 165e12, 1.008e12, 32e9, 0.69),
+    "l4": _gpu(23_034, 121e12, 0.300e12, 32e9, 0.80),
+    "a10g": _gpu(23_028, 70e12, 0.600e12, 32e9, 1.01),
+    "l40s": _gpu(46_068, 362e12, 0.864e12, 32e9, 1.86),
+    "a100-40gb": _gpu(40_960, 312e12, 1.555e12, 300e9, 2.75),
     "a100": _gpu(81_920, 312e12, 2.039e12, 300e9, 3.00),
     "h100": _gpu(81_559, 989e12, 3.350e12, 450e9, 5.00),
     "h200": _gpu(143_771, 989e12, 4.800e12, 450e9, 6.00),
+    "b200": _gpu(183_359, 2250e12, 8.000e12, 900e9, 14.24),
 }
 
 

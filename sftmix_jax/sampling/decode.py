@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models import llama
-from sftmix_jax.models.cache import Cache
+from sftmix_jax.models.attention import Cache
 from sftmix_jax.models.llama import Compute, LlamaConfig, Params
 from sftmix_jax.sampling.methods import Method, choose
 
