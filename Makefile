@@ -7,7 +7,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Slow tests start processes of their own and wait for them: two at once.
 TOGETHER := -n 2 --dist load
 
-.PHONY: setup quickstart study study-paper test test-all test-gpu campaigns lint clean
+.PHONY: setup quickstart study study-paper test test-all test-gpu campaigns lint docs clean
 
 setup: $(VENV)/.ready
 
@@ -48,5 +48,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy sftmix_jax
 
+# The site, docs/_build/html/index.html; a warning is an error.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist docs/_build docs/reference *.egg-info
