@@ -329,8 +329,8 @@ def _refuse_rivals(fields: Fields, messages: Sequence[Message], own: Iterable[st
         value = fields.take(name)
         if name.lower() == "role" and value:
             raise BadRow(
-                f"the field '{name}' stands beside a text, which is one message of a conversation then; join its messages "
-                "in one row, or set format='text' to train on each as a document"
+                f"the field '{name}' stands beside a text, which is one message of a conversation then; join its "
+                "messages in one row, or set format='text' to train on each as a document"
             )
         if value not in (None, "", []):
             raise BadRow(
