@@ -168,6 +168,23 @@ def test_options_that_training_could_not_use_are_refused(config, said):
         optimizer.check(config, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("adam", {"eps_root": 1e30}, "change nothing"), ("adafactor", {"clipping_threshold": 1e-300}, "change nothing"),
+        ("lars", {"trust_coefficient": 0.0}, "change nothing"),
+        ("adafactor", {"weight_decay_rate": 1e30}, "not finite"),
+        ("adamw", {"b2": 0.95, "eps": 1e-6}, ""),
+    ],
+)  # fmt: skip
+def test_options_with_which_nothing_is_trained_are_refused(name, options, said):
+    config = OptimizerConfig(name=name, learning_rate=1e-4, options=options)
+    if not said:
+        return optimizer.check(config, 10)
+    with pytest.raises(UserError, match=rf"optimizer\.options: the updates of {name} .*{said}"):
+        optimizer.check(config, 10)
+
+
 def test_weight_decay_is_for_what_has_two_logical_axes_besides_the_layers():
     """All but the norm scales; so are embeddings, as in transformers' Trainer.get_decay_parameter_names."""
     _, params, axes = llama.build(SMALL, FLOAT32)

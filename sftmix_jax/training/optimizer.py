@@ -227,3 +227,30 @@ def check(config: OptimizerConfig, steps: int) -> None:
         jax.eval_shape(lambda params: optimizer.update(params, optimizer.init(params), params), params)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer.options: {config.name} refuses {config.options}: {error}") from None
+    if config.options and (fault := _fault(config)):
+        raise UserError(f"optimizer.options: {fault} with {config.options}; change them, or leave them out")
+
+
+_TRIED = 4  # updates: the first one of some optimizers changes nothing
+_LEAST_UPDATE = 1e-12  # of the learning rate; rate-free optimizers begin with 1e-6
+
+
+def _fault(config: OptimizerConfig) -> str:
+    """What is wrong with the first updates of a small matrix; empty where they change it."""
+    optimizer = make_optimizer(config)
+    rng = np.random.default_rng(0)
+    params = {"layers": {"up": rng.normal(0, 0.02, (2, 4, 8)).astype(np.float32)}}
+    gradients = jax.tree.map(lambda x: rng.normal(0, 0.1, (_TRIED, *x.shape)).astype(np.float32), params)
+
+    def step(carried: Any, gradient: Any) -> Any:
+        params, state = carried
+        updates, state = optimizer.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), state), optax.tree.norm(updates)
+
+    with jax.default_device(jax.local_devices()[0]):
+        norms = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), gradients)[1])(params)
+    if not np.isfinite(norms).all():
+        return f"the updates of {config.name} are not finite"
+    if norms.max() < _LEAST_UPDATE * config.learning_rate:
+        return f"the updates of {config.name} change nothing"
+    return ""
