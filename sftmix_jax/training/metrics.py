@@ -16,12 +16,13 @@ from sftmix_jax.training.trackers import Trackers
 _PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
                 "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
 
+FIRST = 10  # steps at the start of a stage that have a line each: losses fall fastest there
 _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object store
 
 
 @dataclasses.dataclass
 class LoggingConfig:
-    every: int = setting(10, Integer(at_least=1))  # steps between lines of metrics.jsonl
+    every: int = setting(10, Integer(at_least=1))  # steps between lines of metrics.jsonl, behind the first ten
     # steps between validation losses; 0: at the end of the stage alone
     validation_every: int = setting(0, Integer(at_least=0))
     # also a hash of each batch, read back from the devices; steps then do not overlap
