@@ -23,7 +23,7 @@ class Best:
     next: int
     lead: Uncertain  # over the next, in points (Outcome.gain)
     finding: Finding
-    default: int | None = None  # where it is another one
+    default: int | None = None  # where it is neither of the two
     gain: Uncertain | None = None  # over the default
     gain_finding: Finding | None = None
 
@@ -35,14 +35,15 @@ def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int |
 
     The best is the one only if it is better than each of the others, so the largest p of these comparisons counts;
     choosing it by its own value costs no more than that (Hung and Fithian 2019, "Rank verification for exponential
-    families"). Against a default, which could have been compared with any, p is multiplied by their number.
+    families"). Against a default that is not the next, p is multiplied by the number of set-ups that could have been
+    compared with it, or is that of being better than every other, if this is less.
     """
     compared = [outcome for outcome in outcomes if len(outcome.scores) > 1]
     claims: list[Claim] = []
     for outcome in compared:
         claims.append(_is_best(outcome, name))
         if _has_default(outcome, default):
-            claims.append(_beats(outcome, int(default or 0), name))
+            claims.append(_beats(outcome, int(default or 0), name, claims[-1]))
     said = {finding.claim: finding for finding in rule.judge(claims)}
     found = []
     for outcome in compared:
@@ -58,7 +59,8 @@ def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int |
 
 
 def _has_default(outcome: Outcome, default: int | None) -> bool:
-    return default is not None and default in outcome.scores and outcome.ranked()[0] != default
+    """Whether there is a default to compare with: neither the best itself nor the next."""
+    return default is not None and default in outcome.ranked()[2:]
 
 
 def _smallest(outcome: Outcome) -> float:
@@ -76,9 +78,10 @@ def _is_best(outcome: Outcome, name: Callable[[int], str]) -> Claim:
     return _claim(f"{outcome.name} {BEST}", numbers, leads[0], verdicts)
 
 
-def _beats(outcome: Outcome, default: int, name: Callable[[int], str]) -> Claim:
+def _beats(outcome: Outcome, default: int, name: Callable[[int], str], is_best: Claim) -> Claim:
     gain, candidates = outcome.gain(outcome.ranked()[0], default), len(outcome.scores) - 1
-    verdicts = {rule.HOLDS: min(1.0, candidates * rule.is_positive(gain, _smallest(outcome)))}
+    alone = candidates * rule.is_positive(gain, _smallest(outcome))
+    verdicts = {rule.HOLDS: min(1.0, alone, is_best.verdicts[rule.HOLDS])}
     if outcome.best:
         verdicts[rule.NO_EFFECT] = min(1.0, candidates * rule.is_within(gain, rule.SMALLEST))
     numbers = f"{_amount(outcome, gain)} better than the default, {name(default)}"
@@ -94,5 +97,5 @@ def _amount(outcome: Outcome, effect: Uncertain) -> str:
 
 
 def _claim(claim: str, numbers: str, effect: Uncertain, verdicts: dict[str, float]) -> Claim:
-    needed = f"a difference of {rule.detectable(effect):.2g} would have been told from 0 in 80 % of such studies"
+    needed = f"a difference of {rule.detectable(effect):.2g} is detected in 80 % of such studies"
     return Claim("", claim, numbers, verdicts, effect.runs, needed)

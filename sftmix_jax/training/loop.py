@@ -22,7 +22,7 @@ from sftmix_jax.models.llama import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
-from sftmix_jax.training.metrics import LoggingConfig, MetricsFile, Progress
+from sftmix_jax.training.metrics import FIRST, LoggingConfig, MetricsFile, Progress
 from sftmix_jax.training.step import StepMetrics, Trainer, TrainState
 from sftmix_jax.training.trackers import Trackers
 
@@ -114,7 +114,7 @@ class _Reporter:
         for what, value in (("loss", total), ("gradient's norm", grad_norm)):
             if not np.isfinite(value):
                 raise _diverged(self._folder, f"the {what} of step {step} is {value}")
-        if step % self._every and step != self._steps:
+        if step > FIRST and step % self._every and step != self._steps:
             return
         weight = float(sums.weight.sum())
         self._write({

@@ -16,6 +16,7 @@ from sftmix_jax.training.trackers import Trackers
 _PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
                 "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
 
+FIRST = 10  # steps at the start of a stage that have a line each: losses fall fastest there
 _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object store
 
 
@@ -23,7 +24,7 @@ _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object 
 class LoggingConfig:
     """What is logged while a stage trains, and where to."""
 
-    every: int = setting(10, Integer(at_least=1), "steps between lines of metrics.jsonl")
+    every: int = setting(10, Integer(at_least=1), "steps between lines of metrics.jsonl, after the first ten")
     validation_every: int = setting(
         0, Integer(at_least=0), "steps between validation losses; 0: only at the end of the stage"
     )

@@ -49,7 +49,7 @@ def _traces(line: Line) -> list[dict[str, Any]]:
         area = {
             "x": [*line.x, *reversed(line.x)], "y": [*line.high, *reversed(line.low)], "fill": "toself",
             "fillcolor": f"{colour}26", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
-            "type": "scatter",
+            "type": "scatter", "mode": "lines",
         }  # fmt: skip
         curve = {
             "x": line.x, "y": line.y, "name": line.name, "mode": "lines", "type": "scatter",

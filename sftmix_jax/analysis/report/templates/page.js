@@ -3,7 +3,7 @@ const DASHES = ['solid', 'dash', 'dot', 'dashdot'];
 const FEW = 40;  // points up to which each has a marker
 const OPTIONS = {responsive: true, displaylogo: false, displayModeBar: false};
 
-// --- figures: drawn when they are first near the screen
+// --- figures; those within a fold are drawn when it is opened
 
 const draw = place => {
   const made = JSON.parse(place.dataset.plot);
@@ -105,7 +105,7 @@ const showCurves = place => {
       Plotly.react(plot, traces, {
         title: {text: title, font: {size: 14}}, height: 270 + 20 * Math.min(legends, 12),
         xaxis: {title: {text: 'step'}, type: logX.checked ? 'log' : 'linear', automargin: true},
-        yaxis: {title: {text: unit}, type: isLoss && logY.checked ? 'log' : 'linear', automargin: true},
+        yaxis: {title: {text: unit}, exponentformat: title === 'learning rate' ? 'e' : 'none', type: isLoss && logY.checked ? 'log' : 'linear', automargin: true},
         margin: {l: 50, r: 10, t: 36, b: 40}, showlegend: legends > 0,
         legend: {orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom', font: {size: 11}},
         shapes: [...borders].map(x => ({
