@@ -4,7 +4,7 @@ Question: does a small replay of the specialised data keep mathematics and code 
 Command:  make quickstart
           then, for what happens without the replay, from the same first stage:
           python -m sftmix_jax.train --config quickstart.py:mixed_sequential --workdir runs/quickstart
-Cost:     see README; two CPU cores, no network.
+Cost:     about two minutes (docs/quickstart.md); two CPU cores, no network.
 """
 
 from sftmix_jax.data.loader import BatchConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import os
 import re
 import subprocess
@@ -50,7 +51,7 @@ def config_page() -> str:
     """A section per config dataclass: its fields with default, range and meaning."""
     sections, known = [_CONFIG], set[type]()
     for path, kind in (*_trees("config", Experiment, known), *_trees("study", Study, known)):
-        sections.append(f"({kind.__name__.lower()})=\n## `{path}`\n\n{_prose((kind.__doc__ or '').strip())}\n")
+        sections.append(f"({kind.__name__.lower()})=\n## `{path}`\n\n{_prose(inspect.getdoc(kind) or '')}\n")
         sections.append("| field | default | range | meaning |\n|---|---|---|---|\n" + "".join(_rows(kind)))
     return "\n".join(sections)
 
@@ -102,7 +103,7 @@ def _rows(kind: type) -> Iterator[str]:
         inner = allowed.type if isinstance(allowed, Tree) else getattr(allowed, "each", None)
         name = f"[`{field.name}`](#{inner.__name__.lower()})" if isinstance(inner, type) else f"`{field.name}`"
         if isinstance(allowed, Tree):
-            cells = (name, "", "", (inner.__doc__ or "").strip().partition("\n")[0])
+            cells = (name, "", "", (inspect.getdoc(inner) or "").partition("\n")[0])
         else:
             cells = (name, _default(field), _range(allowed), field.metadata["meaning"])
         yield "| " + " | ".join((*cells[:2], *map(_prose, cells[2:]))) + " |\n"

@@ -29,7 +29,7 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page: a file if it has a caption, else something to run."""
+    """A fenced block of a page: a file if it is named, else something to run."""
 
     language: str
     text: str
@@ -44,8 +44,12 @@ class Block:
 
 
 def blocks(page: str) -> list[Block]:
-    found = BLOCK.finditer((ROOT / page).read_text())
-    return [Block(m["language"], m["text"], m["file"] or "", not m["comment"]) for m in found]
+    out = []
+    for found in BLOCK.finditer((ROOT / page).read_text()):
+        named = re.match(r"# (\S+\.py)\n", found["text"])  # as in the README, which has no captions
+        file = found["file"] or (named[1] if named else "")
+        out.append(Block(found["language"], found["text"], file, not found["comment"]))
+    return out
 
 
 def write_files(page: str, folder: Path) -> None:
