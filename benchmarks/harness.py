@@ -34,7 +34,7 @@ def _ours(folder: Path) -> Any:
     from etils import epath
 
     from sftmix_jax.evaluation.harness import HarnessModel
-    from sftmix_jax.opening import Opening, open_model
+    from sftmix_jax.experiment.opening import Opening, open_model
 
     return HarnessModel(open_model(str(folder), Opening(dtype="float32"), epath.Path("unused")))
 

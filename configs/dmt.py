@@ -11,8 +11,9 @@ Paper, 7b by k: 0 → 32.60, 15.24, 6.02 · 1/64 → 42.53, 15.85, 6.01 · 1/16 
 
 from fractions import Fraction
 
-from sftmix_jax import paper, strategies
-from sftmix_jax.experiment import Experiment
+from sftmix_jax import paper
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Experiment
 
 
 def get_config(argument: str = "7b") -> Experiment:

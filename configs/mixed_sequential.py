@@ -6,8 +6,9 @@ Paper (GSM8K %, HumanEval %, MT-Bench):
           7b 32.60, 15.24, 6.02 · 13b 40.48, 18.30, 5.93 · 33b 44.24, 24.40, 6.43
 """
 
-from sftmix_jax import paper, strategies
-from sftmix_jax.experiment import Experiment
+from sftmix_jax import paper
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Experiment
 
 
 def get_config(size: str = "7b") -> Experiment:

@@ -10,15 +10,16 @@ Look first: the same line with sftmix_jax.audit instead of sftmix_jax.train.
 
 from fractions import Fraction
 
-from sftmix_jax import paper, strategies
+from sftmix_jax import paper
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(k: str = "1/256") -> Experiment:
-    pattern = Stage(epochs=3, batch=BatchConfig(rows=16), optimizer=OptimizerConfig(learning_rate=2e-5))
+    pattern = Stage(epochs=3, batch=BatchConfig(batch_size=16), optimizer=OptimizerConfig(learning_rate=2e-5))
     specialised = {"code": paper.ALL, "math": paper.ALL}
     return Experiment(
         name="own_files",

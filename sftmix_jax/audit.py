@@ -12,7 +12,6 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from sftmix_jax import experiment
 from sftmix_jax.data import overlap, sources
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.messages import BadRow, Message
@@ -20,8 +19,9 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation import contamination
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions, own_data
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.machine import command, ranges, terminal
-from sftmix_jax.stages import Resolved
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 24

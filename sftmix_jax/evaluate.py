@@ -19,7 +19,6 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax import tracking
 from sftmix_jax.analysis import responses, results, tables
 from sftmix_jax.evaluation import contamination, harness, layouts, runner
 from sftmix_jax.evaluation.answers import Model
@@ -29,11 +28,12 @@ from sftmix_jax.evaluation.judges import make_judge
 from sftmix_jax.evaluation.judging import Judge, JudgeConfig
 from sftmix_jax.evaluation.stored_judgments import score_judgments
 from sftmix_jax.evaluation.task import ability_of, find_task
+from sftmix_jax.experiment import tracking
+from sftmix_jax.experiment.opening import Opening, one_stage, open_model, open_stage, stage_folders
 from sftmix_jax.machine import command, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import check_out
 from sftmix_jax.machine.ranges import of
-from sftmix_jax.opening import Opening, one_stage, open_model, open_stage, stage_folders
 
 # What is stored already needs no other source of answers, and stored judgments have nowhere to go but to the terminal.
 _ALONE = {"judgments": ("responses", "model", "workdir", "out"), "responses": ("model", "workdir")}

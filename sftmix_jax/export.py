@@ -26,14 +26,14 @@ import jax
 from etils import epath
 
 from sftmix_jax.data.chat import Chat
+from sftmix_jax.experiment.opening import one_stage, stage_chat
+from sftmix_jax.experiment.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import check_folder, check_out, is_litter, is_remote, read_json
 from sftmix_jax.models import huggingface
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import LlamaConfig, Params
-from sftmix_jax.opening import one_stage, stage_chat
-from sftmix_jax.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
 
 _ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
 

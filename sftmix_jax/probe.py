@@ -15,11 +15,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from sftmix_jax import experiment
 from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import LoaderConfig
 from sftmix_jax.data.mixture import Share
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
+from sftmix_jax.experiment.stages import Resolved, on_one_device, stage_params
 from sftmix_jax.machine import command, identity, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, write_json
@@ -27,7 +28,6 @@ from sftmix_jax.machine.ranges import Integer, Range
 from sftmix_jax.models.llama import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
-from sftmix_jax.stages import Resolved, on_one_device, stage_params
 from sftmix_jax.workdir import records
 
 QUERIES, BATCHES = 100, 4
@@ -112,7 +112,7 @@ def _is_itself(pair: str) -> bool:
 
 def _map(resolved: Resolved, params: Params, layer: int, count: int) -> dict[str, Any]:
     """The first question of `count` rows of each domain, cut to a batch's length."""
-    length = resolved.chain()[0].stage.batch.length
+    length = resolved.chain()[0].stage.batch.seq_len
     queries: list[list[int]] = []
     domains: list[str] = []
     for name, examples in resolved.examples.items():

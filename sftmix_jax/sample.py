@@ -23,10 +23,10 @@ from etils import epath
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.sources import Source, read_rows
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.experiment.opening import Opening, one_stage, open_model, open_stage
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, of
-from sftmix_jax.opening import Opening, one_stage, open_model, open_stage
 from sftmix_jax.sampling.methods import TEMPERATURE, TOP_P
 from sftmix_jax.sampling.sampler import Request
 

@@ -28,10 +28,11 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 
-from sftmix_jax import checks, probe, report
+from sftmix_jax import probe, report
 from sftmix_jax.analysis import power, rule
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment import checks
 from sftmix_jax.machine import command, processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import remove

@@ -13,14 +13,16 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import evaluate, experiment, opening, stages, train
+from sftmix_jax import evaluate, train
 from sftmix_jax.analysis import accounts, results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.config import EvaluationConfig
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import opening, stages
+from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import ComputeConfig
-from sftmix_jax.stages import Resolved
 from sftmix_jax.studies.jobs import make_jobs
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.workdir import records
@@ -48,7 +50,7 @@ def configs(model: Path) -> dict[str, experiment.Experiment]:
     for name, template in TEMPLATES.items():
         config = scratch.experiment(model, name=name)
         for stage in config.stages.values():
-            stage.batch = dataclasses.replace(stage.batch, length=128)  # vicuna's first words alone are 64 tokens
+            stage.batch = dataclasses.replace(stage.batch, seq_len=128)  # vicuna's first words alone are 64 tokens
         asked = EvaluationConfig(tasks=("tiny_math",), limit=2)
         made[name] = dataclasses.replace(config, template=template, evaluation=asked)
     return made

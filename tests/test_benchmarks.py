@@ -18,8 +18,8 @@ from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.statistics import pass_at_k
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Question, find_task, rule_files
+from sftmix_jax.experiment.opening import Opening, open_model
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.opening import Opening, open_model
 
 TINY = EvaluationConfig(data={"tiny_math": "tiny:4"})
 

@@ -13,8 +13,8 @@ from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import BadRow, Message
 from sftmix_jax.data.template import DATE, Template
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.stages import TINY
 
 TALK = [
     Message("user", "Say apple."), Message("assistant", "apple"),

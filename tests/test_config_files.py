@@ -6,12 +6,12 @@ import pytest
 from conftest import run
 from test_ranges import whole_experiment
 
-from sftmix_jax import experiment
 from sftmix_jax.data import sources
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import study
 
@@ -75,7 +75,7 @@ def test_a_config_s_own_user_error_stays_as_it_is(tmp_path):
 def test_a_config_with_dataclasses_of_its_own_is_read(tmp_path):
     """`dataclasses` looks for the module of a class whose annotations are texts."""
     (tmp_path / "own.py").write_text(
-        "from __future__ import annotations\nimport dataclasses\nfrom sftmix_jax.experiment import Experiment\n\n\n"
+        "from __future__ import annotations\nimport dataclasses\nfrom sftmix_jax.experiment.config import Experiment\n\n\n"
         "@dataclasses.dataclass\nclass Mine:\n    kw: dataclasses.KW_ONLY\n    x: int = 3\n\n\n"
         "def get_config():\n    return Mine()\n"
     )
@@ -167,7 +167,7 @@ from fractions import Fraction
 import numpy as np
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment.config import Experiment, Stage
 
 def get_config():
     stage = Stage(mixture={"d": Share(fraction=Fraction(1, 4))}, epochs=np.int64(2))
@@ -179,10 +179,10 @@ def get_config():
 def test_stages_that_share_an_object_are_set_one_by_one(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     config, _ = experiment.parse([
-        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.rows=4",
+        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.batch_size=4",
     ])  # fmt: skip
     one, two = config.stages["one"], config.stages["two"]
-    assert (one.epochs, two.epochs) == (2, 5) and one.batch.rows == 4 != two.batch.rows
+    assert (one.epochs, two.epochs) == (2, 5) and one.batch.batch_size == 4 != two.batch.batch_size
     assert one.optimizer.learning_rate == 0.5 and one.mixture["d"].fraction == 0.25
     assert config.domains["d"].path == "rows.jsonl" and type(one.epochs) is int
 

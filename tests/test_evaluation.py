@@ -25,10 +25,10 @@ from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.evaluation.statistics import bootstrap_mean, mcnemar, newcombe, paired_t, wilson
 from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Metric, Question, Task, find_task
+from sftmix_jax.experiment.opening import Opening, open_model
+from sftmix_jax.experiment.stages import TINY as BASE
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.sampling.sampler import Response
-from sftmix_jax.stages import TINY as BASE
 from sftmix_jax.studies.jobs import Job
 from sftmix_jax.tiny.instructions import rate
 from sftmix_jax.workdir import records

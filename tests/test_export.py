@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sftmix_jax import export, opening
+from sftmix_jax import export
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import opening
+from sftmix_jax.experiment.opening import Opening, open_model
+from sftmix_jax.experiment.stages import TINY, stage_digest
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
-from sftmix_jax.opening import Opening, open_model
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
-from sftmix_jax.stages import TINY, stage_digest
 
 DATED = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }} on {{ strftime_now('%d %b %Y') }}>\n{{ m.content }}"

@@ -14,9 +14,9 @@ from sftmix_jax.data.messages import BadRow, Conversation
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.stages import Resolved
 
 ASK, SAY = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}
 DOCS = (ROOT / "docs" / "data_formats.md").read_text()

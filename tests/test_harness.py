@@ -9,9 +9,9 @@ pytest.importorskip("accelerate")
 from lm_eval.api.instance import Instance
 
 from sftmix_jax.evaluation import harness
+from sftmix_jax.experiment.opening import Opening, open_model
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.opening import Opening, open_model
-from sftmix_jax.stages import TINY
 
 TEXTS = [
     "Once upon a time, there was a little girl named Lily. She loved to play outside.",

@@ -9,10 +9,11 @@ import import_graph
 import pytest
 from conftest import ROOT, run
 
-from sftmix_jax import experiment, strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
-from sftmix_jax.experiment import Stage
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Stage
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import study
 from sftmix_jax.tiny import domains
@@ -175,10 +176,10 @@ def test_dmt_without_replay_is_mixed_sequential():
 
 
 def test_strategies_share_no_objects():
-    stages = strategies.sequential(Stage(batch=BatchConfig(rows=4)), {"code": ALL, "math": ALL})
-    stages["code"].batch.rows = 8
+    stages = strategies.sequential(Stage(batch=BatchConfig(batch_size=4)), {"code": ALL, "math": ALL})
+    stages["code"].batch.batch_size = 8
     stages["code"].mixture["code"].fraction = 0.5
-    assert (stages["math"].batch.rows, stages["math"].mixture["math"].fraction, ALL.fraction) == (4, 1.0, 1.0)
+    assert (stages["math"].batch.batch_size, stages["math"].mixture["math"].fraction, ALL.fraction) == (4, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["math", "code", "general"])

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from test_train import assert_equal, config, done, finished, wait_for_step  # noqa: F401 (fixtures)
 
-from sftmix_jax import experiment
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.planning import aot
 
 LAUNCH = ROOT / "launch"

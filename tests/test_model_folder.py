@@ -15,12 +15,12 @@ from etils import epath
 from safetensors.numpy import load_file, save_file
 
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment.opening import Opening, open_model
+from sftmix_jax.experiment.stages import TINY, find_base
 from sftmix_jax.machine import model_folder
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, huggingface
 from sftmix_jax.models.tensors import Folder
-from sftmix_jax.opening import Opening, open_model
-from sftmix_jax.stages import TINY, find_base
 
 CODE = "import os, pathlib\npathlib.Path(os.environ['MARKER']).touch()\n"
 # what a folder's configs can say to have its code run: file, fields

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import evaluate, experiment, plan, report, sample, study
+from sftmix_jax import evaluate, plan, report, sample, study
 from sftmix_jax.analysis import responses, results, table, tables
 from sftmix_jax.analysis.report import files as report_files
 from sftmix_jax.analysis.report import render
@@ -30,6 +30,7 @@ from sftmix_jax.evaluation.compare import Difference
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine import escaping, files, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.leases import Leases
@@ -84,7 +85,7 @@ def plant_stage(workdir, id, *, is_base):
         write(folder / "done.json", {
             "id": id, "digest": PLANTED, "steps": 2, "params_sha256": PLANTED,
             "ledger": {PLANTED: {"examples": 10, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}},
-            "rows": {PLANTED: rows}, "held_out_loss": {PLANTED: 0.5},
+            "rows": {PLANTED: rows}, "validation_loss": {PLANTED: 0.5},
         })  # fmt: skip
         lines = [{"step": step, "loss": 2.0 / step, f"loss/{PLANTED}": 2.0 / step} for step in (1, 2)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -174,7 +175,7 @@ def test_curves_on_the_page_draw_the_string_as_text_alone(written):
     found = json.loads(held)
     names = [name for name, _ in found["runs"]]
     for stage in found["stages"].values():
-        names += [stage["name"], *stage["training"]["values"], *stage["held_out"]["values"]]
+        names += [stage["name"], *stage["training"]["values"], *stage["validation_rows"]["values"]]
     read = [Parsed(name) for name in names]
     assert sum(SHOWN in name.text for name in read) >= 2 and not any(name.tags for name in read)
 
@@ -327,10 +328,10 @@ ROWS = [
     for i in range(12)
 ] + [{"messages": [{"role": "[/x]\x1b[31m", "content": "x"}, {"role": "assistant", "content": "x"}]}]
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment.config import Experiment, Stage
 
 def get_config():
     domains, stages = {"own": Source(PATH, bad_rows="skip")}, {"only": Stage({"own": Share(fraction=1.0)})}

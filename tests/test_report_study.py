@@ -266,7 +266,7 @@ def test_curves_are_those_of_metrics_jsonl(tmp_path):
     rows = [
         {"step": 1, "loss": 2.0, "loss/a": 2.0, "grad_norm": 1.0, "learning_rate": 0.1, "tokens": 10, "seconds": 1.0},
         {"step": 2, "loss": 1.0, "loss/b": 1.0, "grad_norm": 1.0, "learning_rate": 0.1, "tokens": 30, "seconds": 2.0},
-        {"step": 2, "held_out/a": 3.0},
+        {"step": 2, "validation_loss/a": 3.0},
         {"step": 4, "loss": 0.5, "loss/a": float("nan"), "grad_norm": 1.0, "tokens": 10, "seconds": 4.0},
     ]
     found = curves.of_stage("s", rows)
@@ -274,7 +274,7 @@ def test_curves_are_those_of_metrics_jsonl(tmp_path):
     assert found.training.values["loss/a"] == [2.0, None, None] and found.training.values["loss/b"] == [None, 1.0, None]
     assert found.training.values["tokens_per_second"] == [None, 20.0, 20.0]
     assert found.training.values["learning_rate"] == [0.1, 0.1, None]
-    assert found.held_out.step == [2] and found.held_out.values == {"held_out/a": [3.0]}
+    assert found.validation_rows.step == [2] and found.validation_rows.values == {"validation_loss/a": [3.0]}
 
 
 def test_long_curves_are_thinned_and_keep_their_start_and_their_end():

@@ -11,10 +11,12 @@ import pytest
 from conftest import ROOT, random_model, run, save_model
 from etils import epath
 
-from sftmix_jax import experiment, resume_check, train
+from sftmix_jax import resume_check, train
 from sftmix_jax.data import loader
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.parallel import sharding
@@ -24,25 +26,25 @@ from sftmix_jax.resuming.check import Check, Findings, Kill
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.runs import Command, Layout
 from sftmix_jax.resuming.shortening import Length, measure, shortened, write
-from sftmix_jax.stages import TINY, Resolved
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
 
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config():
-    pattern = Stage(epochs=1, batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
+    batch, optimizer = BatchConfig(batch_size=4, seq_len=64), OptimizerConfig(learning_rate=1e-3)
+    pattern = Stage(epochs=1, batch=batch, optimizer=optimizer)
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="small",
-        domains={name: Source(f"tiny:{name}:100", held_out=4) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:100", validation_rows=4) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=80)}, k=0.25),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
@@ -289,7 +291,7 @@ def test_rounding_is_allowed_in_measured_numbers_alone():
         "trained_tokens": 4,
         "batch": "a",
     }
-    done = {"steps": 1, "ledger": {}, "held_out_loss": {"math": 3.0}, "params_sha256": "x"}
+    done = {"steps": 1, "ledger": {}, "validation_loss": {"math": 3.0}, "params_sha256": "x"}
 
     def record(**changed):
         return {"only": records.StageRecord("only", "id", {1: line | changed}, {}, done)}

@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax import experiment
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.sources import Source, read_conversations
 from sftmix_jax.data.tagger import tags
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.planning import costs
 from sftmix_jax.studies import hold, jobs, study
@@ -26,7 +26,8 @@ from sftmix_jax.workdir import records
 
 # Two strategies and a replay on a handful of rows; three of five stages are shared.
 SMALL = """
-from sftmix_jax import paper, strategies
+from sftmix_jax import paper
+from sftmix_jax.experiment import strategies
 from sftmix_jax.studies.study import Run, Study
 
 paper.TOY_ROWS.update(code=48, math=48, general=64)

@@ -13,10 +13,11 @@ Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixe
 
 from pathlib import Path
 
-from sftmix_jax import paper, strategies
+from sftmix_jax import paper
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, Stage
+from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.studies.study import Axis, Run, Study, arguments, grid
 
 AMOUNTS = (1, 4)
@@ -48,7 +49,7 @@ def _experiment(name: str, base: str, part: str, stages: dict[str, Stage], label
         f"{name}-{labels['k']}-{labels['size']}-s{labels['seed']}", "tiny", stages, int(labels["seed"])
     )
     for domain, rows in paper.TOY_ROWS.items():
-        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", held_out=64)
+        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", validation_rows=64)
         experiment.evaluation.data[f"tiny_{domain}"] = f"tiny:{QUESTIONS}{part}"
     experiment.model.init = base if base == "tiny" else f"hf:{base}"
     return experiment

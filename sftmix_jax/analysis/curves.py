@@ -17,7 +17,7 @@ _NUMBERS = 60_000  # in all curves of a page: some 400 KB
 _START = 16  # first points of a stage, which are always kept
 _FEWEST = 40  # points that a stage keeps however many stages there are
 _ALWAYS = ("loss", "learning_rate", "grad_norm")
-_OTHERS = ("loss/", "held_out/")
+_OTHERS = ("loss/", "validation_loss/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +44,26 @@ class StageCurves:
     name: str
     steps: int  # of its last line
     training: Series  # loss, loss/DOMAIN, learning_rate, grad_norm, tokens_per_second
-    held_out: Series  # held_out/DOMAIN
+    validation_rows: Series  # validation_rows/DOMAIN
 
 
 def of_stage(name: str, rows: Sequence[Mapping[str, Any]]) -> StageCurves:
     """The curves of a stage from the lines of its metrics.jsonl."""
     trained = [row for row in rows if "loss" in row]
-    held_out = [row for row in rows if any(key.startswith("held_out/") for key in row)]
+    validation_rows = [row for row in rows if any(key.startswith("validation_loss/") for key in row)]
     training = _series(trained)
     if rates := _throughput(trained):
         training.values["tokens_per_second"] = rates
-    return StageCurves(name, max((int(row["step"]) for row in rows), default=0), training, _series(held_out))
+    return StageCurves(name, max((int(row["step"]) for row in rows), default=0), training, _series(validation_rows))
 
 
 def thinned(stages: Mapping[str, StageCurves]) -> tuple[dict[str, StageCurves], bool]:
     """The stages with as many points as a page can hold, and whether any was left out."""
-    lines = sum(len(stage.training.values) + len(stage.held_out.values) for stage in stages.values())
+    lines = sum(len(stage.training.values) + len(stage.validation_rows.values) for stage in stages.values())
     most = max(_FEWEST, _NUMBERS // max(lines, 1))
     made = {
         identity: dataclasses.replace(
-            stage, training=stage.training.thinned(most), held_out=stage.held_out.thinned(most)
+            stage, training=stage.training.thinned(most), validation_rows=stage.validation_rows.thinned(most)
         ) for identity, stage in stages.items()
     }  # fmt: skip
     return made, any(len(stages[identity].training.step) > most for identity in stages)

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sftmix_jax.experiment import Experiment
-from sftmix_jax.stages import Resolved
+from sftmix_jax.experiment.config import Experiment
+from sftmix_jax.experiment.stages import Resolved
 
 _EVERY = 3  # steps between checkpoints, unless the experiment saves more often
 
@@ -17,8 +17,8 @@ _FILE = '''"""{spec}, shortened to compare runs that are killed and resumed. To 
 python -m sftmix_jax.train --config {file} --workdir DIR
 """
 
-from sftmix_jax import experiment
-from sftmix_jax.experiment import Experiment
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.resuming.shortening import Length, shortened
 
 
@@ -61,8 +61,8 @@ def shortened(experiment: Experiment, lengths: Mapping[str, Length]) -> Experime
     experiment.checkpoints.every = min(experiment.checkpoints.every, _EVERY)
     logging = experiment.logging
     logging.every, logging.batch_hashes, logging.tensorboard, logging.wandb = 1, True, False, ""
-    if logging.held_out_every:  # measured within stages too: once between checkpoints, once beside one
-        logging.held_out_every = 2
+    if logging.validation_every:  # measured within stages too: once between checkpoints, once beside one
+        logging.validation_every = 2
     experiment.evaluation.tasks = ()
     return experiment
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 
-from sftmix_jax.stages import Resolved
+from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.studies.study import Run, Study
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from sftmix_jax import desk
-from sftmix_jax.experiment import Experiment, separated
+from sftmix_jax.experiment.config import Experiment, separated
 from sftmix_jax.machine import ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import NAME, AnyOf, Choice, Flag, Items, Number, Table, Text, setting, within

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sftmix_jax import train
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine import command
 from sftmix_jax.resuming.runs import Process
-from sftmix_jax.stages import TINY
 
 Tokenizer(str(TINY))  # imports what training would import only then
 _FORKING = multiprocessing.get_context("forkserver")

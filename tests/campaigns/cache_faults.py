@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from sftmix_jax import stages
 from sftmix_jax.data import cache
 from sftmix_jax.data.cache import Examples
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
+from sftmix_jax.experiment import stages
 from sftmix_jax.machine import manifest
 from tests.campaigns import _scratch as scratch
 from tests.campaigns import checkpoint_faults as faults

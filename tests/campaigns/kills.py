@@ -21,31 +21,31 @@ import numpy as np
 from etils import epath
 
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import parse
+from sftmix_jax.experiment.config import parse
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.hf_config import Ends, Special
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.resuming import shortening
 from sftmix_jax.resuming.check import Check, duration
 from sftmix_jax.resuming.runs import Layout
-from sftmix_jax.stages import TINY
 from tests.campaigns._forked import launch
 
 CONFIG = """
-from sftmix_jax import strategies
+from sftmix_jax.experiment import strategies
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import Experiment, ModelConfig, Stage
+from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config():
-    pattern = Stage(batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
+    pattern = Stage(batch=BatchConfig(batch_size=4, seq_len=64), optimizer=OptimizerConfig(learning_rate=1e-3))
     specialised = {"code": Share(count=200), "math": Share(count=200)}
     return Experiment(
         name="kills",
-        domains={name: Source(f"tiny:{name}:400", held_out=8) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:400", validation_rows=8) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=300)}, k=1 / 8),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",

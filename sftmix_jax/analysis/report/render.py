@@ -69,6 +69,6 @@ def _curves(record: dict[str, Any]) -> dict[str, Any]:
 
     stages = {
         identity: {"name": escape(stage["name"]), "steps": stage["steps"], "training": series(stage["training"]),
-                   "held_out": series(stage["held_out"])} for identity, stage in record["stages"].items()
+                   "validation_rows": series(stage["validation_rows"])} for identity, stage in record["stages"].items()
     }  # fmt: skip
     return {"stages": stages, "runs": [[escape(name), chain] for name, chain in record["runs"].items()]}

@@ -11,6 +11,7 @@ from etils import epath
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.experiment.stages import Base, architecture, check_tokenizer, find_base, read_done, read_stage
 from sftmix_jax.machine import identity, processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import matching
@@ -19,7 +20,6 @@ from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
-from sftmix_jax.stages import Base, architecture, check_tokenizer, find_base, read_done, read_stage
 from sftmix_jax.workdir.records import experiment as read_experiment
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
-from sftmix_jax import stages
+from sftmix_jax.experiment import stages
 from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import matching

@@ -15,7 +15,7 @@ from sftmix_jax.data.mixture import Share, as_ratio, fewest_rows, rows_of
 from sftmix_jax.machine.errors import UserError
 
 if TYPE_CHECKING:
-    from sftmix_jax.experiment import Stage
+    from sftmix_jax.experiment.config import Stage
 
 Shares = Mapping[str, Share]
 

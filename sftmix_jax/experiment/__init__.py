@@ -1,0 +1,1 @@
+"""An experiment: its config, its stages, and what is done with them."""
