@@ -274,7 +274,7 @@ def test_curves_are_those_of_metrics_jsonl(tmp_path):
     assert found.training.values["loss/a"] == [2.0, None, None] and found.training.values["loss/b"] == [None, 1.0, None]
     assert found.training.values["tokens_per_second"] == [None, 20.0, 20.0]
     assert found.training.values["learning_rate"] == [0.1, 0.1, None]
-    assert found.validation_rows.step == [2] and found.validation_rows.values == {"validation_loss/a": [3.0]}
+    assert found.validation.step == [2] and found.validation.values == {"validation_loss/a": [3.0]}
 
 
 def test_long_curves_are_thinned_and_keep_their_start_and_their_end():

@@ -18,6 +18,7 @@ from etils import epath
 from test_sources import write_lines
 
 from sftmix_jax import train as train_verb
+from sftmix_jax.analysis import curves
 from sftmix_jax.data import packing
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import config as experiment
@@ -94,6 +95,9 @@ def test_a_run_accounts_for_every_row_and_learns(finished):
         steps = [line["step"] for line in lines if "loss" in line]
         assert steps == list(range(1, record["steps"] + 1))
         assert {"validation_loss/math", "validation_loss/code", "validation_loss/general"} <= set(lines[-1])
+        drawn = curves.of_stage(name, lines)
+        assert drawn.validation.values.keys() == {f"validation_loss/{domain}" for domain in ("math", "code", "general")}
+        assert {"loss", "grad_norm", "learning_rate", "tokens_per_second"} <= drawn.training.values.keys()
     general = next(r for n, r in stages.items() if n.startswith("general"))
     assert {d: a["examples"] for d, a in general["ledger"].items()} == {"general": 60, "code": 15, "math": 15}
     assert next(iter((finished / "experiments").iterdir())).name == "dmt.json"

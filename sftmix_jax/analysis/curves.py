@@ -44,26 +44,26 @@ class StageCurves:
     name: str
     steps: int  # of its last line
     training: Series  # loss, loss/DOMAIN, learning_rate, grad_norm, tokens_per_second
-    validation_rows: Series  # validation_rows/DOMAIN
+    validation: Series  # validation_loss/DOMAIN
 
 
 def of_stage(name: str, rows: Sequence[Mapping[str, Any]]) -> StageCurves:
     """The curves of a stage from the lines of its metrics.jsonl."""
     trained = [row for row in rows if "loss" in row]
-    validation_rows = [row for row in rows if any(key.startswith("validation_loss/") for key in row)]
+    validation = [row for row in rows if any(key.startswith("validation_loss/") for key in row)]
     training = _series(trained)
     if rates := _throughput(trained):
         training.values["tokens_per_second"] = rates
-    return StageCurves(name, max((int(row["step"]) for row in rows), default=0), training, _series(validation_rows))
+    return StageCurves(name, max((int(row["step"]) for row in rows), default=0), training, _series(validation))
 
 
 def thinned(stages: Mapping[str, StageCurves]) -> tuple[dict[str, StageCurves], bool]:
     """The stages with as many points as a page can hold, and whether any was left out."""
-    lines = sum(len(stage.training.values) + len(stage.validation_rows.values) for stage in stages.values())
+    lines = sum(len(stage.training.values) + len(stage.validation.values) for stage in stages.values())
     most = max(_FEWEST, _NUMBERS // max(lines, 1))
     made = {
         identity: dataclasses.replace(
-            stage, training=stage.training.thinned(most), validation_rows=stage.validation_rows.thinned(most)
+            stage, training=stage.training.thinned(most), validation=stage.validation.thinned(most)
         ) for identity, stage in stages.items()
     }  # fmt: skip
     return made, any(len(stages[identity].training.step) > most for identity in stages)

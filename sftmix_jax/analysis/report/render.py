@@ -69,6 +69,6 @@ def _curves(record: dict[str, Any]) -> dict[str, Any]:
 
     stages = {
         identity: {"name": escape(stage["name"]), "steps": stage["steps"], "training": series(stage["training"]),
-                   "validation_rows": series(stage["validation_rows"])} for identity, stage in record["stages"].items()
+                   "validation": series(stage["validation"])} for identity, stage in record["stages"].items()
     }  # fmt: skip
     return {"stages": stages, "runs": [[escape(name), chain] for name, chain in record["runs"].items()]}

@@ -18,7 +18,7 @@ for (const fold of document.querySelectorAll('details')) {
 
 const PANELS = [
   ['loss by domain', name => name.startsWith('loss/'), 'nats per trained token', true],
-  ['held-out loss by domain', name => name.startsWith('held_out/'), 'nats per trained token', true],
+  ['validation loss by domain', name => name.startsWith('validation_loss/'), 'nats per trained token', true],
   ['learning rate', name => name === 'learning_rate', '', false],
   ['gradient norm', name => name === 'grad_norm', '', true],
   ['throughput', name => name === 'tokens_per_second', 'tokens per second', false],
@@ -41,7 +41,7 @@ const joined = (curves, chain) => {
   for (const id of chain) {
     const stage = curves.stages[id];
     if (!stage) break;
-    for (const of of [stage.training, stage.held_out]) {
+    for (const of of [stage.training, stage.validation]) {
       for (const [name, values] of Object.entries(of.values)) {
         if (!lines.has(name)) lines.set(name, {x: [], y: [], after: []});
         const line = lines.get(name);
@@ -84,7 +84,7 @@ const showCurves = place => {
   const curves = JSON.parse(place.dataset.curves);
   const names = new Set();
   for (const stage of Object.values(curves.stages)) {
-    for (const of of [stage.training, stage.held_out]) Object.keys(of.values).forEach(name => names.add(name));
+    for (const of of [stage.training, stage.validation]) Object.keys(of.values).forEach(name => names.add(name));
   }
   const domains = [...new Set([...names].filter(name => name.includes('/')).map(n => n.slice(n.indexOf('/') + 1)))];
   const boxes = [...place.querySelectorAll('.runs input')];
