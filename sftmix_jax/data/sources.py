@@ -23,7 +23,7 @@ class Source:
     """Where a domain's rows are, and how to read them."""
 
     # FILE, folder or glob, or several with commas between (.jsonl .json .csv .tsv, also .gz or .zst; .parquet
-    # .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]
+    # .array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[,rows=N][,hard=true]
     path: str = setting("", Text())
     # a key of formats.FORMATS; auto: told by `columns`, else by the first row that has the columns of one
     format: str = setting("auto", Choice(("auto", *formats.FORMATS)))

@@ -20,6 +20,7 @@ from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Choice, setting
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models.dtypes import COMPUTE_DTYPES
 from sftmix_jax.parallel import fsdp, sharding
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
@@ -89,7 +90,7 @@ class ComputeConfig:
     """How the model is run; none of it changes what it is."""
 
     # auto: bfloat16 on TPU and GPU, float32 on CPU (XLA's CPU bfloat16 is slower)
-    dtype: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
+    dtype: str = setting("auto", Choice(COMPUTE_DTYPES))
     # auto: full from a billion parameters on, else none
     remat: str = setting("auto", Choice(("auto", *REMAT)))
     # in training: plain, splash (TPU), mosaic, cudnn or triton (GPU); auto: the first of the backend's that agrees
