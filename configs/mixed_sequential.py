@@ -12,6 +12,6 @@ from sftmix_jax.experiment.config import Experiment
 
 
 def get_config(size: str = "7b") -> Experiment:
-    specialised = {"code": paper.ALL, "math": paper.ALL}
-    stages = strategies.mixed_sequential(paper.pattern(), specialised, {"general": paper.ALL})
+    specialised, general = paper.shares(size, paper.SPECIALISED), paper.shares(size, ("general",))
+    stages = strategies.mixed_sequential(paper.pattern(size), specialised, general)
     return paper.experiment("mixed_sequential", size, stages)

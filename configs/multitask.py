@@ -12,5 +12,5 @@ from sftmix_jax.experiment.config import Experiment
 
 
 def get_config(size: str = "7b") -> Experiment:
-    shares = {"math": paper.ALL, "code": paper.ALL, "general": paper.ALL}
-    return paper.experiment("multitask", size, strategies.multitask(paper.pattern(), shares))
+    shares = paper.shares(size, ("math", "code", "general"))
+    return paper.experiment("multitask", size, strategies.multitask(paper.pattern(size), shares))

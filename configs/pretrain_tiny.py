@@ -34,9 +34,9 @@ def get_config(preset: str = "tiny") -> Experiment:
     return Experiment(
         name=f"pretrain_{preset}",
         domains={
-            "corpus": Source("tiny:corpus:220000", validation_rows=512),
-            "lines": Source("tiny:lines:60000", validation_rows=512),
-            "worked": Source("tiny:worked:40000", validation_rows=512),
+            "corpus": Source("tiny:corpus,rows=220000", validation_rows=512),
+            "lines": Source("tiny:lines,rows=60000", validation_rows=512),
+            "worked": Source("tiny:worked,rows=40000", validation_rows=512),
         },
         stages={
             "pretrain": stage({"corpus": Share(fraction=1.0)}, 3e-3),

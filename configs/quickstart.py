@@ -35,7 +35,7 @@ def get_config(strategy: str = "dmt") -> Experiment:
         raise UserError(f"quickstart.py:{strategy}: no such strategy; {did_you_mean(strategy, chains)}")
     return Experiment(
         name=strategy,
-        domains={name: Source(f"tiny:{name}:{rows}", validation_rows=64) for name, rows in _ROWS.items()},
+        domains={name: Source(f"tiny:{name},rows={rows}", validation_rows=64) for name, rows in _ROWS.items()},
         stages=chains[strategy],
         template="chatml",
         evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code", "tiny_general")),

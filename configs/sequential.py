@@ -12,5 +12,4 @@ from sftmix_jax.experiment.config import Experiment
 
 
 def get_config(size: str = "7b") -> Experiment:
-    shares = {"code": paper.ALL, "math": paper.ALL, "general": paper.ALL}
-    return paper.experiment("sequential", size, strategies.sequential(paper.pattern(), shares))
+    return paper.experiment("sequential", size, strategies.sequential(paper.pattern(size), paper.shares(size)))

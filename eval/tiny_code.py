@@ -15,7 +15,7 @@ from sftmix_jax.tiny import domains
 
 
 def load(path: str) -> list[Question]:
-    rows = domains.test_rows("code", *domains.part(path.removeprefix("tiny:")))
+    rows = domains.read_test("code", path)
     keys = ("completion", "name", "inputs", "difficulty")
     return [Question(f"tiny_code/{i}", (row["prompt"],), {key: row[key] for key in keys}) for i, row in enumerate(rows)]
 

@@ -19,7 +19,7 @@ from sftmix_jax.tiny.instructions import rate
 
 def load(path: str) -> list[Question]:
     questions = []
-    for i, row in enumerate(domains.test_rows("general", *domains.part(path.removeprefix("tiny:")))):
+    for i, row in enumerate(domains.read_test("general", path)):
         said = tuple(m["content"] for m in row["messages"] if m["role"] == "user")
         wanted = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
         questions.append(Question(f"tiny_general/{i}", said, {"answers": wanted, "difficulty": row["difficulty"]}))

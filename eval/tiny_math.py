@@ -16,7 +16,7 @@ from sftmix_jax.tiny import domains
 
 
 def load(path: str) -> list[Question]:
-    rows = domains.test_rows("math", *domains.part(path.removeprefix("tiny:")))
+    rows = domains.read_test("math", path)
     return [
         Question(f"tiny_math/{i}", (row["question"],), {"result": row["result"], "difficulty": row["difficulty"]})
         for i, row in enumerate(rows)

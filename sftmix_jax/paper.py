@@ -45,7 +45,7 @@ def sources(size: str) -> dict[str, Source]:
     Their row counts are the paper's; tokens of a row are an assumption, for costs before the data is there.
     """
     if size == "tiny":
-        return {name: Source(f"tiny:{name}:{rows + 128}", validation_rows=64) for name, rows in TOY_ROWS.items()}
+        return {name: Source(f"tiny:{name},rows={rows + 128}", validation_rows=64) for name, rows in TOY_ROWS.items()}
     general = "data/ShareGPT_V3_unfiltered_cleaned_split.json"
     code = "hf:sahil2801/CodeAlpaca-20k"
     return {

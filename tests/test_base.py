@@ -13,13 +13,13 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import evaluate, train
 from sftmix_jax.analysis import accounts, results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.experiment import config as experiment
-from sftmix_jax.experiment import opening, stages
+from sftmix_jax.experiment import measuring, opening, stages
+from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import ComputeConfig
@@ -38,10 +38,10 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def base_alone(monkeypatch):
-    """`train.run` ends after the base."""
+    """`experiments.run` ends after the base."""
     one = functools.partial(experiment.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(experiment, "make_mesh", one)
-    monkeypatch.setattr(train, "complete", lambda *_: None)
+    monkeypatch.setattr(experiments, "complete", lambda *_: None)
 
 
 def configs(model: Path) -> dict[str, experiment.Experiment]:
@@ -59,13 +59,13 @@ def configs(model: Path) -> dict[str, experiment.Experiment]:
 def test_experiments_with_other_templates_score_bases_of_their_own(model, base_alone, tmp_path):
     workdir, of = epath.Path(tmp_path), configs(model)
     for config in of.values():
-        train.run(config, workdir)
-    train.run(of["marked"], workdir)  # the last writer's template is the first one's again
+        experiments.run(config, workdir)
+    experiments.run(of["marked"], workdir)  # the last writer's template is the first one's again
     study = Study("s", "", [Run(config, {"strategy": name, "seed": 0}) for name, config in of.items()])
     jobs = {job.id: job for job in make_jobs(study, workdir) if job.stage is None}
     assert len(jobs) == len(list(workdir.glob("stages/base-*"))) == 2
     with pytest.raises(UserError, match=r"which stage\? --stage=base-\w+ or base-\w+"):
-        evaluate._compare(workdir, ["base", "base"], ["tiny_math"])
+        measuring.compare_stages(workdir, ["base", "base"], ["tiny_math"])
     for name, config in of.items():
         template = Resolved(config).chat.fingerprint
         base = json.loads((workdir / "experiments" / f"{name}.json").read_text())["base"]
@@ -96,11 +96,11 @@ def test_a_base_is_scored_by_one_process_at_a_time_whatever_the_command(
     monkeypatch.setattr(runner, "ask", slow)
     with ThreadPoolExecutor(2) as pool, scratch.quiet() as said:
         try:
-            trainer = pool.submit(train.run, config, workdir)
+            trainer = pool.submit(experiments.run, config, workdir)
             assert asking.wait(60)
             base = opening.open_stage(Resolved(config).base_folder(workdir), opening.Opening())
             other = dataclasses.replace(config.evaluation, limit=limit)
-            verb = pool.submit(evaluate.run_tasks, base, other, opening.Opening())
+            verb = pool.submit(measuring.run_tasks, base, other, opening.Opening())
             with pytest.raises(TimeoutError):
                 verb.result(2)
             assert asked == [2]
@@ -149,7 +149,7 @@ def test_a_bases_id_covers_what_decides_its_prompts_and_answers_and_nothing_else
 
 def test_a_base_that_stops_elsewhere_than_when_it_was_written_is_refused(model, base_alone, tmp_path):
     shutil.copytree(model, tmp_path / "model")
-    train.run(scratch.experiment(tmp_path / "model"), epath.Path(tmp_path))
+    experiments.run(scratch.experiment(tmp_path / "model"), epath.Path(tmp_path))
     (folder,) = epath.Path(tmp_path).glob("stages/base-*")
     assert opening.open_stage(folder, opening.Opening())
     (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
@@ -158,7 +158,7 @@ def test_a_base_that_stops_elsewhere_than_when_it_was_written_is_refused(model, 
 
 
 def test_a_base_whose_id_did_not_cover_the_template_is_refused_with_the_remedy(model, base_alone, tmp_path):
-    train.run(scratch.experiment(model), epath.Path(tmp_path))
+    experiments.run(scratch.experiment(model), epath.Path(tmp_path))
     (folder,) = epath.Path(tmp_path).glob("stages/base-*")
     record = json.loads((folder / "stage.json").read_text())
     record = {key: value for key, value in record.items() if key not in ("weights", "ends")}

@@ -5,17 +5,18 @@ import importlib.util
 import json
 import re
 import shutil
+from fractions import Fraction
 
 import pytest
 from conftest import ROOT
 from etils import epath
 from test_sources import write_lines
 
-from sftmix_jax import train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import checks, strategies
+from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
@@ -31,7 +32,7 @@ def own_files(tmp_path, rows: dict[str, int], k: str) -> Experiment:
     spec = importlib.util.spec_from_file_location("own_files", ROOT / "configs" / "own_files.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(k)
+    config = module.get_config(Fraction(k))
     for name, count in rows.items():
         file = tmp_path / f"{name}.jsonl"
         if not file.exists():
@@ -49,8 +50,8 @@ def two_stages(**second) -> Experiment:
     first = Stage(mixture={"math": Share(fraction=1.0), "code": Share(count=50)}, epochs=1, batch=BATCH)
     stages = {"first": first, "second": dataclasses.replace(first, **second)}
     return Experiment(
-        "two", {name: Source(f"tiny:{name}:100", validation_rows=10) for name in ("math", "code", "general")}, stages,
-        template="chatml",
+        "two", {name: Source(f"tiny:{name},rows=100", validation_rows=10) for name in ("math", "code", "general")},
+        stages, template="chatml",
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_a_replay_of_no_row_is_refused_before_anything_is_written_and_the_k_it_n
     rows = {"math": 200, "code": 180, "general": 40}
     said = r"stage 'general': code: .* 1/256 of 180 rows .* needs at least 256 rows(.|\n)*stage 'general': math"
     with pytest.raises(UserError, match=said) as refused:
-        train.run(own_files(tmp_path, rows, "1/256"), epath.Path(tmp_path / "workdir"))
+        experiments.run(own_files(tmp_path, rows, "1/256"), epath.Path(tmp_path / "workdir"))
     assert not (tmp_path / "workdir").exists()
     k = re.search(r"smallest k that works is (\S+),", str(refused.value))[1]
     assert k == "1/180"
@@ -93,7 +94,7 @@ def test_a_study_writes_nothing_while_one_of_its_runs_cannot_be_trained(tmp_path
 )
 def test_a_fault_of_the_second_stage_is_found_before_the_first_is_trained(tmp_path, second, said):
     with pytest.raises(UserError, match=said) as refused:
-        train.run(two_stages(**second), epath.Path(tmp_path / "workdir"))
+        experiments.run(two_stages(**second), epath.Path(tmp_path / "workdir"))
     assert "second" in str(refused.value) and not (tmp_path / "workdir").exists()
 
 

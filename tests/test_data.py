@@ -25,7 +25,7 @@ def chat() -> Chat:
 
 @pytest.fixture(scope="module")
 def examples(chat):
-    return {name: cache.tokenized(name, Source(f"tiny:{name}:300"), chat) for name in ("math", "code", "general")}
+    return {name: cache.tokenized(name, Source(f"tiny:{name},rows=300"), chat) for name in ("math", "code", "general")}
 
 
 def plan_of(examples, shares, batch=None, validation_rows=None, **rest):
@@ -46,7 +46,7 @@ def test_lengths_count_what_a_plain_loop_counts(examples):
 
 def test_a_second_start_tokenises_nothing(examples, chat, monkeypatch):
     monkeypatch.setattr(cache, "_build", lambda *a: pytest.fail("tokenised again"))
-    again = cache.tokenized("math", Source("tiny:math:300"), chat)
+    again = cache.tokenized("math", Source("tiny:math,rows=300"), chat)
     assert isinstance(again.tokens, np.memmap)
     np.testing.assert_array_equal(again.tokens, examples["math"].tokens)
 
@@ -59,8 +59,8 @@ def own_cache_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("harm", [*cache_faults.HARMS[:-8:4], *cache_faults.HARMS[-8:]])
 def test_a_damaged_cache_is_made_again_and_reported(own_cache_folder, chat, capsys, harm):
-    source = Source("tiny:math:40", bad_rows="skip")
-    cache.tokenized("general", Source("tiny:general:10"), chat)
+    source = Source("tiny:math,rows=40", bad_rows="skip")
+    cache.tokenized("general", Source("tiny:general,rows=10"), chat)
     wanted = cache.tokenized("math", source, chat)
     arrays = {name: np.array(value) for name, value in vars(wanted).items() if isinstance(value, np.ndarray)}
     harm(own_cache_folder / "tokens" / wanted.fingerprint, random.Random(5))

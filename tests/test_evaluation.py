@@ -27,6 +27,7 @@ from sftmix_jax.evaluation.summary import summarise
 from sftmix_jax.evaluation.task import Metric, Question, Task, find_task
 from sftmix_jax.experiment.opening import Opening, open_model
 from sftmix_jax.experiment.stages import TINY as BASE
+from sftmix_jax.machine import options
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.sampling.sampler import Response
 from sftmix_jax.studies.jobs import Job
@@ -492,13 +493,12 @@ def test_a_limit_leaves_the_samples_of_other_questions_out(tmp_path):
 
 @pytest.mark.parametrize("source", ["--responses", "--model"])
 @pytest.mark.parametrize("out", ["/proc/x", "file", "file/below"])
-def test_an_out_that_cannot_be_written_is_refused_before_anything_is_read(out, source, tmp_path, monkeypatch):
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_read(out, source, tmp_path):
     (tmp_path / "file").write_text("")
-    options = ["--task=tiny_math", f"{source}=nowhere", f"--out={tmp_path / out}"]
-    monkeypatch.setattr("sys.argv", ["evaluate", *options])
+    given = ["--task=tiny_math", f"{source}=nowhere", f"--out={tmp_path / out}"]
     with pytest.raises(UserError, match=rf"{out}.*: cannot be written \(.*\); choose another --out"):
-        evaluate.main()
-    monkeypatch.setattr("sys.argv", ["evaluate", *options[:2], f"--out={tmp_path / 'new' / 'folder'}"])
+        evaluate.main(options.parse(evaluate.Options, given))
+    given = [*given[:2], f"--out={tmp_path / 'new' / 'folder'}"]
     with pytest.raises(UserError, match="nowhere"):
-        evaluate.main()
+        evaluate.main(options.parse(evaluate.Options, given))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

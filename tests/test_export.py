@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import re
-import sys
 
 import jax
 import numpy as np
@@ -16,9 +15,10 @@ from sftmix_jax import export
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import opening
+from sftmix_jax.experiment import exporting, opening
 from sftmix_jax.experiment.opening import Opening, open_model
 from sftmix_jax.experiment.stages import TINY, stage_digest
+from sftmix_jax.machine import options
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import hf_config, huggingface, llama
 from sftmix_jax.models.hf_config import Ends
@@ -89,7 +89,7 @@ def test_an_export_gives_our_prompts_texts_stops_and_scores(tmp_path, tiny, temp
     params = ending(config, params, chat, 12)
     ours = a_sampler(config, params, chat, ends)
     out = epath.Path(tmp_path / "out")
-    export.write(out, config, params, chat, ends, origin={"stage": "test"})
+    exporting.write(out, config, params, chat, ends, origin={"stage": "test"})
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
@@ -136,7 +136,7 @@ def test_an_end_that_is_no_single_token_stops_transformers_with_a_tokenizer(tmp_
     free = a_sampler(config, params, chat, Ends()).generate([Request(tuple(prompt), 24)])[0]
     ends = Ends((), (free.text[6:12],))
     out = epath.Path(tmp_path / "out")
-    assert export.write(out, config, params, chat, ends, origin={}).strings == ends.strings
+    assert exporting.write(out, config, params, chat, ends, origin={}).strings == ends.strings
     answer = a_sampler(config, params, chat, ends).generate([Request(tuple(prompt), 24)])[0]
     assert answer.finish_reason == "stop" and answer.text == free.text[:6]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
@@ -163,12 +163,12 @@ def files(folder):
 
 def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monkeypatch):
     out = tmp_path / "out"
-    export.write(epath.Path(tmp_path / "alone"), *small, Ends(), origin={})
+    exporting.write(epath.Path(tmp_path / "alone"), *small, Ends(), origin={})
     monkeypatch.setattr(huggingface, "_SHARD_BYTES", 10_000)
-    export.write(epath.Path(out), *small, Ends((5,)), origin={})
+    exporting.write(epath.Path(out), *small, Ends((5,)), origin={})
     assert (out / "model.safetensors.index.json").exists()
     monkeypatch.undo()
-    export.write(epath.Path(out), *small, Ends(), origin={})
+    exporting.write(epath.Path(out), *small, Ends(), origin={})
     assert files(out) == files(tmp_path / "alone")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]
 
@@ -177,7 +177,7 @@ def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monke
 @pytest.mark.parametrize("cut", ["_save_file", "_write"])
 def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, monkeypatch, cut, error):
     out = tmp_path / "out"
-    export.write(epath.Path(out), *small, Ends(), origin={})
+    exporting.write(epath.Path(out), *small, Ends(), origin={})
     before = files(out)
 
     def fail(*_):
@@ -186,7 +186,7 @@ def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, mo
     monkeypatch.setattr(huggingface, cut, fail)
     for target in (out, tmp_path / "new"):
         with pytest.raises(type(error)):
-            export.write(epath.Path(target), *small, Ends((7,)), origin={})
+            exporting.write(epath.Path(target), *small, Ends((7,)), origin={})
     assert files(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -195,24 +195,24 @@ def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, mo
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, small, name):
     for out in (tmp_path / "alien", tmp_path / "exported"):
         if out.name == "exported":
-            export.write(epath.Path(out), *small, Ends(), origin={})
+            exporting.write(epath.Path(out), *small, Ends(), origin={})
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
         with pytest.raises(UserError, match=f"holds {name.split('/')[0]}.*not replaced"):
-            export.write(epath.Path(out), *small, Ends(), origin={})
+            exporting.write(epath.Path(out), *small, Ends(), origin={})
         assert (out / name).read_text() == "mine"
 
 
 def test_a_model_that_no_export_wrote_is_not_replaced(tmp_path, small):
     out = epath.Path(tmp_path / "llama")
-    export.write(out, *small, Ends(), origin={})
+    exporting.write(out, *small, Ends(), origin={})
     fields = json.loads((out / "config.json").read_text())
     del fields["sftmix_jax"]
     (out / "config.json").write_text(json.dumps(fields))
     with pytest.raises(UserError, match="no export of this package"):
-        export.write(out, *small, Ends(), origin={})
+        exporting.write(out, *small, Ends(), origin={})
     with pytest.raises(UserError, match="is a file"):
-        export.write(out / "config.json", *small, Ends(), origin={})
+        exporting.write(out / "config.json", *small, Ends(), origin={})
 
 
 def test_what_file_managers_leave_keeps_no_export_from_being_replaced(tmp_path, small):
@@ -221,7 +221,7 @@ def test_what_file_managers_leave_keeps_no_export_from_being_replaced(tmp_path, 
         out.mkdir(exist_ok=True)
         for name in (".DS_Store", "._config.json", "Thumbs.db", "._model.safetensors"):
             (out / name).write_text("x")
-        export.write(out, *small, Ends(), origin={})
+        exporting.write(out, *small, Ends(), origin={})
         assert not (out / ".DS_Store").exists()
     wanted = huggingface.Weights(out).fingerprint()
     (out / "._model.safetensors").write_text("x")
@@ -229,15 +229,15 @@ def test_what_file_managers_leave_keeps_no_export_from_being_replaced(tmp_path, 
     assert huggingface.Weights(out).fingerprint() == wanted
     (out / ".git").mkdir()
     with pytest.raises(UserError, match=r"holds \.git, which no export wrote"):
-        export.write(out, *small, Ends(), origin={})
+        exporting.write(out, *small, Ends(), origin={})
 
 
 def test_an_export_cut_between_the_renames_is_restored(tmp_path, small):
     out = tmp_path / "out"
-    export.write(epath.Path(out), *small, Ends(), origin={})
+    exporting.write(epath.Path(out), *small, Ends(), origin={})
     before = files(out)
     out.rename(tmp_path / ".out.replaced")
-    with pytest.raises(ZeroDivisionError), export._replaced(epath.Path(out)):
+    with pytest.raises(ZeroDivisionError), exporting._replaced(epath.Path(out)):
         raise ZeroDivisionError
     assert files(out) == before
 
@@ -245,29 +245,28 @@ def test_an_export_cut_between_the_renames_is_restored(tmp_path, small):
 def test_an_empty_folder_may_be_exported_to(tmp_path, small):
     out = tmp_path / "out"
     out.mkdir()
-    export.write(epath.Path(out), *small, Ends((9,)), origin={"stage": "s", "id": "i"})
+    exporting.write(epath.Path(out), *small, Ends((9,)), origin={"stage": "s", "id": "i"})
     config, generation = (json.loads((out / name).read_text()) for name in ("config.json", "generation_config.json"))
     assert config["sftmix_jax"] == {"stage": "s", "id": "i"}
     assert config["eos_token_id"] == generation["eos_token_id"] == [*small[2].stops()[0], 9]
     assert (config["bos_token_id"], generation["bos_token_id"]) == (1, 1)
 
 
-def call(monkeypatch, *arguments):
+def call(*arguments):
     """The verb, as a command line calls it."""
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
-    return export.main()
+    return export.main(options.parse(export.Options, list(map(str, arguments))))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"sftmix_jax": {"stage": "gen'])
 def test_a_target_with_a_half_written_config_is_refused_with_the_remedy_of_a_target(tmp_path, small, monkeypatch, text):
     out = tmp_path / "out"
-    export.write(epath.Path(out), *small, Ends(), origin={})
+    exporting.write(epath.Path(out), *small, Ends(), origin={})
     (out / "config.json").write_text(text)
     before = files(out)
     with pytest.raises(
         UserError, match=r"config\.json: .*; choose another --out, or remove the folder yourself"
     ) as error:
-        call(monkeypatch, f"--workdir={tmp_path}", f"--out={out}")
+        call(f"--workdir={tmp_path}", f"--out={out}")
     assert "download" not in str(error.value) and files(out) == before
 
 
@@ -279,20 +278,20 @@ UNWRITABLE = [
 @pytest.mark.parametrize("target", UNWRITABLE)
 def test_a_place_that_cannot_be_written_is_named_before_weights_are_read(tmp_path, small, monkeypatch, target):
     (tmp_path / "FILE").write_text("mine")
-    monkeypatch.setattr(export, "one_stage", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr(exporting, "one_stage", lambda *_: pytest.fail("went on"))
     monkeypatch.chdir(tmp_path)
     if "/y" not in target or target.startswith(("/", "FILE")):
         with pytest.raises(UserError, match=r"cannot be written \(.*\); choose another --out") as error:
-            call(monkeypatch, f"--workdir={tmp_path}", f"--out={target}")
+            call(f"--workdir={tmp_path}", f"--out={target}")
         assert str(error.value).startswith(target) and "\n" not in str(error.value)
-    with pytest.raises(UserError, match="cannot be written"), export._explained(epath.Path(target)):
-        export.write(epath.Path(target), *small, Ends(), origin={})
+    with pytest.raises(UserError, match="cannot be written"), exporting._explained(epath.Path(target)):
+        exporting.write(epath.Path(target), *small, Ends(), origin={})
     assert os.listdir(tmp_path) == ["FILE"]
 
 
 def test_a_full_disk_is_no_fault_of_the_place():
     for code in (errno.ENOSPC, errno.EDQUOT):
-        with pytest.raises(OSError, match="full"), export._explained(epath.Path("out")):
+        with pytest.raises(OSError, match="full"), exporting._explained(epath.Path("out")):
             raise OSError(code, "full")
 
 
@@ -328,7 +327,7 @@ def test_an_unfinished_last_stage_is_not_passed_over(tmp_path, monkeypatch, star
         f"finishes it, or name a finished stage: --stage=special-{first}"
     )
     with pytest.raises(UserError, match=re.escape(said)):
-        call(monkeypatch, f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}")
+        call(f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists()
     for name in ("special", first, f"special-{first}"):
         assert chosen(tmp_path, name) == f"special-{first}"

@@ -101,6 +101,7 @@ def test_a_driver_that_is_too_old_is_named_with_what_to_do(tmp_path, monkeypatch
 
 
 OLD_DRIVER = """
+import dataclasses
 from jax._src import hardware_utils
 from sftmix_jax.machine import command, compilation
 hardware_utils.has_visible_nvidia_gpu = lambda: True
@@ -108,11 +109,11 @@ compilation.has_accelerator = compilation.has_gpu = lambda: True
 compilation._cuda = lambda: 13
 compilation._driver = lambda: (535, 104, 5)
 
-def main():
+def main(options):
     import jax
     print(jax.devices())
 
-command.run(main)
+command.run(main, dataclasses.make_dataclass('Options', []))
 """
 
 

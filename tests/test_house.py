@@ -9,11 +9,13 @@ import import_graph
 import pytest
 from conftest import ROOT, run
 
+from sftmix_jax import train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import strategies
 from sftmix_jax.experiment.config import Stage
+from sftmix_jax.machine import options
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import study
 from sftmix_jax.tiny import domains
@@ -31,13 +33,12 @@ MAY_IMPORT = {
     "training": "machine parallel models data",
     "sampling": "machine parallel models data",
     "evaluation": "machine workdir desk data sampling",
-    "probes": "parallel models training",
+    "probes": "machine parallel models training",
     "analysis": "machine workdir",
 }
 # They assemble an experiment, or are verbs.
-ABOVE = {"experiment", "paper", "planning", "resuming", "studies"} | {
-    "audit", "evaluate", "export", "plan", "probe", "report", "resume_check", "sample", "study", "train"
-}  # fmt: skip
+VERBS = {"audit", "evaluate", "export", "plan", "probe", "report", "resume_check", "sample", "study", "train"}
+ABOVE = {"experiment", "paper", "planning", "resuming", "studies", "__main__"} | VERBS
 
 
 def test_imports_run_one_way():
@@ -46,6 +47,7 @@ def test_imports_run_one_way():
     for room, allowed in MAY_IMPORT.items():
         surplus = graph[room] - set(allowed.split())
         assert not surplus, f"{room} may not import {surplus}"
+    assert not VERBS & set().union(*graph.values()), "nobody imports a verb"
 
 
 def test_no_imports_form_a_circle():
@@ -98,9 +100,10 @@ def test_a_package_that_a_command_lacks_is_named(spec, package, tmp_path):
 
 
 CONFIGS = [
-    "dmt.py", "dmt.py:13b", "dmt.py:33b,1/16", "multitask.py:7b", "sequential.py", "mixed_sequential.py:65b",
-    "single.py", "single.py:code,13b", "single.py:general,33b,1/64", "quickstart.py", "quickstart.py:mixed_sequential",
-    "own_files.py", "own_files.py:1/16", "pretrain_tiny.py",
+    "dmt.py", "dmt.py:13b", "dmt.py:size=33b,k=1/16", "dmt.py:tiny", "multitask.py:7b", "sequential.py",
+    "mixed_sequential.py:65b", "single.py", "single.py:code,size=13b", "single.py:general,size=33b,k=1/64",
+    "single.py:math,size=tiny,k=1/4", "quickstart.py", "quickstart.py:mixed_sequential",
+    "own_files.py", "own_files.py:k=1/16", "pretrain_tiny.py",
 ]  # fmt: skip
 
 
@@ -109,7 +112,7 @@ def test_every_config_is_listed_here():
 
 
 @pytest.mark.parametrize("file", sorted(file.name for file in (ROOT / "configs" / "studies").glob("*.py")))
-@pytest.mark.parametrize("size", ["tiny", "7b", "13b,3", "33b"])
+@pytest.mark.parametrize("size", ["tiny", "7b", "13b,seeds=3", "33b"])
 def test_every_study_builds(file, size):
     found = study.read(f"studies/{file}:{size}")
     assert found.question and all(run.labels for run in found.runs)
@@ -117,7 +120,7 @@ def test_every_study_builds(file, size):
 
 @pytest.mark.parametrize("spec", CONFIGS)
 def test_every_config_builds(spec):
-    config, _ = experiment.parse(["--config", spec])
+    config = experiment.read(["--config", spec])
     assert config.stages and ast.get_docstring(ast.parse((ROOT / "configs" / spec.partition(":")[0]).read_text()))
 
 
@@ -141,11 +144,11 @@ def test_every_config_builds(spec):
 )
 def test_bad_command_lines_are_explained(flags, said):
     with pytest.raises(UserError, match=said):
-        experiment.parse(flags)
+        experiment.read(options.parse(train.Options, flags).config)
 
 
 def test_an_unknown_domain_names_the_nearest():
-    config, _ = experiment.parse(["--config", "dmt.py"])
+    config = experiment.read(["--config", "dmt.py"])
     config.stages["general"].mixture["maths"] = Share(fraction=1.0)
     with pytest.raises(UserError, match=r"no domain 'maths'.*did you mean 'math'"):
         config.check()
@@ -200,12 +203,24 @@ def test_toy_splits_cannot_overlap(name):
 
 
 def test_toy_rows_are_asked_for_by_count_and_difficulty():
-    assert domains.part("") == (None, False) and domains.part("7") == (7, False) and domains.part("7:hard") == (7, True)
-    for wrong in ("seven", "0", "7:harder", "7:hard:er"):
-        with pytest.raises(UserError, match="COUNT or COUNT:hard"):
-            domains.part(wrong)
+    assert len(domains.read_test("math", "tiny:")) == 512 and len(domains.read_test("math", "tiny:7")) == 7
+    hard = domains.read_test("math", "tiny:rows=7,hard=true")
+    assert hard == domains.test_rows("math", 7, hard=True)
+    assert min(row["difficulty"] for row in hard) == domains.HARD["math"]
+    assert list(domains.read_train("code,rows=3")) == list(domains.train_rows("code", 3))
+    for wrong, said in {
+        "seven": "rows: 'seven'; must be a whole number", "0": "rows: 0; must be at least 1",
+        "7,hard": "'hard' has no name; write hard=hard", "7,hard=er": "hard: 'er'; must be True or False",
+        "7,hrad=true": "no argument 'hrad'; did you mean 'hard'", "7,rows=8": "'rows' is given twice",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=said) as error:
+            domains.read_test("math", f"tiny:{wrong}")
+        assert str(error.value).startswith(f"tiny:{wrong}: ")
+    for wrong in ("maths", "math:7", ""):
+        with pytest.raises(UserError, match=f"no toy domain 'tiny:{wrong}'"):
+            domains.read_train(wrong)
     with pytest.raises(UserError, match="tiny:corpus: has no hard part; those with one: math, code, general"):
-        next(domains.train_rows("corpus", 7, hard=True))
+        next(domains.read_train("corpus,rows=7,hard=true"))
 
 
 def test_the_base_has_read_no_test_question_worked_out():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, random_model
 
-from sftmix_jax import train
+from sftmix_jax.experiment import stage_training
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import attention, gpu_attention, kernels
 from sftmix_jax.models.llama import Compute, ComputeConfig
@@ -91,7 +91,7 @@ def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monke
 def test_a_kernel_that_fails_its_probe_is_left_out_with_a_warning(monkeypatch, capsys):
     resolved = SimpleNamespace(compute=Compute("float32", "none", "splash"), base=SimpleNamespace(config=SMALL))
     monkeypatch.setattr(kernels, "probe", lambda *_: "differs from the plain path by 40.0%")
-    assert train._checked(resolved, mesh_of(1, 1), 512) == Compute("float32", "none", "plain")
+    assert stage_training._checked(resolved, mesh_of(1, 1), 512) == Compute("float32", "none", "plain")
     assert "warning: attention kernel 'splash' differs from the plain path by 40.0%" in capsys.readouterr().err
 
 
@@ -104,7 +104,7 @@ def test_kernels_are_tried_in_order_until_one_agrees(monkeypatch, capsys):
         return "" if name == "triton" else "does not run here (no such chip)"
 
     monkeypatch.setattr(kernels, "probe", probe)
-    assert train._checked(resolved, mesh_of(1, 1), 512).attention == "triton"
+    assert stage_training._checked(resolved, mesh_of(1, 1), 512).attention == "triton"
     assert probed == ["mosaic", "cudnn", "triton"]
     assert "'cudnn' does not run here (no such chip); trying 'triton'" in capsys.readouterr().err
 

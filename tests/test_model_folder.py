@@ -103,15 +103,15 @@ def test_yes_on_standard_input_runs_no_code(tmp_path, verb_and_flags):
 def test_standard_input_is_empty_but_in_a_chat():
     """A library that asks hears nothing; the chat hears what was typed."""
     script = (
-        "import sys; from sftmix_jax.machine import command\n"
+        "import dataclasses, sys; from sftmix_jax.machine import command\n"
         "def asks():\n"
         "    try: print('library', repr(input()))\n"
         "    except EOFError: print('library', 'nothing')\n"
-        "def main():\n"
+        "def main(options):\n"
         "    asks()\n"
         "    with command.open_stdin(): print('chat', repr(input()))\n"
         "    asks()\n"
-        "command.run(main)"
+        "command.run(main, dataclasses.make_dataclass('Options', []))"
     )
     said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input="hello\ny\n", text=True, capture_output=True,
                           check=False, timeout=120)  # fmt: skip

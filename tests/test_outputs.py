@@ -21,22 +21,24 @@ from pyarrow import parquet
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import evaluate, plan, report, sample, study
+from sftmix_jax import evaluate
 from sftmix_jax.analysis import responses, results, table, tables
 from sftmix_jax.analysis.report import files as report_files
 from sftmix_jax.analysis.report import render
-from sftmix_jax.evaluation import runner
+from sftmix_jax.evaluation import asking, runner
 from sftmix_jax.evaluation.compare import Difference
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.experiment import config as experiment
-from sftmix_jax.machine import escaping, files, processes, terminal
+from sftmix_jax.machine import escaping, files, options, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.leases import Leases
+from sftmix_jax.planning import printing
 from sftmix_jax.planning.planner import Planned
 from sftmix_jax.sampling.sampler import Response
-from sftmix_jax.studies import emit
+from sftmix_jax.sampling.settings import SamplingConfig
+from sftmix_jax.studies import emit, reporting, watching
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.workdir import records
 
@@ -113,7 +115,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(workdir):
-    (found,) = report.write(workdir)
+    (found,) = reporting.write(workdir)
     return Path(found)
 
 
@@ -290,12 +292,12 @@ def test_tables_in_the_terminal_show_text(workdir, console, capsys):
 def test_a_study_and_a_plan_are_shown_as_text(console):
     jobs = [SimpleNamespace(id=str(i), name=PLANTED, experiments=[PLANTED]) for i in range(3)]
     leases = SimpleNamespace(holder=lambda id: {"host": PLANTED, "pid": PLANTED} if id == "1" else None)
-    console.print(study._states(SimpleNamespace(name=PLANTED), jobs, {"2"}, {"0"}, leases, 1.0))
+    console.print(watching._states(SimpleNamespace(name=PLANTED), jobs, {"2"}, {"0"}, leases, 1.0))
     assert is_shown(console.seen())
     values = {"str": PLANTED, "int": 1, "float": 1.0, "bool": False, "list[str]": [PLANTED]}
     each = Planned(**{f.name: values.get(f.type, {PLANTED: 2}) for f in dataclasses.fields(Planned)})
     each = dataclasses.replace(each, topology="v5e:2x2")
-    plan._print(SimpleNamespace(name=PLANTED, model=SimpleNamespace(init=PLANTED)), [each], 0.4, console)
+    printing.show(SimpleNamespace(name=PLANTED, model=SimpleNamespace(init=PLANTED)), [each], 0.4, console)
     assert is_shown(console.seen())
 
 
@@ -306,9 +308,7 @@ def test_a_sampled_answer_is_shown_as_text_and_whole_in_json(as_json, capsys):
         chat=SimpleNamespace(tokenizer=SimpleNamespace(encode_plain=lambda text: [1])),
         sampler=SimpleNamespace(generate=lambda requests: [Response(answer, (1,), "stop") for _ in requests]),
     )
-    options = SimpleNamespace(prompt=PLANTED, raw=True, max_new_tokens=1, temperature=0.0, top_p=1.0, seed=0,
-                              num_samples=1, json=as_json)  # fmt: skip
-    sample._answer(model, options)
+    asking.answer(model, [PLANTED], SamplingConfig(max_new_tokens=1), raw=True, as_json=as_json)
     text = capsys.readouterr().out
     if as_json:
         assert json.loads(text)["response"] == answer
@@ -374,7 +374,7 @@ def test_a_seed_is_a_number(workdir, tmp_path, seed):
 
 
 def study_of(seed) -> Study:
-    config, _ = experiment.parse(["--config=quickstart.py"])
+    config = experiment.read(["--config=quickstart.py"])
     return Study("s", "?", [Run(config, {"seed": seed})])
 
 
@@ -403,15 +403,13 @@ def test_a_browser_obeys_nothing_of_the_string(written, tmp_path):
     "limit=-1", "limit=nan", "samples=0", "samples=-1", "temperature=nan", "temperature=inf", "temperature=-0.5",
     "judge.temperature=nan", "judge.judgings=0", "judge.limit=nan", "judge.timeout=nan", "judge.input_price=inf",
 ])  # fmt: skip
-def test_numbers_without_a_meaning_are_refused_from_a_config_an_option_and_a_call(field, tmp_path, monkeypatch, capsys):
+def test_numbers_without_a_meaning_are_refused_from_a_config_an_option_and_a_call(field, tmp_path):
     name, _, text = field.partition("=")
     with pytest.raises(UserError, match="must be"):
-        experiment.parse(["--config=quickstart.py", f"--config.evaluation.{field}"])
+        experiment.read(["--config=quickstart.py", f"--config.evaluation.{field}"])
     option = name.replace("judge.judgings", "judgings").replace("judge.", "judge_").replace("input_price", "prices")
-    monkeypatch.setattr("sys.argv", ["evaluate", "--tasks=tiny_math", f"--{option}", text, *["1"] * ("price" in name)])
-    with pytest.raises(SystemExit) as ended:
-        evaluate.main()
-    assert ended.value.code == 2 and "must be" in capsys.readouterr().err
+    with pytest.raises(UserError, match=rf"^--{option}.*: .*must be"):
+        options.parse(evaluate.Options, ["--tasks=tiny_math", f"--{option}", text, *["1"] * ("price" in name)])
     value = float(text) if not re.fullmatch(r"-?\d+", text) else int(text)
     held, _, last = name.rpartition(".")
     judge = {last: value} if held else {}
@@ -439,7 +437,7 @@ def test_a_score_is_read_only_from_the_folder_of_its_task(workdir, tmp_path):
     file = epath.Path(tmp_path / "stages" / f"{NAME}-s" / "eval" / "tiny_math" / "score.json")
     records.write_score(file, records.score(file) | {"task": "../../x"})
     with pytest.raises(UserError, match=r"tiny_math/score\.json: is of the task \.\./\.\./x"):
-        report.write(epath.Path(tmp_path))
+        reporting.write(epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "/x"])
@@ -464,9 +462,9 @@ def test_a_folder_whose_path_looks_like_a_pattern_is_searched_like_any_other(tmp
 
 def test_an_error_of_ours_is_shown_as_text(tmp_path):
     failing = (
-        "from sftmix_jax.machine import command\n"
-        "def main():\n    raise RuntimeError('\\x1b[31m')\n"
-        "command.run(main)\n"
+        "import dataclasses\nfrom sftmix_jax.machine import command\n"
+        "def main(options):\n    raise RuntimeError('\\x1b[31m')\n"
+        "command.run(main, dataclasses.make_dataclass('Options', []))\n"
     )
     (tmp_path / "failing.py").write_text(failing)
     ended = subprocess.run(

@@ -134,7 +134,7 @@ def search_where(monkeypatch, fits, devices=16):
     monkeypatch.setattr(Planner, "_step", step)
     monkeypatch.setattr(experiment, "make_mesh", lambda config, architecture, devices: vars(config.mesh))
     topology = Topology("v5e:4x4", "v5e", chips.find_chip("v5e"), tuple(range(devices)), 1)
-    config, _ = experiment.parse(["--config", "dmt.py:7b"])
+    config = experiment.read(["--config", "dmt.py:7b"])
     return Planner(topology).search(config), compiled
 
 

@@ -8,10 +8,10 @@ import subprocess
 import pytest
 from etils import epath
 
-from sftmix_jax import report
 from sftmix_jax.analysis import results
 from sftmix_jax.analysis.report import files
 from sftmix_jax.machine.errors import UserError
+from sftmix_jax.studies import reporting
 from sftmix_jax.workdir import records
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,7 +68,7 @@ def workdir(tmp_path):
 
 
 def test_the_report_has_every_part_and_says_what_is_missing(workdir):
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     text = page.read_text()
     sections = re.findall("<h2>(.*?)</h2>", text)
     assert sections == ["Best set-up", "Scores in detail", "Training", "The paper&#x27;s findings", "Data and stages",
@@ -91,7 +91,7 @@ def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
     """Another machine is in the middle of a line of its metrics."""
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     file.write_text(file.read_text() + '{"step": 3, "lo')
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     assert "dmt-s0" in page.read_text()
 
 
@@ -99,7 +99,7 @@ def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     first, second = file.read_text().splitlines()
     file.write_text("\n".join([first, second[:9], "[]", '{"loss": 1}', second]))
-    report.write(workdir)
+    reporting.write(workdir)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
     assert told == f"{file}: damaged lines are left out of the curves: 2, 3, 4"
 
@@ -107,7 +107,7 @@ def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
 def test_lost_metrics_of_a_finished_stage_are_told_and_the_other_stages_drawn(workdir, capsys):
     file = workdir / "stages" / "specialised-s0" / "metrics.jsonl"
     file.unlink()
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
     assert told == f"{file}: is missing though the stage is finished; the curves have a gap there"
     figures = files.read(workdir, results.read_studies(workdir)["toy"]).figures
@@ -116,7 +116,7 @@ def test_lost_metrics_of_a_finished_stage_are_told_and_the_other_stages_drawn(wo
 
 
 def test_a_stage_that_is_not_trained_has_lost_nothing(workdir, capsys):
-    report.write(workdir)
+    reporting.write(workdir)
     assert "is missing" not in capsys.readouterr().err
 
 
@@ -141,7 +141,7 @@ def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir
         "dmt-s0, after general: tiny_math was scored in another way than the others (data: other, not None) and is "
         "left out; score it again like them"
     ]
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     assert told[0] in page.read_text()
 
 
@@ -151,14 +151,14 @@ def test_a_score_that_was_changed_by_hand_stands_in_no_report(workdir):
     record["metrics"]["strict"]["value"] = 0.9
     file.write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"general-dmt0/eval/tiny_math/score\.json: has changed.*; evaluate again"):
-        report.write(workdir)
+        reporting.write(workdir)
 
 
 def test_a_verdict_that_was_changed_by_hand_stands_in_no_report(workdir):
     (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/responses.jsonl")
     file.write_text(file.read_text().replace('"strict": 0.0', '"strict": 1.0', 1))
     with pytest.raises(UserError, match=r"general-dmt0/eval/tiny_math/responses\.jsonl: has changed since"):
-        report.write(workdir)
+        reporting.write(workdir)
 
 
 def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
@@ -167,7 +167,7 @@ def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["scores"] = {"rating": None}
     records.write_scored(epath.Path(file).parent, rows, records.score(epath.Path(file).with_name("score.json")))
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     assert "1 of 40 questions of tiny_general have no verdict for some seed" in page.read_text()
     main = (page.parent / "tables" / "main.csv").read_text().splitlines()
     row = next(line for line in main if line.startswith("mixed_sequential"))
@@ -182,7 +182,7 @@ def test_model_sizes_stand_beside_each_other(workdir):
         labels["size"] = "13b" if name.endswith("s1") else "7b"
     file.write_text(json.dumps(record))
     stage(workdir, "general", "dmt1", "s", 0.4, 100)
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     found = {file.stem for file in (page.parent / "tables").glob("*.csv")}
     assert {"main", "benchmarks-7b", "benchmarks-13b", "verdicts-7b", "verdicts-13b", "accounts"} <= found
     sizes = [line.split(",")[2] for line in (page.parent / "tables" / "main.csv").read_text().splitlines()]
@@ -196,7 +196,7 @@ def test_model_sizes_stand_beside_each_other(workdir):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
-    (page,) = report.write(workdir)
+    (page,) = reporting.write(workdir)
     click = """<script>
 document.querySelector('#table-main th:nth-child(3) button').click();
 const filter = document.querySelector('#table-benchmarks input');

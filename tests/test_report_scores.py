@@ -12,7 +12,6 @@ import pytest
 from etils import epath
 from scipy.stats import beta, binomtest, bootstrap
 
-from sftmix_jax import report
 from sftmix_jax.analysis import cells, results, tables, uncertain
 from sftmix_jax.analysis.report import files, paper
 from sftmix_jax.analysis.results import Result
@@ -24,6 +23,7 @@ from sftmix_jax.evaluation.task import Question, ability_of, find_task
 from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
+from sftmix_jax.studies import reporting
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.workdir import records
 
@@ -137,7 +137,7 @@ def of_every_task(workdir) -> dict[str, float]:
 
 def test_every_main_metric_stands_in_the_page_the_csv_and_the_terminal(tmp_path):
     wanted = of_every_task(tmp_path)
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     html, out = page.read_text(), io.StringIO()
     head, row = csv.reader((page.parent / "tables" / "benchmarks.csv").read_text().splitlines())
     by_task = {name.split()[0]: cell for name, cell in zip(head, row, strict=True)}
@@ -227,7 +227,7 @@ def test_a_study_s_own_axes_are_axes(tmp_path):
 
 def test_two_own_axes_of_two_values_make_four_rows_in_every_table(tmp_path):
     worth = of_two_own_axes(tmp_path)
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     _, *rows = csv.reader((page.parent / "tables" / "main.csv").read_text().splitlines())
     assert {(float(lr), int(n)): row.split()[0] for lr, n, row, *_ in rows} == {
         setup: f"{100 * value:.1f}" for setup, value in worth.items()
@@ -394,14 +394,14 @@ def test_flags_and_numbers_are_other_values_of_an_axis(tmp_path):
 
 def test_an_axis_may_have_any_name_but_that_of_the_stages(tmp_path):
     of_two_own_axes(tmp_path, task="chat", ability="high", self="me")
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     with (page.parent / "results.csv").open() as stream:
         row = next(csv.DictReader(stream))
     assert (row["task"], row["label task"], row["ability"], row["label ability"]) == ("own", "chat", "sums", "high")
     file = tmp_path / "studies" / "two.json"
     file.write_text(file.read_text().replace('"task"', '"stage"'))
     with pytest.raises(UserError, match=r"two\.json: dmt-1e-05-2-s0 has the label 'stage', which stages have; name"):
-        report.write(epath.Path(tmp_path))
+        reporting.write(epath.Path(tmp_path))
     run = Run(Experiment("e"), {"stage": "x"})
     (said,) = Study("s", "?", [run]).relations("study")
     assert said == "study.runs: 'e' has the label 'stage', which stages have; name the axis otherwise"

@@ -10,10 +10,10 @@ import pytest
 from etils import epath
 from test_report_scores import of_two_own_axes
 
-from sftmix_jax import report
 from sftmix_jax.analysis import axes, axes_figure, best, cells, curves, outcomes, results, rule, uncertain
 from sftmix_jax.analysis.outcomes import Outcome
 from sftmix_jax.analysis.report import document, files, render
+from sftmix_jax.studies import reporting
 from sftmix_jax.workdir import records
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -204,7 +204,7 @@ def test_the_mean_of_abilities_weights_each_by_its_best():
 
 def test_report_json_says_what_the_page_shows(tmp_path):
     worth = of_two_own_axes(tmp_path)
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     record = json.loads((page.parent / "report.json").read_text())
     assert render.page(record) == page.read_text() and record["kind"] == "study"
     found = {(s["labels"]["learning_rate"], s["labels"]["rows"]): s["scores"]["sums"] for s in record["settings"]}
@@ -225,7 +225,7 @@ def test_what_was_not_measured_is_one_line_at_the_end(tmp_path):
     record["experiments"]["later"] = {"strategy": "dmt", "k": "1/16", "size": "tiny", "seed": 0, "learning_rate": 9e-5,
                                       "rows": 2}  # fmt: skip
     file.write_text(json.dumps(record))
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     assert page.read_text().index("Not measured:") > page.read_text().index("<h2>Experiments</h2>")
     made = json.loads((page.parent / "report.json").read_text())
     assert made["not_measured"] == (
@@ -239,7 +239,7 @@ def test_a_workdir_without_a_study_gets_a_report_of_its_runs(tmp_path):
     shutil.rmtree(tmp_path / "studies")
     for file in sorted((tmp_path / "experiments").glob("*.json"))[1:]:
         file.unlink()
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     record = json.loads((page.parent / "report.json").read_text())
     assert record["kind"] == "run" and record["title"] == "Run: dmt-1e-05-2-s0"
     assert [section["title"] for section in record["sections"]] == [
@@ -256,7 +256,7 @@ def test_a_run_without_scores_has_a_report_too(tmp_path):
     shutil.rmtree(tmp_path / "studies")
     for folder in (tmp_path / "stages").iterdir():
         shutil.rmtree(folder / "eval")
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     record = json.loads((page.parent / "report.json").read_text())
     assert "any score: evaluate has not been run" in record["not_measured"]
     assert [section["title"] for section in record["sections"]] == ["Training", "Data and stages", "Config"]
@@ -305,10 +305,10 @@ def test_numbers_that_are_not_finite_are_null_in_report_json():
 
 def test_the_script_stands_in_the_page_by_choice(tmp_path):
     of_two_own_axes(tmp_path)
-    (beside,) = report.write(epath.Path(tmp_path))
+    (beside,) = reporting.write(epath.Path(tmp_path))
     assert beside.stat().length < 100_000 and (beside.parent / "plotly.min.js").exists()
     out = epath.Path(tmp_path) / "alone"
-    (inside,) = report.write(epath.Path(tmp_path), out=out, inline=True)
+    (inside,) = reporting.write(epath.Path(tmp_path), out=out, inline=True)
     assert "src=" not in inside.read_text().replace(render.plotly_source(), "")
     assert not (out / "plotly.min.js").exists()
 
@@ -330,7 +330,7 @@ def test_the_page_of_forty_experiments_stays_under_a_megabyte(tmp_path):
 def test_nothing_is_wider_than_a_narrow_screen_and_chosen_runs_are_compared(tmp_path):
     """390 px, in a frame, as Chromium's own windows are wider; its own width is read from within."""
     of_two_own_axes(tmp_path)
-    (page,) = report.write(epath.Path(tmp_path))
+    (page,) = reporting.write(epath.Path(tmp_path))
     measure = """<script>
 const boxes = [...document.querySelectorAll('.runs input')], before = document.querySelectorAll('.curves .legendtext');
 boxes.forEach((box, i) => { box.checked = i === 1; });

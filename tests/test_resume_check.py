@@ -11,17 +11,18 @@ import pytest
 from conftest import ROOT, random_model, run, save_model
 from etils import epath
 
-from sftmix_jax import resume_check, train
 from sftmix_jax.data import loader
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import runner as experiments
+from sftmix_jax.experiment import stage_training
 from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
-from sftmix_jax.resuming import records, runs, verdict
+from sftmix_jax.resuming import layouts, records, runs, verdict
 from sftmix_jax.resuming.check import Check, Findings, Kill
 from sftmix_jax.resuming.kills import Pace, Watch
 from sftmix_jax.resuming.runs import Command, Layout
@@ -44,7 +45,7 @@ def get_config():
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="small",
-        domains={name: Source(f"tiny:{name}:100", validation_rows=4) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name},rows=100", validation_rows=4) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=80)}, k=0.25),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
@@ -107,14 +108,14 @@ def world(tmp_path_factory):
     Tokenizer(str(TINY)).save(folder / "model")
     file = folder / "config.py"
     file.write_text(CONFIG.replace("MODEL", str(folder / "model")))
-    whole, _ = experiment.parse([f"--config={file}"])
+    whole = experiment.read([f"--config={file}"])
     config = shortened(whole, measure(whole, 6))
     with pytest.MonkeyPatch.context() as patch:
         share_trainer(patch)
-        train.run(config, epath.Path(folder / "uninterrupted"))
+        experiments.run(config, epath.Path(folder / "uninterrupted"))
         cut_at(patch, 5, stage=2)
         with pytest.raises(Cut):
-            train.run(config, epath.Path(folder / "cut"))
+            experiments.run(config, epath.Path(folder / "cut"))
     return whole, config, folder
 
 
@@ -123,7 +124,7 @@ TRAINERS: list = []
 
 def share_trainer(patch) -> None:
     """All runs of this file train the same shapes on one device: trace and compile once."""
-    make, mesh = train.make_trainer, experiment.make_mesh
+    make, mesh = stage_training.make_trainer, experiment.make_mesh
     patch.setattr(experiment, "make_mesh", lambda config, architecture: mesh(config, architecture, jax.devices()[:1]))
 
     def once(*arguments, **named):
@@ -131,7 +132,7 @@ def share_trainer(patch) -> None:
             TRAINERS.append(make(*arguments, **named))
         return TRAINERS[0]
 
-    patch.setattr(train, "make_trainer", once)
+    patch.setattr(stage_training, "make_trainer", once)
 
 
 def cut_at(patch, step: int, stage: int) -> None:
@@ -154,7 +155,7 @@ def resumed(world, tmp_path, monkeypatch) -> tuple[records.Difference | None, re
     shutil.copytree(folder / "cut", tmp_path / "resumed")
     share_trainer(monkeypatch)
     watch = Watch(tmp_path / "resumed")
-    train.run(config, epath.Path(tmp_path / "resumed"))
+    experiments.run(config, epath.Path(tmp_path / "resumed"))
     comparison = records.Comparison(records.read(folder / "uninterrupted"))
     found = records.read(tmp_path / "resumed")
     assert watch.trained() == {"general": 4}
@@ -209,8 +210,8 @@ def change_parameters(patch):
 
 
 def restart_schedule(patch):
-    rates = train.learning_rates
-    patch.setattr(train, "learning_rates", lambda config, steps: np.roll(rates(config, steps), 3))
+    rates = stage_training.learning_rates
+    patch.setattr(stage_training, "learning_rates", lambda config, steps: np.roll(rates(config, steps), 3))
 
 
 def count_a_row_twice(patch):
@@ -336,22 +337,22 @@ def test_a_stage_shorter_than_asked_for_is_not_made_longer(world):
 
 def test_process_counts_share_their_devices(world, monkeypatch):
     whole = world[0]
-    monkeypatch.setattr(resume_check.host_memory, "has_accelerator", lambda: False)
+    monkeypatch.setattr(layouts.host_memory, "has_accelerator", lambda: False)
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert resume_check.find_layouts("1", whole) == [Layout(1)]
-    assert resume_check.find_layouts("1,2", whole) == [Layout(1, 2), Layout(2, 1)]
-    assert resume_check.find_layouts("2,4", whole) == [Layout(2, 2), Layout(4, 1)]
+    assert layouts.find_layouts("1", whole) == [Layout(1)]
+    assert layouts.find_layouts("1,2", whole) == [Layout(1, 2), Layout(2, 1)]
+    assert layouts.find_layouts("2,4", whole) == [Layout(2, 2), Layout(4, 1)]
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    assert resume_check.find_layouts("2", whole) == [Layout(2, 4)]
+    assert layouts.find_layouts("2", whole) == [Layout(2, 4)]
     for wrong in ("", "0", "1,1", "two", "1, 2", "-1"):
         with pytest.raises(UserError, match="--processes"):
-            resume_check.find_layouts(wrong, whole)
+            layouts.find_layouts(wrong, whole)
     with pytest.raises(UserError, match=r"config\.stages\.specialised: a batch of 4 rows cannot be divided among 3"):
-        resume_check.find_layouts("1,3", whole)
-    monkeypatch.setattr(resume_check.host_memory, "has_accelerator", lambda: True)
+        layouts.find_layouts("1,3", whole)
+    monkeypatch.setattr(layouts.host_memory, "has_accelerator", lambda: True)
     monkeypatch.delenv("JAX_PLATFORMS")
     with pytest.raises(UserError, match="JAX_PLATFORMS=cpu"):
-        resume_check.find_layouts("1,2", whole)
+        layouts.find_layouts("1,2", whole)
 
 
 def test_a_verdict_is_narrow_and_says_what_differs(world):
@@ -391,7 +392,7 @@ from sftmix_jax.data import loader
 
 batches = loader.batches
 loader.batches = lambda plan, config, start, stop, part: batches(plan, config, 0, stop - start, part)
-command.run(train.main, together=True)
+command.run(train.main, train.Options, together=True)
 """
 
 

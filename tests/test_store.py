@@ -11,10 +11,10 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax import train
 from sftmix_jax.analysis import results
 from sftmix_jax.experiment import config as experiment
-from sftmix_jax.experiment import opening, stages
+from sftmix_jax.experiment import opening, stage_training, stages
+from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.machine import files, manifest
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.workdir import records
@@ -30,9 +30,9 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         one = functools.partial(experiment.make_mesh, devices=jax.devices()[:1])
         patch.setattr(experiment, "make_mesh", one)
-        patch.setattr(train, "make_trainer", scratch.compiled_once(train.make_trainer))
+        patch.setattr(stage_training, "make_trainer", scratch.compiled_once(stage_training.make_trainer))
         with scratch.quiet():
-            names = [Path(folder).name for folder in train.run(config, epath.Path(root / "whole"))]
+            names = [Path(folder).name for folder in experiments.run(config, epath.Path(root / "whole"))]
         yield config, root / "whole", names
 
 
@@ -49,7 +49,7 @@ def params_sha256(stage: Path) -> str:
 
 def train_again(config, workdir) -> str:
     with scratch.quiet() as said:
-        train.run(config, epath.Path(workdir))
+        experiments.run(config, epath.Path(workdir))
     return said.getvalue()
 
 
@@ -245,10 +245,10 @@ def test_parameters_other_than_before_are_reported(copied):
     record = json.loads((first / "done.json").read_text())
     (first / "done.json").rename(first / "done.json.damaged")
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), record["id"], "0" * 64)
+        stage_training._compare_with_former(epath.Path(first), record["id"], "0" * 64)
     assert f"other parameters (000000000000…, before {record['params_sha256'][:12]}…)" in said.getvalue()
     with scratch.quiet() as said:
-        train._compare_with_former(epath.Path(first), record["id"], record["params_sha256"])
+        stage_training._compare_with_former(epath.Path(first), record["id"], record["params_sha256"])
     assert not said.getvalue() and not (first / "done.json.damaged").exists()
 
 

@@ -63,8 +63,9 @@ def test_axes():
     assert study.zipped(a=(1, 2), b=(3, 4)) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     with pytest.raises(UserError, match="different lengths: a 2, b 1"):
         study.zipped(a=(1, 2), b=(3,))
-    with pytest.raises(UserError, match="SIZE or SIZE,SEEDS"):
-        study.arguments("tiny,many", 3)
+    with pytest.raises(UserError, match="seeds=-1: must be at least 1, or 0"):
+        study.seed_numbers("tiny", -1, toy=3)
+    assert [len(study.seed_numbers(*each, toy=3)) for each in (("tiny", 0), ("7b", 0), ("7b", 2))] == [3, 1, 2]
 
 
 @pytest.mark.parametrize(("axis", "said"), [
@@ -102,7 +103,7 @@ def test_a_record_of_a_study_carries_its_axes(tmp_path):
 def test_studies_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(UserError, match="has no experiments"):
         Study("empty", "", []).check()
-    run_ = study.read("studies/rq4.py:tiny,1").runs[0]
+    run_ = study.read("studies/rq4.py:size=tiny,seeds=1").runs[0]
     with pytest.raises(UserError, match="two experiments are named 'multitask-tiny-s0'"):
         Study("twice", "", [run_, Run(run_.experiment, {"seed": 1})]).check()
     with pytest.raises(UserError, match=r"study\.hold: 'step'; must be .*; did you mean 'steps'"):
@@ -257,7 +258,7 @@ def test_a_study_is_priced_by_the_planner():
     found = run(
         "sftmix_jax.study",
         "--config",
-        "studies/rq4.py:tiny,1",
+        "studies/rq4.py:size=tiny,seeds=1",
         "--list",
         "--only",
         "multitask*",

@@ -15,9 +15,8 @@ import pytest
 from conftest import ROOT, random_model, save_model
 from etils import epath
 
-from sftmix_jax import evaluate
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import tracking
+from sftmix_jax.experiment import measuring, tracking
 from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.llama import LlamaConfig
@@ -250,7 +249,7 @@ class _Broken:
 STOPPED_AND_RESUMED = """
 import os, signal, sys, time
 from etils import epath
-from sftmix_jax import train
+from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment import strategies
 from sftmix_jax.machine import compilation
 from sftmix_jax.data.loader import BatchConfig
@@ -265,7 +264,7 @@ compilation.set_up()
 pattern = Stage(steps=6, batch=BatchConfig(batch_size=2, seq_len=64))
 config = Experiment(
     name="tracked",
-    domains={name: Source(f"tiny:{name}:100", validation_rows=8) for name in ("math", "code")},
+    domains={name: Source(f"tiny:{name},rows=100", validation_rows=8) for name in ("math", "code")},
     stages=strategies.sequential(pattern, {"math": Share(count=60), "code": Share(count=60)}),
     model=ModelConfig(init="hf:" + sys.argv[1]),
     template="chatml",
@@ -284,14 +283,14 @@ def write_and_stop(metrics, record):
 
 MetricsFile.write = write_and_stop
 try:
-    train.run(config, epath.Path(sys.argv[2]))
+    experiments.run(config, epath.Path(sys.argv[2]))
 except Stopped as stopped:
     assert stopped.code == 143
     time.sleep(1.1)  # wandb names a run's folder by the second
 else:
     raise AssertionError("not stopped")
 MetricsFile.write = write
-train.run(config, epath.Path(sys.argv[2]))
+experiments.run(config, epath.Path(sys.argv[2]))
 """
 
 
@@ -397,11 +396,11 @@ def test_scores_are_sent_though_a_later_task_fails(tmp_path, monkeypatch):
             raise UserError("no data")
         stored["score/a/right"] = 0.5
 
-    monkeypatch.setattr(evaluate.runner, "run_task", run_task)
-    monkeypatch.setattr(evaluate, "_judge", lambda *_: None)
+    monkeypatch.setattr(measuring.runner, "run_task", run_task)
+    monkeypatch.setattr(measuring, "judge_of", lambda *_: None)
     monkeypatch.setattr(tracking, "scores", lambda folder: dict(stored))
     model, sent = SimpleNamespace(folder=epath.Path(tmp_path)), []
     for _ in range(2):
         with pytest.raises(UserError):
-            evaluate.run_tasks(model, SimpleNamespace(tasks=("a", "b")), None, sent.append)
+            measuring.run_tasks(model, SimpleNamespace(tasks=("a", "b")), None, sent.append)
     assert sent == [{"score/a/right": 0.5}]

@@ -17,12 +17,11 @@ from conftest import ROOT, SMALL, random_model, run, save_model
 from etils import epath
 from test_sources import write_lines
 
-from sftmix_jax import train as train_verb
 from sftmix_jax.analysis import curves
 from sftmix_jax.data import packing
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import config as experiment
-from sftmix_jax.experiment.config import parse
+from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.opening import Opening, open_stage, stage_folders
 from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
@@ -45,7 +44,7 @@ def get_config(k="0.25"):
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="dmt" if float(k) else "mixed_sequential",
-        domains={name: Source(f"tiny:{name}:100", validation_rows=8) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name},rows=100", validation_rows=8) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=60)}, float(k)),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
@@ -119,8 +118,8 @@ def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, t
     }  # fmt: skip
     workdir, folders = epath.Path(tmp_path / "w"), {}
     for name, more in asked.items():
-        resolved = Resolved(parse([f"--config={config}:0.25", *more])[0])
-        folders[name] = train_verb.write_base(resolved, workdir)
+        resolved = Resolved(experiment.read([f"--config={config}:0.25", *more]))
+        folders[name] = experiments.write_base(resolved, workdir)
     assert folders["copy"] == folders["chatml"]
     assert len(set(folders.values())) == 3 == len(stage_folders(workdir, "base"))
     for name in ("chatml", "vicuna_v1.1"):
@@ -128,7 +127,7 @@ def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, t
 
 
 def test_the_order_of_a_stages_domains_is_in_its_identity_as_it_decides_that_of_the_rows(config):
-    resolved = [Resolved(parse([f"--config={config}:0.25"])[0]) for _ in range(2)]
+    resolved = [Resolved(experiment.read([f"--config={config}:0.25"])) for _ in range(2)]
     stage = resolved[1].experiment.stages["specialised"]
     stage.mixture = dict(reversed(stage.mixture.items()))
     plans = [one.plan(one.chain()[0].stage)[0] for one in resolved]
@@ -144,7 +143,7 @@ def test_a_checkpoint_of_other_rows_than_the_plans_is_refused(tmp_path, monkeypa
     model, workdir = scratch.save_model(tmp_path / "model"), epath.Path(tmp_path)
     own = scratch.experiment(model, name="own")
     own.stages = {"first": own.stages["first"]}
-    (folder,) = train_verb.run(own, workdir)
+    (folder,) = experiments.run(own, workdir)
     before = json.loads((folder / "done.json").read_text())
     (folder / "done.json").unlink()
     (folder / "checkpoints" / "6").rmtree()
@@ -152,8 +151,8 @@ def test_a_checkpoint_of_other_rows_than_the_plans_is_refused(tmp_path, monkeypa
     with monkeypatch.context() as other:
         other.setattr(packing, "best_fit", lambda lengths, capacity: original(lengths, capacity)[::-1])
         with pytest.raises(UserError, match=r"after step 3 was trained on other rows than this .* plans \(\{'math"):
-            train_verb.run(own, workdir)
-    train_verb.run(own, workdir)
+            experiments.run(own, workdir)
+    experiments.run(own, workdir)
     assert json.loads((folder / "done.json").read_text())["params_sha256"] == before["params_sha256"]
 
 
@@ -337,7 +336,7 @@ def test_toy_rows_are_plain_rows(tmp_path):
     for name in ("math", "code", "general"):
         path = write_lines(tmp_path / f"{name}.jsonl", domains.train_rows(name, 20))
         assert [m for _, m in read_conversations(Source(path))] == [
-            m for _, m in read_conversations(Source(f"tiny:{name}:20"))
+            m for _, m in read_conversations(Source(f"tiny:{name},rows=20"))
         ]
 
 

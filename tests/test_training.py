@@ -246,7 +246,7 @@ def test_tensor_parallelism_is_chosen_for_few_rows_where_it_is_left_open(mesh, r
 
 
 def test_a_batch_that_no_mesh_divides_says_what_would_do():
-    config, _ = experiment.parse(["--config", "quickstart.py"])
+    config = experiment.read(["--config", "quickstart.py"])
     for stage in config.stages.values():
         stage.batch.batch_size = 4
     mesh = experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])

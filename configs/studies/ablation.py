@@ -9,13 +9,12 @@ Paper, 7b    at k = 1: 49.05, 17.68, 5.80 without them, 47.53, 14.63, 5.76 with 
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 
-def get_config(argument: str = "tiny") -> Study:
-    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+def get_config(size: str = "tiny", seeds: int = 0) -> Study:
     runs = []
-    for point in grid(seed=seeds, k=paper.PARTS):
+    for point in grid(seed=seed_numbers(size, seeds, toy=3), k=paper.PARTS):
         seed, k = point["seed"], point["k"]
         stages = strategies.multitask(paper.pattern(size), paper.shares(size, k=fraction(k)))
         name = f"untagged-{k.replace('/', '_')}-{size}-s{seed}"

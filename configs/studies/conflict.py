@@ -5,7 +5,7 @@ Experiments  each toy source alone, and all together, at k = 1 and 4 times what 
              questions of the hard part alone: difficulty
 Cost         40 experiments for five seeds, 11 to 25 minutes on two cores
 Command      python -m sftmix_jax.study --config studies/conflict.py --workdir DIR
-             conflict.py:MODEL_DIR,5 for five seeds on another base, conflict.py:MODEL_DIR,5,hard on hard rows
+             conflict.py:base=MODEL_DIR,seeds=5 for five seeds on another base, …,hard=true on hard rows
 Found        the runs suggest that it takes much data and little capacity together, with one base per capacity; on the
              bundled base five seeds tell nothing from 0, on hard rows either (docs/log/conflict.md)
 Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixed than alone, general 0.1 of 10
@@ -18,22 +18,21 @@ from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import strategies
 from sftmix_jax.experiment.config import Experiment, Stage
-from sftmix_jax.studies.study import Axis, Run, Study, arguments, grid
+from sftmix_jax.studies.study import Axis, Run, Study, grid
 
 AMOUNTS = (1, 4)
 QUESTIONS = 200  # of each ability: what is looked for is a few points
 
 
-def get_config(argument: str = "tiny") -> Study:
-    part = ":hard" if argument.endswith(",hard") else ""
-    base, seeds = arguments(argument.removesuffix(",hard"), seeds=3)
+def get_config(base: str = "tiny", seeds: int = 3, hard: bool = False) -> Study:
+    part = ",hard=true" if hard else ""
     size, pattern = Path(base).name, paper.pattern("tiny")
 
     def run(name: str, stages: dict[str, Stage], labels: dict[str, str | int]) -> Run:
         return Run(_experiment(name, base, part, stages, labels), labels)
 
     runs = []
-    for point in grid(seed=seeds, k=AMOUNTS):
+    for point in grid(seed=range(seeds), k=AMOUNTS):
         shares = {name: Share(count=rows * point["k"]) for name, rows in paper.TOY_ROWS.items()}
         labels = {"size": size, "k": str(point["k"]), "seed": point["seed"]}
         for source, share in shares.items():
@@ -49,7 +48,8 @@ def _experiment(name: str, base: str, part: str, stages: dict[str, Stage], label
         f"{name}-{labels['k']}-{labels['size']}-s{labels['seed']}", "tiny", stages, int(labels["seed"])
     )
     for domain, rows in paper.TOY_ROWS.items():
-        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", validation_rows=64)
+        count = rows * int(labels["k"]) + 128
+        experiment.domains[domain] = Source(f"tiny:{domain},rows={count}{part}", validation_rows=64)
         experiment.evaluation.data[f"tiny_{domain}"] = f"tiny:{QUESTIONS}{part}"
     experiment.model.init = base if base == "tiny" else f"hf:{base}"
     return experiment

@@ -1,19 +1,18 @@
 """RQ1: how does each ability grow with its own data?
 
 Experiments  math, code and general alone, each at k = 1, 1/4, 1/16, 1/64 and 1/256 of its source, for each seed
-Command      python -m sftmix_jax.study --config studies/rq1.py:tiny --workdir DIR  (7b, 13b, 33b; 7b,3 for 3 seeds)
+Command      python -m sftmix_jax.study --config studies/rq1.py:tiny --workdir DIR  (7b, 13b, 33b; size=7b,seeds=3)
 Paper        mathematics and code keep rising, general flattens near a thousand rows; single.py has its numbers
 """
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 
-def get_config(argument: str = "tiny") -> Study:
-    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+def get_config(size: str = "tiny", seeds: int = 0) -> Study:
     runs = []
-    for point in grid(seed=seeds, source=paper.DOMAINS, k=paper.PARTS):
+    for point in grid(seed=seed_numbers(size, seeds, toy=3), source=paper.DOMAINS, k=paper.PARTS):
         seed, source, k = point["seed"], point["source"], point["k"]
         stages = strategies.single(paper.pattern(size), source, paper.share(size, source, fraction(k)))
         name = f"{source}_only-{k.replace('/', '_')}-{size}-s{seed}"

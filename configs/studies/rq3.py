@@ -2,21 +2,20 @@
 
 Experiments  all in one stage: (a) all specialised data, general at k; (b) specialised at k, all general;
              (c) specialised at k, general at 1/64; k = 1, 1/4, 1/16, 1/64 and 1/256
-Command      python -m sftmix_jax.study --config studies/rq3.py:tiny --workdir DIR  (7b, 13b, 33b; 7b,3 for 3 seeds)
+Command      python -m sftmix_jax.study --config studies/rq3.py:tiny --workdir DIR  (7b, 13b, 33b; size=7b,seeds=3)
 Paper, 7b    the amount counts, the ratio hardly
 """
 
 from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
-from sftmix_jax.studies.study import Axis, Run, Study, arguments, fraction, grid
+from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 SETUPS = {"a": ("1", "k"), "b": ("k", "1"), "c": ("k", "1/64")}  # parts of the specialised and of the general data
 
 
-def get_config(argument: str = "tiny") -> Study:
-    size, seeds = arguments(argument, seeds=3 if argument.startswith("tiny") else 1)
+def get_config(size: str = "tiny", seeds: int = 0) -> Study:
     runs = []
-    for point in grid(seed=seeds, setup=tuple(SETUPS), k=paper.PARTS):
+    for point in grid(seed=seed_numbers(size, seeds, toy=3), setup=tuple(SETUPS), k=paper.PARTS):
         seed, setup, k = point["seed"], point["setup"], point["k"]
         own, other = (fraction(k if part == "k" else part) for part in SETUPS[setup])
         shares = paper.shares(size, paper.SPECIALISED, own) | paper.shares(size, ("general",), other)

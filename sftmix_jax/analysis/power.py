@@ -8,10 +8,10 @@ import math
 import numpy as np
 from scipy import optimize, stats
 
+from sftmix_jax.analysis.assumptions import SEED_SPREAD
 from sftmix_jax.analysis.rule import LEVEL
 
 POWER = 0.8  # of studies in which a difference is told from 0
-SEED_SPREAD = 2.0  # standard deviation of a score between seeds, points; what a user knows better goes in its place
 _DISAGREE = 1 / 3  # of the questions: those that two models of one seed answer with other success
 _MOST_SEEDS = 1000
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from sftmix_jax.analysis.assumptions import SMALLEST
 from sftmix_jax.analysis.uncertain import Uncertain
 
 LEVEL = 0.05  # of a wrong verdict, in all claims that are tested together
-SMALLEST = 2.0  # the smallest effect of interest, in points: hundredths of the best possible score
 HOLDS, OPPOSITE, NO_EFFECT, FAILS = "holds", "the opposite holds", "no effect that matters", "does not hold"
 UNCLEAR, ONE_RUN, MISSING = "cannot tell", "one run", "not measured"
 VERDICTS = (HOLDS, OPPOSITE, NO_EFFECT, FAILS, UNCLEAR, ONE_RUN, MISSING)

@@ -5,7 +5,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
@@ -24,6 +24,8 @@ _BLOCK = 1 << 16  # examples that are shuffled at a time
 class Share:
     """What a stage takes of a domain: exactly one of these; one that the command line sets replaces the config's."""
 
+    EXCLUSIVE: ClassVar = ("fraction", "count", "weight")
+
     fraction: float | None = setting(
         None,
         Number(above=0, at_most=1, hint=_LEAVE_OUT),
@@ -38,7 +40,7 @@ class Share:
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
-        given = [name for name in ("fraction", "count", "weight") if getattr(self, name) is not None]
+        given = [name for name in self.EXCLUSIVE if getattr(self, name) is not None]
         if len(given) != 1:
             yield f"{where}: set one of fraction, count and weight; set are: {', '.join(given) or 'none'}"
 

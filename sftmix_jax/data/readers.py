@@ -21,7 +21,7 @@ from etils import epath
 
 from sftmix_jax.data import compressed
 from sftmix_jax.data.meanings import WEIGHTS
-from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.errors import UserError
 
 
 class Row(NamedTuple):
@@ -427,10 +427,7 @@ def _plain(value: Any, where: str) -> Any:
 def _read_tiny(spec: str) -> Iterator[Row]:
     from sftmix_jax.tiny import domains
 
-    name, _, part = spec.partition(":")
-    if name not in domains.DOMAINS:
-        raise UserError(f"no toy domain 'tiny:{name}'; {did_you_mean(name, domains.DOMAINS)}")
-    for index, value in enumerate(domains.train_rows(name, *domains.part(part))):
+    for index, value in enumerate(domains.read_train(spec)):
         yield Row(f"tiny:{spec}[{index}]", value)
 
 

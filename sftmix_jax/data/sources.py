@@ -26,7 +26,7 @@ class Source:
         "",
         Text(),
         "FILE, folder or glob, or several with commas between (.jsonl .json .csv .tsv, also .gz or .zst; .parquet "
-        ".array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[:ROWS[:hard]]",
+        ".array_record; gs:// too), hf:ID[:CONFIG][:SPLIT], tfds:NAME_OR_DIR[:SPLIT], tiny:DOMAIN[,rows=N][,hard=true]",
     )
     format: str = setting(
         "auto",

@@ -6,11 +6,12 @@ import contextlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sftmix_jax.machine import specs
 from sftmix_jax.machine.errors import UserError, did_you_mean, text_of
 
 _PACKAGED = Path(__file__).parent  # an installed wheel carries a copy of configs/ and eval/ here
@@ -50,13 +51,30 @@ def load(file: Path, kind: str) -> ModuleType:
     return module
 
 
-def call(file: Path, kind: str, *argument: str) -> Any:
-    """What a config file's `get_config` returns for the text behind the colon, if there is one. Raises UserError."""
+def configured(spec: str, kind: str) -> Any:
+    """What `get_config` of a config file returns for `FILE[:ARGUMENTS]`. Raises UserError.
+
+    The file is looked for as it is, then in the desk's configs. ARGUMENTS are those of get_config
+    (sftmix_jax.machine.specs).
+    """
+    name, _, text = spec.partition(":")
+    file = find("configs", name)
+    get_config = _get_config(file, kind)
+    given = specs.read(str(file), text, specs.readers(get_config))
+    with _explained(file, f" or the '{text}' behind the colon" if text else ""):
+        return get_config(**given)
+
+
+def arguments(spec: str, kind: str) -> list[str]:
+    """The arguments of a config file with their defaults, as `k=1/256`. Raises UserError."""
+    return specs.described(_get_config(find("configs", spec.partition(":")[0]), kind))
+
+
+def _get_config(file: Path, kind: str) -> Callable[..., Any]:
     get_config = getattr(load(file, kind), "get_config", None)
     if not callable(get_config):
         raise UserError(f"{file}: has no function get_config")
-    with _explained(file, "".join(f" or the '{text}' behind the colon" for text in argument)):
-        return get_config(*argument)
+    return get_config
 
 
 @contextlib.contextmanager

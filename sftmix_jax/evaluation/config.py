@@ -11,7 +11,7 @@ from sftmix_jax.evaluation.task import Question, Task, find_task
 from sftmix_jax.machine import ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Flag, Integer, Items, Table, Text, setting, within
-from sftmix_jax.sampling.methods import TEMPERATURE
+from sftmix_jax.sampling.settings import TEMPERATURE
 
 
 @dataclasses.dataclass

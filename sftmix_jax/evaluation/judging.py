@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, Number, Text, setting
-from sftmix_jax.sampling.methods import TEMPERATURE
+from sftmix_jax.sampling.settings import TEMPERATURE
 
 
 @dataclasses.dataclass

@@ -1,33 +1,26 @@
 """The config tree: what a config file's `get_config` returns, checked before anything runs."""
 
-import argparse
-import contextlib
 import copy
 import dataclasses
 import functools
 import json
 import math
 import os
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
-from absl.flags import FlagValues
 
 from sftmix_jax import desk
 from sftmix_jax.data.loader import BatchConfig, LoaderConfig
 from sftmix_jax.data.mixture import MOST_BUDGET, UNITS, Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.config import EvaluationConfig
-from sftmix_jax.machine import identity, ranges, terminal
+from sftmix_jax.machine import options, overrides, ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
-from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
+from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Table, Text, setting, within
 from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
@@ -171,36 +164,28 @@ def make_mesh(
     return mesh
 
 
-def _define_flags(argv: list[str]) -> FlagValues:
-    from ml_collections import config_flags
+def read(arguments: Sequence[str]) -> Experiment:
+    """The checked experiment of `--config=FILE[:ARGUMENTS]` and `--config.FIELD=VALUE`, in any order.
 
-    values = FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "the experiment: FILE.py[:ARGUMENT]", flag_values=values, sys_argv=[sys.argv[0], *argv]
-    )
-    values["config"].parser = _ConfigFile(argv)
-    flags.DEFINE_string("workdir", "", "where stages, metrics and scores go", flag_values=values)
-    return values
-
-
-class _ConfigFile(flags.ArgumentParser[Any]):
-    """Reads `FILE[:ARGUMENT]`, so that an error in it is told by its line, and overrides may name new keys of dicts."""
-
-    def __init__(self, argv: Sequence[str]):
-        self._overrides = [found[1] for each in argv if (found := re.match(r"--?config\.([^=]+)", each))]
-
-    def parse(self, argument: str) -> Any:
-        from ml_collections.config_flags import config_path
-
-        file, *behind = argument.split(":", 1)
-        config = desk.call(Path(file), "config", *behind)
-        config = separated(config)
-        for override in self._overrides if isinstance(config, Experiment) else ():
-            with contextlib.suppress(ValueError, KeyError, AttributeError, StopIteration, TypeError):  # see _explain
-                path = config_path.split(override)
-                _add_key(config, path)
-                _change_kind(config, path)
-        return config
+    FILE is looked for as it is, then in the desk's configs. Raises UserError.
+    """
+    specs, changes = [], []
+    for argument in options.joined(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        if name == "config":
+            specs += [value] if value else []
+        else:
+            changes.append((name.removeprefix("config."), value))
+    if not specs:
+        raise UserError(f"name an experiment: --config FILE.py ({did_you_mean('', desk.listed('configs'))})")
+    if len(specs) > 1:
+        raise UserError(f"--config is given {len(specs)} times ({', '.join(specs)}); leave all but one out")
+    experiment = separated(desk.configured(specs[0], "config"))
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
+    overrides.apply(experiment, changes, "config")
+    experiment.check()
+    return experiment
 
 
 def separated(config: Any) -> Any:
@@ -224,133 +209,3 @@ def separated(config: Any) -> Any:
     copied = copy.copy(config)
     vars(copied).update({name: separated(value) for name, value in vars(config).items()})
     return copied
-
-
-def _change_kind(config: Experiment, path: Sequence[Any]) -> None:
-    """Clears what the file says of a share, so that `…mixture.math.count=5` takes the place of a fraction.
-
-    Raises KeyError, AttributeError or ValueError for a path to anything else.
-    """
-    match path:
-        case ["stages", stage, "mixture", domain, "fraction" | "count" | "weight"]:
-            share = config.stages[stage].mixture[domain]
-            share.fraction = share.count = share.weight = None
-
-
-def _add_key(config: Experiment, path: Sequence[Any]) -> None:
-    """Puts a value of the right type at the key of a dict of plain values: ml_collections sets no key that is missing.
-
-    Raises KeyError, AttributeError or StopIteration if there is no such path.
-    """
-    held: Any = config
-    allowed: Range | None = None
-    for name in path[:-1]:
-        if isinstance(held, dict):
-            held, allowed = held[name], None
-        else:
-            held, allowed = getattr(held, name), ranges.of(type(held), name)
-    if isinstance(allowed, Table) and isinstance(allowed.each, Range):
-        held[path[-1]] = "" if isinstance(allowed.each, Text) else object()  # object: read as a Python literal
-
-
-def parse(
-    argv: Sequence[str], extra: Mapping[str, tuple[str | int | float, Range]] | None = None
-) -> tuple[Experiment, dict[str, Any]]:
-    """`--config FILE[:ARGUMENT] --config.a.b=value …` → the checked experiment, and the other flags.
-
-    FILE is looked for as it is, then in the desk's configs. `extra`: further flags, with their defaults and ranges.
-    `--help` prints the verb's docstring and the config files there are, and ends.
-    """
-    if {"--help", "-h"} & set(argv):
-        terminal.out((sys.modules["__main__"].__doc__ or "").strip())
-        terminal.out(f"\nconfigs: {', '.join(desk.listed('configs'))}")
-        sys.exit(0)
-    resolved = _find_config(argv)
-    if not any(argument.startswith("--config=") for argument in resolved):
-        raise UserError(f"name an experiment: --config FILE.py ({did_you_mean('', desk.listed('configs'))})")
-    values = _define_flags(resolved)
-    for name, (default, _) in (extra or {}).items():
-        flags.DEFINE_string(name, str(default), "", flag_values=values)
-    try:
-        rest = values([sys.argv[0], *resolved])[1:]
-        experiment = values["config"].value
-    except (flags.Error, KeyError, ValueError, TypeError, OSError, AttributeError) as error:
-        raise _explain(error, argv) from None
-    if rest:
-        raise UserError(f"'{rest[0]}' is not understood; options look like --workdir=DIR or --config.seed=1")
-    if not isinstance(experiment, Experiment):
-        raise UserError(f"get_config must return an Experiment, this one returns a {type(experiment).__name__}")
-    experiment.check()
-    options = {name: _option(name, str(values[name].value), allowed) for name, (_, allowed) in (extra or {}).items()}
-    return experiment, {"workdir": values["workdir"].value, **options}
-
-
-def _option(name: str, text: str, allowed: Range) -> Any:
-    """The value of a flag. Raises UserError if it is out of its range."""
-    try:
-        return allowed.parse(text)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"--{name}: {error}") from None
-
-
-def _find_config(argv: Sequence[str]) -> list[str]:
-    """The same arguments with the config's file resolved and in front, and names such as `my-data` in quotes."""
-    config, others, waiting = [], [], list(argv)
-    while waiting:
-        name, equals, value = waiting.pop(0).partition("=")
-        if name in ("--config", "-config") and (equals or waiting):
-            config.append("--config=" + _with_folder(value if equals else waiting.pop(0)))
-        else:
-            others.append(_quoted(name) + equals + value)
-    return config + others
-
-
-def _quoted(flag: str) -> str:
-    """`--config.domains.my-data.path` as ml_collections reads it: `--config.domains['my-data'].path`."""
-    if not re.match(r"--?config\.", flag) or "[" in flag:
-        return flag
-    first, *names = flag.split(".")
-    return first + "".join(f".{name}" if name.isidentifier() else f"[{name!r}]" for name in names)
-
-
-def _with_folder(spec: str) -> str:
-    file, colon, argument = spec.partition(":")
-    return str(desk.find("configs", file)) + colon + argument
-
-
-def _explain(cause: Exception, argv: Sequence[str]) -> UserError:
-    """What is wrong with the command line: the nearest known name, or the range of the field."""
-    message = cause.args[0] if isinstance(cause, KeyError) and cause.args else str(cause)
-    config = _loaded(argv)
-    for argument in argv:
-        if config is not None and argument.startswith("--config."):
-            known: Any = config
-            path = argument[2:].partition("=")[0].split(".")
-            for depth, name in enumerate(path[1:], 2):
-                fields = known if isinstance(known, dict) else identity.plain(known)
-                if not isinstance(fields, dict):
-                    break
-                if name not in fields:
-                    return UserError(f"--{'.'.join(path[:depth])}: no field '{name}'; {did_you_mean(name, fields)}")
-                allowed = None if isinstance(known, dict) else ranges.of(type(known), name)
-                known = known[name] if isinstance(known, dict) else getattr(known, name)
-                if depth == len(path) and (isinstance(known, dict) or dataclasses.is_dataclass(known)):
-                    where = ".".join(path)
-                    return UserError(f"--{where}: holds fields of its own; set one of them: --{where}.KEY=VALUE")
-                if depth == len(path) and "=" in argument and isinstance(allowed, Integer | Number | Flag):
-                    try:
-                        _option(".".join(path), argument.partition("=")[2], allowed)
-                    except UserError as error:
-                        return error
-    return UserError(message.strip())
-
-
-def _loaded(argv: Sequence[str]) -> Experiment | None:
-    """The config without its overrides, for messages about them."""
-    try:
-        plain = [argument for argument in _find_config(argv) if not argument.startswith("--config.")]
-        values = _define_flags(plain)
-        values([sys.argv[0], *plain], known_only=True)
-        return values["config"].value
-    except Exception:
-        return None

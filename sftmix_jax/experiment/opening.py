@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -11,28 +10,17 @@ from etils import epath
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.answers import Model
+from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.experiment.stages import Base, architecture, check_tokenizer, find_base, read_done, read_stage
 from sftmix_jax.machine import identity, processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import matching
-from sftmix_jax.machine.ranges import Integer, Text, of, setting
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.workdir.records import experiment as read_experiment
 from sftmix_jax.workdir.records import stage_folder
-
-
-@dataclasses.dataclass(frozen=True)
-class Opening:
-    """What a command line can say about how to open a model."""
-
-    template: str = setting(
-        "", Text(), "by default the stage's; for a model folder its own if it has one, else vicuna_v1.1"
-    )
-    dtype: str = setting("auto", of(ComputeConfig, "dtype"), "of weights and activations")
-    slots: int = setting(32, Integer(at_least=1), "prompts that are answered at the same time")
 
 
 def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import os
@@ -10,9 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from sftmix_jax.machine import compilation, host_memory, processes, terminal
+from sftmix_jax.machine import compilation, host_memory, options, processes, terminal
 from sftmix_jax.machine.errors import UserError
+
+T = TypeVar("T")
 
 _DISK = {
     errno.ENOSPC: "the disk is full: free some space, then run the same command again to go on",
@@ -31,22 +33,32 @@ _PACKAGES = {
 }  # fmt: skip
 
 
-def run(command: Callable[[], int | None], *, together: bool = False) -> None:
-    """Run a command; bad input ends it with one message on stderr and exit code 2.
+def run(command: Callable[[T], int | None], kind: type[T], *, together: bool = False) -> None:
+    """Runs a command with its options of the command line; bad input ends it with one message and exit code 2.
 
+    `--help` prints the docstring of the command's module, the options and the fields of a config that is named.
     `together`: with the other processes that the environment names, all doing the same.
     """
     _close_stdin()
+    asks_for_help = bool({"--help", "-h"} & set(sys.argv[1:]))
     sys.excepthook = lambda *error: terminal.err("".join(traceback.format_exception(*error)).rstrip())
-    host_memory.keep_freed()
-    compilation.set_up()
+    if not asks_for_help:  # these import jax
+        host_memory.keep_freed()
+        compilation.set_up()
     try:
+        if asks_for_help:
+            doc = sys.modules[command.__module__].__doc__ or ""
+            for line in options.help_lines(kind, doc, sys.argv[1:]):
+                terminal.out(line)
+            processes.leave(0)
         if together:
             processes.join()
-        code = command()
+        code = command(options.parse(kind, sys.argv[1:]))
     except UserError as error:
         processes.say(f"error: {error}")
         processes.leave(2)
+    except BrokenPipeError:  # as of `… | head`
+        processes.leave(141)
     except OSError as error:
         if error.errno not in _DISK:
             _fail()
@@ -91,8 +103,7 @@ def _foreign(error: SystemExit) -> str:
     """Where a user's file raised it, which must not look like a finished command; empty where a command did."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "_sitebuiltins" not in frame.filename]
     file = Path(frames[-1].filename)
-    ours = file.is_relative_to(Path(__file__).parent.parent) or file == Path(argparse.__file__)
-    return "" if ours else f"{file}:{frames[-1].lineno}"
+    return "" if file.is_relative_to(Path(__file__).parent.parent) else f"{file}:{frames[-1].lineno}"
 
 
 _stdin: int | None = None  # the standard input that the process was started with

@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -97,7 +96,7 @@ def join() -> None:
     place = find_place(os.environ)
     try:
         patience = _TIMEOUT.parse(os.environ.get("JAX_JOIN_TIMEOUT", str(_PATIENCE)))
-    except ArgumentTypeError as error:
+    except UserError as error:
         raise UserError(f"JAX_JOIN_TIMEOUT: {error}") from None
     if place is not None and place.count > 1:
         _place = place

@@ -4,12 +4,13 @@
 
 `check` walks a tree of such dataclasses and names the first field that is out of its range. A config dataclass may also
 have a method `relations(where)`, which yields a message for fields that are sound alone, but not together. Command-line
-options use the same ranges (`Range.parse`).
+options use the same ranges (sftmix_jax.machine.options).
 """
 
 from __future__ import annotations
 
-import argparse
+import ast
+import contextlib
 import dataclasses
 import math
 import re
@@ -41,15 +42,23 @@ class Range:
         """A value as a command line writes it. Raises ValueError."""
         return text
 
-    def parse(self, text: str) -> Any:
-        """The value of a command-line option (`type=` of argparse). Raises argparse.ArgumentTypeError."""
+    def value(self, text: str) -> Any:
+        """The value that a text stands for; the text itself where it stands for none, for the range to refuse."""
         try:
-            value = self.read(text)
+            return self.read(text)
         except ValueError:
-            value = text
+            return text
+
+    def parse(self, text: str) -> Any:
+        """The value that a text stands for. Raises UserError, with the rule and without a place."""
+        value = self.value(text)
         if rule := self.broken(value):
-            raise argparse.ArgumentTypeError(f"{_shown(value)}; {rule}")
+            raise UserError(f"{_shown(value)}; {rule}")
         return value
+
+    def described(self) -> str:
+        """The range in words, for a list of options."""
+        return self.broken(object()).removeprefix("must be ").removeprefix("must ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +119,7 @@ class Flag(Range):
         return "" if isinstance(value, bool) else "must be True or False"
 
     def read(self, text: str) -> Any:
-        words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}  # those of absl.flags
+        words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
         return words.get(text.lower(), text)
 
 
@@ -159,6 +168,12 @@ class AnyOf(Range):
     def broken(self, value: Any) -> str:
         return self.rule if all(each.broken(value) for each in self.ranges) else ""
 
+    def read(self, text: str) -> Any:
+        """A Python literal, or the word of a flag; else the text."""
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
+        return next((value for each in self.ranges if not each.broken(value := each.value(text))), text)
+
 
 @dataclasses.dataclass(frozen=True)
 class Items(Range):
@@ -166,6 +181,23 @@ class Items(Range):
 
     each: Range | type
     at_least: int = 0  # items
+
+    @property
+    def item(self) -> Range:
+        """The range of an item."""
+        return _range(self.each)
+
+    def read(self, text: str) -> Any:
+        """`a,b`, or a Python literal in brackets → a tuple."""
+        if text[:1] in ("(", "["):
+            try:
+                return tuple(ast.literal_eval(text))
+            except (SyntaxError, TypeError) as error:
+                raise ValueError(text) from error
+        return tuple(self.item.read(part) for part in text.split(",")) if text else ()
+
+    def described(self) -> str:
+        return f"any number of items between commas, each {self.item.described()}"
 
     def problems(self, value: Any, where: str) -> Iterator[str]:
         if not isinstance(value, tuple | list):
@@ -183,6 +215,11 @@ class Table(Range):
 
     each: Range | type
     keys: Range = dataclasses.field(default_factory=Text)
+
+    @property
+    def item(self) -> Range:
+        """The range of a value."""
+        return _range(self.each)
 
     def problems(self, value: Any, where: str) -> Iterator[str]:
         if not isinstance(value, dict):

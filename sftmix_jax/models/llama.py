@@ -20,6 +20,7 @@ from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Choice, setting
 from sftmix_jax.models import attention, kernels
 from sftmix_jax.models.attention import Cache, RopeScaling
+from sftmix_jax.models.dtypes import COMPUTE_DTYPES
 from sftmix_jax.parallel import fsdp, sharding
 
 Params: TypeAlias = dict[str, Any]  # nested names → arrays, as in a checkpoint
@@ -90,7 +91,7 @@ class ComputeConfig:
 
     dtype: str = setting(
         "auto",
-        Choice(("auto", "float32", "bfloat16")),
+        Choice(COMPUTE_DTYPES),
         "of activations and matrix products; auto: bfloat16 on TPU and GPU, float32 on CPU, whose bfloat16 is slower",
     )
     remat: str = setting(

@@ -16,8 +16,10 @@ from __future__ import annotations
 import dataclasses
 
 from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Number
 
 GIB = 2**30
+UTILISATION = Number(above=0, at_most=1)  # of a chip's peak FLOP/s
 
 
 @dataclasses.dataclass(frozen=True)

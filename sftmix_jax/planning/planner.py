@@ -14,7 +14,6 @@ from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.opening import Opening
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.ranges import Number
 from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
@@ -72,7 +71,6 @@ class _Setting:
         return MeshConfig(**self.mesh.shape)
 
 
-UTILISATION = Number(above=0, at_most=1)  # of a chip's peak FLOP/s
 
 
 class Planner:

@@ -23,8 +23,7 @@ from sftmix_jax.resuming.shortening import Length, shortened
 
 
 def get_config() -> Experiment:
-    config, _ = experiment.parse({arguments!r})
-    return shortened(config, {lengths!r})
+    return shortened(experiment.read({arguments!r}), {lengths!r})
 '''
 
 

@@ -8,12 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sftmix_jax.machine.ranges import Number
-
-# 0 is greedy; smaller ones would divide float32 logits beyond what float32 holds.
-TEMPERATURE = Number(at_least=0.001, at_most=100, also=(0,))
-TOP_P = Number(above=0, at_most=1)
-
 
 class Method(Enum):
     """The least that a batch needs; a row's token does not depend on which of them is run."""

@@ -12,11 +12,11 @@ from etils import epath
 from sftmix_jax.evaluation import fixed
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.task import find_task
+from sftmix_jax.experiment.runner import check_folders, register
 from sftmix_jax.experiment.stages import Resolved, ResolvedStage
 from sftmix_jax.machine import identity
 from sftmix_jax.machine.files import write_json
 from sftmix_jax.studies.study import Study
-from sftmix_jax.train import check_folders, register
 from sftmix_jax.workdir import records
 
 

@@ -127,12 +127,11 @@ def _is_positive(value: Any) -> bool:
         return False
 
 
-def arguments(text: str, seeds: int) -> tuple[str, range]:
-    """`SIZE[,SEEDS]` → the size and the seeds; what is left out is tiny, and `seeds` of them."""
-    size, _, count = text.partition(",")
-    if count and not (count.isdecimal() and int(count)):
-        raise UserError(f"':{text}': must be SIZE or SIZE,SEEDS, such as tiny,5")
-    return size or "tiny", range(int(count or seeds))
+def seed_numbers(size: str, count: int, toy: int) -> range:
+    """The seeds of a study: `count` of them; for a count of 0 `toy` on the toy, and one on other models."""
+    if count < 0:
+        raise UserError(f"seeds={count}: must be at least 1, or 0 for the study's own number")
+    return range(count or (toy if size == "tiny" else 1))
 
 
 def joined(name: str, question: str, studies: Iterable[Study], axes: tuple[Axis, ...] = ()) -> Study:
@@ -146,13 +145,11 @@ def joined(name: str, question: str, studies: Iterable[Study], axes: tuple[Axis,
 
 
 def read(spec: str) -> Study:
-    """`FILE[:ARGUMENT]`, looked for as it is, then in the desk's configs. Raises UserError."""
-    name, _, argument = spec.partition(":")
-    file = desk.find("configs", name)
-    study = separated(desk.call(file, "study", *([argument] if argument else [])))
+    """`FILE[:ARGUMENTS]`, looked for as it is, then in the desk's configs. Raises UserError."""
+    study = separated(desk.configured(spec, "study"))
     if not isinstance(study, Study):
         kind = type(study).__name__
-        raise UserError(f"{file}: get_config must return a Study, this one returns a {kind}; one experiment alone is "
-                        "trained by python -m sftmix_jax.train")  # fmt: skip
+        raise UserError(f"{spec.partition(':')[0]}: get_config must return a Study, this one returns a {kind}; one "
+                        "experiment alone is trained by python -m sftmix_jax.train")  # fmt: skip
     study.check()
     return study

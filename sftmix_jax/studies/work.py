@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 from etils import epath
 
+from sftmix_jax.experiment.runner import complete, score_base
 from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import write_json
 from sftmix_jax.machine.leases import Leases, Lost, for_all_processes
 from sftmix_jax.studies.jobs import Job
-from sftmix_jax.train import complete, score_base
 from sftmix_jax.training.loop import Stopped
 
 _WAIT = 1.0  # seconds between looks for something to do

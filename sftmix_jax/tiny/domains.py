@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine import specs
+from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.ranges import Flag, Integer
 from sftmix_jax.tiny import arithmetic, corpus, functions, instructions
 
 VERSION = 2  # of the generators; raise it when their rows change
@@ -86,19 +88,28 @@ def _rows(domain: str, test: bool, count: int, hard: bool) -> Iterator[dict[str,
             yield row
 
 
-def train_rows(domain: str, count: int | None = None, hard: bool = False) -> Iterator[dict[str, Any]]:
-    """The first `count` rows of a domain's training split, or of its hard part; all of them by default."""
-    return _rows(domain, False, count or DOMAINS[domain][1], hard)
+def train_rows(domain: str, rows: int | None = None, hard: bool = False) -> Iterator[dict[str, Any]]:
+    """The first `rows` of a domain's training split, or of its hard part; all of them by default."""
+    return _rows(domain, False, rows or DOMAINS[domain][1], hard)
 
 
-def test_rows(domain: str, count: int | None = None, hard: bool = False) -> list[dict[str, Any]]:
+def test_rows(domain: str, rows: int | None = None, hard: bool = False) -> list[dict[str, Any]]:
     """The test split, or its hard part; every row names its difficulty."""
-    return list(_rows(domain, True, count or 512, hard))
+    return list(_rows(domain, True, rows or 512, hard))
 
 
-def part(spec: str) -> tuple[int | None, bool]:
-    """What `[COUNT][:hard]` asks of a split: how many rows, and whether only hard ones. Raises UserError."""
-    count, _, which = spec.partition(":")
-    if (count and not (count.isdecimal() and int(count))) or which not in ("", "hard"):
-        raise UserError(f"toy rows ':{spec}': must be COUNT or COUNT:hard, such as 200 or 200:hard")
-    return int(count) if count else None, which == "hard"
+_PART: dict[str, specs.Reader] = {"rows": Integer(at_least=1).parse, "hard": Flag().parse}
+
+
+def read_train(spec: str) -> Iterator[dict[str, Any]]:
+    """The training rows of `DOMAIN[,rows=COUNT][,hard=true]`, as behind `tiny:`. Raises UserError."""
+    given = specs.read("tiny", spec, {"domain": str, **_PART})
+    name = given.get("domain", "")
+    if name not in DOMAINS:
+        raise UserError(f"no toy domain 'tiny:{name}'; {did_you_mean(name, DOMAINS)}")
+    return train_rows(**given)
+
+
+def read_test(domain: str, path: str) -> list[dict[str, Any]]:
+    """The test rows of `tiny:[rows=COUNT][,hard=true]`, such as tiny:200. Raises UserError."""
+    return test_rows(domain, **specs.read("tiny", path.removeprefix("tiny:"), _PART))

@@ -44,7 +44,7 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], log: Path) 
     os.dup2(output, 2)
     os.environ.update(environment)
     sys.argv = ["sftmix_jax.train", *arguments]
-    command.run(train.main, together=True)
+    command.run(train.main, train.Options, together=True)
 
 
 def launch(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:

@@ -50,7 +50,7 @@ def experiment(model: Path, keep: int = 2, name: str = "campaign") -> Experiment
     mixtures = {"first": {"math": Share(count=20)}, "second": {"general": Share(count=20), "math": Share(count=4)}}
     return Experiment(
         name=name,
-        domains={name: Source(f"tiny:{name}:40", validation_rows=4) for name in ("math", "general")},
+        domains={name: Source(f"tiny:{name},rows=40", validation_rows=4) for name in ("math", "general")},
         stages={name: stage(mixture) for name, mixture in mixtures.items()},
         model=ModelConfig(init=f"hf:{model}"),
         template="chatml",

@@ -110,7 +110,7 @@ def main() -> int:
     options = parser.parse_args()
     begin, counts = time.monotonic(), Counter[str]()
     chat = Chat("chatml", Tokenizer(str(stages.TINY)))
-    source, other = Source("tiny:math:60", bad_rows="skip"), Source("tiny:general:60")
+    source, other = Source("tiny:math,rows=60", bad_rows="skip"), Source("tiny:general,rows=60")
     with tempfile.TemporaryDirectory() as root_:
         root = Path(root_)
         os.environ["SFTMIX_CACHE"] = str(root / "whole")

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from etils import epath
 
-from sftmix_jax import train
+from sftmix_jax.experiment import runner as experiments
+from sftmix_jax.experiment import stage_training
 from sftmix_jax.machine import compilation, manifest
 from sftmix_jax.machine.errors import UserError
 from tests.campaigns import _scratch as scratch
@@ -197,13 +198,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     compilation.set_up()
-    train.make_trainer = scratch.compiled_once(train.make_trainer)
+    stage_training.make_trainer = scratch.compiled_once(stage_training.make_trainer)
     begin, counts, wrong = time.monotonic(), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as root_:
         root = Path(root_)
         config = scratch.experiment(scratch.save_model(root / "model"))
         with scratch.quiet():
-            folders = [Path(f).name for f in train.run(config, epath.Path(root / "whole"))]
+            folders = [Path(f).name for f in experiments.run(config, epath.Path(root / "whole"))]
         wanted = {name: scratch.open_params(root / "whole" / "stages" / name) for name in folders}
         for number in range(options.faults):
             rng = random.Random(f"{options.seed} {number}")
@@ -241,7 +242,7 @@ def outcome(config, workdir: Path, wanted: dict[str, str], name: str, reads_firs
                         return "silent"
                 except UserError:
                     noticed = True
-            train.run(config, epath.Path(workdir))
+            experiments.run(config, epath.Path(workdir))
             noticed |= any(word in said.getvalue() for word in ("damaged", "set aside", "written again"))
             for each, params_sha256 in wanted.items():
                 done = json.loads((workdir / "stages" / each / "done.json").read_text())
@@ -249,7 +250,7 @@ def outcome(config, workdir: Path, wanted: dict[str, str], name: str, reads_firs
                     found = {done["params_sha256"], scratch.open_params(workdir / "stages" / each)}
                 except UserError:  # only a reader looks at the parameters themselves; its advice must do
                     noticed = True
-                    train.run(config, epath.Path(workdir))
+                    experiments.run(config, epath.Path(workdir))
                     found = {scratch.open_params(workdir / "stages" / each)}
                 if found != {params_sha256}:
                     return "silent"

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment.config import parse
+from sftmix_jax.experiment.config import read
 from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.models import huggingface, llama
 from sftmix_jax.models.hf_config import Ends, Special
@@ -45,7 +45,7 @@ def get_config():
     specialised = {"code": Share(count=200), "math": Share(count=200)}
     return Experiment(
         name="kills",
-        domains={name: Source(f"tiny:{name}:400", validation_rows=8) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name},rows=400", validation_rows=8) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=300)}, k=1 / 8),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
@@ -78,7 +78,7 @@ def main() -> int:
     save_model(folder / "model")
     whole.write_text(CONFIG.replace("MODEL", str(folder / "model")))
     arguments = [f"--config={whole}"]
-    lengths = shortening.measure(parse(arguments)[0], 12)
+    lengths = shortening.measure(read(arguments), 12)
     shortening.write(file, arguments, str(whole), lengths)
     found = Check(file, folder, [Layout(1)], options.count, seed=options.seed, launch=launch).run()
     hits = ", ".join(f"{count} {where}" for where, count in found.hits().most_common())

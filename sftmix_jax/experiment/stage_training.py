@@ -1,0 +1,188 @@
+"""Trains one stage, from its newest sound checkpoint if it has one, and writes what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from sftmix_jax import __version__
+from sftmix_jax.data.loader import Plan
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import stages
+from sftmix_jax.experiment.stages import Resolved, ResolvedStage
+from sftmix_jax.machine import array_hash, manifest, processes, terminal
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
+from sftmix_jax.models import kernels
+from sftmix_jax.models.llama import Compute
+from sftmix_jax.training import precision
+from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.training.loop import Outcome, train
+from sftmix_jax.training.optimizer import learning_rates, make_optimizer
+from sftmix_jax.training.step import Trainer, TrainState, make_trainer
+from sftmix_jax.training.trackers import Trackers
+
+_FORMER = "done.json.damaged"  # of a finished stage that is trained again
+
+
+def train_stage(
+    resolved: Resolved, stage: ResolvedStage, workdir: epath.Path, tracking: Trackers, check_lease: Callable[[], None]
+) -> None:
+    """Train one stage whose parent is done, from its newest sound checkpoint if it has one. Raises Stopped.
+
+    What is damaged of a stage that was finished is written anew; until then it has no done.json.
+    """
+    mesh = experiment.make_mesh(resolved.experiment, resolved.base.config)
+    config, folder = resolved.experiment, stage.folder(workdir)
+    plan, pools = resolved.plan(stage.stage)
+    steps = stage.stage.steps or plan.num_steps
+    optimizer = make_optimizer(stage.stage.optimizer)
+    trainer = make_trainer(
+        resolved.base.config, _checked(resolved, mesh, stage.stage.batch.seq_len), optimizer, mesh,
+        domains=len(resolved.examples), grad_accum_steps=stage.stage.batch.grad_accum_steps,
+        kept=precision.find(stage.stage.optimizer.state),
+    )  # fmt: skip
+    if processes.is_first():
+        _reopen(stage, workdir)
+    name = folder.name.removesuffix(f"-{stage.id}")  # that of the experiment which trained the stage first
+    write_json(folder / "stage.json", {"name": name, "id": stage.id, **stage.record})
+    save_tokenizer(resolved, folder)
+    rows = plan.rows_account(pools, config.seed)
+    _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)
+    outcome = train(
+        stage.name, folder, trainer, plan, steps,
+        start=lambda: _start(resolved, stage, trainer, workdir),
+        rates=learning_rates(stage.stage.optimizer, steps),
+        validation=resolved.validation_plan(stage.stage),
+        checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
+        trackers=tracking,
+        stage_id=stage.id, check_lease=check_lease,
+    )  # fmt: skip
+    done = _done(stage, plan, rows, steps, outcome)
+    if processes.is_first():
+        _compare_with_former(folder, stage.id, done["params_sha256"])
+    write_json(folder / "done.json", done)
+    processes.wait_for_all("the stage is written")
+
+
+def _checked(resolved: Resolved, mesh: Mesh, length: int) -> Compute:
+    """The choices made, with the first attention kernel that does here what the plain path does."""
+    compute, config = resolved.compute, resolved.base.config
+    sizes = (config.num_heads, config.num_kv_heads, config.head_dim, length)
+    names = kernels.candidates(compute.attention)
+    for name, following in itertools.pairwise(names):
+        wrong = kernels.probe(name, mesh, compute.dtype, *sizes)
+        if not wrong:
+            return dataclasses.replace(compute, attention=name)
+        if processes.is_first():
+            instead = "using the plain path" if following == "plain" else f"trying '{following}'"
+            terminal.err(f"warning: attention kernel '{name}' {wrong}; {instead}")
+    return dataclasses.replace(compute, attention=names[-1])
+
+
+def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
+    """Rename the done.json of a stage that is damaged: from here on nobody takes the stage for finished."""
+    done = stage.folder(workdir) / "done.json"
+    if not exists(done):
+        return
+    terminal.err(f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again "
+                 "from its newest sound checkpoint")  # fmt: skip
+    remove(done.with_name(_FORMER))
+    done.rename(done.with_name(_FORMER))
+
+
+def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> None:
+    """Report if a stage that was finished before has other parameters now, as its children have the former ones."""
+    former = folder / _FORMER
+    if not exists(former):
+        return
+    try:
+        record = read_json(former, "", id=str, digest=str, params_sha256=str)
+    except UserError:
+        record = {"digest": None}
+    is_own = record.get("id") == id and record["digest"] == stages.done_digest(record)
+    before = record["params_sha256"] if is_own else params_sha256
+    if before == params_sha256:  # or the record was what was damaged, or another stage's
+        remove(former)
+        return
+    terminal.err(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
+          f"{before[:12]}…), as on other devices or versions. Stages that start from it were trained from the former "
+          f"ones; {former} is kept")  # fmt: skip
+
+
+def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
+    """Parameters of the stage before, or of the base; a fresh optimiser unless told to carry it."""
+    if stage.parent is None:
+        params = resolved.base.params(trainer.abstract.params)
+        return TrainState(params, trainer.init_optimizer(params))
+    parent = stage.parent.folder(workdir)
+    params = stages.stage_params(parent, trainer.abstract.params)
+    if not stage.stage.carry_optimizer:
+        return TrainState(params, trainer.init_optimizer(params))
+    saves = Checkpoints(parent / "checkpoints", stage=stage.parent.id)
+    try:
+        step = stages.read_done(parent, stages.read_stage(parent))["steps"]
+        return TrainState(params, saves.restore_part(step, "opt_state", trainer.abstract.opt_state))
+    finally:
+        saves.close()
+
+
+def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:
+    ledger = plan.ledger(steps)
+    trained = sum(account["trained_tokens"] for account in ledger.values())
+    tokens = sum(account["tokens"] for account in ledger.values())
+    record = {
+        "id": stage.id,
+        "steps": steps,
+        "ledger": ledger,
+        "rows": rows,
+        "packing_fill": round(plan.fill, 4),
+        "validation_loss": outcome.validation_loss,
+        "params_sha256": array_hash.tree_digest(outcome.state.params),
+        "seconds": round(outcome.seconds, 2),
+        "tokens_per_second": round(tokens / max(outcome.seconds, 1e-9), 1),
+        "trained_tokens_per_second": round(trained / max(outcome.seconds, 1e-9), 1),
+        "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "version": __version__,
+    }
+    return {**record, "digest": stages.done_digest(record)}
+
+
+def save_tokenizer(resolved: Resolved, folder: epath.Path) -> None:
+    """A copy beside the stage, so that the stage alone can be sampled from; written again if it is damaged."""
+    copy = folder / "tokenizer"
+    of = stages.tokenizer_of({"tokenizer": resolved.tokenizer.fingerprint, "template": resolved.chat.fingerprint})
+    if not processes.is_first() or (problem := manifest.damage(copy, of)) is None:
+        return
+    if manifest.is_sealed(copy):
+        terminal.err(f"{copy}: {problem}; written again")
+    building = unfinished(copy)
+    try:
+        resolved.chat.save(building)
+        manifest.seal(building, of)
+        manifest.install(building, copy, of)
+    finally:
+        remove(building)
+
+
+def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any], steps: int, fill: float) -> None:
+    parts = []
+    for domain, account in ledger.items():
+        text = f"{domain} {rows[domain]['used']:,} of {rows[domain]['stored']:,} rows"
+        if cut := rows[domain]["of them truncated"]:
+            text += f" ({cut:,} truncated)"
+        if lost := sum(rows[domain]["skipped"].values()) + rows[domain]["without an answer within the length"]:
+            text += f" ({lost:,} skipped, reasons in done.json)"
+        parts.append(f"{text}, {account['trained_tokens']:,} trained tokens")
+    width = shutil.get_terminal_size().columns
+    terminal.err("─" * min(width, 80))
+    terminal.err(f"{stage.name} ({stage.id}): {steps:,} steps, packing {fill:.1%} full")
+    for part in parts:
+        terminal.err(f"  {part}")
