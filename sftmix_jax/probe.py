@@ -25,7 +25,7 @@ from sftmix_jax.machine import command, identity, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, write_json
 from sftmix_jax.machine.ranges import Integer, Range
-from sftmix_jax.models.llama import Params
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
 from sftmix_jax.workdir import records

@@ -39,6 +39,7 @@ from sftmix_jax.machine.files import remove
 from sftmix_jax.machine.host_memory import has_accelerator
 from sftmix_jax.machine.leases import Leases
 from sftmix_jax.machine.ranges import Integer, Number
+from sftmix_jax.models import table
 from sftmix_jax.planning import aot, costs
 from sftmix_jax.planning.costs import StageCost
 from sftmix_jax.planning.planner import UTILISATION, Planned, Planner
@@ -144,7 +145,7 @@ def _one(todo: list[Job], wanted: str, workdir: epath.Path) -> int:
 
 def _default_workers(chosen: Study) -> int:
     """One a core for models that a core holds easily on a machine without accelerators, else one."""
-    small = all(costs.architecture(run.experiment).num_params <= _SMALL for run in chosen.runs[:1])
+    small = all(table.num_params(costs.architecture(run.experiment)) <= _SMALL for run in chosen.runs[:1])
     return len(os.sched_getaffinity(0)) if small and not has_accelerator() else 1
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 
 
@@ -29,19 +29,19 @@ class Cache(NamedTuple):
         return self.k.shape[4]
 
 
-def empty(config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+def empty(config: Architecture, slots: int, size: int, dtype: str) -> Cache:
     """A cache of zeros for so many rows of at most `size` tokens."""
     shape = (config.num_layers, slots, config.num_kv_heads, config.head_dim, size)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
-def empty_on(mesh: Mesh, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+def empty_on(mesh: Mesh, config: Architecture, slots: int, size: int, dtype: str) -> Cache:
     """`empty` on the mesh: every device makes its own part, and no device or host ever holds the whole."""
     return _empty_at(placing(mesh, slots, config.num_kv_heads), config, slots, size, dtype)
 
 
 @partial(jax.jit, static_argnames=("where", "config", "slots", "size", "dtype"))
-def _empty_at(where: NamedSharding, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+def _empty_at(where: NamedSharding, config: Architecture, slots: int, size: int, dtype: str) -> Cache:
     return jax.lax.with_sharding_constraint(empty(config, slots, size, dtype), where)
 
 
