@@ -41,15 +41,15 @@ def show(topology: str, state: int, temporaries: int, sent: dict[str, int]) -> N
 
 
 def ours(topology: str) -> None:
-    from sftmix_jax.models import llama
-    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.models import families
+    from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.planning import aot
     from sftmix_jax.training.optimizer import OptimizerConfig
 
     found = aot.find_topology(topology)
     step = aot.compile_step(
-        llama.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
+        families.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
         MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     show(topology, step.arguments, step.temporaries, step.collectives)

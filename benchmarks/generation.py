@@ -30,7 +30,7 @@ def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
     host_memory.keep_freed()
     compilation.set_up()
     from sftmix_jax.models import huggingface
-    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel import sharding
     from sftmix_jax.parallel.sharding import MeshConfig
 

@@ -42,7 +42,7 @@ Line = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    small: str  # presets of sftmix_jax.models.llama
+    small: str  # presets of sftmix_jax.models.families
     large: str
     dtype: str
     rows: int
@@ -129,6 +129,7 @@ def attention(size: Size, kernel: str, heads: tuple[int, int, int]) -> Line:
     import jax.numpy as jnp
 
     from sftmix_jax.models import kernels
+    from sftmix_jax.models.attention import Scores
     from sftmix_jax.parallel import sharding
     from sftmix_jax.parallel.sharding import MeshConfig
 
@@ -140,7 +141,7 @@ def attention(size: Size, kernel: str, heads: tuple[int, int, int]) -> Line:
     inside = jnp.asarray(segments > 0)[..., None, None]
 
     def run(name: str, q: Any, k: Any, v: Any) -> Any:
-        return jnp.where(inside, kernels.attend(name, mesh, q, k, v, segments), 0)
+        return jnp.where(inside, kernels.attend(name, mesh, q, k, v, segments, Scores(H**-0.5)), 0)
 
     def total(name: str, q: Any, k: Any, v: Any, direction: Any) -> Any:
         return (run(name, q, k, v).astype(jnp.float32) * direction).sum()
@@ -168,8 +169,8 @@ def training(size: Size, name: str, state: str, remat: str, kernel: str, rows: i
     """Steps of a trainer as `train` makes it."""
     import jax
 
-    from sftmix_jax.models import kernels, llama
-    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.models import decoder, families, kernels
+    from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel import sharding
     from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.planning import flops
@@ -177,13 +178,13 @@ def training(size: Size, name: str, state: str, remat: str, kernel: str, rows: i
     from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
     from sftmix_jax.training.step import TrainState, make_trainer
 
-    mesh, kept, c = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), precision.find(state), llama.preset(name)
-    sizes = (c.num_heads, c.num_kv_heads, c.head_dim, size.length)
+    mesh, kept, c = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), precision.find(state), families.preset(name)
+    sizes = (c.num_heads, c.num_kv_heads, c.head_dim, size.length, decoder.scores(c, c.pattern[0]))
     chosen = next(each for each in kernels.candidates(kernel) if not kernels.probe(each, mesh, size.dtype, *sizes))
     compute = Compute(size.dtype, remat, chosen)
     optimizer = make_optimizer(OptimizerConfig())
     trainer = make_trainer(c, compute, optimizer, mesh, domains=1, grad_accum_steps=1, kept=kept)
-    params = jax.jit(lambda: precision.cast(llama.init(c, compute, 0), kept.params))()
+    params = jax.jit(lambda: precision.cast(decoder.init(c, compute, 0), kept.params))()
     held = TrainState(params, trainer.init_optimizer(params))
     batch = packed_rows(size, rows, c.vocab_size)
     on_device = sharding.put_batch(mesh, batch, rows)
@@ -211,8 +212,8 @@ def decoding(size: Size, batch: int) -> Line:
     import jax
 
     from sftmix_jax.models import cache as caches
-    from sftmix_jax.models import llama
-    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.models import decoder, families
+    from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel import sharding
     from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.sampling import decode
@@ -221,8 +222,8 @@ def decoding(size: Size, batch: int) -> Line:
     from sftmix_jax.training import precision
 
     mesh, compute, steps = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), Compute(size.dtype, "none"), 32
-    c = llama.preset(size.large)
-    params = jax.jit(lambda: precision.cast(llama.init(c, compute, 0), size.dtype))()
+    c = families.preset(size.large)
+    params = jax.jit(lambda: precision.cast(decoder.init(c, compute, 0), size.dtype))()
     span = size.place + 4 * steps
     cache = caches.empty_on(mesh, c, batch, span, size.dtype)
     rows = Slots.empty(batch)._replace(
@@ -251,16 +252,16 @@ def sampling(size: Size, prompts: int, slots: int, new: int) -> Line:
     import jax
 
     from sftmix_jax.data.tokenizer import Tokenizer
-    from sftmix_jax.models import llama
-    from sftmix_jax.models.llama import Compute
+    from sftmix_jax.models import decoder, families
+    from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel import sharding
     from sftmix_jax.parallel.sharding import MeshConfig
     from sftmix_jax.sampling.sampler import Request, Sampler
     from sftmix_jax.training import precision
 
     mesh, compute = sharding.make_mesh(MeshConfig(), jax.devices()[:1]), Compute(size.dtype, "none")
-    c = llama.preset(size.large)
-    params = jax.jit(lambda: precision.cast(llama.init(c, compute, 0), size.dtype))()
+    c = families.preset(size.large)
+    params = jax.jit(lambda: precision.cast(decoder.init(c, compute, 0), size.dtype))()
     tokenizer = Tokenizer(str(Path(sftmix_jax.__file__).parent / "tiny" / "base"))  # only to make text of some ids
     sampler = Sampler(c, compute, params, tokenizer, mesh, stop_ids=(), slots=slots)
     rng = np.random.default_rng(0)
@@ -285,11 +286,11 @@ def _torch_model(size: Size, name: str) -> Any:
     import torch
     import transformers
 
-    from sftmix_jax.models import hf_config, llama
+    from sftmix_jax.models import families, hf_config
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     special = hf_config.Special(1, hf_config.Ends((2,)))
-    config = transformers.LlamaConfig(**hf_config.fields(llama.preset(name), special, size.dtype))
+    config = transformers.LlamaConfig(**hf_config.fields(families.preset(name), special, size.dtype))
     with torch.device(device):
         return transformers.LlamaForCausalLM(config).to(getattr(torch, size.dtype)), device
 

@@ -22,24 +22,25 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from sftmix_jax.models import hf_config, huggingface, llama
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models import families, hf_config, huggingface, layout
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import abstract_params
 
 GIB = 2**30
 
 
-def write(folder: Path, config: LlamaConfig) -> None:
+def write(folder: Path, config: Architecture) -> None:
     """A folder of random weights, a file a layer."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     files: dict[str, dict[str, np.ndarray]] = {}
-    for path, shape in huggingface.shapes(config).items():
-        theirs = shape if len(shape) == 1 or path == ("embed",) else huggingface._their_shape(path, shape)
-        for i in range(config.num_layers if path[0] == "layers" else 1):
+    for name, parts in layout.stored(families.parameters(config)).items():
+        theirs = layout.stored_shape(parts)
+        for i in range(config.num_layers if parts[0].in_layer else 1):
             tensor = np.broadcast_to(rng.standard_normal(theirs[-1]).astype(ml_dtypes.bfloat16), theirs)
-            files.setdefault(f"model-{i:03}.safetensors", {})[huggingface.NAMES[path].format(i)] = tensor
+            files.setdefault(f"model-{i:03}.safetensors", {})[name.format(i)] = tensor
     for name, tensors in files.items():
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / name)
     special = hf_config.Special(1, hf_config.Ends((2,)))
@@ -91,7 +92,7 @@ def main() -> None:
     if options.read:
         return read(folder)
     if not (folder / "config.json").exists():
-        write(folder, llama.preset(options.preset))
+        write(folder, families.preset(options.preset))
     for devices in (1, 4):
         env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         again = [sys.executable, __file__, "--preset", options.preset, "--folder", str(options.folder), "--read"]

@@ -27,25 +27,25 @@ from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.machine import compilation, host_memory
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models import decoder, families
+from sftmix_jax.models.architecture import Architecture
 
 # Steps a round: enough that the other side's leavings in the caches do not count.
 FULL_ROWS, REAL_MIX = 16, 4
-TINY = llama.preset("tiny")
-FIVE_MILLION = LlamaConfig(4096, 256, 688, 4, 8, 8, 32, 512)
+TINY = families.preset("tiny")
+FIVE_MILLION = Architecture(4096, 256, 688, 4, 8, 8, 32, 512)
 Batches = Iterator[dict[str, np.ndarray]]
 
 
 class Ours:
     """The trainer as the training loop uses it."""
 
-    def __init__(self, config: LlamaConfig, domains: int):
+    def __init__(self, config: Architecture, domains: int):
         host_memory.keep_freed()
         compilation.set_up()
         import jax
 
-        from sftmix_jax.models.llama import Compute
+        from sftmix_jax.models.compute import Compute
         from sftmix_jax.parallel import sharding
         from sftmix_jax.parallel.sharding import MeshConfig
         from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -54,7 +54,7 @@ class Ours:
         compute, self.mesh = Compute("float32", "none"), sharding.make_mesh(MeshConfig())
         optimizer = make_optimizer(OptimizerConfig())
         self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, grad_accum_steps=1)
-        params = sharding.put_tree(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
+        params = sharding.put_tree(jax.device_get(decoder.init(config, compute, 0)), self.trainer.abstract.params)
         self.state = TrainState(params, self.trainer.init_optimizer(params))
         self.put = sharding.put_batch
 
@@ -74,7 +74,7 @@ class Ours:
 class Theirs:
     """A plain torch loop over transformers' model."""
 
-    def __init__(self, config: LlamaConfig):
+    def __init__(self, config: Architecture):
         import torch
         import transformers
 
@@ -99,11 +99,11 @@ class Theirs:
         return tokens
 
 
-def _random_tokens(config: LlamaConfig, rows: int, length: int) -> np.ndarray:
+def _random_tokens(config: Architecture, rows: int, length: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, config.vocab_size, (rows, length + 1))
 
 
-def full_rows_ours(config: LlamaConfig, rows: int, length: int) -> timing.Round:
+def full_rows_ours(config: Architecture, rows: int, length: int) -> timing.Round:
     tokens = _random_tokens(config, rows, length).astype(np.int32)
     ones = np.ones((rows, length), np.int32)
     batch = {
@@ -114,7 +114,7 @@ def full_rows_ours(config: LlamaConfig, rows: int, length: int) -> timing.Round:
     return partial(Ours(config, 1).steps, itertools.repeat(batch), FULL_ROWS)
 
 
-def full_rows_theirs(config: LlamaConfig, rows: int, length: int) -> timing.Round:
+def full_rows_theirs(config: Architecture, rows: int, length: int) -> timing.Round:
     tokens = _random_tokens(config, rows, length)[:, :-1]
     batch = {"input_ids": tokens, "labels": tokens, "attention_mask": np.ones_like(tokens)}
     return partial(Theirs(config).steps, itertools.repeat(batch), FULL_ROWS)
@@ -128,7 +128,7 @@ class Mix:
         self.examples = {
             name: cache.tokenized(name, Source(file, bad_rows="skip"), chat) for name, file in files.items()
         }
-        self.config = LlamaConfig(chat.tokenizer.size, 256, 688, 4, 8, 8, 32, 512)
+        self.config = Architecture(chat.tokenizer.size, 256, 688, 4, 8, 8, 32, 512)
 
     def plan(self, rows: int, length: int) -> Plan:
         """The whole mix, packed."""

@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models import decoder, huggingface
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.hf_config import Ends, Special
-from sftmix_jax.models.llama import Compute, LlamaConfig
 
 jax.devices()  # all eight before any test: a plan for GPUs would take as many as it wants, for all tests behind it
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 FLOAT32 = Compute("float32", "none")
-SMALL = LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128)
+SMALL = Architecture(61, 32, 48, 2, 4, 2, 8, 128)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,14 +40,14 @@ def shared() -> Path:
     return SHARED
 
 
-def random_model(config: LlamaConfig = SMALL, seed: int = 0):
+def random_model(config: Architecture = SMALL, seed: int = 0):
     """Parameters large enough that every part of the model shows in its output."""
-    abstract = llama.build(config, FLOAT32)[1]
+    abstract = decoder.build(config, FLOAT32)[1]
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
 
 
-def save_model(folder: Path, config: LlamaConfig, params) -> Path:
+def save_model(folder: Path, config: Architecture, params) -> Path:
     huggingface.save(epath.Path(folder), config, params, Special(1, Ends((2,))))
     return folder
 

@@ -22,7 +22,7 @@ from sftmix_jax.experiment import measuring, opening, stages
 from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.stages import Resolved
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models.llama import ComputeConfig
+from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.studies.jobs import make_jobs
 from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.workdir import records

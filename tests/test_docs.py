@@ -80,7 +80,7 @@ def test_every_block_of_a_page_can_be_read(page, tmp_path, monkeypatch):
                 if verb == "study":
                     study.read(spec)
                 else:
-                    experiment.parse(["--config", spec, *(word for word in arguments if word.startswith("--config."))])
+                    experiment.read(["--config", spec, *(word for word in arguments if word.startswith("--config."))])
 
 
 @pytest.mark.slow

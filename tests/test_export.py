@@ -20,9 +20,9 @@ from sftmix_jax.experiment.opening import Opening, open_model
 from sftmix_jax.experiment.stages import TINY, stage_digest
 from sftmix_jax.machine import options
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import hf_config, huggingface, llama
+from sftmix_jax.models import decoder, hf_config, huggingface
+from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.hf_config import Ends
-from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 
@@ -154,7 +154,7 @@ def test_an_end_that_is_no_single_token_stops_transformers_with_a_tokenizer(tmp_
 def small(tmp_path):
     config = dataclasses.replace(hf_config.read(epath.Path(TINY)), num_layers=1, hidden_size=8, intermediate_size=8)
     compute = ComputeConfig("float32", "none", "plain").resolved(config, "cpu")
-    return config, jax.device_get(llama.init(config, compute, 0)), a_chat("chatml", tmp_path)
+    return config, jax.device_get(decoder.init(config, compute, 0)), a_chat("chatml", tmp_path)
 
 
 def files(folder):

@@ -26,6 +26,7 @@ from test_sources import write_lines
 from sftmix_jax.experiment.opening import stage_folders
 from sftmix_jax.experiment.stages import architecture, on_one_device, read_stage, stage_params
 from sftmix_jax.models import kernels
+from sftmix_jax.models.attention import Scores
 from sftmix_jax.parallel import sharding
 
 pytestmark = pytest.mark.gpu
@@ -94,9 +95,10 @@ def attended(kernel: str, dtype: str, head_dim: int) -> list[np.ndarray]:
     """What `reference` gives, by a kernel on one device."""
     mesh, segments = one_device(), jnp.asarray(documents())
     *qkv, direction = (jnp.asarray(x) for x in inputs(head_dim))
+    scores = Scores(head_dim**-0.5)
 
     def total(q, k, v):
-        out = jnp.where((segments > 0)[..., None, None], kernels.attend(kernel, mesh, q, k, v, segments), 0)
+        out = jnp.where((segments > 0)[..., None, None], kernels.attend(kernel, mesh, q, k, v, segments, scores), 0)
         return (out.astype(jnp.float32) * direction).sum(), out
 
     gradients, out = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(*(x.astype(dtype) for x in qkv))
@@ -130,7 +132,7 @@ def test_a_kernel_gives_the_values_and_gradients_of_float64(kernel, dtype, head_
     try:
         found = attended(kernel, dtype, head_dim)
     except Exception as failure:
-        said = kernels.probe(kernel, one_device(), dtype, HEADS, KV_HEADS, head_dim, LENGTH)
+        said = kernels.probe(kernel, one_device(), dtype, HEADS, KV_HEADS, head_dim, LENGTH, Scores(head_dim**-0.5))
         is_ours = ON_GPU and dtype == "bfloat16" and not any(words in said for words in FOR_OTHERS)
         if kernel in EVERYWHERE or is_ours or not said.startswith("does not run here"):
             pytest.fail(f"{kernel}: {str(failure)[:500]}; its probe: {said or 'it runs'}")
@@ -299,13 +301,14 @@ import json, sys
 import jax, numpy as np
 from sftmix_jax.parallel import sharding
 from sftmix_jax.data.loader import DTYPES
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models import decoder
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import TrainState, make_trainer
 
 width, layers, rows, length = map(int, sys.argv[1:])
-config = LlamaConfig(4096, width, 3 * width, layers, width // 64, width // 128, 64, length)
+config = Architecture(4096, width, 3 * width, layers, width // 64, width // 128, 64, length)
 compute = Compute("bfloat16", "full")
 mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:1])
 trainer = make_trainer(config, compute, make_optimizer(OptimizerConfig()), mesh, domains=1, grad_accum_steps=1)
@@ -314,7 +317,7 @@ batch["domain_ids"] *= 0
 batch["positions"] = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
 batch = sharding.put_batch(mesh, batch, rows)
 program = trainer.train_step.lower(trainer.abstract, batch, np.float32(1e-3)).compile()
-params = jax.jit(lambda: llama.init(config, compute, 0))()
+params = jax.jit(lambda: decoder.init(config, compute, 0))()
 state = TrainState(params, trainer.init_optimizer(params))
 for _ in range(3):
     state, measured = program(state, batch, np.float32(1e-3))

@@ -10,8 +10,8 @@ from conftest import SMALL, random_model, save_model
 from safetensors.numpy import load_file, save_file
 
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import huggingface, llama
-from sftmix_jax.models.llama import Compute
+from sftmix_jax.models import families, huggingface
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.sampling.sampler import abstract_params
@@ -72,7 +72,7 @@ def test_a_changed_weight_changes_the_fingerprint(folder):
         ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2}}, "dynamic"),
     ],
 )
 def test_what_is_no_plain_llama_is_refused_by_name(folder, fields, named):
@@ -110,7 +110,7 @@ def test_a_folder_without_safetensors_says_so(tmp_path):
 
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="did you mean '13b'"):
-        llama.preset("13B")
+        families.preset("13B")
 
 
 def test_transformers_loads_an_export(folder):

@@ -12,7 +12,8 @@ from conftest import SMALL, random_model
 from sftmix_jax.experiment import stage_training
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import attention, gpu_attention, kernels
-from sftmix_jax.models.llama import Compute, ComputeConfig
+from sftmix_jax.models.attention import Scores
+from sftmix_jax.models.compute import Compute, ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -34,7 +35,7 @@ def test_a_kernel_attends_as_the_plain_path_within_documents(kernel, fsdp, tenso
     inside = jnp.asarray(segments > 0)[..., None, None]
 
     def total(path):
-        return lambda q, k, v: jnp.where(inside, path(q, k, v, segments) * direction, 0).sum()
+        return lambda q, k, v: jnp.where(inside, path(q, k, v, segments, Scores(head_dim**-0.5)) * direction, 0).sum()
 
     def attend(*inputs):
         return kernels.attend(kernel, mesh, *inputs)
@@ -72,11 +73,11 @@ def test_a_training_step_with_splash_is_the_step_without(remat):
 def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monkeypatch):
     mesh = mesh_of(2, 1)
     kernels.probe.cache_clear()
-    assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640) == ""
+    assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640, Scores(32**-0.5)) == ""
     right = kernels._splash
 
-    def blind(q, k, v, segment_ids, *, interpret):
-        return right(q, k, v, jnp.ones_like(segment_ids), interpret=interpret)  # documents see each other
+    def blind(q, k, v, segment_ids, **options):
+        return right(q, k, v, jnp.ones_like(segment_ids), **options)  # documents see each other
 
     def broken(*_, **__):
         raise RuntimeError("no such chip")
@@ -84,7 +85,7 @@ def test_the_probe_passes_a_kernel_that_agrees_and_names_one_that_does_not(monke
     for kernel, said in ((blind, "differs from the plain path by"), (broken, "does not run here (no such chip)")):
         monkeypatch.setattr(kernels, "_splash", kernel)
         kernels.probe.cache_clear()
-        assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640).startswith(said)
+        assert kernels.probe("splash", mesh, "bfloat16", 4, 2, 32, 640, Scores(32**-0.5)).startswith(said)
     kernels.probe.cache_clear()
 
 
@@ -155,7 +156,7 @@ def test_gpu_kernels_lower_for_cuda_forward_and_backward(hopper, kernel, kv_head
     attend = getattr(gpu_attention, kernel)
 
     def total(q, k, v, segments):
-        options = {"interpret": False} if kernel == "triton" else {}
+        options = {"scores": Scores(head_dim**-0.5)} | ({"interpret": False} if kernel == "triton" else {})
         return attend(q, k, v, segments, **options).astype(jnp.float32).sum()
 
     traced = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).trace(q, k, k, segments)

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 from conftest import FLOAT32, SMALL, random_model, save_model
 
-from sftmix_jax.models import huggingface, llama
-from sftmix_jax.models.attention import RopeScaling
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models import decoder, families, huggingface, table
+from sftmix_jax.models.architecture import Architecture, LayerKind, Rope
+from sftmix_jax.models.compute import Compute
 
 REFERENCE = Path(__file__).parent / "reference" / "llama_logits.npz"
-LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 16)
+LLAMA3 = Rope(5e5, "llama3", 8.0, 16)
 CASES = {
-    "multi_head": LlamaConfig(61, 32, 48, 2, 4, 4, 8, 128),
-    "grouped_tied": LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128, tied=True),
-    "llama3_rope": LlamaConfig(61, 32, 48, 2, 4, 2, 8, 128, rope_theta=5e5, rope_scaling=LLAMA3),
-    "wide_heads": LlamaConfig(61, 32, 48, 3, 2, 1, 24, 128, norm_eps=1e-6),
+    "multi_head": Architecture(61, 32, 48, 2, 4, 4, 8, 128),
+    "grouped_tied": Architecture(61, 32, 48, 2, 4, 2, 8, 128, tied=True),
+    "llama3_rope": Architecture(61, 32, 48, 2, 4, 2, 8, 128, pattern=(LayerKind(LLAMA3),)),
+    "wide_heads": Architecture(61, 32, 48, 3, 2, 1, 24, 128, norm_eps=1e-6),
 }
 TOKENS = np.random.default_rng(1).integers(0, 61, (2, 80))
 
 
-def logits(config: LlamaConfig, params, tokens, segment_ids=None, positions=None, compute: Compute = FLOAT32):
-    model = llama.bind(llama.build(config, compute)[0], params)
+def logits(config: Architecture, params, tokens, segment_ids=None, positions=None, compute: Compute = FLOAT32):
+    model = decoder.bind(decoder.build(config, compute)[0], params)
     tokens = jnp.asarray(tokens)
     segment_ids = jnp.ones_like(tokens) if segment_ids is None else jnp.asarray(segment_ids)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
@@ -94,10 +94,10 @@ def test_remat_changes_no_gradient(policy):
 
     def gradients(remat: str):
         compute = Compute("float32", remat)
-        definition = llama.build(SMALL, compute)[0]
+        definition = decoder.build(SMALL, compute)[0]
 
         def total(params):
-            hidden = llama.bind(definition, params)(TOKENS, segments, positions)
+            hidden = decoder.bind(definition, params)(TOKENS, segments, positions)
             return (hidden * np.cos(np.arange(hidden.size)).reshape(hidden.shape)).sum()
 
         return jax.jit(jax.grad(total))(params)
@@ -111,12 +111,12 @@ def test_remat_changes_no_gradient(policy):
                            ("llama3-8b", 8.03), ("llama3.2-1b", 1.24), ("llama3.2-3b", 3.21)]
 )  # fmt: skip
 def test_presets_have_the_published_sizes(name, billions):
-    config = llama.preset(name)
-    assert round(config.num_params / 1e9, 2) == billions
-    abstract = llama.build(config, FLOAT32)[1]
+    config = families.preset(name)
+    assert round(table.num_params(config) / 1e9, 2) == billions
+    abstract = decoder.build(config, FLOAT32)[1]
     import jax
 
-    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == config.num_params
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == table.num_params(config)
 
 
 if __name__ == "__main__":

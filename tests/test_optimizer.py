@@ -10,7 +10,7 @@ from etils import epath
 from test_training import steps
 
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import llama
+from sftmix_jax.models import decoder
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training import optimizer, precision
@@ -187,7 +187,7 @@ def test_options_with_which_nothing_is_trained_are_refused(name, options, said):
 
 def test_weight_decay_is_for_what_has_two_logical_axes_besides_the_layers():
     """All but the norm scales; so are embeddings, as in transformers' Trainer.get_decay_parameter_names."""
-    _, params, axes = llama.build(SMALL, FLOAT32)
+    _, params, axes = decoder.build(SMALL, FLOAT32)
     by_axes = jax.tree.map(lambda names: len(set(names) - {"layers"}) >= 2, axes, is_leaf=lambda x: type(x) is tuple)
     assert optimizer.decayed(params) == by_axes
     flat = {jax.tree_util.keystr(path): yes for path, yes in jax.tree_util.tree_leaves_with_path(by_axes)}
@@ -200,7 +200,7 @@ def test_weight_decay_is_for_what_has_two_logical_axes_besides_the_layers():
 
 def test_muon_takes_the_layers_matrices_from_the_residual_stream_or_to_it():
     """Of every matrix one side is `embed` alone, and the other all axes but that and the layers."""
-    _, params, axes = llama.build(SMALL, FLOAT32)
+    _, params, axes = decoder.build(SMALL, FLOAT32)
     found = optimizer._matrices(params)
     assert found["embed"] is found["head"] is found["norm"] is found["layers"]["attention_norm"] is None
     for name, numbers in found["layers"].items():

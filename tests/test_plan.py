@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute
+from sftmix_jax.models import families, table
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import fsdp, sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import aot, chips, collectives, flops, roofline
@@ -31,7 +31,7 @@ def test_operations_of_a_token_by_hand():
     assert flops.matmul_params(SMALL) == 2 * layer + 61 * 32
     attention = 2 * (2 * 4 * 8 * 100 / 2) * 2  # scores and values, half of 100 tokens, two layers
     assert flops.forward_per_token(SMALL, 100) == 2 * (2 * layer + 61 * 32) + attention
-    seven = llama.preset("7b")
+    seven = families.preset("7b")
     assert flops.training_per_token(seven, 0) == pytest.approx(6 * 6.6e9, rel=0.01)
 
 
@@ -95,7 +95,7 @@ def test_fsdp_needs_every_parameter_twice_and_every_gradient_once():
     assert collectives.needed_by_fsdp(100, 80, 4, 2, 4) == 0.75 * (100 * 2 + 80 * 2 + 100 * 4)
 
 
-SEVEN = llama.preset("7b")
+SEVEN = families.preset("7b")
 
 
 def test_the_roofline_of_a_step_by_hand():
@@ -103,17 +103,17 @@ def test_the_roofline_of_a_step_by_hand():
     found = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 16, 1, 1, "full"), 16, 2048)
     tokens = 2048  # of a chip
     assert found.compute == pytest.approx(tokens * 4 * flops.forward_per_token(SEVEN, 2048) / 197e12)
-    assert found.links == pytest.approx(3 * 15 / 16 * 2 * SEVEN.num_params / 200e9)
+    assert found.links == pytest.approx(3 * 15 / 16 * 2 * table.num_params(SEVEN) / 200e9)
     assert found.waiting == 0 and found.bound == "compute" and found.seconds == found.compute
-    weights, update = 4 * 2 * SEVEN.num_params, SEVEN.num_params / 16 * 32
+    weights, update = 4 * 2 * table.num_params(SEVEN), table.num_params(SEVEN) / 16 * 32
     assert found.memory > (weights + update) / 0.819e12
-    assert found.needed > SEVEN.num_params / 16 * 18
+    assert found.needed > table.num_params(SEVEN) / 16 * 18
     tensor = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 8, 2, 1, "none"), 16, 2048)
     assert tensor.waiting == pytest.approx(4 * 2 * 0.5 * 2 * 2048 * 2 * 32 * 4096 / 200e9)  # 4 sums a layer, both ways
 
 
 def test_every_layout_divides_what_it_splits():
-    found = list(roofline.choices(llama.preset("llama3-8b"), 32, 48))  # 8 key/value heads
+    found = list(roofline.choices(families.preset("llama3-8b"), 32, 48))  # 8 key/value heads
     assert found and len(set(found)) == len(found)
     for choice in found:
         assert choice.devices == 32 and 8 % choice.tensor == 0
@@ -230,7 +230,7 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     found = run("sftmix_jax.plan", "--config", "dmt.py:7b", "--topology", "v5e:4x4", "--json", timeout=900)
     assert found.returncode == 0, found.stderr
     specialised, general = json.loads(found.stdout)
-    state = 12 * llama.preset("7b").num_params / 16  # float32 parameters and two moments, split over 16
+    state = 12 * table.num_params(families.preset("7b")) / 16  # float32 parameters and two moments, split over 16
     assert specialised["fits"]
     assert specialised["parameters"] == pytest.approx(state / 3, rel=0.01)
     assert specialised["parameters"] + specialised["optimizer"] == pytest.approx(state, rel=0.01)
@@ -238,7 +238,7 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     sampled = {name: size / 2**30 for name, size in general["programs"].items()}
     assert list(sampled) == ["validation loss", "prefill", "decode"] and max(sampled.values()) < 8
     assert general["rows"] == 64 and general["temporaries"] > specialised["temporaries"]
-    needed = collectives.needed_by_fsdp(llama.preset("7b").num_params, 6.48e9, 16, 2, 2)
+    needed = collectives.needed_by_fsdp(table.num_params(families.preset("7b")), 6.48e9, 16, 2, 2)
     assert needed < sum(specialised["collectives"].values()) < 1.1 * needed
 
 
@@ -262,7 +262,7 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     Of two slices each scatters within itself, and only what a device keeps goes to the other.
     """
     needs_compiler()
-    config, described = llama.preset(model), aot.find_topology(topology, slices)
+    config, described = families.preset(model), aot.find_topology(topology, slices)
     compiled = aot.compile_step(
         config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
         length=2048, domains=3, grad_accum_steps=1,
@@ -272,12 +272,12 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
         assert compiled.message and compiled.total > compiled.limit
         return
     shards = len(described.devices) // slices
-    state = 12 * config.num_params / shards
+    state = 12 * table.num_params(config) / shards
     assert state <= compiled.arguments < 1.1 * state  # 33B's rows of 26 are padded to 32
-    needed = collectives.needed_by_fsdp(config.num_params, config.num_params, shards, 2, 2)
+    needed = collectives.needed_by_fsdp(table.num_params(config), table.num_params(config), shards, 2, 2)
     between = compiled.collectives.pop(collectives.BETWEEN_SLICES, 0)
     # the embedding's gradient is float32
-    assert between == pytest.approx(2 * config.num_params / shards * (slices - 1), rel=0.1)
+    assert between == pytest.approx(2 * table.num_params(config) / shards * (slices - 1), rel=0.1)
     assert 0.9 * needed < sum(compiled.collectives.values()) < 1.1 * needed
 
 
@@ -314,7 +314,7 @@ def test_devices_of_this_machine_stand_for_gpus():
         domains=2, grad_accum_steps=1,
     )  # fmt: skip
     norms = 5 * SMALL.hidden_size  # are not split
-    state, batch = 12 * ((SMALL.num_params - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
+    state, batch = 12 * ((table.num_params(SMALL) - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
     assert compiled.fits and compiled.arguments == pytest.approx(state + batch, rel=0.01)
     with pytest.raises(UserError, match="topology 'h100:8x8': did you mean 'h100:8'"):
         aot.find_topology("h100:8x8")
@@ -340,7 +340,7 @@ def uncompiled(monkeypatch):
 )
 def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, model, layer, state):
     """A row of 2,048 tokens on each GPU, full remat: within 10 % of a sum by hand."""
-    config, described = llama.preset(model), aot.find_topology(topology)
+    config, described = families.preset(model), aot.find_topology(topology)
     n = len(described.devices)
     found = aot.compile_step(
         config, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described, rows=n,
@@ -350,7 +350,7 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
     whole_layers = 3 * layer * 2 if n > 1 else layer * 2
     head = 4096 * config.vocab_size * (2 + 4) + 2.5 * min(256 * 2**20, 2048 * config.vocab_size * 4)
     a_layer = 2048 * 2 * (14 * 4096 + 2 * (32 + 2 * config.num_kv_heads) * 128 + 4 * config.intermediate_size)
-    wanted = sum(BYTES[state]) * config.num_params / n + layer_inputs + whole_layers + head + a_layer
+    wanted = sum(BYTES[state]) * table.num_params(config) / n + layer_inputs + whole_layers + head + a_layer
     print(f"{model} {state} {topology}: {found.total / 2**30:.1f} GiB, by hand {wanted / 2**30:.1f}")
     assert found.total == pytest.approx(wanted, rel=0.1)
     assert found.limit / 2**30 == pytest.approx(gib, abs=0.1)
@@ -369,13 +369,14 @@ def test_what_a_gpu_needs_falls_with_the_bytes_of_its_state_and_grows_with_rows(
     assert total("bfloat16") < total("bfloat16_moments") < total("float32")
     assert total(rows=8) - total(rows=4) > 4 * 2048 * 32 * 4096 * 2  # what enters each layer
     assert total(remat="offload") < total(remat="full") < total(remat="dots") < total(remat="none")
-    assert total(grad_accum_steps=4) - total(grad_accum_steps=1) > 3 * SEVEN.num_params  # a second set of gradients
+    second = total(grad_accum_steps=4) - total(grad_accum_steps=1)  # another set of gradients
+    assert second > 3 * table.num_params(SEVEN)
 
 
 def test_sampling_on_a_gpu_is_planned_at_its_worst_span(uncompiled):
     """32 slots of 2,048 tokens of 7B: 32 GiB of cache, and beside it a copy of the 1,536 places in front."""
     described, compute = aot.find_topology("h200:1"), Compute("bfloat16", "none")
-    weights, cache = 2 * SEVEN.num_params, 2 * 32 * 32 * 32 * 128 * 2048 * 2
+    weights, cache = 2 * table.num_params(SEVEN), 2 * 32 * 32 * 32 * 128 * 2048 * 2
     decode = aot.compile_decode(SEVEN, compute, described, slots=32)
     assert decode.total == pytest.approx(weights + 1.75 * cache, rel=0.02)
     prefill = aot.compile_prefill(SEVEN, compute, described, slots=32)

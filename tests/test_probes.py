@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import FLOAT32, SMALL, random_model, save_model
 
-from sftmix_jax.models import llama
+from sftmix_jax.models import decoder
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.probes import gradients, hidden
@@ -25,11 +25,11 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_sketched_cosines_are_those_of_the_whole_gradients():
-    definition, _, _ = llama.build(SMALL, FLOAT32)
+    definition, _, _ = decoder.build(SMALL, FLOAT32)
     params = random_model()
 
     def total(params, batch):
-        return loss_sums(llama.bind(definition, params), batch, 1)[0]
+        return loss_sums(decoder.bind(definition, params), batch, 1)[0]
 
     whole = [jax.device_get(jax.grad(total)(params, batch(seed))) for seed in (1, 2)]
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])

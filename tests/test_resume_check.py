@@ -19,7 +19,7 @@ from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment import stage_training
 from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.resuming import layouts, records, runs, verdict
@@ -103,7 +103,7 @@ class Cut(Exception):
 def world(tmp_path_factory):
     """A shortened experiment of two stages, its uninterrupted run, and a workdir cut off at step 5 of the second."""
     folder = tmp_path_factory.mktemp("world")
-    architecture = LlamaConfig(1536, 16, 32, 1, 2, 1, 8, 128, tied=True)
+    architecture = Architecture(1536, 16, 32, 1, 2, 1, 8, 128, tied=True)
     save_model(folder / "model", architecture, random_model(architecture))
     Tokenizer(str(TINY)).save(folder / "model")
     file = folder / "config.py"

@@ -8,8 +8,8 @@ from conftest import FLOAT32
 
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
-from sftmix_jax.models import huggingface, llama
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models import decoder, huggingface, table
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.sampling import decode, sampler
@@ -201,16 +201,16 @@ def on_each_device(program, *arguments, **named) -> int:
 
 def test_neither_fresh_weights_nor_the_cache_are_whole_on_any_device():
     """Of eight, each makes an eighth; drawing takes some buffers of a weight's part besides."""
-    config = LlamaConfig(2048, 256, 768, 4, 8, 4, 32, 1024)
+    config = Architecture(2048, 256, 768, 4, 8, 4, 32, 1024)
     whole = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     mesh = sharding.make_mesh(MeshConfig(1, 8, 1), jax.devices()[:8])
 
     def drawing(mesh):
-        return llama.drawing(config, FLOAT32, 3, abstract_params(config, FLOAT32, mesh))
+        return decoder.drawing(config, FLOAT32, 3, abstract_params(config, FLOAT32, mesh))
 
     peak = on_each_device(drawing(mesh))
-    print(f"weights: {peak / 2**20:.2f} MiB a device of {4 * config.num_params / 2**20:.2f}")
-    assert peak < 3 / 8 * 4 * config.num_params
+    print(f"weights: {peak / 2**20:.2f} MiB a device of {4 * table.num_params(config) / 2**20:.2f}")
+    assert peak < 3 / 8 * 4 * table.num_params(config)
     for mine, wanted in zip(*(jax.tree.leaves(drawing(each)()) for each in (mesh, whole)), strict=True):
         assert mine.sharding.shard_shape(mine.shape) != mine.shape or mine.ndim < 3
         np.testing.assert_allclose(mine, wanted, rtol=1e-6)

@@ -81,7 +81,7 @@ def test_axes():
 ])  # fmt: skip
 def test_an_axis_that_the_runs_do_not_have_is_refused(axis, said):
     labels = [{"lr": 1e-5, "k": "1", "kind": "a", "seed": 0}, {"lr": 2e-5, "k": "1/4", "kind": "b", "seed": 0}]
-    config, _ = experiment.parse(["--config=quickstart.py"])
+    config = experiment.read(["--config=quickstart.py"])
     runs = [Run(dataclasses.replace(config, name=f"e{i}"), each) for i, each in enumerate(labels)]
     sound = Study("s", "?", runs, axes=(Axis("lr", scale="log", default=1e-5), Axis("k", order=("1/4", "1"))))
     sound.check()
@@ -91,7 +91,7 @@ def test_an_axis_that_the_runs_do_not_have_is_refused(axis, said):
 
 def test_a_record_of_a_study_carries_its_axes(tmp_path):
     """Also where it is held to equal steps, and its record already exists without them."""
-    config, _ = experiment.parse(["--config=quickstart.py"])
+    config = experiment.read(["--config=quickstart.py"])
     axes = (Axis("k", order=("1/16",), default="1/16"),)
     made = Study("s", "?", [Run(config, {"k": "1/16", "seed": 0})], hold="steps", axes=axes)
     for each in (dataclasses.replace(made, axes=()), made):

@@ -19,7 +19,7 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import measuring, tracking
 from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.training import trackers
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
 from sftmix_jax.training.trackers import Trackers
@@ -300,7 +300,7 @@ def stopped_and_resumed(tmp_path_factory) -> Path:
     pytest.importorskip("wandb", reason="wandb is not installed")
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     workdir = tmp_path_factory.mktemp("tracked")
-    architecture = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+    architecture = Architecture(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
     save_model(workdir / "model", architecture, random_model(architecture))
     Tokenizer(str(TINY)).save(workdir / "model")
     done = tracked_run("-c", STOPPED_AND_RESUMED, str(workdir / "model"), str(workdir))

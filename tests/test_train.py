@@ -25,7 +25,7 @@ from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.opening import Opening, open_stage, stage_folders
 from sftmix_jax.experiment.stages import TINY, Resolved
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.tiny import domains
 from tests.campaigns import _scratch as scratch
 
@@ -58,7 +58,7 @@ def get_config(k="0.25"):
 def config(tmp_path_factory):
     """A two-stage experiment from a small random model with the toy's tokenizer."""
     folder = tmp_path_factory.mktemp("config")
-    architecture = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+    architecture = Architecture(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
     save_model(folder / "model", architecture, random_model(architecture))
     Tokenizer(str(TINY)).save(folder / "model")
     (folder / "config.py").write_text(CONFIG.replace("MODEL", str(folder / "model")))

@@ -18,7 +18,8 @@ from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine import manifest, ranges
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import llama
+from sftmix_jax.models import decoder, families
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import fsdp, sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training import checkpoints, loss, metrics, precision
@@ -65,7 +66,7 @@ def steps(trainer: Trainer, count: int = 3, batches: int = 99) -> tuple[list[np.
 def test_loss_equals_a_float64_reference():
     """Cross-entropy of each domain's masked tokens, recomputed in float64 from the hidden states."""
     params, b = random_model(), batch()
-    model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
+    model = decoder.bind(decoder.build(SMALL, FLOAT32)[0], params)
     _, sums = loss.loss_sums(model, {k: jnp.asarray(v) for k, v in b.items()}, 2)
     hidden = np.asarray(model(*(jnp.asarray(b[k]) for k in ("tokens", "segment_ids", "positions"))), np.float64)
     logits = hidden @ np.asarray(params["head"], np.float64)
@@ -78,9 +79,9 @@ def test_loss_equals_a_float64_reference():
         np.testing.assert_allclose(sums.loss[domain], nll[mine].sum(), rtol=1e-5)
 
 
-def plain_loss(params: llama.Params, b: dict[str, jax.Array]) -> jax.Array:
+def plain_loss(params: decoder.Params, b: dict[str, jax.Array]) -> jax.Array:
     """The summed loss with all logits at once, for jax to differentiate."""
-    model = llama.bind(llama.build(SMALL, FLOAT32)[0], params)
+    model = decoder.bind(decoder.build(SMALL, FLOAT32)[0], params)
     logits = model.logits(model(b["tokens"], b["segment_ids"], b["positions"]))
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), b["targets"][..., None], -1)[..., 0]
     return -(log_p * b["loss_weights"]).sum()
@@ -100,7 +101,7 @@ def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatc
     monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * SMALL.vocab_size // chunks)
 
     def ours(params):
-        return loss.loss_sums(llama.bind(llama.build(SMALL, FLOAT32)[0], params), b, 2)[0]
+        return loss.loss_sums(decoder.bind(decoder.build(SMALL, FLOAT32)[0], params), b, 2)[0]
 
     found, wanted = (jax.jit(jax.value_and_grad(f))(params) for f in (ours, lambda params: plain_loss(params, b)))
     jax.tree.map(lambda a, c: np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4), found, wanted)
@@ -109,12 +110,12 @@ def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatc
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_have_the_dtype_of_their_parameters(tied, dtype):
-    config, compute = dataclasses.replace(SMALL, tied=tied), llama.Compute("bfloat16", "none")
-    definition, abstract, _ = llama.build(config, compute)
+    config, compute = dataclasses.replace(SMALL, tied=tied), Compute("bfloat16", "none")
+    definition, abstract, _ = decoder.build(config, compute)
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract)
     on_batch = {k: jnp.asarray(v) for k, v in batch().items()}
     found = jax.eval_shape(
-        jax.grad(lambda params: loss.loss_sums(llama.bind(definition, params), on_batch, 2)[0]), params
+        jax.grad(lambda params: loss.loss_sums(decoder.bind(definition, params), on_batch, 2)[0]), params
     )
     assert {str(x.dtype) for x in jax.tree.leaves(found)} == {dtype}
 
@@ -123,7 +124,7 @@ def test_a_chunk_without_trained_tokens_is_not_worked_through():
     """With the logits of every chunk made not-a-number, a batch without trained tokens has a loss of 0."""
     b = {k: jnp.asarray(v) for k, v in batch().items()}
     broken = random_model() | {"head": jnp.full((SMALL.hidden_size, SMALL.vocab_size), jnp.nan)}
-    model = llama.bind(llama.build(SMALL, FLOAT32)[0], broken)
+    model = decoder.bind(decoder.build(SMALL, FLOAT32)[0], broken)
     assert np.isnan(loss.loss_sums(model, b, 2)[0])
     assert loss.loss_sums(model, b | {"loss_weights": 0 * b["loss_weights"]}, 2)[0] == 0
 
@@ -249,11 +250,11 @@ def test_a_batch_that_no_mesh_divides_says_what_would_do():
     config = experiment.read(["--config", "quickstart.py"])
     for stage in config.stages.values():
         stage.batch.batch_size = 4
-    mesh = experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
+    mesh = experiment.make_mesh(config, families.preset("tiny"), jax.devices()[:8])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
     config.stages["general"].batch.batch_size = 3
     with pytest.raises(UserError, match=r"specialised.batch: 4 rows .* set batch.batch_size to a multiple of 8, or"):
-        experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
+        experiment.make_mesh(config, families.preset("tiny"), jax.devices()[:8])
 
 
 def test_heads_that_the_mesh_cannot_divide_are_named():

@@ -11,7 +11,7 @@ from sftmix_jax.data import loader, mixture
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import llama
+from sftmix_jax.models import decoder
 from sftmix_jax.training import optimizer
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _check_carried(resolved: Resolved, stage: ResolvedStage) -> None:
     """Raise UserError if the optimizer cannot go on with the state of the stage before."""
     if not stage.stage.carry_optimizer or stage.parent is None:
         return
-    _, params, _ = llama.build(resolved.base.config, resolved.compute)
+    _, params, _ = decoder.build(resolved.base.config, resolved.compute)
     before, own = (
         jax.eval_shape(optimizer.make_optimizer(each.optimizer).init, params)
         for each in (stage.parent.stage, stage.stage)

@@ -21,7 +21,8 @@ from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.machine import options, overrides, ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Table, Text, setting, within
-from sftmix_jax.models.llama import ComputeConfig, LlamaConfig
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
@@ -145,7 +146,7 @@ def _optimizer_problem(record: str) -> str:
 
 
 def make_mesh(
-    config: Experiment, architecture: LlamaConfig, devices: Sequence[jax.Device] | None = None
+    config: Experiment, architecture: Architecture, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
     """The mesh that all stages are trained on. Raises UserError for a batch that it cannot divide."""
     devices = jax.devices() if devices is None else devices

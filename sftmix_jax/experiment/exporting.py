@@ -19,8 +19,9 @@ from sftmix_jax.experiment.stages import architecture, check_tokenizer, on_one_d
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import check_folder, check_out, is_litter, is_remote, read_json
 from sftmix_jax.models import huggingface
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.models.hf_config import Ends, Special
-from sftmix_jax.models.llama import LlamaConfig, Params
 
 _ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
 
@@ -44,7 +45,7 @@ def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[ep
 
 
 def write(
-    out: epath.Path, config: LlamaConfig, params: Params, chat: Chat, ends: Ends, *, dtype: str = "float32",
+    out: epath.Path, config: Architecture, params: Params, chat: Chat, ends: Ends, *, dtype: str = "float32",
     origin: Mapping[str, Any],
 ) -> Ends:  # fmt: skip
     """Writes a model with its chat template to a folder, instead of an older export there. Returns what ends a turn.

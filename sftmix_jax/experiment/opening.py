@@ -15,8 +15,8 @@ from sftmix_jax.experiment.stages import Base, architecture, check_tokenizer, fi
 from sftmix_jax.machine import identity, processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import matching
+from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.hf_config import Ends
-from sftmix_jax.models.llama import ComputeConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.workdir.records import experiment as read_experiment

@@ -18,7 +18,7 @@ from sftmix_jax.experiment.stages import Resolved, on_one_device, stage_params
 from sftmix_jax.machine import identity, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, write_json
-from sftmix_jax.models.llama import Params
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.probes import gradients, hidden
 from sftmix_jax.probes.gradients import Sketcher
 from sftmix_jax.probes.settings import ProbeConfig

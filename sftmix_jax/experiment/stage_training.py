@@ -20,8 +20,8 @@ from sftmix_jax.experiment.stages import Resolved, ResolvedStage
 from sftmix_jax.machine import array_hash, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
-from sftmix_jax.models import kernels
-from sftmix_jax.models.llama import Compute
+from sftmix_jax.models import decoder, kernels
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.training import precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Outcome, train
@@ -76,9 +76,10 @@ def _checked(resolved: Resolved, mesh: Mesh, length: int) -> Compute:
     """The choices made, with the first attention kernel that does here what the plain path does."""
     compute, config = resolved.compute, resolved.base.config
     sizes = (config.num_heads, config.num_kv_heads, config.head_dim, length)
+    every = dict.fromkeys(decoder.scores(config, kind) for kind in config.pattern)
     names = kernels.candidates(compute.attention)
     for name, following in itertools.pairwise(names):
-        wrong = kernels.probe(name, mesh, compute.dtype, *sizes)
+        wrong = next(filter(None, (kernels.probe(name, mesh, compute.dtype, *sizes, each) for each in every)), "")
         if not wrong:
             return dataclasses.replace(compute, attention=name)
         if processes.is_first():

@@ -24,10 +24,11 @@ from sftmix_jax.experiment import checks
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.machine import array_hash, identity, manifest, model_folder, processes, terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import hf_config, huggingface, llama
-from sftmix_jax.models.attention import RopeScaling
+from sftmix_jax.models import decoder, families, hf_config, huggingface
+from sftmix_jax.models.architecture import Architecture, from_record
+from sftmix_jax.models.compute import Compute, ComputeConfig
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.models.hf_config import NO_ENDS, Ends
-from sftmix_jax.models.llama import Compute, ComputeConfig, LlamaConfig, Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.training import checkpoints, precision
 from sftmix_jax.training.checkpoints import Checkpoints
@@ -43,7 +44,7 @@ class Base:
     """Where training starts: an architecture, its numbers, and the tokenizer that it knows."""
 
     fingerprint: str
-    config: LlamaConfig
+    config: Architecture
     tokenizer: str  # that it is used with
     folder: str  # a model folder, a stage folder, or "" where parameters are drawn from `seed`
     seed: int = 0
@@ -54,7 +55,7 @@ class Base:
         """On the devices, with the dtypes and shardings of `abstract`; each process reads what it holds."""
         if not self.folder:
             compute = ComputeConfig().resolved(self.config, "cpu")
-            return llama.drawing(self.config, compute, self.seed, abstract)()
+            return decoder.drawing(self.config, compute, self.seed, abstract)()
         folder = epath.Path(self.folder)
         if (folder / "stage.json").exists():
             return stage_params(folder, abstract)
@@ -88,7 +89,7 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
     else:
         if not tokenizer:
             raise UserError("config.model.tokenizer: a model from scratch needs one; name a folder or a hub id")
-        config = llama.preset(name)
+        config = families.preset(name)
         base = Base(identity.digest({"config": config, "seed": seed}), config, tokenizer, "", seed)
     own = base.tokenizer if base.folder else ""
     return dataclasses.replace(base, tokenizer=tokenizer or base.tokenizer, own_tokenizer=own)
@@ -146,16 +147,14 @@ def tokenizer_of(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in ("tokenizer", "template")}
 
 
-def architecture(record: dict[str, Any]) -> LlamaConfig:
+def architecture(record: dict[str, Any]) -> Architecture:
     """The model of a stage.json."""
-    fields = dict(record["model"])
-    scaling = fields.pop("rope_scaling")
-    return LlamaConfig(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
+    return from_record(record["model"])
 
 
-def on_one_device(config: LlamaConfig) -> Params:
+def on_one_device(config: Architecture) -> Params:
     """Abstract float32 parameters on this process's first device."""
-    _, abstract, _ = llama.build(config, ComputeConfig().resolved(config, jax.default_backend()))
+    _, abstract, _ = decoder.build(config, ComputeConfig().resolved(config, jax.default_backend()))
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return sharding.with_shardings(abstract, jax.tree.map(lambda _: one, abstract))
 

@@ -1,1 +1,1 @@
-"""LLaMA in Flax NNX, its attention, cache and Hugging Face names."""
+"""Dense decoders in Flax NNX: the parameter table, attention, cache, families, Hugging Face folders."""

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.attention import Cache
-from sftmix_jax.models.llama import LlamaConfig
 from sftmix_jax.parallel import sharding
 
 
-def empty(config: LlamaConfig, slots: int, size: int, dtype: str, places_first: bool = False) -> Cache:
+def empty(config: Architecture, slots: int, size: int, dtype: str, places_first: bool = False) -> Cache:
     """A cache of zeros for so many rows of at most `size` tokens."""
     heads = (config.num_kv_heads, config.head_dim)
     row = (size, *heads) if places_first else (*heads, size)
@@ -28,14 +28,14 @@ def empty(config: LlamaConfig, slots: int, size: int, dtype: str, places_first: 
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), places_first)
 
 
-def empty_on(mesh: Mesh, config: LlamaConfig, slots: int, size: int, dtype: str) -> Cache:
+def empty_on(mesh: Mesh, config: Architecture, slots: int, size: int, dtype: str) -> Cache:
     """`empty` on the mesh: every device makes its own part, and no device or host ever holds the whole."""
     return _empty_at(placing(mesh, slots, config.num_kv_heads), config, slots, size, dtype, has_places_first(mesh))
 
 
 @partial(jax.jit, static_argnames=("where", "config", "slots", "size", "dtype", "places_first"))
 def _empty_at(
-    where: NamedSharding, config: LlamaConfig, slots: int, size: int, dtype: str, places_first: bool
+    where: NamedSharding, config: Architecture, slots: int, size: int, dtype: str, places_first: bool
 ) -> Cache:
     return jax.lax.with_sharding_constraint(empty(config, slots, size, dtype, places_first), where)
 

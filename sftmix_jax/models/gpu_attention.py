@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from sftmix_jax.models import attention
+from sftmix_jax.models.attention import Scores
 
 _SHORTEST_MEAN = 32  # tokens per document, on average over a row: with more documents cuDNN's offsets do not suffice
 
 
-def mosaic(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+def mosaic(q: Array, k: Array, v: Array, segment_ids: Array, *, scores: Scores) -> Array:
     """tokamax's FlashAttention in Pallas Mosaic GPU: Hopper and Blackwell, bfloat16.
 
     Its public function takes documents as a dense mask alone; the operation below it takes the first key of every
@@ -28,8 +29,13 @@ def mosaic(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
     from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
 
     logging.getLogger("absl").addFilter(_is_no_cache_miss)
-    mask = Mask(k_start=document_starts(segment_ids)[:, None], is_causal=True)
-    return PallasMosaicGpuFlashAttention()(q, k, v, mask=mask)
+    starts = document_starts(segment_ids)
+    if scores.window:
+        starts = jnp.maximum(starts, jnp.arange(q.shape[1], dtype=jnp.int32) - scores.window + 1)
+    mask = Mask(k_start=starts[:, None], is_causal=True)
+    return PallasMosaicGpuFlashAttention()(
+        q, k, v, mask=mask, logits_scale=scores.scale, logits_soft_cap=scores.cap or None
+    )
 
 
 def _is_no_cache_miss(record: logging.LogRecord) -> bool:
@@ -37,7 +43,7 @@ def _is_no_cache_miss(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Autotuning cache miss")
 
 
-def cudnn(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+def cudnn(q: Array, k: Array, v: Array, segment_ids: Array, *, scores: Scores) -> Array:
     """cuDNN's FlashAttention with a ragged offset per document: Hopper and later, bfloat16.
 
     The number of offsets is fixed when the program is compiled. Rows with more documents take the plain path.
@@ -55,16 +61,16 @@ def cudnn(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
     def packed(q: Array, k: Array, v: Array) -> Array:
         return fused.dot_product_attention(
             q, k, v, q_seqlen=lengths, kv_seqlen=lengths, q_offsets=offsets, kv_offsets=offsets,
-            scale=q.shape[3] ** -0.5, mask_type=fused.MaskType.PADDING_CAUSAL,
+            scale=scores.scale, mask_type=fused.MaskType.PADDING_CAUSAL,
         )  # fmt: skip
 
     def plain(q: Array, k: Array, v: Array) -> Array:
-        return attention.attend(q, k, v, segment_ids)
+        return attention.attend(q, k, v, segment_ids, scores)
 
     return jax.lax.cond(is_first.sum(axis=1).max() <= M, packed, plain, q, k, v)
 
 
-def triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool) -> Array:
+def triton(q: Array, k: Array, v: Array, segment_ids: Array, *, scores: Scores, interpret: bool) -> Array:
     """JAX's FlashAttention in Pallas Triton: any GPU since Ampere. It has no grouped heads: keys are repeated."""
     from jax.experimental.pallas.ops.gpu import attention as kernels
 
@@ -74,7 +80,7 @@ def triton(q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool)
     wide = q.dtype.itemsize * q.shape[3] > 256
     blocks = kernels.BlockSizes(64, 32, 32, 32, 32, 32) if wide else kernels.BlockSizes(128, 128, 64, 64, 64, 64)
     return kernels.mha(
-        q, k, v, segment_ids, sm_scale=q.shape[3] ** -0.5, causal=True, block_sizes=blocks, interpret=interpret
+        q, k, v, segment_ids, sm_scale=scores.scale, causal=True, block_sizes=blocks, interpret=interpret
     )
 
 

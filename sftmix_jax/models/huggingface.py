@@ -1,4 +1,4 @@
-"""LLaMA checkpoints in Hugging Face's layout: one name table, walked both ways."""
+"""Checkpoints in Hugging Face's layout: the parameter table, walked both ways."""
 
 from __future__ import annotations
 
@@ -24,132 +24,72 @@ from safetensors.numpy import save_file
 
 from sftmix_jax.machine import processes
 from sftmix_jax.machine.errors import UserError, did_you_mean
-from sftmix_jax.models import hf_config
+from sftmix_jax.models import families, hf_config, layout
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.models.hf_config import Special
-from sftmix_jax.models.llama import LlamaConfig, Params
+from sftmix_jax.models.layout import Place
+from sftmix_jax.models.table import Param
 from sftmix_jax.models.tensors import DERIVED, INDEX, Folder, Index
 
-# Our path → their name; {} is the layer.
-NAMES: dict[tuple[str, ...], str] = {
-    ("embed",): "model.embed_tokens.weight",
-    ("norm",): "model.norm.weight",
-    ("head",): "lm_head.weight",
-    ("layers", "attention_norm"): "model.layers.{}.input_layernorm.weight",
-    ("layers", "q"): "model.layers.{}.self_attn.q_proj.weight",
-    ("layers", "k"): "model.layers.{}.self_attn.k_proj.weight",
-    ("layers", "v"): "model.layers.{}.self_attn.v_proj.weight",
-    ("layers", "o"): "model.layers.{}.self_attn.o_proj.weight",
-    ("layers", "feed_forward_norm"): "model.layers.{}.post_attention_layernorm.weight",
-    ("layers", "gate"): "model.layers.{}.mlp.gate_proj.weight",
-    ("layers", "up"): "model.layers.{}.mlp.up_proj.weight",
-    ("layers", "down"): "model.layers.{}.mlp.down_proj.weight",
-}
 _SHARD_BYTES = 5 * 10**9
 
 
-def shapes(config: LlamaConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The shape of one layer's share of each parameter, ours."""
-    D, N, K, H = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
-    F, V = config.intermediate_size, config.vocab_size
-    table = {
-        ("embed",): (V, D), ("norm",): (D,), ("head",): (D, V),
-        ("layers", "attention_norm"): (D,), ("layers", "feed_forward_norm"): (D,),
-        ("layers", "q"): (D, N, H), ("layers", "k"): (D, K, H), ("layers", "v"): (D, K, H),
-        ("layers", "o"): (N, H, D),
-        ("layers", "gate"): (D, F), ("layers", "up"): (D, F), ("layers", "down"): (F, D),
-    }  # fmt: skip
-    if config.tied:
-        del table["head",]
-    return table
-
-
-def _to_theirs(path: tuple[str, ...], ours: np.ndarray) -> np.ndarray:
-    """Linear weights are [out, in] there, with heads and head size flattened."""
-    if ours.ndim == 1 or path == ("embed",):
-        return ours
-    D_first = path[-1] != "o"
-    flat = ours.reshape(ours.shape[0], -1) if D_first else ours.reshape(-1, ours.shape[-1])
-    return flat.T
-
-
-def _their_index(path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> Index:
-    """Which part of their matrix holds a part of ours; parts of a head are read with the whole head."""
-    whole = [slice(*cut.indices(size)[:2]) for cut, size in zip(index, shape, strict=True)]
-    if len(shape) == 1 or path == ("embed",):
-        return tuple(whole)
-    if len(shape) == 2:
-        return whole[1], whole[0]
-    heads, size = (whole[0], shape[1]) if path[-1] == "o" else (whole[1], shape[2])
-    rows = slice(heads.start * size, heads.stop * size)
-    return (whole[2], rows) if path[-1] == "o" else (rows, whole[0])
-
-
-def _to_ours(path: tuple[str, ...], theirs: np.ndarray, shape: tuple[int, ...], index: Index) -> np.ndarray:
-    """What `_their_index` gave → that part of ours."""
-    if len(shape) == 1 or path == ("embed",):
-        return theirs
-    if len(shape) == 2:
-        return theirs.T
-    if path[-1] == "o":
-        return theirs.T.reshape(-1, shape[1], theirs.shape[0])[:, index[1]]
-    return theirs.T.reshape(theirs.shape[1], -1, shape[2])[:, :, index[2]]
-
-
-def _their_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    return _to_theirs(path, np.broadcast_to(np.int8(0), shape)).shape
-
-
 class Weights:
-    """A model folder whose names and shapes are known to be a LLaMA's; its numbers are read part by part."""
+    """A model folder whose names and shapes are known to fit its config; its numbers are read part by part."""
 
     def __init__(self, folder: epath.Path):
         """Raises UserError for a missing, unused or misshapen tensor, by name; reads no numbers (but see `tied`)."""
         self.config = hf_config.read(folder)
         self._tensors = tensors = Folder(folder)
-        self._shapes = shapes(self.config)
+        self._places = {place.param.path: place for place in layout.places(families.parameters(self.config))}
         used = set()
-        for path, shape in self._shapes.items():
-            for name in self._names(path):
+        for place in self._places.values():
+            for name in self._names(place.param):
                 if name not in tensors.where:
                     raise UserError(f"{folder}: the tensor {name} is missing; {did_you_mean(name, tensors.where)}")
-                wanted, found = _their_shape(path, shape), tensors.shape(name)
-                if found != wanted:
-                    raise UserError(f"{folder}: {name} has shape {found}, config.json wants {wanted}")
+                found = tensors.shape(name)
+                if found != place.stored_shape:
+                    raise UserError(f"{folder}: {name} has shape {found}, config.json wants {place.stored_shape}")
                 used.add(name)
         unused = {name for name in tensors.where if name not in used and not name.endswith(DERIVED)}
         if self.config.tied and "lm_head.weight" in unused:
             # some exporters store the tied matrix twice; another matrix would change the model
-            if not np.array_equal(tensors.read("lm_head.weight"), tensors.read(NAMES["embed",])):
+            embed = self._places["embed",].param.stored
+            if not np.array_equal(tensors.read("lm_head.weight"), tensors.read(embed)):
                 raise UserError(f"{folder}: config.json ties the embeddings, but lm_head.weight differs from them")
             unused.remove("lm_head.weight")
         if unused:
             listed = ", ".join(sorted(unused)[:5])
-            raise UserError(f"{folder}: {len(unused)} tensors have no place in a LLaMA: {listed}")
+            raise UserError(
+                f"{folder}: {len(unused)} tensors have no place in a {self.config.family} model as config.json states "
+                f"it: {listed}"
+            )
 
-    def _names(self, path: tuple[str, ...]) -> Iterator[str]:
-        layers = range(self.config.num_layers) if path[0] == "layers" else range(1)
-        return (NAMES[path].format(i) for i in layers)
+    def _names(self, param: Param) -> list[str]:
+        return [param.stored.format(i) for i in range(self.config.num_layers if param.in_layer else 1)]
 
     def shape(self, path: tuple[str, ...]) -> tuple[int, ...]:
         """Of the whole parameter, with its layers."""
-        own = self._shapes[path]
-        return (self.config.num_layers, *own) if path[0] == "layers" else own
+        param = self._places[path].param
+        return (self.config.num_layers, *param.shape) if param.in_layer else param.shape
 
     def read(self, path: tuple[str, ...], index: Index) -> np.ndarray:
         """A part of one of our parameters, float32; nothing else of it is read."""
-        own = self._shapes[path]
-        if path[0] != "layers":
-            return self._part(NAMES[path], path, own, index)
-        names = list(self._names(path))[index[0]]
-        first = self._part(names[0], path, own, index[1:])
+        place = self._places[path]
+        names = self._names(place.param)
+        if not place.param.in_layer:
+            return self._part(names[0], place, index)
+        names = names[index[0]]
+        first = self._part(names[0], place, index[1:])
         out = np.empty((len(names), *first.shape), np.float32)
         for i, name in enumerate(names):
-            out[i] = first if i == 0 else self._part(name, path, own, index[1:])
+            out[i] = first if i == 0 else self._part(name, place, index[1:])
         return out
 
-    def _part(self, name: str, path: tuple[str, ...], shape: tuple[int, ...], index: Index) -> np.ndarray:
-        theirs = self._tensors.read(name, _their_index(path, shape, index))
-        return np.ascontiguousarray(_to_ours(path, theirs, shape, index))
+    def _part(self, name: str, place: Place, index: Index) -> np.ndarray:
+        theirs = self._tensors.read(name, layout.their_index(place, index))
+        return np.ascontiguousarray(layout.to_ours(place, theirs, index))
 
     @property
     def files(self) -> list[epath.Path]:
@@ -163,7 +103,7 @@ class Weights:
 
     def paths(self) -> list[tuple[str, ...]]:
         """Every parameter of the model."""
-        return list(self._shapes)
+        return list(self._places)
 
     def fingerprint(self) -> str:
         """A hash of what decides the model: its architecture and the content of each weight file that is read.
@@ -184,7 +124,7 @@ def _sha256(file: epath.Path) -> str:
     return content.hexdigest()
 
 
-def load(folder: epath.Path) -> tuple[LlamaConfig, Params]:
+def load(folder: epath.Path) -> tuple[Architecture, Params]:
     """Read a model folder: float32 numpy parameters, layers stacked. Raises UserError, see Weights."""
     weights = Weights(folder)
     whole = {path: weights.read(path, tuple(map(slice, weights.shape(path)))) for path in weights.paths()}
@@ -241,21 +181,21 @@ def _at(params: Params, path: tuple[str, ...]) -> Any:
     return params
 
 
-def _their_tensors(config: LlamaConfig, params: Params) -> Iterator[tuple[str, np.ndarray]]:
-    for path in shapes(config):
-        if path[0] == "layers":
-            stacked = params["layers"][path[1]]
-            for i in range(config.num_layers):
-                yield NAMES[path].format(i), _to_theirs(path, np.asarray(stacked[i]))
-        else:
-            yield NAMES[path], _to_theirs(path, np.asarray(params[path[0]]))
+def _their_tensors(config: Architecture, params: Params) -> Iterator[tuple[str, np.ndarray]]:
+    for name, parts in layout.stored(families.parameters(config)).items():
+        ours = [_at(params, param.path) for param in parts]
+        if not parts[0].in_layer:
+            yield name, layout.to_theirs(parts, [np.asarray(whole) for whole in ours])
+            continue
+        for i in range(config.num_layers):
+            yield name.format(i), layout.to_theirs(parts, [np.asarray(stacked[i]) for stacked in ours])
 
 
-def _their_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _their_shapes(config: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each of their tensors, in the order of `_their_tensors`."""
-    for path, shape in shapes(config).items():
-        layers = range(config.num_layers) if path[0] == "layers" else range(1)
-        yield from ((NAMES[path].format(i), _their_shape(path, shape)) for i in layers)
+    for name, parts in layout.stored(families.parameters(config)).items():
+        layers = range(config.num_layers if parts[0].in_layer else 1)
+        yield from ((name.format(i), layout.stored_shape(parts)) for i in layers)
 
 
 def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
@@ -271,7 +211,7 @@ def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def save(
-    folder: epath.Path, config: LlamaConfig, params: Params, special: Special, *, dtype: str = "float32",
+    folder: epath.Path, config: Architecture, params: Params, special: Special, *, dtype: str = "float32",
     origin: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Writes a folder that transformers loads, in weight files of at most 5 GB; one of them is in memory.

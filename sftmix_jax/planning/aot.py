@@ -22,7 +22,8 @@ from jax.sharding import Mesh
 from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import buffers, chips, collectives
@@ -136,7 +137,7 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
 
 
 def compile_step(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
+    config: Architecture, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int, grad_accum_steps: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
@@ -155,7 +156,7 @@ def compile_step(
 
 
 def compile_evaluation(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
+    config: Architecture, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int,
 ) -> Compiled:  # fmt: skip
     """The step that measures validation loss, while the optimiser's state stays where it is."""
@@ -168,7 +169,7 @@ def compile_evaluation(
     return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
 
 
-def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
+def compile_prefill(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
     """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
     mesh, model, rows, size = _sampler(config, compute, topology, slots)
     ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
@@ -179,7 +180,7 @@ def compile_prefill(config: LlamaConfig, compute: Compute, topology: Topology, *
     return _compile(topology, decode.prefill, *model, prompts, ints, ints, rows.temperature, rows.top_p, rows.key)
 
 
-def compile_decode(config: LlamaConfig, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
+def compile_decode(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
     """The sampler's steps, all slots near the model's full length.
 
     At full length they work in the cache itself; at the span before it a copy of that part lies beside it.
@@ -198,7 +199,7 @@ def compile_decode(config: LlamaConfig, compute: Compute, topology: Topology, *,
 
 
 def _sampler(
-    config: LlamaConfig, compute: Compute, topology: Topology, slots: int
+    config: Architecture, compute: Compute, topology: Topology, slots: int
 ) -> tuple[Mesh, tuple[Any, ...], Slots, int]:
     """The mesh that sampling spreads a model over (whatever the training mesh is), what both programs take first, the
     slots and their length."""
@@ -221,7 +222,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _trainer(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
+    config: Architecture, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
 ) -> Trainer:
     return make_trainer(
         config, compute, make_optimizer(optimizer), mesh, domains=domains, grad_accum_steps=grad_accum_steps,

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models import table
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.training.loss import LOGITS_BYTES
 from sftmix_jax.training.precision import Precision
 
@@ -20,13 +22,13 @@ _GATHERED = 3  # layers that are whole at once over a mesh: one used, one on its
 
 
 def training(
-    config: LlamaConfig, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
+    config: Architecture, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
     rows: int, length: int, grad_accum_steps: int,
 ) -> dict[str, float]:  # fmt: skip
     """Bytes of a device in a training step, besides state and batch, by name."""
     size, tensor, split = _itemsize(compute.dtype), mesh["tensor"], mesh["fsdp"] * mesh["tensor"]
     tokens = rows * length / (mesh["data"] * mesh["fsdp"] * grad_accum_steps)
-    weights = config.num_params / split * _itemsize(kept.gradients)
+    weights = table.num_params(config) / split * _itemsize(kept.gradients)
     L, D, F = config.num_layers, config.hidden_size, config.intermediate_size
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     layer = 14 * D + (2 * heads + 4 * F) / tensor  # numbers of a token that the backward pass of a layer wants
@@ -42,7 +44,7 @@ def training(
 
 
 def validation(
-    config: LlamaConfig, compute: Compute, kept: Precision, mesh: Mapping[str, int], *, rows: int, length: int
+    config: Architecture, compute: Compute, kept: Precision, mesh: Mapping[str, int], *, rows: int, length: int
 ) -> dict[str, float]:  # fmt: skip
     """Bytes of a device in a step that measures the validation loss, besides the state."""
     tokens = rows * length / (mesh["data"] * mesh["fsdp"])
@@ -53,7 +55,7 @@ def validation(
     }
 
 
-def prefill(config: LlamaConfig, compute: Compute, mesh: Mapping[str, int], *, rows: int, size: int, cache: int
+def prefill(config: Architecture, compute: Compute, mesh: Mapping[str, int], *, rows: int, size: int, cache: int
             ) -> dict[str, float]:  # fmt: skip
     """Bytes of a device where prompts of `size` tokens are read into all rows of a cache of so many bytes."""
     tokens = rows * size / (mesh["data"] * mesh["fsdp"])
@@ -64,7 +66,7 @@ def prefill(config: LlamaConfig, compute: Compute, mesh: Mapping[str, int], *, r
     }
 
 
-def decode(config: LlamaConfig, mesh: Mapping[str, int], *, rows: int, part: int) -> dict[str, float]:
+def decode(config: Architecture, mesh: Mapping[str, int], *, rows: int, part: int) -> dict[str, float]:
     """Bytes of a device in the sampler's steps; `part`: of the part of the cache that lies beside it as a copy."""
     tokens = rows / (mesh["data"] * mesh["fsdp"])
     return {"a part of the cache": part, "logits": 3 * 4 * tokens * config.vocab_size}
@@ -74,23 +76,23 @@ def _itemsize(dtype: str) -> int:
     return np.dtype(dtype).itemsize
 
 
-def _layers(config: LlamaConfig, compute: Compute, dtype: str, mesh: Mapping[str, int]) -> float:
+def _layers(config: Architecture, compute: Compute, dtype: str, mesh: Mapping[str, int]) -> float:
     """Of the layers' weights that are whole, or cast, at once."""
     embeddings = config.vocab_size * config.hidden_size * (1 if config.tied else 2)
-    layer = (config.num_params - embeddings) / config.num_layers * _itemsize(compute.dtype) / mesh["tensor"]
+    layer = (table.num_params(config) - embeddings) / config.num_layers * _itemsize(compute.dtype) / mesh["tensor"]
     if mesh["fsdp"] > 1:
         return _GATHERED * layer
     return layer if dtype != compute.dtype else 0
 
 
-def _passing(config: LlamaConfig, compute: Compute, tokens: float, tensor: int) -> float:
+def _passing(config: Architecture, compute: Compute, tokens: float, tensor: int) -> float:
     """Of activations in a forward pass that keeps nothing."""
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     numbers = 4 * config.hidden_size + max(2 * heads, 3 * config.intermediate_size) / tensor
     return tokens * numbers * _itemsize(compute.dtype)
 
 
-def _logits(config: LlamaConfig, compute: Compute, tokens: float, tensor: int) -> float:
+def _logits(config: Architecture, compute: Compute, tokens: float, tensor: int) -> float:
     """Of a chunk's logits, float32 and exponentials, and their gradients; and of the head they are made with."""
     head = config.hidden_size * config.vocab_size / tensor * _itemsize(compute.dtype)
     return 2.5 * min(LOGITS_BYTES, 4 * tokens * config.vocab_size / tensor) + head

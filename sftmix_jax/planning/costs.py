@@ -13,17 +13,11 @@ from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.stages import Resolved, find_base
 from sftmix_jax.machine import identity, model_folder
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models import hf_config, llama
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models import families, hf_config
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.planning import flops
 
 _FILL = 0.97  # of a packed row that holds tokens, as best-fit packing gives on real rows
-# The published models that configs name, so that their cost is known before they are fetched.
-KNOWN = {
-    "huggyllama/llama-7b": "7b", "huggyllama/llama-13b": "13b", "huggyllama/llama-30b": "33b",
-    "huggyllama/llama-65b": "65b", "meta-llama/Llama-2-7b-hf": "llama2-7b", "meta-llama/Llama-2-13b-hf": "llama2-13b",
-    "meta-llama/Llama-3.1-8B": "llama3-8b", "meta-llama/Llama-3.2-1B": "llama3.2-1b",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +32,16 @@ class StageCost:
     expected: bool  # from the sources' expected sizes, as the data is not here
 
 
-def architecture(experiment: Experiment) -> LlamaConfig:
-    """The model's, without its weights: from its folder, or from the published ones. Raises UserError."""
+def architecture(experiment: Experiment) -> Architecture:
+    """The model's, without its weights: from its folder, or from the published ones, so that a model's cost is known
+    before it is fetched. Raises UserError."""
     kind, _, name = experiment.model.init.partition(":")
-    if kind == "hf" and name in KNOWN and not Path(name).exists():
-        return llama.preset(KNOWN[name])
+    if kind == "hf" and name in families.PUBLISHED and not Path(name).exists():
+        return families.preset(families.PUBLISHED[name])
     if kind == "hf" and not Path(name).exists():
         return hf_config.read(model_folder.find(name, weights=False))
     if kind == "scratch":
-        return llama.preset(name)
+        return families.preset(name)
     return find_base(experiment.model.init, experiment.model.tokenizer, experiment.seed).config
 
 
@@ -69,7 +64,7 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
     return costs
 
 
-def _counted(experiment: Experiment, config: LlamaConfig) -> list[StageCost]:
+def _counted(experiment: Experiment, config: Architecture) -> list[StageCost]:
     resolved, costs = Resolved(experiment), []
     for stage in resolved.chain():
         plan, _ = resolved.plan(stage.stage)
@@ -80,7 +75,7 @@ def _counted(experiment: Experiment, config: LlamaConfig) -> list[StageCost]:
     return costs
 
 
-def _expected(experiment: Experiment, name: str, stage: Stage, config: LlamaConfig) -> tuple[int, int]:
+def _expected(experiment: Experiment, name: str, stage: Stage, config: Architecture) -> tuple[int, int]:
     """Tokens and steps from the sources' expected sizes."""
     length = stage.batch.seq_len or min(config.max_length, 2048)
     tokens = 0.0

@@ -1,23 +1,22 @@
-"""Floating-point operations of LLaMA, counted (a multiplication and an addition are two)."""
+"""Floating-point operations of a decoder, counted (a multiplication and an addition are two)."""
 
 from __future__ import annotations
 
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models import table
+from sftmix_jax.models.architecture import Architecture
 
 
-def matmul_params(config: LlamaConfig) -> int:
-    """Parameters that every token is multiplied with: all but norms and the lookup of its embedding."""
-    attention = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
-    layer = attention + 3 * config.hidden_size * config.intermediate_size
-    return config.num_layers * layer + config.vocab_size * config.hidden_size
-
-
-def forward_per_token(config: LlamaConfig, length: float) -> float:
+def forward_per_token(config: Architecture, length: float) -> float:
     """Of one token in a document of `length`; attention is causal, so a token sees half of it on average."""
-    attention = 2 * 2 * config.num_layers * config.num_heads * config.head_dim * length / 2
-    return 2 * matmul_params(config) + attention
+    seen = sum(_seen(config.kind(layer).window, length) for layer in range(config.num_layers))
+    return 2 * table.matmul_params(config) + 2 * 2 * config.num_heads * config.head_dim * seen
 
 
-def training_per_token(config: LlamaConfig, length: float) -> float:
+def _seen(window: int, length: float) -> float:
+    """Tokens that a token attends to in one layer, on average over a document."""
+    return window - window**2 / (2 * length) if 0 < window < length else length / 2
+
+
+def training_per_token(config: Architecture, length: float) -> float:
     """Forward and backward, without what remat computes again."""
     return 3 * forward_per_token(config, length)

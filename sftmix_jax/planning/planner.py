@@ -14,7 +14,8 @@ from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.opening import Opening
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.models.llama import Compute, LlamaConfig
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import aot, costs, flops, roofline
@@ -60,7 +61,7 @@ class Planned:
 class _Setting:
     """What all stages of an experiment share on a topology."""
 
-    architecture: LlamaConfig
+    architecture: Architecture
     compute: Compute
     mesh: Mesh
     domains: int
@@ -217,7 +218,7 @@ class Planner:
         )
 
 
-def _length(architecture: LlamaConfig, stage: Stage) -> int:
+def _length(architecture: Architecture, stage: Stage) -> int:
     return stage.batch.seq_len or min(architecture.max_length, 2048)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from sftmix_jax.models.llama import LlamaConfig
+from sftmix_jax.models import table
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 from sftmix_jax.planning import chips, flops
 from sftmix_jax.planning.chips import Chip
@@ -54,7 +55,7 @@ class Estimate:
         return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
 
 
-def choices(config: LlamaConfig, devices: int, rows: int) -> Iterator[Choice]:
+def choices(config: Architecture, devices: int, rows: int) -> Iterator[Choice]:
     """Every layout of the rows over so many devices that divides heads and widths."""
     for tensor in _divisors(devices):
         if tensor > sharding.MOST_TENSOR or config.num_kv_heads % tensor or config.intermediate_size % tensor:
@@ -68,7 +69,7 @@ def choices(config: LlamaConfig, devices: int, rows: int) -> Iterator[Choice]:
                     yield Choice(data, fsdp, tensor, grad_accum_steps, remat)
 
 
-def estimate(config: LlamaConfig, chip: Chip, choice: Choice, rows: int, length: int) -> Estimate:
+def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length: int) -> Estimate:
     """A step of rows × length in bfloat16 with float32 state."""
     c, per_chip = choice, 1 / chip.devices
     tokens = rows * length / (c.data * c.fsdp)  # of a device's part
@@ -82,25 +83,26 @@ def estimate(config: LlamaConfig, chip: Chip, choice: Choice, rows: int, length:
     operations = tokens * forward * (3 + again)
 
     passes = 3 + (c.remat == "full")  # that read the weights: forward, backward by both operands, and again
-    weights = config.num_params * _COMPUTE / c.tensor
+    params = table.num_params(config)
+    weights = params * _COMPUTE / c.tensor
     activations = tokens * L * (12 * D + 2 * heads / c.tensor + 5 * F / c.tensor) * _COMPUTE * (passes - 1)
-    update = config.num_params / split * (2 * _STATE + 8)
+    update = params / split * (2 * _STATE + 8)
     read = c.grad_accum_steps * weights * passes + activations + update
 
     ring = (c.fsdp - 1) / c.fsdp
     sharded = c.grad_accum_steps * weights * ring * 3  # gathered forward and backward, gradients reduced
     sums = 4 + 2 * (c.remat == "full")  # over the tensor axis, a layer, of activations; each twice around the ring
     tensor = tokens * L * D * _COMPUTE * sums * 2 * (c.tensor - 1) / c.tensor
-    replicas = c.grad_accum_steps * config.num_params / split * _COMPUTE * 2 * (c.data - 1) / c.data
+    replicas = c.grad_accum_steps * params / split * _COMPUTE * 2 * (c.data - 1) / c.data
 
     kept = {
         "none": 14 * D + 2 * heads / c.tensor + 4 * F / c.tensor,
         "dots": 4 * D + heads / c.tensor + 2 * F / c.tensor,
         "full": D,
     }[c.remat]
-    layer = config.num_params / L * _COMPUTE / c.tensor
+    layer = params / L * _COMPUTE / c.tensor
     needed = (
-        config.num_params / split * (_STATE + 4 + _COMPUTE)  # state, gradients, and the weights as they are multiplied
+        params / split * (_STATE + 4 + _COMPUTE)  # state, gradients, and the weights as they are multiplied
         + microbatch * L * kept * _COMPUTE
         + 3 * layer
         + 2**30  # logits, and what is worked on
@@ -112,7 +114,7 @@ def estimate(config: LlamaConfig, chip: Chip, choice: Choice, rows: int, length:
     )  # fmt: skip
 
 
-def promising(config: LlamaConfig, chip: Chip, devices: int, rows: int, length: int) -> list[tuple[Choice, Estimate]]:
+def promising(config: Architecture, chip: Chip, devices: int, rows: int, length: int) -> list[tuple[Choice, Estimate]]:
     """Choices that could fit, the fastest-looking first."""
     found = [(choice, estimate(config, chip, choice, rows, length)) for choice in choices(config, devices, rows)]
     # The arithmetic is rough: what is a fifth too large for it may still fit.

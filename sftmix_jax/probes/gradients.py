@@ -11,8 +11,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.models import decoder, table
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.training.loss import loss_sums
 
@@ -23,17 +25,17 @@ Sketches = dict[str, np.ndarray]  # group → float64 [SIZE]
 Sketcher = Callable[[Params, Iterable[Batch]], Sketches]
 
 
-def make_sketcher(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Sketcher:
+def make_sketcher(config: Architecture, compute: Compute, mesh: Mesh) -> Sketcher:
     """A function from parameters and batches of one domain to sketches of its mean gradient.
 
     Groups: embed, attention and feed_forward of every layer, head. Only the sketches leave the device: a count sketch
     (Charikar et al. 2002) keeps inner products, so cosines too, without bias.
     """
-    definition, abstract, axes = llama.build(config, compute)
+    definition, abstract, axes = decoder.build(config, compute)
     where = sharding.param_shardings(mesh, abstract, axes)
 
     def total(params: Params, batch: dict[str, Array]) -> Array:
-        return loss_sums(llama.bind(definition, params, mesh), batch, 1)[0]
+        return loss_sums(decoder.bind(definition, params, mesh), batch, 1)[0]
 
     @jax.jit
     def sketch(params: Params, batch: dict[str, Array]) -> dict[str, Array]:
@@ -42,7 +44,7 @@ def make_sketcher(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Sketcher
             names = [str(getattr(step, "key", step)) for step in path]
             key = jax.random.PRNGKey(zlib.crc32("/".join(names).encode()))
             if names[0] == "layers":
-                kind = "feed_forward" if names[1] in ("gate", "up", "down", "feed_forward_norm") else "attention"
+                kind = "feed_forward" if names[1] in table.FEED_FORWARD else "attention"
                 for layer in range(config.num_layers):
                     group = f"layer {layer} {kind}"
                     out[group] = out.get(group, 0.0) + _folded(leaf[layer], jax.random.fold_in(key, layer))

@@ -9,28 +9,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.models import decoder
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 
 
 def hidden_states(
-    config: LlamaConfig, compute: Compute, params: Params, queries: Sequence[Sequence[int]], layer: int, rows: int = 16
+    config: Architecture, compute: Compute, params: Params, queries: Sequence[Sequence[int]], layer: int, rows: int = 16
 ) -> np.ndarray:
     """RMS-normalised states after `layer` layers at the last token of each query, float32 [queries, D].
 
     The model up to there is a model of `layer` layers: parameters are cut, nothing else changes.
     """
     cut = dataclasses.replace(config, num_layers=layer)
-    definition, _, _ = llama.build(cut, compute)
+    definition, _, _ = decoder.build(cut, compute)
     own = dict(params)
     own["layers"] = jax.tree.map(lambda x: x[:layer], params["layers"])
-    own["norm"] = np.ones_like(params["norm"])
+    own["norm"] = np.full_like(params["norm"], 0 if config.norm_plus_one else 1)
 
     @jax.jit
     def last(params: Params, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         segments = (positions < lengths[:, None]).astype(jnp.int32)
-        hidden = llama.bind(definition, params)(tokens, segments, positions)
+        hidden = decoder.bind(definition, params)(tokens, segments, positions)
         return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
     size = -(-max(map(len, queries)) // 64) * 64

@@ -12,9 +12,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from sftmix_jax.models import cache as caches
-from sftmix_jax.models import llama
+from sftmix_jax.models import decoder
+from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.attention import Cache
-from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.sampling.methods import Method, choose
 
 
@@ -55,7 +57,7 @@ class Slots(NamedTuple):
 
 @partial(jax.jit, static_argnames=("config", "compute", "mesh", "method"), donate_argnames="cache")
 def prefill(
-    config: LlamaConfig,
+    config: Architecture,
     compute: Compute,
     mesh: Mesh,
     params: Params,
@@ -69,7 +71,7 @@ def prefill(
     keys: Array,
 ) -> tuple[Cache, Array]:
     """Read prompts [P, T] into the cache's slots [P] and choose the first token of each, int32 [P]."""
-    model = llama.bind(llama.build(config, compute)[0], params, mesh)
+    model = decoder.bind(decoder.build(config, compute)[0], params, mesh)
     hidden, (k, v) = model.prefill(tokens, lengths)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     first = choose(method, model.logits(last), temperature, top_p, _step_keys(keys, jnp.zeros_like(lengths)))
@@ -78,7 +80,7 @@ def prefill(
 
 @partial(jax.jit, static_argnames=("config", "compute", "mesh", "method", "steps", "span"), donate_argnames="cache")
 def decode(
-    config: LlamaConfig,
+    config: Architecture,
     compute: Compute,
     mesh: Mesh,
     params: Params,
@@ -99,7 +101,7 @@ def decode(
     Looks at the first `span` places of the cache alone; returns early once no more than `enough` rows
     are active, so that free slots can be filled again.
     """
-    model = llama.bind(llama.build(config, compute)[0], params, mesh)
+    model = decoder.bind(decoder.build(config, compute)[0], params, mesh)
 
     def going_on(carry: tuple[Array, Cache, Slots, Array]) -> Array:
         step, _, slots, _ = carry
@@ -131,11 +133,11 @@ def decode(
 
 @partial(jax.jit, static_argnames=("config", "compute", "mesh"))
 def log_likelihoods(
-    config: LlamaConfig, compute: Compute, mesh: Mesh, params: Params, tokens: Array, lengths: Array
+    config: Architecture, compute: Compute, mesh: Mesh, params: Params, tokens: Array, lengths: Array
 ) -> tuple[Array, Array]:
     """log p of each token given those before, float32 [P, T] (0 at the first and beyond the length),
     and whether it was the likeliest, bool [P, T]."""
-    model = llama.bind(llama.build(config, compute)[0], params, mesh)
+    model = decoder.bind(decoder.build(config, compute)[0], params, mesh)
     T = tokens.shape[1]
     segment_ids = (jnp.arange(T) < lengths[:, None]).astype(jnp.int32)
     hidden = model(tokens, segment_ids, jnp.broadcast_to(jnp.arange(T), tokens.shape))

@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.models import decoder
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling import decode
 from sftmix_jax.sampling.decode import Slots
@@ -64,12 +66,12 @@ def bucket(length: int) -> int:
     return size
 
 
-def abstract_params(config: LlamaConfig, compute: Compute, mesh: Mesh) -> Params:
+def abstract_params(config: Architecture, compute: Compute, mesh: Mesh) -> Params:
     """The shapes, dtypes and shardings of the parameters that a sampler takes.
 
     In the compute dtype: weights are read once a token, and half the bytes are half the time on TPU and GPU.
     """
-    _, abstract, axes = llama.build(config, compute)
+    _, abstract, axes = decoder.build(config, compute)
     return sharding.with_shardings(abstract, sharding.param_shardings(mesh, abstract, axes), np.dtype(compute.dtype))
 
 
@@ -84,7 +86,7 @@ class Sampler:
 
     def __init__(
         self,
-        config: LlamaConfig,
+        config: Architecture,
         compute: Compute,
         params: Params,
         tokenizer: Tokenizer,

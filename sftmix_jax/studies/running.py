@@ -18,6 +18,7 @@ from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import remove
 from sftmix_jax.machine.host_memory import has_accelerator
+from sftmix_jax.models import table
 from sftmix_jax.planning import costs
 from sftmix_jax.probes.settings import ProbeConfig
 from sftmix_jax.studies import hold, jobs, reporting, study, watching, work
@@ -100,7 +101,7 @@ def one_job(todo: list[Job], wanted: str, workdir: epath.Path) -> int:
 
 def _default_workers(chosen: Study) -> int:
     """One a core for models that a core holds easily on a machine without accelerators, else one."""
-    small = all(costs.architecture(run.experiment).num_params <= _SMALL for run in chosen.runs[:1])
+    small = all(table.num_params(costs.architecture(run.experiment)) <= _SMALL for run in chosen.runs[:1])
     return len(os.sched_getaffinity(0)) if small and not has_accelerator() else 1
 
 

@@ -18,7 +18,7 @@ from sftmix_jax.data.loader import LoaderConfig, Plan
 from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, setting
-from sftmix_jax.models.llama import Params
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from sftmix_jax.models.llama import Llama
+from sftmix_jax.models.decoder import Decoder
 from sftmix_jax.parallel import fsdp, sharding
 
 # The float32 logits that may exist at once on a device.
@@ -30,7 +30,7 @@ class LossSums(NamedTuple):
     weight: Array  # of the tokens' weights: where each is 0 or 1, the number of trained tokens
 
 
-def loss_sums(model: Llama, batch: dict[str, Array], domains: int) -> tuple[Array, LossSums]:
+def loss_sums(model: Decoder, batch: dict[str, Array], domains: int) -> tuple[Array, LossSums]:
     """The loss to differentiate, Σ weight × negative log-likelihood, and the same by domain to report."""
     hidden = model(batch["tokens"], batch["segment_ids"], batch["positions"])
     # Trained tokens first, row by row: the chunks behind the longest row's last are never worked through.
@@ -39,32 +39,37 @@ def loss_sums(model: Llama, batch: dict[str, Array], domains: int) -> tuple[Arra
         jnp.take_along_axis(batch[key], order, axis=1) for key in ("targets", "loss_weights", "domain_ids")
     )
     with jax.named_scope("loss"):
-        total, losses = _cross_entropy(model.mesh, hidden, model.head_param, order, targets, weights)
+        total, losses = _cross_entropy(
+            model.mesh, model.config.logit_cap, hidden, model.head_param, order, targets, weights
+        )
     mine = [weights * (domain_ids == domain) for domain in range(domains)]
     return total, LossSums(jnp.stack([(losses * w).sum() for w in mine]), jnp.stack([w.sum() for w in mine]))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _cross_entropy(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
+    mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
 ) -> tuple[Array, Array]:
     """Returns the weighted sum of the cross-entropies, and each of them, float32 [B, T].
 
     Only the sum has a gradient. A cross-entropy is 0 where its weight is 0. hidden [B, T, D], head [D, V]; `order`
-    int32 [B, T] sorts the tokens of a row, `targets` and `weights` float32 [B, T] are sorted so.
+    int32 [B, T] sorts the tokens of a row, `targets` and `weights` float32 [B, T] are sorted so. `cap`: the soft cap on
+    logits, 0 for none.
     """
-    losses, _, _ = _in_chunks(mesh, hidden, head, order, targets, weights, differentiate=False)
+    losses, _, _ = _in_chunks(mesh, cap, hidden, head, order, targets, weights, differentiate=False)
     return (losses * weights).sum(), losses
 
 
 def _forward(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
+    mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    losses, d_hidden, d_head = _in_chunks(mesh, hidden, head, order, targets, weights, differentiate=True)
+    losses, d_hidden, d_head = _in_chunks(mesh, cap, hidden, head, order, targets, weights, differentiate=True)
     return ((losses * weights).sum(), losses), (d_hidden, d_head)
 
 
-def _backward(mesh: Mesh | None, kept: tuple[Array, Array], d_out: tuple[Array, Array]) -> tuple[Array | None, ...]:
+def _backward(
+    mesh: Mesh | None, cap: float, kept: tuple[Array, Array], d_out: tuple[Array, Array]
+) -> tuple[Array | None, ...]:
     d_total, (d_hidden, d_head) = d_out[0], kept
     return (d_hidden * d_total).astype(d_hidden.dtype), (d_head * d_total).astype(d_head.dtype), None, None, None
 
@@ -73,8 +78,9 @@ _cross_entropy.defvjp(_forward, _backward)
 
 
 def _in_chunks(
-    mesh: Mesh | None, hidden: Array, head: Array, order: Array, targets: Array, weights: Array, *, differentiate: bool
-) -> tuple[Array, Array, Array]:
+    mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array, *,
+    differentiate: bool,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Losses float32 [B, T] in the sorted order, and the gradients of their weighted sum: of `hidden` and of `head`.
 
     Letters: C chunks, P parts of the batch (one a device along its axes), n tokens of a part in a chunk. A part adds up
@@ -113,6 +119,8 @@ def _in_chunks(
         # A chunk's at a time: all states of a 33B row at once do not go into a tpu7x core's vector memory.
         h = jnp.take_along_axis(states, place[..., None], axis=1)  # [P, n, D]
         logits = jnp.einsum("pnd,dv->pnv", h, whole_head, preferred_element_type=jnp.float32)
+        if cap:
+            logits = cap * jnp.tanh(logits / cap)
         most = logits.max(axis=-1, keepdims=True)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)
         unnormalised = jnp.exp(logits - most)
@@ -120,7 +128,10 @@ def _in_chunks(
         losses = losses.at[i].set(jnp.where(used, (most + jnp.log(total) - chosen)[..., 0], 0.0))
         if differentiate:
             hit = jnp.arange(logits.shape[-1]) == jnp.where(used, target, -1)[..., None]
-            d_logits = (unnormalised * (weight[..., None] / total) - hit * weight[..., None]).astype(h.dtype)
+            d_logits = unnormalised * (weight[..., None] / total) - hit * weight[..., None]
+            if cap:
+                d_logits *= 1 - (logits / cap) ** 2
+            d_logits = d_logits.astype(h.dtype)
             d_hidden = put(d_hidden, place, jnp.einsum("pnv,dv->pnd", d_logits, whole_head))
             d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
         return losses, d_hidden, d_head

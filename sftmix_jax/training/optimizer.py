@@ -15,6 +15,7 @@ import optax.contrib
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import AnyOf, Choice, Flag, Integer, Number, Range, Table, Text, setting, within
+from sftmix_jax.models import table
 from sftmix_jax.training.precision import PRECISIONS
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -206,8 +207,7 @@ def _matrices(params: Any) -> Any:
     def one(path: Any, x: Any) -> optax.contrib.MuonDimensionNumbers | None:
         if not _stacked(path) or x.ndim < 3:
             return None
-        # Attention's output projection [L, N, H, D] contracts heads; all others contract the axis after the layers.
-        contracted = 3 if path[-1].key == "o" else 2
+        contracted = 1 + table.LINEAR[path[-1].key]  # behind the axis of layers
         return optax.contrib.MuonDimensionNumbers(tuple(range(1, contracted)), tuple(range(contracted, x.ndim)))
 
     return jax.tree_util.tree_map_with_path(one, params)

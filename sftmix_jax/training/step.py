@@ -13,8 +13,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from sftmix_jax.machine import compilation
-from sftmix_jax.models import llama
-from sftmix_jax.models.llama import Compute, LlamaConfig, Params
+from sftmix_jax.models import decoder
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.training import precision
 from sftmix_jax.training.loss import LossSums, loss_sums
@@ -45,7 +47,7 @@ class Trainer:
 
 
 def make_trainer(
-    config: LlamaConfig,
+    config: Architecture,
     compute: Compute,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
@@ -55,7 +57,7 @@ def make_trainer(
     kept: Precision = precision.PRECISIONS["float32"],
 ) -> Trainer:
     """Everything that a stage compiles; `kept` says in which dtypes its state lives between steps."""
-    definition, abstract_params, axes = llama.build(config, compute)
+    definition, abstract_params, axes = decoder.build(config, compute)
     abstract_params = kept.abstract(abstract_params)
     param_shardings = sharding.param_shardings(mesh, abstract_params, axes)
     abstract_params = sharding.with_shardings(abstract_params, param_shardings)
@@ -75,7 +77,7 @@ def make_trainer(
     batch_sharding = sharding.sharding(mesh, ("batch", None))
 
     def sums(params: Params, batch: Batch) -> tuple[Array, LossSums]:
-        return loss_sums(llama.bind(definition, params, mesh), batch, domains)
+        return loss_sums(decoder.bind(definition, params, mesh), batch, domains)
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = batch["loss_weights"].sum()

@@ -22,17 +22,18 @@ from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment import stages
 from sftmix_jax.experiment.config import CheckpointConfig, Experiment, LoggingConfig, ModelConfig, Stage
 from sftmix_jax.machine import array_hash
-from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models import decoder, huggingface
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.hf_config import Ends, Special
-from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.training.optimizer import OptimizerConfig
 
-ARCHITECTURE = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+ARCHITECTURE = Architecture(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
 
 
 def save_model(folder: Path, seed: int = 0) -> Path:
     """A random model with the toy's tokenizer."""
-    abstract = llama.build(ARCHITECTURE, Compute("float32", "none"))[1]
+    abstract = decoder.build(ARCHITECTURE, Compute("float32", "none"))[1]
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
     huggingface.save(epath.Path(folder), ARCHITECTURE, params, Special(1, Ends((2,))))

@@ -23,9 +23,10 @@ from etils import epath
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment.config import read
 from sftmix_jax.experiment.stages import TINY
-from sftmix_jax.models import huggingface, llama
+from sftmix_jax.models import decoder, huggingface
+from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.hf_config import Ends, Special
-from sftmix_jax.models.llama import Compute, LlamaConfig
 from sftmix_jax.resuming import shortening
 from sftmix_jax.resuming.check import Check, duration
 from sftmix_jax.resuming.runs import Layout
@@ -55,8 +56,8 @@ def get_config():
 
 def save_model(folder: Path) -> None:
     """A random model of two layers with the tiny base's tokenizer."""
-    architecture = LlamaConfig(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
-    abstract = llama.build(architecture, Compute("float32", "none"))[1]
+    architecture = Architecture(1536, 16, 32, 2, 2, 1, 8, 128, tied=True)
+    abstract = decoder.build(architecture, Compute("float32", "none"))[1]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda a: (0.3 * rng.standard_normal(a.shape)).astype(np.float32), abstract)
     huggingface.save(epath.Path(folder), architecture, params, Special(1, Ends((2,))))
