@@ -25,7 +25,7 @@ _CONFIG = """# Config fields
 
 Every field of an experiment and of a study, from the dataclasses that declare them. `NAME` stands for the name of a
 domain, a stage or an experiment. Any field of an experiment can be set on the command line, as
-`--config.stages.general.batch.rows=8`. A value out of its range ends the command before anything is read or written.
+`--config.stages.general.batch.batch_size=8`. A value out of its range ends the command before anything is read or written.
 """
 _COMMANDS = """# Command line
 

@@ -44,7 +44,7 @@ class Source:
         Choice(("refuse", "skip")),
         "what happens to a row that cannot be used (no answer, a role that the template lacks, …); skip counts them",
     )
-    held_out: int = setting(0, Integer(at_least=0), "rows that are kept out of training, for the held-out loss")
+    validation_rows: int = setting(0, Integer(at_least=0), "rows that are kept out of training, for the validation loss")
     without: str = setting("", Text(), "leave out rows with any of these tags, as code,math; they are counted")
     tagger: str = setting(
         "", Text(), "what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py"
