@@ -1,28 +1,21 @@
 """The plan of a GPU's first minutes: where it stops, what it expects of which card, what it does not begin."""
 
-import importlib.util
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
+from benchmarks.gpu import __main__ as table
+from benchmarks.gpu import alone, sizes, theirs, training
 from sftmix_jax.data import loader
 
 
-@pytest.fixture
-def gpu():
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "benchmarks/gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_benchmark"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_its_batches_are_those_of_the_loader(gpu):
-    batch = gpu.packed_rows(gpu.TINY, 2, 50)
+def test_its_batches_are_those_of_the_loader():
+    batch = sizes.packed_rows(sizes.TINY, 2, 50)
     assert {name: array.dtype for name, array in batch.items()} == {k: np.dtype(v) for k, v in loader.DTYPES.items()}
     assert batch["segment_ids"].max() > 1 and 0 < batch["loss_weights"].mean() < 1
 
@@ -36,41 +29,71 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import gpu
-
+from benchmarks.gpu import __main__, sizes, training
 from sftmix_jax.sampling import decode, sampler
 
-print(gpu.training(gpu.TINY, "micro", "float32", "none", "plain", 1)["note"])
+print(training.training(sizes.TINY, "micro", "float32", "none", "plain", 1)["note"])
 """
 
 
 def test_it_runs_where_packages_of_the_data_are_missing():
-    env = os.environ | {"PYTHONPATH": f"{ROOT}/benchmarks:{ROOT}", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     found = subprocess.run([sys.executable, "-c", WITHOUT], env=env, text=True, capture_output=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("plain, first step")
+
+
+def test_the_documents_that_trl_gets_are_those_of_the_rows():
+    batch, documents = sizes.packed_rows(sizes.TINY, 2, 50), theirs._documents(sizes.TINY, 2, 50)
+    inside = batch["segment_ids"] > 0
+    assert (np.concatenate([each["input_ids"] for each in documents]) == batch["tokens"][inside]).all()
+    labels = np.concatenate([each["labels"] for each in documents])
+    assert ((labels != -100) == (batch["loss_weights"][inside] == 1)).all()
+    assert len(documents) == batch["segment_ids"].max(axis=1).sum()
+
+
+@pytest.mark.slow
+def test_a_profile_names_its_file_and_what_took_longest(tmp_path):
+    found = training.profile(sizes.TINY, "micro", "plain", 1, str(tmp_path))["text"]
+    assert found.startswith(str(tmp_path)) and ".xplane.pb, " in found and found.count(" ms") == 3
+
+
+def missing() -> dict:
+    raise ModuleNotFoundError("No module named 'trl'", name="trl")
+
+
+def test_a_line_whose_package_is_missing_is_named_as_skipped():
+    assert alone.alone(missing, time.monotonic() + 60) == "skipped: trl is not installed"
+
+
+@pytest.mark.slow
+def test_trl_runs_at_a_tiny_size():
+    pytest.importorskip("trl")
+    pytest.importorskip("datasets")
+    found = theirs.trl_training(sizes.TINY, "micro", False, 2)
+    assert found["tokens"] > 0 and "its loss in chunks" in found["note"]
 
 
 def limits(card: str, gib: float) -> dict:
     return {"card": card, "memory": gib * 2**30, "flops": 7e14, "bandwidth": 3e12}
 
 
-def printed(gpu, monkeypatch, capsys, can: dict, *arguments: str) -> list[str]:
+def printed(monkeypatch, capsys, can: dict, *arguments: str) -> list[str]:
     """What main prints where each line gives 1,000 tokens/s."""
     ran = iter([can])
 
     def alone(measure, until):
         return next(ran, {"tokens": 1000.0})
 
-    monkeypatch.setattr(gpu, "alone", alone)
-    monkeypatch.setattr("sys.argv", ["gpu.py", *arguments])
-    gpu.main()
+    monkeypatch.setattr(table, "alone", alone)
+    monkeypatch.setattr("sys.argv", ["gpu", *arguments])
+    table.main()
     return capsys.readouterr().out.splitlines()
 
 
-def test_it_stops_where_there_is_no_gpu(gpu, monkeypatch, capsys):
+def test_it_stops_where_there_is_no_gpu(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="jax finds no GPU here, but cpu; --tiny runs all of this on a CPU"):
-        printed(gpu, monkeypatch, capsys, limits("cpu", 10))
+        printed(monkeypatch, capsys, limits("cpu", 10))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +104,8 @@ def test_it_stops_where_there_is_no_gpu(gpu, monkeypatch, capsys):
         ("NVIDIA A100-SXM4-80GB", 75, "1,000", "1,000", "needs 79 GiB of 75"),
     ],
 )
-def test_cards_are_told_apart(gpu, monkeypatch, capsys, card, gib, decode, trains, moments):
-    lines = printed(gpu, monkeypatch, capsys, limits(card, gib))
+def test_cards_are_told_apart(monkeypatch, capsys, card, gib, decode, trains, moments):
+    lines = printed(monkeypatch, capsys, limits(card, gib))
     decodes = "7b decode, batch 1 "
     shown = {name: next(line for line in lines if name in line) for name in (decodes, "moments", "4 rows")}
     assert decode in shown[decodes] and trains in shown["4 rows"] and moments in shown["moments"]
