@@ -95,7 +95,8 @@ ATTACKS = {
     "watches a file": BARE + "done = libc.inotify_add_watch(libc.inotify_init1(0), {file!r}.encode(), 4095)\n"
                       "return 'in' if done >= 0 else ''",
     "watches all files": BARE + "return 'in' if libc.fanotify_init(0x200, 0) >= 0 else ''",
-    "watches a folder": "import fcntl, os\nfd = os.open(os.path.dirname(os.__file__), os.O_RDONLY)\n"
+    "watches a folder": "import fcntl, os, signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+                        "fd = os.open(os.path.dirname(os.__file__), os.O_RDONLY)\n"
                         "fcntl.fcntl(fd, fcntl.F_NOTIFY, fcntl.DN_ACCESS)\nreturn 'in'",
     "asks how large a file is": "import os\nos.stat({file!r})\nreturn 'in'",
     "asks how large a file is, by another call": BARE + "seen = ctypes.create_string_buffer(256)\n"

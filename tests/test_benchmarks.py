@@ -139,7 +139,7 @@ def test_an_instruction_that_lm_eval_draws_a_part_of_is_scored_the_same_every_ti
 
 def test_a_task_s_version_covers_every_file_of_its_rules_and_its_packages(tmp_path, monkeypatch):
     gsm8k = {file.name for file in rule_files(ROOT / "eval" / "gsm8k.py", False)}
-    assert gsm8k == {"gsm8k.py", "numbers.py"}
+    assert gsm8k == {"gsm8k.py", "numbers.py", "replies.py"}
     code = {file.name for file in rule_files(ROOT / "eval" / "humaneval.py", True)}
     assert {"code.py", "programs.py", "statistics.py", "sandbox.py", "judge.py", "wire.py"} <= code
     (tmp_path / "mine.py").write_text(

@@ -86,6 +86,7 @@ def printed(monkeypatch, capsys, can: dict, *arguments: str) -> list[str]:
         return next(ran, {"tokens": 1000.0})
 
     monkeypatch.setattr(table, "alone", alone)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")  # main sets it for the processes behind it
     monkeypatch.setattr("sys.argv", ["gpu", *arguments])
     table.main()
     return capsys.readouterr().out.splitlines()
