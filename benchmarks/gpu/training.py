@@ -75,7 +75,7 @@ def _steps(size: Size, name: str, state: str, remat: str, kernel: str, rows: int
     sizes = (c.num_heads, c.num_kv_heads, c.head_dim, size.length)
     chosen = next(each for each in kernels.candidates(kernel) if not kernels.probe(each, mesh, size.dtype, *sizes))
     compute = Compute(size.dtype, remat, chosen)
-    trainer = make_trainer(c, compute, make_optimizer(OptimizerConfig()), mesh, domains=1, accumulation=1, kept=kept)
+    trainer = make_trainer(c, compute, make_optimizer(OptimizerConfig()), mesh, domains=1, grad_accum_steps=1, kept=kept)
     params = jax.jit(lambda: precision.cast(llama.init(c, compute, 0), kept.params))()
     held = TrainState(params, trainer.init_optimizer(params))
     batch = packed_rows(size, rows, c.vocab_size)
