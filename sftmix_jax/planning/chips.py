@@ -1,14 +1,15 @@
 """What chips can do and cost: a small table to edit.
 
-Memory and rates are of one chip, by the makers' pages in November 2026 (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e,
-tpu7x; nvidia.com/en-us/data-center/a100, h100, h200, hgx, l4, l40s; the A10G by aws.amazon.com/ec2/instance-types/g5;
-the RTX 4090 by NVIDIA's Ada architecture paper, with float32 sums). Rates are those of dense products. The links of a
-TPU are all of its links together, one way: a page that gives both directions is halved. A GPU's links are NVLink, one
-way, or PCIe 4.0 x16 (32 GB/s) where it has none. A GPU's memory is what its driver reports (nvidia-smi). Prices are
-on-demand list prices in dollars per chip-hour, and change: set your own. Those of TPUs, the A100 of 80 GB, H100 and
-H200 are of November 2026; of the A10G of June 2026 (AWS g5.xlarge, us-east-1); of the A100 of 40 GB (p4d.24xlarge),
-L4 (g6.xlarge), L40S (g6e.xlarge) and B200 (p6-b200.48xlarge) of 2025, at AWS too, an eighth for machines of eight; of
-the RTX 4090 of 2025 (RunPod), as no large cloud has it.
+Memory and rates are of one chip. Those of the TPUs, the A100 of 80 GB, H100 and H200, and the rates of the L40S and
+B200, are by the makers' pages in November 2026 (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x;
+nvidia.com/en-us/data-center/a100, h100, h200, hgx, l40s). Those of the RTX 4090, L4, A10G and A100 of 40 GB are as they
+are commonly given; they were not compared with a page.
+
+Rates are those of dense products. The links of a TPU are all of its links together, one way: a page that gives both
+directions is halved. A GPU's links are NVLink, one way, or PCIe 4.0 x16 (32 GB/s) where it has none. A GPU's memory is
+what its driver reports (nvidia-smi). Prices are on-demand list prices in dollars per chip-hour, and change: set your
+own. Those of TPUs, the A100 of 80 GB, H100 and H200 are of November 2026, that of the A10G of June 2026 (AWS g5.xlarge,
+us-east-1); the others are rough figures of 2025.
 """
 
 from __future__ import annotations
