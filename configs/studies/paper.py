@@ -6,11 +6,13 @@ Cost         python -m sftmix_jax.study --config studies/paper.py:7b --list
 
 from pathlib import Path
 
-from sftmix_jax.studies.study import Study, joined, read, seed_numbers
+from sftmix_jax import paper
+from sftmix_jax.studies.study import Axis, Study, joined, read, seed_numbers
 
 
 def get_config(size: str = "tiny", seeds: int = 0) -> Study:
     parts = ("rq1", "rq2", "rq3", "rq4", "ablation")
     count = len(seed_numbers(size, seeds, toy=3))
     studies = [read(f"{Path(__file__).with_name(f'{part}.py')}:size={size},seeds={count}") for part in parts]
-    return joined("paper", "How do abilities depend on the composition of the data?", studies)
+    axes = (Axis("k", scale="log"), Axis("strategy"), Axis("source", order=paper.DOMAINS))
+    return joined("paper", "How do abilities depend on the composition of the data?", studies, axes)

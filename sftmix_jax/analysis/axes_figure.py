@@ -17,6 +17,7 @@ _LINES = 6  # that a panel can tell apart
 def draw(axes: Sequence[Axis], setups: Setups, outcomes: Sequence[Outcome]) -> Figure | None:
     """Final scores with intervals over the first axis; None where nothing varies or fewer than two have a score.
 
+    A panel of a single score compares nothing, and is left to the table.
     A set-up without a value of that axis is a level across the panel.
     """
     if not axes or max((len(outcome.scores) for outcome in outcomes), default=0) < 2:
@@ -26,11 +27,14 @@ def draw(axes: Sequence[Axis], setups: Setups, outcomes: Sequence[Outcome]) -> F
         _panel(along, others, [(i, setups[i]) for i in group], outcome, name)
         for outcome in outcomes for name, group in _groups(along, others, setups, outcome).items()
     ]  # fmt: skip
-    has_levels = any(line.band for panel in panels for line in panel.lines)
+    shown = [panel for panel in panels if sum(len(line.x) for line in panel.lines) > 1]
+    if not shown:
+        return None
+    has_levels = any(line.band for panel in shown for line in panel.lines)
     levels = f" A level across a panel is a set-up without {along.name}." if has_levels else ""
-    return Figure(
-        "own_axes", f"Final scores over {along.name}", f"After the last stage, with 95 % intervals.{levels}", panels
-    )
+    alone = f" {len(panels) - len(shown)} scores that have no other beside them are in the table alone."
+    caption = f"After the last stage, with 95 % intervals.{levels}{alone if len(shown) < len(panels) else ''}"
+    return Figure("own_axes", f"Final scores over {along.name}", caption, shown)
 
 
 def _groups(along: Axis, others: Sequence[Axis], setups: Setups, outcome: Outcome) -> dict[str, list[int]]:
@@ -42,7 +46,7 @@ def _groups(along: Axis, others: Sequence[Axis], setups: Setups, outcome: Outcom
         split: dict[str, list[int]] = {}
         for name, group in groups.items():
             for i in sorted(group, key=lambda i: _rank(axis, setups[i])):
-                part = ", ".join(filter(None, (name, in_words([axis], setups[i]) or f"no {axis.name}")))
+                part = ", ".join(filter(None, (name, in_words([axis], setups[i]))))
                 split.setdefault(part, []).append(i)
         groups = split
     return groups
