@@ -165,7 +165,7 @@ def step(config, mesh: MeshConfig, devices: int) -> tuple[float, float]:
     """Loss and gradient norm of one training step."""
     grid = sharding.make_mesh(mesh, jax.devices()[:devices])
     trainer = make_trainer(config, Compute("float32", "full"), make_optimizer(OptimizerConfig()), grid, domains=1,
-                           accumulation=1)  # fmt: skip
+                           grad_accum_steps=1)  # fmt: skip
     params = sharding.put_tree(random_model(config), trainer.abstract.params)
     rows = {name: np.tile(x, (2, 1)) for name, x in batch(TOKENS).items()}
     state = TrainState(params, trainer.init_optimizer(params))
@@ -201,7 +201,7 @@ def test_a_step_compiles_for_a_tpu(case):
     config = dataclasses.replace(architecture(case), hidden_size=256, head_dim=128, max_length=512)
     compiled = aot.compile_step(
         config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(fsdp=4, tensor=2),
-        aot.find_topology("v5e:2x4"), rows=8, length=512, domains=1, accumulation=1,
+        aot.find_topology("v5e:2x4"), rows=8, length=512, domains=1, grad_accum_steps=1,
     )  # fmt: skip
     assert compiled.fits, compiled.message
 
