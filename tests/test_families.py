@@ -143,7 +143,7 @@ def test_a_packed_document_gives_the_logits_that_it_gives_alone(case):
 @every_case
 def test_decoding_token_by_token_is_reading_at_once(case):
     config, params = architecture(case), random_model(architecture(case))
-    model = decoder.bind(decoder.build(config, FLOAT32)[0], params)
+    model = decoder.bind(decoder.build(config, FLOAT32)[0], jax.tree.map(jnp.asarray, params))
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     read, whole = 20, logits(config, params, TOKENS[:, :50])
     prompt, lengths = jnp.asarray(TOKENS[:, :read]), jnp.full(2, read, jnp.int32)

@@ -47,6 +47,48 @@ def test_a_kernel_attends_as_the_plain_path_within_documents(kernel, fsdp, tenso
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "scores", [Scores(0.2, window=40), Scores(0.2, cap=0.5), Scores(0.1, cap=2.0, window=150)],
+    ids=["window", "cap", "both"],
+)  # fmt: skip
+@pytest.mark.parametrize("kernel", ["plain", "splash"])
+def test_windows_and_soft_caps_are_those_of_scores_written_out(kernel, scores):
+    """Values and gradients in float32, against all scores at once with a mask."""
+    rng, mesh = np.random.default_rng(0), mesh_of(1, 1)
+    q, direction = (rng.standard_normal((2, 256, 4, 32)).astype(np.float32) for _ in range(2))
+    k, v = (rng.standard_normal((2, 256, 2, 32)).astype(np.float32) for _ in range(2))
+    segments = np.stack([np.repeat([1, 2, 3, 0], [100, 28, 100, 28]), np.repeat([1, 2], [255, 1])]).astype(np.int32)
+    apart = np.arange(256)[:, None] - np.arange(256)
+    visible = (segments[:, :, None] == segments[:, None]) & (apart >= 0) & (apart < (scores.window or 256))
+
+    def written_out(q, k, v):
+        found = jnp.einsum("btnh,bsnh->bnts", q, jnp.repeat(k, 2, axis=2)) * scores.scale
+        found = scores.cap * jnp.tanh(found / scores.cap) if scores.cap else found
+        weights = jax.nn.softmax(jnp.where(visible[:, None], found, -jnp.inf), axis=-1)
+        return jnp.einsum("bnts,bsnh->btnh", weights, jnp.repeat(v, 2, axis=2))
+
+    def total(path):
+        inside = (segments > 0)[..., None, None]
+        summed = lambda q, k, v: jnp.where(inside, path(q, k, v) * direction, 0).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(summed, (0, 1, 2)))
+
+    with jax.default_matmul_precision("highest"):
+        mine = total(lambda q, k, v: kernels.attend(kernel, mesh, q, k, v, segments, scores))(q, k, v)
+        wanted = total(written_out)(q, k, v)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["cudnn", "triton"])
+def test_a_kernel_without_an_option_says_so_and_the_plain_path_does_it(kernel):
+    mesh, sizes = mesh_of(1, 1), (4, 2, 32, 512)
+    assert kernels.probe(kernel, mesh, "bfloat16", *sizes, Scores(1.0, window=64)) == "does not support windows"
+    assert kernels.probe(kernel, mesh, "bfloat16", *sizes, Scores(1.0, cap=5.0)).endswith("a soft cap on scores")
+    q = jnp.ones((1, 256, 4, 32))
+    asked = (q, q[:, :, :2], q[:, :, :2], jnp.ones((1, 256), jnp.int32), Scores(1.0, window=64))
+    np.testing.assert_array_equal(kernels.attend(kernel, mesh, *asked), attention.attend(*asked))
+
+
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_a_training_step_with_splash_is_the_step_without(remat):
     mesh, rng = mesh_of(2, 2), np.random.default_rng(0)

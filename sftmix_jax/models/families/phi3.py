@@ -32,8 +32,7 @@ def read(fields: Fields) -> Architecture:
 
 
 def _longrope(outer: Fields, record: dict[str, Any], original: int, length: int, head_dim: int) -> Rope:
-    fields = Fields(record, f"{outer.where}: rope scaling")
-    kind = record.get("rope_type", record.get("type"))
+    fields, kind = Fields(record, f"{outer.where}: rope scaling"), record.get("rope_type", record.get("type"))
     if kind not in ("longrope", "su", "yarn"):
         raise fields.error("rope_type", kind, "longrope in this family")
     fields.skip("rope_type", "type", _ORIGINAL)
