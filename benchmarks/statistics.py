@@ -1,7 +1,7 @@
 """Whether the report's intervals and verdicts are right as often as they say, on simulated scores and studies.
 
 python benchmarks/statistics.py [--trials 300]     coverage of 95 % intervals
-python benchmarks/statistics.py --studies 200      wrong verdicts per study, and power at stated effects
+python benchmarks/statistics.py --studies 200      wrong verdicts and power per study and per finding
 
 A question is as hard for every set-up, a seed moves a set-up's score on all questions, and an answer is random beside
 both. The paper's design is simulated whole: every set-up of RQ1 to RQ4 and the ablation, on two benchmarks of passes
@@ -19,6 +19,7 @@ import numpy as np
 
 from sftmix_jax.analysis import findings, rule, uncertain
 from sftmix_jax.analysis.cells import Cells
+from sftmix_jax.analysis.rule import Finding
 from sftmix_jax.analysis.uncertain import Uncertain, Verdicts
 
 SEEDS, QUESTIONS, SPREADS = (2, 3, 5, 10), (80, 100, 1319), (0.0, 2.0, 5.0)  # spreads: points between seeds
@@ -40,6 +41,22 @@ def middle_of(wanted: float, spread: float) -> float:
     return low
 
 
+def logits_of(wanted: float, points: float) -> float:
+    """A spread between seeds in logits, where a rate has one in points: 0.5 at most, a seed does not double a rate."""
+    return min(points / 100 / _slope(wanted), 0.5)
+
+
+def real(kind: str, points: float) -> float:
+    """The spread between seeds that is simulated where so many points are asked for."""
+    task, rate, _ = KINDS[kind]
+    return points if task == "general" else 100 * logits_of(rate, points) * _slope(rate)
+
+
+def _slope(rate: float) -> float:
+    """Rate per logit, about."""
+    return 0.7 * rate * (1 - rate)
+
+
 class World:
     """Questions and seeds of one simulated study: what all of its set-ups share."""
 
@@ -55,8 +72,7 @@ class World:
             means = wanted + 1.5 * self.hard[task] + self.points / 10 * own[:, None]
             values, best = means + self.rng.normal(0, 1.5, (self.seeds, self.questions)), 10.0
         else:
-            slope = wanted * (1 - wanted) * 0.7 + 1e-9  # points of rate per logit, about
-            spread = min(self.points / 100 / slope, 0.5)  # a seed does not double a small rate
+            spread = logits_of(wanted, self.points)
             whole = np.hypot(_HARD, spread)
             logits = middle_of(wanted, whole) + _HARD * self.hard[task] + spread * own[:, None]
             values, best = (self.rng.uniform(size=logits.shape) < 1 / (1 + np.exp(-logits))).astype(float), 1.0
@@ -107,7 +123,7 @@ def study(world: World, effect: float) -> Cells:
         for k, i in places.items():
             grown = e * min(i, 3 if ability == "general" else i)  # the general ability's last step is flat
             add(ability, grown, strategy="single", source=ability, k=k)
-            mixed = grown + (0 if ability == "general" else e * (2 - i))
+            mixed = grown + (0 if ability == "general" else e * (1.5 - i))
             add(ability, mixed, strategy="mixed", k=k)
             for setup in "abc":
                 own = i if setup != "a" else 4
@@ -116,48 +132,74 @@ def study(world: World, effect: float) -> Cells:
         add(ability, e if ability != "general" else 0, strategy="multitask")
         add(ability, 0, strategy="sequential")
         add(ability, 0, strategy="mixed_sequential", k="0")
-        add(ability, e + (0 if ability == "general" else e * -2) + 4 * e, strategy="mixed", without="code,math", k="1")
+        add(ability, -0.2, strategy="mixed_sequential", k="0", stage="base")
+        whole = 4 * e + (0 if ability == "general" else e * -2.5)
+        add(ability, whole + e, strategy="mixed", without="code,math", k="1")
     return Cells(made, "simulated", world.seeds)
 
 
-# What may not be said where nothing has an effect; a replay that costs nothing is then true.
-_FALSE = {rule.HOLDS, rule.OPPOSITE}
-_TRUE_THEN = "DMT at k = 1/256 costs the general ability nothing"
+# A replay costs nothing in either world; every other finding has an effect of 0 or of so many points.
+_COSTS_NOTHING = "DMT at k = 1/256 costs the general ability nothing"
 
 
-def studies(seeds: int, questions: int, points: float, effect: float, trials: int) -> tuple[Counter[str], float]:
-    """How often each finding holds, and the share of studies with at least one verdict that is wrong at no effect."""
-    holds: Counter[str] = Counter()
-    wrong = 0
+def is_wrong(finding: Finding, effect: float) -> bool:
+    """Whether a verdict says what is not so: an effect where there is none; none, or the opposite, where there is."""
+    if effect or finding.claim == _COSTS_NOTHING:
+        return finding.verdict in (rule.OPPOSITE, rule.NO_EFFECT, rule.FAILS)
+    return finding.verdict in (rule.HOLDS, rule.OPPOSITE)
+
+
+def studies(seeds: int, questions: int, points: float, effect: float, trials: int) -> tuple[Counter[str], Counter[str]]:
+    """In how many studies each finding holds, and in how many it is judged wrongly; "" counts any finding."""
+    holds, wrong = Counter[str](), Counter[str]()
     for trial in range(trials):
         world = World(np.random.default_rng([trial, seeds, questions, 7]), seeds, questions, points)
         found = findings.find(study(world, effect))
         holds.update(finding.claim for finding in found if finding.verdict == rule.HOLDS)
-        wrong += any(f.verdict in _FALSE for f in found if f.claim != _TRUE_THEN)
-    return holds, wrong / trials
+        mistaken = [finding.claim for finding in found if is_wrong(finding, effect)]
+        wrong.update([*mistaken, *([""] if mistaken else [])])
+    return holds, wrong
+
+
+def show_studies(trials: int, effect: float) -> None:
+    """For each number of seeds a line for each size of study, then every finding over these sizes."""
+    sizes = list(itertools.product(QUESTIONS, SPREADS))
+    for seeds in SEEDS:
+        every = {verdict: Counter[str]() for verdict in ("wrong at no effect", "wrong at the effect", "holds")}
+        for questions, points in sizes:
+            _, at_none = studies(seeds, questions, points, 0.0, trials)
+            holds, wrong = studies(seeds, questions, points, effect, trials)
+            for verdict, found in zip(every, (at_none, wrong, holds), strict=True):
+                every[verdict].update(found)
+            print(f"{seeds:3} seeds {questions:5} questions {points:g} points: of {trials} studies wrong at no effect "
+                  f"{at_none['']}, at {effect:g} points {wrong['']}; findings that hold {holds.total() / trials:.1f}",
+                  flush=True)  # fmt: skip
+        for claim in sorted({claim for found in every.values() for claim in found}):
+            counts = ", ".join(f"{verdict} {found[claim]}" for verdict, found in every.items())
+            print(f"    {claim or 'any finding'}: {counts} of {len(sizes) * trials}", flush=True)
+
+
+def show_coverage(trials: int) -> None:
+    """A line for each kind of number and size of study: coverage at each spread that can be simulated."""
+    for kind in KINDS:
+        spreads = {f"{real(kind, points):.1f}": points for points in SPREADS}
+        for seeds, questions in itertools.product(SEEDS, QUESTIONS):
+            found = {name: coverage(kind, seeds, questions, points, trials) for name, points in spreads.items()}
+            told = "  ".join(f"{held:.3f} at {name}" for name, held in found.items())
+            print(f"{kind:22} {seeds:3} seeds {questions:5} questions  {told} points", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--studies", type=int, default=0)
+    parser.add_argument("--effect", type=float, default=10.0, help="of every finding, in points")
     options = parser.parse_args()
     begin = time.monotonic()
     if options.studies:
-        for seeds, questions, points in itertools.product((2, 3, 5), (80, 1319), (2.0,)):
-            _, wrong = studies(seeds, questions, points, 0.0, options.studies)
-            line = f"{seeds} seeds, {questions} questions, {points:g} points: no effect, wrong {wrong:.3f} of studies"
-            for effect in (5.0, 10.0):
-                holds, _ = studies(seeds, questions, points, effect, options.studies)
-                told = ", ".join(f"{claim}: {count / options.studies:.2f}" for claim, count in holds.most_common())
-                line += f"\n  effect of {effect:g} points, holds: {told or 'none'}"
-            print(line, flush=True)
+        show_studies(options.studies, options.effect)
     else:
-        for kind in KINDS:
-            for seeds, questions in itertools.product(SEEDS, QUESTIONS):
-                found = [coverage(kind, seeds, questions, points, options.trials) for points in SPREADS]
-                print(f"{kind:22} {seeds:3} seeds {questions:5} questions  ",
-                      "  ".join(f"{each:.3f}" for each in found), flush=True)  # fmt: skip
+        show_coverage(options.trials)
     print(f"{time.monotonic() - begin:.0f} s")
 
 

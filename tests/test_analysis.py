@@ -1,12 +1,13 @@
 """Intervals, scaling laws and the paper's findings, against known truths and the paper's own tables."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from sftmix_jax.analysis import cells, findings, fits, laws, power, rule, uncertain
+from sftmix_jax.analysis import cells, family, findings, fits, laws, power, rule, uncertain
 from sftmix_jax.analysis.cells import Cells
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.rule import Claim
@@ -300,7 +301,7 @@ def test_holm_is_that_of_a_hand_worked_case():
 def test_an_effect_is_judged_by_its_interval_and_the_smallest_that_matters():
     def of(value: float, error: float) -> str:
         effect = uncertain.published(value, error, "x")
-        return judged(Claim("q", "c", "", rule.of_effect(effect), None, "detectable"))
+        return judged(Claim("q", "c", "", rule.of_effect(effect), None, effect))
 
     assert of(5.0, 1.0) == "holds" and of(-5.0, 1.0) == "the opposite holds"
     assert of(0.3, 0.5) == "no effect that matters" and of(1.0, 0.2) == "no effect that matters"
@@ -427,7 +428,7 @@ def test_conflict_in_losses_is_paired_by_seed():
 @pytest.mark.parametrize(("seeds", "questions"), [(3, 100), (5, 1319), (10, 80)])
 def test_a_study_detects_what_it_says_in_80_percent_of_simulations(seeds, questions):
     """Differences by seed from the stated variances; scipy's t-test counts."""
-    points = power.detectable(seeds, questions, spread=3.0)
+    points = power.planned(seeds, questions, spread=3.0)
     spread = (2 * 3.0**2 + 100**2 / 3 / questions) ** 0.5
     made = np.random.default_rng(0).normal(points, spread, (4000, seeds))
     found = stats.ttest_1samp(made, 0, axis=1).pvalue
@@ -436,6 +437,109 @@ def test_a_study_detects_what_it_says_in_80_percent_of_simulations(seeds, questi
 
 def test_as_many_seeds_as_are_named_detect_a_difference():
     many = power.seeds_for(4.0, 200)
-    assert power.detectable(many, 200) <= 4.0 < power.detectable(many - 1, 200)
-    assert power.detectable(1, 200) == np.inf
+    assert power.planned(many, 200) <= 4.0 < power.planned(many - 1, 200)
+    assert power.planned(1, 200) == np.inf
     assert power.seeds_for(0.01, 10) is None
+
+
+def test_seeds_that_all_agree_tell_nothing_of_another_seed():
+    """Without questions: neither 0 in three seeds against 0, nor 5 against 0, alone or in a mean."""
+    alike = uncertain.from_seeds([0.0, 0.0, 0.0])
+    for other in (alike, uncertain.from_seeds([0.0, 0.0, 0.0]), uncertain.from_seeds([5.0, 5.0, 5.0])):
+        change = other - alike
+        assert not change.has_spread and (change.low, change.high) == (-np.inf, np.inf)
+        assert judged(Claim("q", "c", "", rule.of_effect(change), change.runs, change)) == "cannot tell"
+    varied = uncertain.from_seeds([1.0, 2.0, 4.0], task="other")
+    assert varied.has_spread and not uncertain.mean([varied, uncertain.from_seeds([3.0] * 3, task="t")]).has_spread
+    (row,) = conflict_in_losses([trained("single", "1", seed, 1.0 + seed, source="math") for seed in range(2)]
+                                + [trained("mixed", "1", seed, 1.5 + seed) for seed in range(2)]).rows  # fmt: skip
+    assert "its spread is not known" in row[4][0] and row[5] == "–"
+
+
+def test_one_shared_seed_is_said_to_be_too_few():
+    apart = uncertain.from_seeds([1.0, 2.0, 4.0], (2, 3, 4)) - uncertain.from_seeds([1.0, 3.0, 2.0], (0, 1, 2))
+    assert apart.restricted == "1 seed in common, too few to pair"
+
+
+def test_a_claim_has_as_few_seeds_as_any_of_its_numbers():
+    """Ten seeds of the last step and one of the first: one run."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for k, level in zip(findings.PARTS, (2, 3, 5, 6, 6.1), strict=True):
+        shape = (1 if k == "1/256" else 10, 40)
+        setup = tuple(sorted({"strategy": "single", "source": "general", "k": k}.items()))
+        made["general", setup] = seeded(level + rng.normal(0, 0.1, shape), k, best=10.0)
+    claim = findings.flattening(Cells(made, "by hand", 10))
+    assert claim.runs == 1 and judged(claim) == "one run"
+
+
+def test_the_difference_that_is_named_never_contradicts_the_verdict():
+    """Of eleven findings: an effect that alone would hold is not told from 0, and the named one is larger."""
+    for degrees, level in ((1, 0.05), (2, 0.05 / 11), (9, 0.01), (np.inf, 0.05)):
+        found = stats.nct.sf(stats.t.ppf(1 - level / 2, degrees), degrees, power.detectable(degrees, level))
+        assert np.isnan(found) or found == pytest.approx(0.8, abs=0.005)
+    assert power.detectable(np.inf) == pytest.approx(stats.norm.ppf(0.975) + stats.norm.ppf(0.8), abs=1e-3)
+    effect = uncertain.published(5.0, 2.2, "x")
+    claims = [Claim("q", f"c{i}", "", rule.of_effect(effect), None, effect) for i in range(11)]
+    for finding in rule.judge(claims):
+        (named,) = re.findall(r"difference of ([\d.]+) points .* at the level of one of 11 findings", finding.numbers)
+        wanted = (stats.norm.ppf(1 - 0.05 / 22) + stats.norm.ppf(0.8)) * 2.2
+        assert finding.verdict == "cannot tell" and 5.0 < float(named) == pytest.approx(wanted, rel=0.1)
+    small = uncertain.published(1.5, 0.5, "y")
+    (finding,) = rule.judge([Claim("q", "c", "", rule.of_effect(small), None, small)])
+    assert "it differs from 0, and whether it is more than 2 points is not clear" in finding.numbers
+
+
+def test_claims_with_one_name_are_judged_each_by_itself():
+    """Two values of an own axis have the same claim: the one that is shown does not make the other hold."""
+    some = [uncertain.published(value, 1.0, str(value)) for value in (9.0, 0.5)]
+    found = rule.judge([Claim("q", "the same", "", rule.of_effect(each), None, each) for each in some])
+    assert [finding.verdict for finding in found] == ["holds", "cannot tell"]
+
+
+def test_a_replay_costs_nothing_only_of_a_gain_that_is_shown():
+    def of(gain: float | None) -> str:
+        levels = {("mixed_sequential", "0", ""): 6.0, ("dmt", "1/256", ""): 6.0}
+        if gain is not None:
+            levels["mixed_sequential", "0", "base"] = 6.0 - gain
+        return judged(findings.replay_costs_nothing(Cells({
+            ("general", tuple(sorted(zip(("strategy", "k", "stage"), labels, strict=True)))):
+                uncertain.published(value, 0.01, str(labels)) for labels, value in levels.items()
+        }, "", 3)))  # fmt: skip
+
+    assert [of(gain) for gain in (4.0, 0.0, -1.0, None)] == ["holds", "cannot tell", "cannot tell", "cannot tell"]
+
+
+def test_a_law_carries_the_scores_own_doubt_and_stays_below_the_best():
+    """Scores that lie on a line of log k exactly, 20 to 100 %, each with a standard error of 4 points."""
+    made = {}
+    for i, k in enumerate(findings.PARTS):
+        setup = tuple(sorted({"strategy": "single", "source": "math", "k": k}.items()))
+        made["math", setup] = uncertain.published(0.2 + 0.2 * i, 0.04, k)
+    (curve,) = laws.scores(Cells(made, "by hand", 3))
+    fit = fits.fit(curve.parts, curve.values, drawn=curve.drawn, ends=curve.ends)
+    low, high = fit.band(np.array([1 / 16]))
+    assert 0.02 < high[0] - low[0] < 0.16
+    assert fit.at(np.array([4.0]))[0] <= 1.0 and fit.curves(np.array([4.0])).max() <= 1.0
+    (row,) = laws.table([curve]).rows
+    change, low, high = map(float, re.findall(r"[-+][\d.]+", row[5][0]))
+    assert low <= change <= high and high <= 100 - 100 * fit.curves(np.array([1.0])).min()
+    (row,) = laws.table([dataclasses.replace(curve, runs=1)]).rows
+    assert row[4] == "one run"
+
+
+def test_a_rating_has_its_pseudo_question_at_the_least_rating():
+    """One question rated 1, with the pseudo-questions at 1 and at 10: no draw lies below 1."""
+    score = Verdicts("x", "t", None, ("a",), np.ones((1, 1)), np.ones((1, 1)), 10.0, worst=cells.worst(10.0))
+    draws = uncertain.of(score, best=10.0, worst=1.0).draws
+    assert draws.min() >= 1.0 and draws.max() > 5.0
+
+
+def test_a_study_knows_how_many_findings_are_judged_together():
+    """Multitask and sequential: one of the paper's; learning rates alone: a card for each ability and the mean."""
+    setups = [{"strategy": "multitask"}, {"strategy": "sequential"}]
+    assert family.size(setups, ["math", "code"]) == 1
+    twice = [setup | {"learning_rate": rate} for setup in setups for rate in (1e-5, 2e-5)]
+    assert family.size(twice, ["math", "code"]) == 2
+    assert family.size([{"learning_rate": rate} for rate in (1e-5, 2e-5)], ["math", "code"]) == 3
+    assert power.planned(3, 100, findings=11) > power.planned(3, 100)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 from etils import epath
+from scipy import stats
 
 from sftmix_jax import evaluate
 from sftmix_jax.data.chat import Chat
@@ -17,7 +18,7 @@ from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation import fixed, runner, scoring
 from sftmix_jax.evaluation.answers import Decoding, Model, ask
-from sftmix_jax.evaluation.compare import compare
+from sftmix_jax.evaluation.compare import _difference, compare
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions, own_data
 from sftmix_jax.evaluation.journal import Journal
 from sftmix_jax.evaluation.judges import OwnModel
@@ -257,7 +258,36 @@ def test_few_ratings_are_compared_by_student_s_t(tmp_path):
     gains = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
     low, high, p = paired_t(gains)
     assert (low, high, p) == pytest.approx((0.7001, 2.4599, 0.002833), abs=1e-4)
-    assert paired_t([0.0] * 9) == (0, 0, 1) and paired_t([1.0]) == (-math.inf, math.inf, 1.0)
+    for alike in ([0.0] * 9, [1.0, 1.0], [1.0], []):  # no spread is seen, so none is known
+        assert np.isnan(paired_t(alike)).all()
+
+
+def test_a_weighted_mean_difference_has_the_error_of_a_ratio():
+    """By hand: 0, 1, 2 with weights 1, 2, 1: mean 1, variance 3/2 · (1 + 0 + 1)/16, two degrees of freedom."""
+    low, high, p = paired_t([0.0, 1.0, 2.0], [1.0, 2.0, 1.0])
+    reach = stats.t.ppf(0.975, 2) * (3 / 16) ** 0.5
+    assert (low, high) == pytest.approx((1 - reach, 1 + reach))
+    assert p == pytest.approx(2 * stats.t.sf(1 / (3 / 16) ** 0.5, 2))
+
+
+def test_one_pair_has_no_interval_and_a_scale_is_the_metrics():
+    one = _difference("ppl", np.array([[10.0, 9.0]]), np.ones(1), {"best": 0.0, "geometric": True})
+    assert (one.first, one.second) == pytest.approx((10, 9)) and np.isnan([one.low, one.high, one.p]).all()
+    pairs = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    rate, rating = (_difference("m", pairs, np.ones(5), {"best": best}) for best in (1.0, 10.0))
+    assert (rate.low, rate.high) == newcombe(1, 1, 2, 1) and rate.p == mcnemar(1, 2)
+    assert (rating.low, rating.high, rating.p) == pytest.approx(paired_t([1, 0, 1, -1, 0]))
+
+
+def test_a_geometric_mean_is_compared_by_student_s_t_on_logarithms():
+    pairs = np.array([[10.0, 9.0], [20.0, 15.0], [8.0, 8.0]])
+    found = _difference("ppl", pairs, np.ones(3), {"best": 0.0, "geometric": True})
+    wanted = stats.ttest_rel(np.log(pairs[:, 1]), np.log(pairs[:, 0]))
+    interval = wanted.confidence_interval(0.95)
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx(
+        (found.first * (np.exp(interval.low) - 1), found.first * (np.exp(interval.high) - 1))
+    )
 
 
 def test_a_comparison_has_the_scores_of_the_two_records(tmp_path):
@@ -268,7 +298,8 @@ def test_a_comparison_has_the_scores_of_the_two_records(tmp_path):
     task = Task("t", lambda path: questions, metrics, "")
     told = [{"share": float(rng.random()), "parts": float(rng.integers(1, 9)), "perplexity": float(rng.random() + 1)}
              for _ in questions]  # fmt: skip
-    other = [verdict | {"share": verdict["share"] / 2, "perplexity": verdict["perplexity"] * 2} for verdict in told]
+    other = [verdict | {"share": verdict["share"] / 2, "perplexity": verdict["perplexity"] * (2 + rng.random())}
+             for verdict in told]
     folders = []
     for name, verdicts in (("x", told), ("y", other)):
         folder = epath.Path(tmp_path / name)

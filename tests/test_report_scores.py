@@ -277,6 +277,33 @@ def test_findings_and_tables_compare_what_has_the_same_of_the_own_axes(tmp_path)
     ]  # fmt: skip
 
 
+def test_a_verdict_that_is_no_number_is_refused_by_name(tmp_path):
+    (tmp_path / "eval" / "gsm8k").mkdir(parents=True)
+    rows = [{"id": "q7", "scores": {"m": float("nan")}}]
+    records.write_scored(epath.Path(tmp_path) / "eval" / "gsm8k", rows,
+                         {"task": "gsm8k", "metrics": {}, "fixed_by": {}})  # fmt: skip
+    found = Result("a", {"k": "1", "seed": 0}, "s", "a", 1, True, "gsm8k", "math", "m", True, 0.5, 0.0, 1.0, 1, 1.0, 0,
+                   0, None, "", "{}", str(tmp_path))  # fmt: skip
+    with pytest.raises(UserError, match=r"responses\.jsonl: the verdict on q7 by m is nan; evaluate"):
+        results.verdicts(found)
+
+
+def test_all_values_of_own_axes_and_all_sizes_are_one_family():
+    """Forgetting of three seeds at two rates and two sizes: four findings are tested, not one four times."""
+    found = [
+        Result(f"{strategy}-{rate}-{size}-{seed}",
+               {"strategy": strategy, "learning_rate": rate, "size": size, "seed": seed}, "s", f"{strategy}{seed}", 1,
+               True, task, ability, "m", True, 0.5 + 0.01 * seed + 0.1 * (strategy == "multitask"), None, None, 100,
+               1.0, 0, 0, None, "", "{}", "/nowhere")
+        for strategy in ("multitask", "sequential") for rate in (1e-5, 2e-5) for size in ("7b", "13b")
+        for seed in range(3) for ability, task in (("math", "lm_eval/a"), ("code", "lm_eval/b"))
+    ]  # fmt: skip
+    views = paper.views({"experiments": {r.experiment: r.labels for r in found}}, found)
+    assert len(views) == 2 and [len(view.parts) for view in views] == [2, 2]
+    assert all("4 findings are tested here" in view.rule_in_words() for view in views)
+    assert all(sum(f.is_tested for f in view.family) == 4 for view in views)
+
+
 def test_experiments_with_the_same_labels_get_their_names_as_one_more():
     study = {"experiments": {"a": {"k": "1", "seed": 0}, "b": {"k": "1"}, "c": {"k": "1", "seed": 1}}}
     assert results.told_apart(study)["experiments"] == {

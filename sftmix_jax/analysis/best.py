@@ -75,7 +75,8 @@ def _is_best(outcome: Outcome, name: Callable[[int], str]) -> Claim:
     if outcome.best:
         verdicts[rule.NO_EFFECT] = rule.is_within(leads[0], rule.SMALLEST)
     numbers = f"{_amount(outcome, leads[0])} better than the next, {name(others[0])}"
-    return _claim(f"{outcome.name} {BEST}", numbers, leads[0], verdicts)
+    least = max(leads, key=lambda lead: rule.is_positive(lead, _smallest(outcome)))  # what the verdict rests on
+    return _claim(outcome, BEST, numbers, leads, verdicts, least)
 
 
 def _beats(outcome: Outcome, default: int, name: Callable[[int], str], is_best: Claim) -> Claim:
@@ -85,17 +86,21 @@ def _beats(outcome: Outcome, default: int, name: Callable[[int], str], is_best: 
     if outcome.best:
         verdicts[rule.NO_EFFECT] = min(1.0, candidates * rule.is_within(gain, rule.SMALLEST))
     numbers = f"{_amount(outcome, gain)} better than the default, {name(default)}"
-    return _claim(f"{outcome.name} {BETTER}", numbers, gain, verdicts)
+    return _claim(outcome, BETTER, numbers, [gain], verdicts, gain, candidates)
 
 
 def _amount(outcome: Outcome, effect: Uncertain) -> str:
     """`4.2 points (1.0 to 7.4)`; a single run has no interval, as it says nothing of another."""
     digits, unit = (".1f", " points") if outcome.best else (".3g", "")
-    between = "" if effect.runs == 1 else f" ({effect.low:{digits}} to {effect.high:{digits}})"
+    is_known = effect.runs != 1 and effect.has_spread
+    between = f" ({effect.low:{digits}} to {effect.high:{digits}})" if is_known else ""
     left = f", on {effect.restricted}" if effect.restricted else ""
     return f"{effect.value:{digits}}{unit}{between}{left}"
 
 
-def _claim(claim: str, numbers: str, effect: Uncertain, verdicts: dict[str, float]) -> Claim:
-    needed = f"a difference of {rule.detectable(effect):.2g} is detected in 80 % of such studies"
-    return Claim("", claim, numbers, verdicts, effect.runs, needed)
+def _claim(
+    outcome: Outcome, claim: str, numbers: str, effects: Sequence[Uncertain], verdicts: dict[str, float],
+    effect: Uncertain, comparisons: int = 1,
+) -> Claim:  # fmt: skip
+    unit = " points" if outcome.best else ""
+    return Claim("", f"{outcome.name} {claim}", numbers, verdicts, rule.least_runs(*effects), effect, unit, comparisons)

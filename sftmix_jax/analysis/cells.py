@@ -97,6 +97,11 @@ class Cells:
         return [ability for ability in self.abilities if self.best(ability)]
 
 
+def worst(best: float) -> float:
+    """The worst possible score beside a best one: ratings go from 1 to 10, others begin at 0."""
+    return 1.0 if best == 10 else 0.0
+
+
 def number(k: str) -> float:
     """`1/16` → 0.0625"""
     return float(Fraction(k))
@@ -120,9 +125,9 @@ def of_paper(labels: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in given(labels).items() if key in _AXES}
 
 
-def own_axes(found: Iterable[Result]) -> list[str]:
+def own_axes(found: Iterable[Labels]) -> list[str]:
     """The axes of a study's own that tell set-ups apart which have the same of the paper's, their size aside."""
-    setups = list({result.setup: given(result.setup) for result in found}.values())
+    setups = [given(setup) for setup in dict.fromkeys(found)]
     axes = dict.fromkeys(key for labels in setups for key in labels if key not in (*_AXES, "size"))
     alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for labels in setups:
@@ -207,8 +212,11 @@ class Scores:
             )
         if shared:
             table = np.array([[row[question] for question in shared] for row in rows])  # [seeds, questions, 2]
-            score = Verdicts(name, first.task, seeds, shared, table[..., 0], table[..., 1], first.best, first.geometric)
-            return uncertain.of(score, interval, 0.0 if first.geometric else first.best)
+            score = Verdicts(
+                name, first.task, seeds, shared, table[..., 0], table[..., 1], first.best, first.geometric,
+                worst(first.best),
+            )  # fmt: skip
+            return uncertain.of(score, interval, 0.0 if first.geometric else first.best, worst(first.best))
         if single:  # no verdicts on questions: what score.json says of its own doubt
             error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0
             return uncertain.of(Published(first.value, error, name, first.task, seeds), interval)

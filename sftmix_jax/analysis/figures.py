@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import Cells, given, number, series
+from sftmix_jax.analysis.cells import Cells, given, number, series, worst
 from sftmix_jax.analysis.curves import StageCurves
 from sftmix_jax.analysis.findings import REPLAYS
 from sftmix_jax.analysis.results import Result
@@ -133,7 +133,7 @@ def own_data(cells: Cells, of: str) -> Figure | None:
             continue
         lines = [_line("alone", cells.best(ability), alone, style=0)]
         if len(alone) >= 4:
-            lines.insert(0, fitted(lines[0]))
+            lines.insert(0, fitted(lines[0], [cell for _, cell in alone], cells.best(ability)))
         if mixed:
             lines.append(_line("mixed with the others", cells.best(ability), mixed, style=1))
         panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
@@ -143,10 +143,11 @@ def own_data(cells: Cells, of: str) -> Figure | None:
     return Figure("own_data", f"RQ1, RQ2: alone and mixed ({of})", caption, panels)
 
 
-def fitted(points: Line) -> Line:
-    """The best scaling law through a line's points, with its band."""
-    amounts = np.asarray(points.x, np.float64)
-    best = fits.fit(amounts.tolist(), points.y)
+def fitted(points: Line, scores: Sequence[Uncertain], best_possible: float) -> Line:
+    """The best scaling law through a line's points, which are scores in % of the best possible, with its band."""
+    amounts, scale = np.asarray(points.x, np.float64), 100.0 / best_possible
+    drawn = scale * np.stack([score.draws[: fits.RESAMPLES] for score in scores])
+    best = fits.fit(amounts.tolist(), points.y, drawn=drawn, ends=(scale * worst(best_possible), 100.0))
     grid = np.geomspace(amounts.min(), amounts.max(), 40)
     low, high = best.band(grid)
     return Line(

@@ -18,9 +18,15 @@ REPLAYS = ("0", *PARTS)
 RULE = (
     "A finding holds when its 95 % interval lies above 0 and its value reaches {smallest:g} points, where a point is a "
     "hundredth of the best possible score; there is no effect that matters when the interval lies within ±{smallest:g} "
-    "points. Otherwise these numbers cannot tell, and the difference that they could have told from 0 is named. "
-    "{tested} findings are tested here and {theirs} on the paper's numbers, each with Holm's correction. Parentheses "
-    "hold 95 % intervals before it."
+    "points. Four are judged otherwise. The general ability flattens when its whole rise holds and the interval of its "
+    "last step lies within ±{flat:g} points. Amount outweighs ratio when the effect of the own amount reaches "
+    "{standard:g} standard deviations, with an interval above 0, and that of the others' lies within ±{standard:g}. A "
+    "crossover holds when a falling curve through the differences crosses 0 in the named range with a probability of "
+    "0.975. A replay costs nothing when training gained something and the replay costs at most {cost:.0%} of it, with "
+    "a probability of 0.95. Otherwise these numbers cannot tell, and the difference that they could have told from 0 "
+    "is named. {tested} findings are tested here, together as one family of the whole study, and {theirs} on the "
+    "paper's numbers, each family with Holm's correction. Parentheses hold 95 % intervals before it. The paper's "
+    "numbers are of one run each: their intervals are over questions alone and leave out the spread between seeds."
 )
 _FLAT = 3.0  # points: a last step of less has flattened
 _STANDARD = 0.2  # of a standard deviation: an effect that does not matter (Cohen 1988, section 2.2)
@@ -28,8 +34,13 @@ _COST = 0.1  # of what training gained: a replay that costs less costs nothing
 
 
 def find(cells: Cells) -> list[Finding]:
-    """Every finding, those too that nothing was measured for."""
-    return rule.judge([
+    """Every finding, those too that nothing was measured for, judged as one family."""
+    return rule.judge(claims(cells))
+
+
+def claims(cells: Cells) -> list[Claim]:
+    """What the cells say of every finding, before it is judged."""
+    return [
         *(rising(cells, ability) for ability in ("math", "code")),
         flattening(cells),
         mixing_helps_with_little(cells),
@@ -40,13 +51,15 @@ def find(cells: Cells) -> list[Finding]:
         replay_keeps(cells),
         replay_costs_nothing(cells),
         ablation(cells),
-    ])  # fmt: skip
+    ]
 
 
 def rule_in_words(ours: Sequence[Finding], theirs: Sequence[Finding]) -> str:
-    """The rule, with the numbers of findings that it was used on."""
+    """The rule, with the numbers of findings that it was used on: of the whole study, and the paper's."""
     tested, paper = (sum(finding.is_tested for finding in found) for found in (ours, theirs))
-    return RULE.format(smallest=rule.SMALLEST, tested=tested or "No", theirs=paper)
+    return RULE.format(
+        smallest=rule.SMALLEST, flat=_FLAT, standard=_STANDARD, cost=_COST, tested=tested or "No", theirs=paper
+    )  # fmt: skip
 
 
 def shown(number: Uncertain, best: float, signed: bool = False) -> str:
@@ -67,16 +80,15 @@ def points(cells: Cells, ability: str, cell: Uncertain) -> Uncertain:
 def _points(effect: Uncertain) -> str:
     """`+4.2 points (1.0 to 7.4)`; of a single run `+4.2 points`."""
     left = f", on {effect.restricted}" if effect.restricted else ""
-    between = "" if effect.runs == 1 else f" ({effect.low:.1f} to {effect.high:.1f})"
+    is_known = effect.runs != 1 and effect.has_spread
+    between = f" ({effect.low:.1f} to {effect.high:.1f})" if is_known else ""
     return f"{effect.value:+.1f} points{between}{left}"
 
 
 def _of_effect(question: str, claim: str, effect: Uncertain, said: str = "") -> Claim:
     """A claim that an effect in points is above 0; numbers are shown of what it is called."""
-    needed = f"a difference of {rule.detectable(effect):.1f} points would have been told from 0 in 80 % of such studies"
-    around = "its interval contains 0, and " if effect.low <= 0 <= effect.high else ""
     numbers = f"{said}: {_points(effect)}" if said else _points(effect)
-    return Claim(question, claim, numbers, rule.of_effect(effect), effect.runs, around + needed)
+    return Claim(question, claim, numbers, rule.of_effect(effect), effect.runs, effect)
 
 
 def rising(cells: Cells, ability: str) -> Claim:
@@ -106,7 +118,7 @@ def flattening(cells: Cells) -> Claim:
         f"{_FLAT:g} points"
     )
     verdicts = {rule.HOLDS: max(rises, is_flat), rule.FAILS: min(1.0, 2 * min(still, falls))}
-    return Claim("RQ1", claim, numbers, verdicts, step.runs)
+    return Claim("RQ1", claim, numbers, verdicts, rule.least_runs(whole, step))
 
 
 def alone_and_mixed(cells: Cells, ability: str, k: str) -> tuple[Uncertain, Uncertain] | None:
@@ -262,16 +274,21 @@ def amount_outweighs_ratio(cells: Cells) -> Claim:
             return Claim("RQ3", claim)
         mine, theirs = standardised_effects(own, other, scores)
         effects.append((mine, theirs))
-        told.append(
-            f"{ability}: effect of its own amount {mine.value:+.2f} ({mine.low:+.2f} to {mine.high:+.2f}), of the "
-            f"others' {theirs.value:+.2f} ({theirs.low:+.2f} to {theirs.high:+.2f}) standard deviations"
-        )
+        told.append(f"{ability}: effect of its own amount {_deviations(mine)}, of the others' {_deviations(theirs)} "
+                    "standard deviations")  # fmt: skip
     outweighs = max(max(rule.is_positive(m, _STANDARD), rule.is_within(t, _STANDARD)) for m, t in effects)
     others = min(2 * min(t.below(_STANDARD), 1 - t.below(-_STANDARD)) for _, t in effects)
     none = min(2 * (1 - m.below(_STANDARD)) for m, _ in effects)
     verdicts = {rule.HOLDS: outweighs, rule.FAILS: min(1.0, 4 * min(others, none))}  # any of four effects
     numbers = "; ".join(told) + f"; within {_STANDARD:g} the others' does not matter"
-    return Claim("RQ3", claim, numbers, verdicts, effects[0][0].runs)
+    runs = rule.least_runs(*(effect for both in effects for effect in both))
+    return Claim("RQ3", claim, numbers, verdicts, runs)
+
+
+def _deviations(effect: Uncertain) -> str:
+    """`+0.82 (0.60 to 1.01)`; of a single run `+0.82`."""
+    is_known = effect.runs != 1 and effect.has_spread
+    return f"{effect.value:+.2f}" + (f" ({effect.low:+.2f} to {effect.high:+.2f})" if is_known else "")
 
 
 def _specialised(cells: Cells, **labels: str) -> Uncertain | None:
@@ -296,16 +313,20 @@ def replay_keeps(cells: Cells) -> Claim:
     gains = {k: cell - without for k in PARTS if without and (cell := _specialised(cells, strategy="dmt", k=k))}
     if "1/256" not in gains:
         return Claim("RQ4", claim)
-    p = [rule.is_positive(gain) for gain in gains.values()]
-    enough = next((k for k, kept in zip(gains, rule.holm(p), strict=True) if kept), "none")
     made = _of_effect("RQ4", claim, gains["1/256"], "DMT minus mixed sequential, mean of math and code")
-    if made.runs == 1:
+    several = {k: rule.is_positive(gain) for k, gain in gains.items() if gain.runs != 1}
+    if made.runs == 1 or not several:
         return made
-    return dataclasses.replace(made, numbers=f"{made.numbers}; the smallest k that surely does: {enough}")
+    shown = [k for k, kept in zip(several, rule.holm(list(several.values())), strict=True) if kept]
+    more = f"; {len(several)} k tested together and apart from the other findings: {', '.join(shown) or 'none'} above 0"
+    return dataclasses.replace(made, numbers=made.numbers + more)
 
 
 def replay_costs_nothing(cells: Cells) -> Claim:
-    """RQ4: at the paper's k DMT costs the general ability next to nothing of what training gained."""
+    """RQ4: at the paper's k DMT costs the general ability next to nothing of what training gained.
+
+    Where it is not shown that training gained anything, a part of it says nothing.
+    """
     claim = "DMT at k = 1/256 costs the general ability nothing"
     without = cells.at("general", strategy="mixed_sequential", k="0")
     small = cells.at("general", strategy="dmt", k="1/256")
@@ -313,15 +334,17 @@ def replay_costs_nothing(cells: Cells) -> Claim:
         return Claim("RQ4", claim)
     base = cells.at("general", strategy="mixed_sequential", k="0", stage="base")
     cost = points(cells, "general", without - small)
-    gain = points(cells, "general", without - base) if base and without.value > base.value else None
-    over = cost - (gain * _COST if gain else rule.SMALLEST)
-    allowed = (
-        f"{_COST:.0%} of what training gained, {_COST * gain.value:.1f} points" if gain
-        else f"{rule.SMALLEST:g} points"
-    )  # fmt: skip
-    numbers = f"mixed sequential minus DMT: {_points(cost)}; nothing is at most {allowed}"
-    verdicts = {rule.HOLDS: 1 - over.below(), rule.FAILS: over.below()}
-    return Claim("RQ4", claim, numbers, verdicts, cost.runs)
+    numbers = f"mixed sequential minus DMT: {_points(cost)}"
+    if base is None:
+        more = "; what training gained is not known, as the base has no score"
+        return Claim("RQ4", claim, numbers + more, dict.fromkeys((rule.HOLDS, rule.FAILS), 1.0), cost.runs)
+    gain = points(cells, "general", without - base)
+    over, gained = cost - gain * _COST, rule.is_positive(gain)
+    numbers += f"; training gained {_points(gain)}"
+    if gain.value > 0:
+        numbers += f"; nothing is at most {_COST:.0%} of what training gained, {_COST * gain.value:.1f} points"
+    verdicts = {rule.HOLDS: max(gained, 1 - over.below()), rule.FAILS: max(gained, over.below())}
+    return Claim("RQ4", claim, numbers, verdicts, rule.least_runs(cost, gain))
 
 
 def ablation(cells: Cells) -> Claim:

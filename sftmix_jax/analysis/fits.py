@@ -32,10 +32,11 @@ class Fit:
     laws: np.ndarray  # of each resampled fit: index into LAWS [R]
     coefficients: np.ndarray  # float64 [R, 4]: a, b, and the shape's two numbers
     scale: float  # amounts are divided by this before g
+    ends: tuple[float, float]  # no value lies beyond them
 
     def at(self, amounts: np.ndarray) -> np.ndarray:
         """The curve, float64 [n]."""
-        return self.a + self.b * _g(self.law, amounts / self.scale, *self.shape)
+        return np.asarray(np.clip(self.a + self.b * _g(self.law, amounts / self.scale, *self.shape), *self.ends))
 
     def curves(self, amounts: np.ndarray) -> np.ndarray:
         """The curve of each resampled fit, float64 [R, n]; the choice of the law is resampled with the rest."""
@@ -44,7 +45,7 @@ class Fit:
             chosen = self.laws == index
             a, b, *shape = (column[:, None] for column in self.coefficients[chosen].T)
             curves[chosen] = a + b * _g(law, (amounts / self.scale)[None, :], *shape)
-        return curves
+        return curves.clip(*self.ends)
 
     def band(self, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """95 % band of the curve, float64 [n] each."""
@@ -96,10 +97,14 @@ def _shapes(law: str, x: np.ndarray) -> list[tuple[float, float]]:
     return [(1.0, 1.0)]
 
 
-def fit(amounts: Sequence[float], values: Sequence[float], seed: int = 0) -> Fit:
-    """The best law through (amount, value); repeats of an amount (seeds) tell the noise.
+def fit(
+    amounts: Sequence[float], values: Sequence[float], seed: int = 0, drawn: np.ndarray | None = None,
+    ends: tuple[float, float] = (-np.inf, np.inf),
+) -> Fit:  # fmt: skip
+    """The best law through (amount, value), which stays between two ends.
 
-    Raises ValueError for fewer than four different amounts. Without repeats the noise is taken from the residuals.
+    `drawn`, float64 [n, RESAMPLES]: the values with their own uncertainty. Without it repeats of an amount (seeds) tell
+    the noise, and where there are no repeats the residuals do. Raises ValueError for fewer than four different amounts.
     """
     x, y = np.asarray(amounts, np.float64), np.asarray(values, np.float64)
     levels = np.unique(x)
@@ -110,17 +115,17 @@ def fit(amounts: Sequence[float], values: Sequence[float], seed: int = 0) -> Fit
     errors = {law: float(_held_out(law, x, y[:, None], levels)[0]) for law in LAWS}
     law = min(errors, key=errors.__getitem__)
     a, b, *shape = (float(row[0]) for row in _solve(law, x, y[:, None]))
-    fitted = a + b * _g(law, x, *shape)
-    sigma = _noise(x, y, fitted, levels, _PARAMETERS[law])
-    rng = np.random.default_rng(seed)
-    middles = np.array([y[x == each].mean() for each in x])
-    drawn = middles[:, None] + sigma * rng.standard_t(_degrees(x, levels), (len(x), RESAMPLES))
+    if drawn is None:
+        sigma = _noise(x, y, a + b * _g(law, x, *shape), levels, _PARAMETERS[law])
+        middles = np.array([y[x == each].mean() for each in x])
+        noise = np.random.default_rng(seed).standard_t(_degrees(x, levels), (len(x), RESAMPLES))
+        drawn = middles[:, None] + sigma * noise
     held = np.stack([_held_out(each, x, drawn, levels) for each in LAWS])
     chosen = held.argmin(axis=0)
     coefficients = np.empty((RESAMPLES, 4))
     for index, each in enumerate(LAWS):
         coefficients[chosen == index] = _solve(each, x, drawn).T[chosen == index]
-    return Fit(law, a, b, (shape[0], shape[1]), errors, chosen, coefficients, scale)
+    return Fit(law, a, b, (shape[0], shape[1]), errors, chosen, coefficients, scale, ends)
 
 
 def _degrees(x: np.ndarray, levels: np.ndarray) -> int:

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from sftmix_jax.analysis import fits
-from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, of_paper, series
+import numpy as np
+
+from sftmix_jax.analysis import fits, rule
+from sftmix_jax.analysis.cells import BEST, Cells, is_part, number, of_paper, series, worst
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.table import Table
 
@@ -18,7 +20,7 @@ _OTHERS = {"math": "a", "code": "a", "general": "b"}
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A score or a loss of an ability at several parts k of some data; a part's repeats are seeds."""
+    """An ability at several parts k of some data: its scores with their own draws, or its losses, one per seed."""
 
     of: str
     against: str
@@ -26,6 +28,9 @@ class Curve:
     values: list[float]
     scale: float = 1.0  # of the values as they are shown
     worth: float = GAIN  # a gain by doubling that is still worth it
+    drawn: np.ndarray | None = None  # float64 [n, fits.RESAMPLES]
+    ends: tuple[float, float] = (-np.inf, np.inf)  # the worst and best possible value
+    runs: int | None = None  # seeds, the least over the values
 
 
 def scores(cells: Cells) -> list[Curve]:
@@ -35,8 +40,14 @@ def scores(cells: Cells) -> list[Curve]:
         best = cells.best(ability)
         for against, setup in _setups(ability).items():
             points = series(cells, ability, **setup)
+            if not points or not all(cell.has_spread for _, cell in points):
+                continue
             parts, values = [number(k) for k, _ in points], [cell.value for _, cell in points]
-            out.append(Curve(f"{ability}, score", against, parts, values, 100.0 if best == 1 else 1.0, GAIN * best))
+            drawn = np.stack([cell.draws[: fits.RESAMPLES] for _, cell in points])
+            out.append(Curve(
+                f"{ability}, score", against, parts, values, 100.0 if best == 1 else 1.0, GAIN * best, drawn,
+                (worst(best), best), rule.least_runs(*(cell for _, cell in points)),
+            ))  # fmt: skip
     return out
 
 
@@ -51,7 +62,8 @@ def losses(found: Iterable[Result], size: str) -> list[Curve]:
                 if is_part(r.labels.get("k")) and of_paper(r.setup) == {**setup, "k": r.labels["k"]}
             }  # fmt: skip
             parts, values = ([point[i] for point in points.values()] for i in range(2))
-            out.append(Curve(f"{ability}, validation loss", against, parts, values))
+            runs = min((parts.count(part) for part in parts), default=0)
+            out.append(Curve(f"{ability}, validation loss", against, parts, values, ends=(0.0, np.inf), runs=runs))
     return out
 
 
@@ -68,7 +80,7 @@ def table(curves: Iterable[Curve]) -> Table:
     for curve in curves:
         if len(set(curve.parts)) < 4:
             continue
-        fit = fits.fit(curve.parts, curve.values)
+        fit = fits.fit(curve.parts, curve.values, drawn=curve.drawn, ends=curve.ends)
         least, most = min(curve.parts), max(curve.parts)
         change, low, high = (curve.scale * end for end in fit.change(most, 2 * most))
         digits = 1 if curve.scale == 100 else 2
@@ -80,18 +92,21 @@ def table(curves: Iterable[Curve]) -> Table:
         ])  # fmt: skip
     columns = ["of", "against", "law", "held-out error of each law", "saturated", "twice the most would bring"]
     caption = (
-        f"Saturated: where doubling the data surely changes less than {GAIN:.0%} of the best possible score, or "
-        f"{GAIN:g} nats per token. The last column is the law extrapolated beyond what was measured, with its 95 % "
-        "interval over laws and noise; rates in %, general from 1 to 10, losses in nats per trained token."
+        f"Saturated: where the 95 % interval of what doubling the data changes lies within {GAIN:.0%} of the best "
+        f"possible score, or {GAIN:g} nats per token. The last column is the law extrapolated beyond what was "
+        "measured, with its 95 % interval over laws and the values' own uncertainty, and never beyond the best "
+        "possible score; rates in %, general from 1 to 10, losses in nats per trained token."
     )
     return Table("laws", "Scaling laws", columns, rows, caption)
 
 
 def _where(fit: fits.Fit, curve: Curve, least: float, most: float) -> str:
     """From where on doubling is not worth it, if the interval of the last doubling says so."""
+    if curve.runs == 1:
+        return rule.ONE_RUN
     ends = fit.change(most, 2 * most)[1:]
     if all(abs(end) < curve.worth for end in ends):
         saturated = fit.saturation(curve.worth, most) or most
         return "wherever it was measured" if saturated <= least else f"from k = {saturated:.2g} on"
-    surely = ends[0] * ends[1] > 0 and min(map(abs, ends)) >= curve.worth
-    return f"not up to k = {most:g}" if surely else "cannot tell"
+    is_worth_it = ends[0] * ends[1] > 0 and min(map(abs, ends)) >= curve.worth
+    return f"not up to k = {most:g}" if is_worth_it else rule.UNCLEAR

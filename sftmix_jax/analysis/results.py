@@ -236,11 +236,19 @@ def verdicts(result: Result) -> dict[str, tuple[float, float]]:
     folder = score_folder(epath.Path(result.folder), result.task)
     if result.task.startswith("lm_eval/"):
         return _of_lm_eval(folder / "samples.jsonl", result)
-    rows = records.responses(folder / "responses.jsonl")
+    file = folder / "responses.jsonl"
     return {
-        row["id"]: (float(value), float(row["scores"][result.weight]) if result.weight else 1.0)
-        for row in rows if (value := row["scores"].get(result.metric)) is not None
+        row["id"]: (_finite(value, file, row["id"], result.metric),
+                    float(row["scores"][result.weight]) if result.weight else 1.0)
+        for row in records.responses(file) if (value := row["scores"].get(result.metric)) is not None
     }  # fmt: skip
+
+
+def _finite(value: Any, file: epath.Path, question: str, metric: str) -> float:
+    """A verdict. Raises UserError for one that is no finite number."""
+    if not math.isfinite(number := float(value)):
+        raise UserError(f"{file}: the verdict on {question} by {metric} is {number}; evaluate that task again")
+    return number
 
 
 def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, float]]:
@@ -248,7 +256,7 @@ def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, floa
     metric, _, which = result.metric.removesuffix(")").partition(" (")
     rows = records.samples(file) if file.exists() else []
     found = {
-        str(row["doc_id"]): (float(row[metric]), 1.0) for row in rows
+        str(row["doc_id"]): (_finite(row[metric], file, str(row["doc_id"]), metric), 1.0) for row in rows
         if row.get("filter", "none") == (which or "none") and isinstance(row.get(metric), int | float)
     }  # fmt: skip
     mean = sum(value for value, _ in found.values()) / max(len(found), 1)

@@ -2,22 +2,28 @@
 
 Every verdict but "cannot tell" is read from a confidence interval, so one claim is judged wrongly in at most 5 % of
 studies. Holm's procedure (Holm 1979) keeps that bound for all claims of a study together.
+Which kind of p a verdict has:
+
+  two-sided  "holds" and "the opposite holds" of an effect (`is_positive`), and "no effect that matters" (`is_within`,
+             the larger of two sides), each twice the share of draws beyond a border, as a 95 % interval asks
+  one-sided  what a replay costs (P of 0.95 that it is at most, or more than, what is allowed)
+  posterior  where a crossing lies: twice the share of draws outside, or inside, of where it is claimed to be
+  largest    of a claim with several parts, all of which must be true: the largest p of these
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
-from sftmix_jax.analysis.assumptions import SMALLEST
+from sftmix_jax.analysis import power
+from sftmix_jax.analysis.assumptions import LEVEL, SMALLEST
 from sftmix_jax.analysis.uncertain import Uncertain
 
-LEVEL = 0.05  # of a wrong verdict, in all claims that are tested together
 HOLDS, OPPOSITE, NO_EFFECT, FAILS = "holds", "the opposite holds", "no effect that matters", "does not hold"
 UNCLEAR, ONE_RUN, MISSING = "cannot tell", "one run", "not measured"
 VERDICTS = (HOLDS, OPPOSITE, NO_EFFECT, FAILS, UNCLEAR, ONE_RUN, MISSING)
-# the half-width of a 95 % interval → the difference that is told from 0 in 80 % of studies: (1.96 + 0.84) / 1.96
-_DETECTED = 1.43
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +34,10 @@ class Claim:
     claim: str
     numbers: str = ""
     verdicts: dict[str, float] = dataclasses.field(default_factory=dict)  # empty: not measured
-    runs: int | None = None  # seeds that the numbers rest on; None: one published number each
-    detectable: str = ""  # which difference this study would have told from none
+    runs: int | None = None  # seeds, the least over all of its numbers; None: one published number each
+    effect: Uncertain | None = None  # of which the claim says that it is above 0
+    unit: str = " points"  # of the effect
+    comparisons: int = 1  # that its p's allow for already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +59,11 @@ class Finding:
 
 
 def judge(claims: Sequence[Claim]) -> list[Finding]:
-    """A verdict for each claim; those that have numbers of several seeds are tested together."""
-    tested = [claim for claim in claims if claim.verdicts and claim.runs != 1]
-    said = holm([min(claim.verdicts.values()) for claim in tested])
-    sure = {claim.claim for claim, each in zip(tested, said, strict=True) if each}
-    return [_judged(claim, claim.claim in sure, len(tested)) for claim in claims]
+    """A verdict for each claim; those that have numbers of several seeds are tested together, as one family."""
+    tested = [i for i, claim in enumerate(claims) if claim.verdicts and claim.runs != 1]
+    said = holm([min(claims[i].verdicts.values()) for i in tested])
+    sure = {i for i, each in zip(tested, said, strict=True) if each}
+    return [_judged(claim, i in sure, len(tested)) for i, claim in enumerate(claims)]
 
 
 def _judged(claim: Claim, is_sure: bool, tested: int) -> Finding:
@@ -66,14 +74,40 @@ def _judged(claim: Claim, is_sure: bool, tested: int) -> Finding:
     verdict = min(claim.verdicts, key=claim.verdicts.__getitem__)
     if is_sure:
         return Finding(claim.question, claim.claim, verdict, claim.numbers)
-    told = f"; {claim.detectable}" if claim.detectable else ""
+    told = f"; {_in_words(claim, tested)}" if claim.effect else ""
     if claim.verdicts[verdict] <= LEVEL:
         told = f"; tested alone it would be judged '{verdict}', among {tested} findings it is not" + told
     return Finding(claim.question, claim.claim, UNCLEAR, claim.numbers + told)
 
 
+def _in_words(claim: Claim, tested: int) -> str:
+    """What this study could have told of a claim's effect, which it cannot judge."""
+    effect, level = claim.effect, LEVEL / tested / claim.comparisons
+    if effect is None or not math.isfinite(least := detectable(effect, level)):
+        return "the seeds show no spread, so nothing is known of another"
+    if min(is_positive(effect), is_positive(-effect)) <= level:
+        return f"it differs from 0, and whether it is more than {SMALLEST:g} points is not clear"
+    around = "its interval contains 0, and " if effect.low <= 0 <= effect.high else ""
+    digits, share = ".1f" if claim.unit else ".3g", f"{100 * power.POWER:.0f} %"
+    among = f" at the level of one of {tested} findings" if tested > 1 else ""
+    return (
+        f"{around}a difference of {least:{digits}}{claim.unit} would have been told from 0 in {share} of "
+        f"such studies{among}"
+    )
+
+
+def least_runs(*numbers: Uncertain) -> int | None:
+    """The least number of seeds that some numbers rest on; None where seeds have no part in any."""
+    counts = [number.runs for number in numbers if number.runs is not None]
+    return min(counts, default=None)
+
+
 def holm(p: Sequence[float], level: float = LEVEL) -> list[bool]:
-    """Which hypotheses are rejected with a family-wise error of at most `level`."""
+    """Which hypotheses are rejected with a family-wise error of at most `level`.
+
+    It asks no more of a p than to be at most a level that often where the hypothesis is true: two-sided, one-sided and
+    posterior ones stand side by side (see above).
+    """
     rejected = [False] * len(p)
     for step, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[i] > level / (len(p) - step):
@@ -100,6 +134,12 @@ def of_effect(effect: Uncertain, smallest: float = SMALLEST) -> dict[str, float]
     }  # fmt: skip
 
 
-def detectable(effect: Uncertain) -> float:
-    """The difference that studies of this size tell from 0 in 80 % of cases, alone at a level of 5 %."""
-    return _DETECTED * (effect.high - effect.low) / 2
+def detectable(effect: Uncertain, level: float = LEVEL) -> float:
+    """The difference that studies of this size tell from 0 at a level in 80 % of cases; inf where no spread is known.
+
+    It is larger than every value that is not told from 0 at that level: the border is the effect's own.
+    """
+    ends = effect.quantiles(level / 2, 1 - level / 2)
+    degrees = math.inf if effect.runs is None else max(effect.runs - 1, 1)
+    reach = max(effect.value - ends[0], ends[1] - effect.value)
+    return reach * power.detectable(degrees, level) / power.border(degrees, level)

@@ -9,10 +9,11 @@ import numpy as np
 from scipy import stats
 
 from sftmix_jax.analysis import findings, uncertain
-from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper
+from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper, worst
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.table import ABSENT, Table
 from sftmix_jax.analysis.uncertain import Uncertain
+from sftmix_jax.evaluation.statistics import paired_t
 
 Setup = tuple[tuple[str, Any], ...]
 
@@ -96,7 +97,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
             now = ours.at(ability, **dict(setup))
             before = [cell for stage in earlier if (cell := ours.at(ability, **dict(setup), stage=stage))]
             best = max(before, key=lambda cell: cell.value, default=None)
-            floor = 1.0 if ours.best(ability) == 10 else 0.0  # the lowest rating is 1
+            floor = worst(ours.best(ability))
             if now is None or best is None or best.low <= floor + 0.05 * ours.best(ability):
                 row.append(ABSENT)  # there was nothing to keep
                 continue
@@ -129,10 +130,13 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
         if where and (found := findings.crossing(where))[0] >= 0.95:
             _, middle, low, high = found
             crossings.append(f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})")
-    p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 else None for change in changes]
+    p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 and change.has_spread else None
+         for change in changes]  # fmt: skip
     rows = [[*row[:5], cell, row[5]] for row, cell in zip(rows, _adjusted(p), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p", f"paper {size}: mixed minus alone"]
-    crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else "Gain turns to loss nowhere surely."
+    crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else (
+        "Where gain turns to loss, or whether it does, is not clear."
+    )
     return Table(
         "conflict", "Alone and mixed", columns, rows,
         f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {crossed}",
@@ -165,12 +169,12 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
             if not seeds:
                 continue
             before, after = (np.array([losses[k][seed] for seed in seeds]) for losses in (alone, mixed))
-            change, spread, p = float((after - before).mean()), ", one seed", None
-            if len(seeds) > 1:
-                found = stats.ttest_1samp(after - before, 0)
-                low, high = found.confidence_interval(0.95)
-                spread = f" ({low:+.4f} to {high:+.4f})"
-                p = float(found.pvalue) if np.ptp(after - before) else float(change == 0)  # all seeds agree
+            change, p = float((after - before).mean()), None
+            low, high, tested_p = paired_t((after - before).tolist())
+            if np.isfinite(tested_p):
+                spread, p = f" ({low:+.4f} to {high:+.4f})", tested_p
+            else:
+                spread = ", one seed" if len(seeds) == 1 else ", the same for every seed: its spread is not known"
             tested.append(p)
             rows.append([
                 ability, (k, number(k)), *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
@@ -252,7 +256,7 @@ def cell(score: Uncertain | None, best: float, interval: bool = True) -> Any:
     """A score with its interval, if asked for and there is one."""
     if score is None:
         return ABSENT
-    known = score.interval is not None or bool(np.ptp(score.draws))
+    known = score.interval is not None or (score.has_spread and bool(np.ptp(score.draws)))
     if interval and known:
         return findings.shown(score, best), score.value
     return (f"{100 * score.value:.1f}" if best == 1 else f"{score.value:.2f}"), score.value

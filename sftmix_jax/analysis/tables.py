@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -154,9 +155,10 @@ def print_differences(
     for column in ("metric", "n", "first", "second", "difference", "95 % interval", "p"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for d in differences:
-        interval = f"{d.low:+.3f} – {d.high:+.3f}"
+        is_known = math.isfinite(d.p)  # without two different pairs there is no interval
+        interval = f"{d.low:+.3f} – {d.high:+.3f}" if is_known else "–"
         row = (d.metric, str(d.n), f"{d.first:.3f}", f"{d.second:.3f}", f"{d.second - d.first:+.3f}", interval)
-        table.add_row(*row, f"{d.p:.2g}")
+        table.add_row(*row, f"{d.p:.2g}" if is_known else "–")
     table.caption = "Two checkpoints: whether a recipe is better than another, several seeds of each can tell (study)."
     table.caption_justify = "left"
     (console or terminal.Console()).print(table)

@@ -7,6 +7,15 @@ difference is paired by seed number and question id, whatever the shape of what 
   questions  the Bayesian bootstrap (Rubin 1981) with one weight per question id, the same for every score; a score
              with a best value has two pseudo-questions of weight Gamma(1/2) at its ends, so that one run of passes and
              failures has exactly the posterior of a rate under Jeffreys' prior, and a score of 0 is no certainty
+
+The noise of single answers is a part of both errors and must count once. By how much the questions' error is made less:
+
+  one seed, or one number per seed     not at all: there is no second estimate of that noise
+  several scores of one task that add  for the sum, as its noise is independent where the questions' difficulty is not,
+  up (a difference, a mean)            so that a difference has another part than each of its scores
+  any other number                     for each of its scores alone
+
+Numbers without questions whose seeds all agree tell no spread: everything is then possible (`Uncertain.has_spread`).
 """
 
 from __future__ import annotations
@@ -26,16 +35,16 @@ _SEEDS, _DEGREES, _QUESTIONS, _ENDS = range(4)  # independent streams of random 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drawn:
-    """A score on some seeds and questions; its draws are made of three errors, each float64 [RESAMPLES].
+    """A score on some seeds and questions with its errors, float64 [RESAMPLES]; of a geometric mean all in logarithms.
 
     `means`, float64 [S], are those of the seeds; `pulls`, float64 [S, Q], is by how much each answer pulls its seed's.
-    Of a geometric mean both are of the logarithm.
     """
 
     mean: float
     seeds: np.ndarray
     questions: np.ndarray
-    ends: Callable[[np.ndarray], np.ndarray]  # the questions' error → the same with the pseudo-questions
+    kept: np.ndarray | float = 1.0  # the part of all weight that the questions have, beside the pseudo-questions
+    pull: np.ndarray | float = 0.0  # by how much the pseudo-questions move the mean
     means: np.ndarray | None = None
     pulls: np.ndarray | None = None
     geometric: bool = False
@@ -46,7 +55,7 @@ class Drawn:
 
     def draws(self, shrink: float) -> np.ndarray:
         """float64 [RESAMPLES], the questions' error times `shrink`."""
-        return self.scaled(self.mean + self.seeds + self.ends(shrink * self.questions))
+        return self.scaled(self.mean + self.seeds + shrink * self.kept * self.questions + self.pull)
 
 
 class Score(Protocol):
@@ -75,8 +84,9 @@ class Verdicts:
     questions: tuple[str, ...]
     values: np.ndarray
     weights: np.ndarray
-    best: float = 1.0  # the best possible verdict, the least being 0; 0: none
+    best: float = 1.0  # the best possible verdict; 0: none
     geometric: bool = False
+    worst: float = 0.0  # the worst possible verdict, where there is a best
 
     def drawn(self, seeds: tuple[int, ...] | None, questions: tuple[str, ...]) -> Drawn:
         """The score on some of its seeds and questions."""
@@ -104,15 +114,13 @@ class Verdicts:
         above, below = (np.stack(sums).astype(np.float32) @ _question_weights()[buckets]).astype(np.float64)
         error = _students(seeds or ()) @ (means - mean) / np.sqrt(S * (S - 1)) if S > 1 else np.zeros(RESAMPLES)
         least, most = self._ends
-
-        def ends(error: np.ndarray) -> np.ndarray:
-            return (error * below + most * (self.best - mean) - least * mean) / (below + least + most)
-
-        return Drawn(mean, error, above / below, ends, means, pulls, self.geometric)
+        whole = below + least + most
+        pull = (most * (self.best - mean) + least * (self.worst - mean)) / whole
+        return Drawn(mean, error, above / below, below / whole, pull, means, pulls, self.geometric)
 
     @property
     def _ends(self) -> np.ndarray:
-        """Weights of the pseudo-questions at 0 and at the best value, float64 [2, RESAMPLES]."""
+        """Weights of the pseudo-questions at the worst and the best value, float64 [2, RESAMPLES]."""
         if not self.best or self.geometric:
             return np.zeros((2, RESAMPLES))
         rng = np.random.default_rng([_ENDS, zlib.crc32(self.name.encode(errors="surrogatepass"))])
@@ -140,7 +148,7 @@ class Published:
         """The number; its error is counted as one of seeds."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode(errors="surrogatepass")))
         error = self.error * rng.standard_normal(RESAMPLES)
-        return Drawn(self.value, error, np.zeros(RESAMPLES), lambda error: error)
+        return Drawn(self.value, error, np.zeros(RESAMPLES))
 
 
 def _shrink(means: np.ndarray, pulls: np.ndarray) -> float:
@@ -156,6 +164,29 @@ def _shrink(means: np.ndarray, pulls: np.ndarray) -> float:
     noise = float(((pulls - each) ** 2).sum()) / ((S - 1) * (Q - 1))
     counted = min(noise, Q * float(means.var(ddof=1)))
     return float(np.sqrt(max(0.0, 1 - counted / S / spread)))
+
+
+def _shrinks(found: Mapping[Score, Drawn], slopes: Mapping[Score, float]) -> dict[Score, float]:
+    """By how much the questions' error of each score of one task is made less; which case is which: see the module."""
+    moving = [slopes[score] for score in found]
+    alike = len({drawn.pulls.shape for drawn in found.values() if drawn.pulls is not None}) == 1
+    if len(found) > 1 and alike and np.isfinite(moving).all() and any(moving):
+        return dict.fromkeys(found, _shrink(_added(found, slopes, "means"), _added(found, slopes, "pulls")))
+    return {s: _shrink(d.means, d.pulls) for s, d in found.items() if d.means is not None and d.pulls is not None}
+
+
+def _added(found: Mapping[Score, Drawn], slopes: Mapping[Score, float], part: str) -> np.ndarray:
+    """The sum of what several scores add to a number."""
+    return sum((slopes[score] * getattr(drawn, part) for score, drawn in found.items()), np.zeros(()))
+
+
+def _has_spread(found: Mapping[Score, Drawn], slopes: Mapping[Score, float]) -> bool:
+    """Whether a task's part in a number varies, where it has several seeds and no questions."""
+    shapes = {drawn.pulls.shape for drawn in found.values() if drawn.pulls is not None}
+    if len(shapes) != 1 or not all(seeds > 1 and questions == 1 for seeds, questions in shapes):
+        return True
+    added = _added(found, slopes, "means")
+    return not np.ptp(added) <= 1e-12 * max(1.0, float(np.abs(added).max()))  # NaN counts as spread
 
 
 @functools.cache
@@ -185,42 +216,28 @@ class Uncertain:
         self._ends = least, most
 
     @functools.cached_property
-    def _evaluated(self) -> tuple[float, np.ndarray]:
+    def _evaluated(self) -> tuple[float, np.ndarray, bool]:
+        """Value, draws, and whether the seeds show any spread where nothing else does."""
         seeds, questions = shared_seeds(self._scores), shared_questions(self._scores)
         found = {s: s.drawn(s.seeds and (seeds or s.seeds), questions[s.task] or s.questions) for s in self._scores}
-        means = {score: drawn.mean for score, drawn in found.items()}
-        shrink = self._shrinks(found, means)
-        value = self._function({score: found[score].scaled(mean) for score, mean in means.items()})
+        slopes = {score: self._slope(score, found) for score in found}
+        has_spread, shrink = True, dict.fromkeys(found, 1.0)
+        for task in dict.fromkeys(score.task for score in found):
+            mine = {score: drawn for score, drawn in found.items() if score.task == task and drawn.means is not None}
+            has_spread &= _has_spread(mine, slopes)
+            shrink |= _shrinks(mine, slopes)
+        value = self._function({score: drawn.scaled(drawn.mean) for score, drawn in found.items()})
         draws = self._function({score: drawn.draws(shrink[score]) for score, drawn in found.items()})
-        return float(value), np.broadcast_to(np.asarray(draws, np.float64), RESAMPLES)
+        return float(value), np.broadcast_to(np.asarray(draws, np.float64), RESAMPLES), has_spread
 
-    def _shrinks(self, found: Mapping[Score, Drawn], means: Mapping[Score, float]) -> dict[Score, float]:
-        """Each score's part of the questions' error: of the number itself where its scores on a task can be added up.
-
-        The noise of two models' answers is independent where the questions' difficulty is not, so that a difference
-        has another part than each of its scores.
-        """
-        out: dict[Score, float] = {}
-        for task in dict.fromkeys(score.task for score in self._scores):
-            each = {s: (d.means, d.pulls) for s, d in found.items()
-                    if s.task == task and d.means is not None and d.pulls is not None}  # fmt: skip
-            slopes = {score: self._slope(score, found, means) for score in each} if len(each) > 1 else {}
-            alike = len({pulls.shape for _, pulls in each.values()}) == 1
-            if alike and slopes and np.isfinite(list(slopes.values())).all() and any(slopes.values()):
-                added = (sum((slope * each[score][i] for score, slope in slopes.items()), np.zeros(())) for i in (0, 1))
-                out |= dict.fromkeys(each, _shrink(*added))
-            else:
-                out |= {score: _shrink(*both) for score, both in each.items()}
-        return {score: out.get(score, 1.0) for score in self._scores}
-
-    def _slope(self, score: Score, found: Mapping[Score, Drawn], means: Mapping[Score, float]) -> float:
+    def _slope(self, score: Score, found: Mapping[Score, Drawn]) -> float:
         """How the number moves with one of its scores."""
-        step = 1e-4 * max(abs(means[score]), 1e-2)
-        ends = [
-            self._function({s: found[s].scaled(mean + (moved if s is score else 0.0)) for s, mean in means.items()})
+        step = 1e-4 * max(abs(found[score].mean), 1e-2)
+        low, high = (
+            self._function({s: d.scaled(d.mean + (moved if s is score else 0.0)) for s, d in found.items()})
             for moved in (-step, step)
-        ]
-        return float(ends[1] - ends[0]) / (2 * step)
+        )
+        return float(high - low) / (2 * step)
 
     @property
     def value(self) -> float:
@@ -232,16 +249,29 @@ class Uncertain:
         return self._evaluated[1]
 
     @property
+    def has_spread(self) -> bool:
+        """False of several seeds without questions that all agree: what another seed would give is not known."""
+        return self._evaluated[2]
+
+    def quantiles(self, *shares: float) -> list[float]:
+        """Of the draws; everything is possible where no spread is known."""
+        if not self.has_spread:
+            return [self._ends[share > 0.5] for share in shares]
+        return [min(max(float(end), self._ends[0]), self._ends[1]) for end in np.quantile(self.draws, shares)]
+
+    @property
     def low(self) -> float:
         """Lower end of the 95 % interval."""
-        return self.interval[0] if self.interval else max(self._ends[0], float(np.percentile(self.draws, 2.5)))
+        return self.interval[0] if self.interval else self.quantiles(0.025)[0]
 
     @property
     def high(self) -> float:
-        return self.interval[1] if self.interval else min(self._ends[1], float(np.percentile(self.draws, 97.5)))
+        return self.interval[1] if self.interval else self.quantiles(0.975)[0]
 
     def below(self, border: float = 0.0) -> float:
         """The probability that it is below a border; ties count half, and no number of draws makes it 0 or 1."""
+        if not self.has_spread:
+            return 0.5
         less, tied = np.count_nonzero(self.draws < border), np.count_nonzero(self.draws == border)
         return float((less + tied / 2 + 0.5) / (len(self.draws) + 1))
 
@@ -263,7 +293,8 @@ class Uncertain:
         if seeds and (shared := shared_seeds(self._scores)) and len(shared) < len(seeds):
             told.append(f"{len(shared)} of {len(seeds)} seeds")
         elif seeds and not shared and len({score.seeds for score in self._scores} - {None}) > 1:
-            told.append("no seeds in common, unpaired")
+            some = set.intersection(*(set(score.seeds) for score in self._scores if score.seeds is not None))
+            told.append("1 seed in common, too few to pair" if some else "no seeds in common, unpaired")
         for task, questions in shared_questions(self._scores).items():
             every = dict.fromkeys(q for score in self._scores if score.task == task for q in score.questions)
             if every and len(questions) < len(every):
@@ -328,9 +359,11 @@ def mean(numbers: Sequence[Uncertain]) -> Uncertain:
     return combined(lambda *each: sum(each) / len(each), *numbers)
 
 
-def of(score: Score, interval: tuple[float, float] | None = None, best: float = 0.0) -> Uncertain:
-    """A score as it stands; its interval stays between 0 and its best value, if it has one."""
-    least, most = (0.0, best) if best else (-np.inf, np.inf)
+def of(
+    score: Score, interval: tuple[float, float] | None = None, best: float = 0.0, worst: float = 0.0
+) -> Uncertain:
+    """A score as it stands; its interval stays between its worst and best value, if it has these."""
+    least, most = (worst, best) if best else (-np.inf, np.inf)
     return Uncertain((score,), lambda found: found[score], interval, least, most)
 
 
@@ -350,7 +383,10 @@ def from_verdicts(
 def from_seeds(
     values: Sequence[float], seeds: Sequence[int] | None = None, task: str = "", best: float = 0.0
 ) -> Uncertain:
-    """The mean of one number per seed: Student's t alone; its interval stays between 0 and a best value."""
+    """The mean of one number per seed: Student's t alone; its interval stays between 0 and a best value.
+
+    Seeds that all agree show no spread, so that nothing is known of another seed.
+    """
     made = from_verdicts(np.asarray(values, np.float64)[:, None], best=0.0, seeds=seeds, questions=("",), task=task)
     return of(made.scores[0], best=best)
 

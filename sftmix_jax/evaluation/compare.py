@@ -6,13 +6,14 @@ What is compared are two checkpoints: that a recipe is better than another needs
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from sftmix_jax.evaluation.statistics import mcnemar, newcombe, paired_bootstrap, paired_t
+from sftmix_jax.evaluation.statistics import mcnemar, newcombe, paired_t
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.workdir import records
 
@@ -25,9 +26,9 @@ class Difference:
     n: int
     first: float
     second: float
-    low: float  # 95 % interval of second - first
+    low: float  # 95 % interval of second - first; NaN where the questions show no spread
     high: float
-    p: float  # of no difference, two-sided
+    p: float  # of no difference, two-sided; NaN as well
     best: float
 
 
@@ -58,27 +59,22 @@ def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference
 
 
 def _difference(name: str, pairs: np.ndarray, weights: np.ndarray, summary: dict[str, Any]) -> Difference:
-    """Of pairs [n, 2]: rates by Newcombe and McNemar, other means by Student's t, the rest by a bootstrap."""
-    geometric, n = summary.get("geometric", False), len(pairs)
-
-    def means(chosen: np.ndarray) -> np.ndarray:
-        """The two models' scores [..., 2] over chosen questions [..., n], as `evaluate` makes them."""
-        weight = weights[chosen][..., None]
-        values = np.log(pairs) if geometric else pairs
-        mean = (values[chosen] * weight).sum(axis=-2) / weight.sum(axis=-2)
-        return np.exp(mean) if geometric else mean
-
-    first, second = means(np.arange(n))
-    if geometric or summary.get("weight"):
-        low, high, p = paired_bootstrap(lambda chosen: np.diff(means(chosen))[..., 0], n)
-    elif set(np.unique(pairs)) <= {0.0, 1.0}:
+    """Of pairs [n, 2]: plain rates by Newcombe and McNemar, every other mean by Student's t on paired differences."""
+    geometric, best = summary.get("geometric", False), summary["best"]
+    values = np.log(pairs) if geometric else pairs
+    means = np.average(values, axis=0, weights=weights)
+    first, second = (float(mean) for mean in (np.exp(means) if geometric else means))
+    if best == 1 and not summary.get("weight") and len(pairs) > 1 and bool(np.isin(pairs, (0.0, 1.0)).all()):
         counts = Counter(map(tuple, pairs.tolist()))
         both, only_first, only_second, neither = (counts[a, b] for a, b in ((1, 1), (1, 0), (0, 1), (0, 0)))
         low, high = newcombe(both, only_first, only_second, neither)
-        p = mcnemar(only_first, only_second)
-    else:
-        low, high, p = paired_t(np.diff(pairs)[:, 0].tolist())
-    return Difference(name, n, float(first), float(second), low, high, p, summary["best"])
+        return Difference(name, len(pairs), first, second, low, high, mcnemar(only_first, only_second), best)
+    low, high, p = paired_t(np.diff(values)[:, 0].tolist(), weights.tolist())
+    if geometric:  # the interval of the ratio, beside the first model's mean
+        low, high = (first * math.expm1(end) for end in (low, high))
+    elif best:
+        low, high = (min(max(end, -best), best) if math.isfinite(end) else end for end in (low, high))
+    return Difference(name, len(pairs), first, second, low, high, p, best)
 
 
 def _read(folder: epath.Path, task: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

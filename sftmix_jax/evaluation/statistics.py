@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -74,34 +74,23 @@ def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tupl
     return max(low, -1.0), min(high, 1.0)
 
 
-def paired_t(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Interval of a mean difference over the same questions, and the two-sided p of its being 0: Student's t.
+def paired_t(differences: Sequence[float], weights: Sequence[float] = ()) -> tuple[float, float, float]:
+    """Interval of a (weighted) mean difference over the same questions, and the two-sided p of its being 0.
 
-    Differences that are all alike show no spread: those of 0 say nothing against 0, and others are counted by signs.
+    Student's t; of a weighted mean with the standard error of a ratio (Cochran 1977, section 6.3). NaN where fewer than
+    two questions differ from one another in it: no spread is seen, so that nothing is known of other questions.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import t
 
-    if len(differences) < 2:
-        return -math.inf, math.inf, 1.0
-    if len(set(differences)) == 1:
-        value = differences[0]
-        return value, value, 1.0 if value == 0 else 2.0 ** (1 - len(differences))
-    found = ttest_1samp(differences, 0.0)
-    interval = found.confidence_interval(0.95)
-    return float(interval.low), float(interval.high), float(found.pvalue)
-
-
-def paired_bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = 0
-) -> tuple[float, float, float]:
-    """Interval of a difference over the same n questions, and the two-sided p of its being 0, by resampling them.
-
-    `statistic`: the difference for each row of indices of questions, int64 [resamples, n] → float64 [resamples].
-    """
-    drawn = statistic(np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n)))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (_RESAMPLES + 1)))
+    values = np.asarray(differences, np.float64)
+    n, weight = len(values), np.asarray(weights, np.float64) if len(weights) else np.ones(len(values))
+    used = values[weight > 0]
+    if len(used) < 2 or np.ptp(used) <= 1e-12 * max(1.0, float(np.abs(used).max())):
+        return math.nan, math.nan, math.nan
+    mean = float(np.average(values, weights=weight))
+    error = math.sqrt(n / (n - 1) * float((weight**2 * (values - mean) ** 2).sum())) / float(weight.sum())
+    reach = float(t.ppf(0.975, n - 1)) * error
+    return mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, n - 1))
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from sftmix_jax.analysis import power
+from sftmix_jax.analysis import family, power
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.machine import terminal
@@ -57,21 +57,24 @@ def show_power(chosen: Study, options: StudyOptions, console: terminal.Console) 
     """Which difference between two set-ups the planned seeds and questions detect, benchmark by benchmark."""
     seeds = len({int(run.labels.get("seed") or 0) for run in chosen.runs})
     asked = {task: run.experiment.evaluation for run in chosen.runs for task in run.experiment.evaluation.tasks}
+    setups = [{name: value for name, value in run.labels.items() if name != "seed"} for run in chosen.runs]
+    among = family.size(setups, list(dict.fromkeys(find_task(task)[0].ability for task in asked)))
     for task, config in asked.items():
         questions = _questions(task, config)
         if not questions:
             console.print(f"{task}: its questions are not here, so what it can detect is not known", style="dim")
             continue
-        least = power.detectable(seeds, questions, options.seed_spread)
+        least = power.planned(seeds, questions, options.seed_spread, among)
         able = f"detect {least:.1f} points" if seeds > 1 else "says nothing about another seed"
-        enough = power.seeds_for(options.detect, questions, options.seed_spread)
+        enough = power.seeds_for(options.detect, questions, options.seed_spread, among)
         more = f"{options.detect:g} points take {enough or 'over a thousand'} seeds"
         console.print(f"{task}: {seeds} seed{'s' * (seeds > 1)} with {questions} questions {able}; {more}")
     if asked:
         console.print(
-            f"detect: a difference between two set-ups is told from 0 in {power.POWER:.0%} of studies, where scores of "
-            f"seeds have a standard deviation of {options.seed_spread:g} points (--seed_spread) and answers to a third "
-            "of the questions differ; points are hundredths of the best possible score", style="dim",
+            f"detect: a difference between two set-ups is told from 0 in {power.POWER:.0%} of studies, as one of "
+            f"{among} finding{'s' * (among > 1)} that are judged together, where scores of seeds have a standard "
+            f"deviation of {options.seed_spread:g} points (--seed_spread) and answers to a third of the questions "
+            "differ; points are hundredths of the best possible score", style="dim",
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from sftmix_jax.analysis import cells, figures, findings, laws, rule, scores
 from sftmix_jax.analysis.cells import Cells, Scores
 from sftmix_jax.analysis.figures import Figure
 from sftmix_jax.analysis.results import Result
-from sftmix_jax.analysis.rule import Finding
+from sftmix_jax.analysis.rule import Claim, Finding
 from sftmix_jax.analysis.table import Table
 
 SIZES = ("7b", "13b", "33b")
@@ -25,10 +25,8 @@ class Part:
     name: str  # those axes in words; empty where the study has none
     results: list[Result]
     ours: Cells
-
-    @functools.cached_property
-    def findings(self) -> list[Finding]:
-        return findings.find(self.ours)
+    claims: list[Claim]
+    findings: list[Finding] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +41,7 @@ class View:
     paper_size: str
     paper: Cells
     suffix: str  # of the names of its tables and figures, where there are several sizes
+    family: list[Finding] = dataclasses.field(default_factory=list)  # of the whole study, which are judged together
 
     @functools.cached_property
     def theirs(self) -> list[Finding]:
@@ -72,8 +71,7 @@ class View:
 
     def rule_in_words(self) -> str:
         """The rule of the verdicts, with the number of findings that it was used on."""
-        made = (findings.rule_in_words(part.findings, self.theirs) for part in self.parts)
-        return " ".join(dict.fromkeys(made))
+        return findings.rule_in_words(self.family, self.theirs)
 
     def verdict_table(self) -> Table:
         """The same as a table, for a paper."""
@@ -159,17 +157,36 @@ class View:
 def views(study: dict[str, Any], found: list[Result]) -> list[View]:
     """One per model size of the study that has results, the smallest first."""
     sizes = sorted({str(labels.get("size", "")) for labels in study["experiments"].values()}, key=_by_number)
-    made = [view(size, f"-{size}" if len(sizes) > 1 else "", found) for size in sizes]
-    return [each for each in made if each.results]
+    made = [_view(size, f"-{size}" if len(sizes) > 1 else "", found) for size in sizes]
+    return _judged([each for each in made if each.results])
 
 
 def view(size: str, suffix: str, found: list[Result]) -> View:
-    """The results of one model size."""
+    """The results of one model size, judged alone."""
+    return _judged([_view(size, suffix, found)])[0]
+
+
+def _judged(made: Sequence[View]) -> list[View]:
+    """The same with findings: those of all sizes and values of own axes are one family."""
+    family = rule.judge([claim for view in made for part in view.parts for claim in part.claims])
+    each = iter(family)
+    return [
+        dataclasses.replace(view, family=family, parts=[
+            dataclasses.replace(part, findings=[next(each) for _ in part.claims]) for part in view.parts
+        ]) for view in made
+    ]  # fmt: skip
+
+
+def _view(size: str, suffix: str, found: list[Result]) -> View:
+    """The results of one model size, not yet judged."""
     paper_size = size if size in SIZES else "7b"
     mine = [result for result in found if str(result.labels.get("size", size)) == size]
     numbers = Scores(mine)
     ours = cells.measured(mine, size, numbers)
-    parts = [Part(name, found, cells.measured(found, size, numbers.of(found))) for name, found in _parts(mine).items()]
+    parts = [
+        Part(name, found, ours_, findings.claims(ours_)) for name, found in _parts(mine).items()
+        for ours_ in (cells.measured(found, size, numbers.of(found)),)
+    ]  # fmt: skip
     return View(size, mine, numbers, ours, parts, paper_size, cells.published(paper_size), suffix)
 
 
@@ -185,7 +202,7 @@ def sizes(made: Sequence[View]) -> list[Figure]:
 
 def _parts(found: list[Result]) -> dict[str, list[Result]]:
     """The results by the values of the study's own axes, in words."""
-    axes = cells.own_axes(found)
+    axes = cells.own_axes(result.setup for result in found)
     parts: dict[str, list[Result]] = {}
     for result in found:
         name = ", ".join(f"{axis} {result.labels.get(axis, '–')}" for axis in axes)
