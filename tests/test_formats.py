@@ -408,6 +408,61 @@ def test_fields_that_say_a_row_is_wrong_refuse_it(tmp_path):
         assert one(tmp_path, row | {note: 0.5}).unused == {note}
 
 
+@pytest.mark.parametrize(
+    ("field", "cause"),
+    [
+        ({"thumbs_down": True}, "bad one"), ({"valid_for_training": False}, "not to use"),
+        ({"usable_for_training": 0}, "not to use"), ({"do_not_use": True}, "would be lost"),
+        ({"downvoted": "yes"}, "bad one"), ({"is_negative": 1}, "bad one"), ({"good": False}, "bad one"),
+        ({"helpful": "no"}, "bad one"), ({"harmless": False}, "bad one"), ({"ok": "false"}, "bad one"),
+        ({"use": False}, "not to use"), ({"include": "no"}, "not to use"), ({"label": "spam"}, "bad one"),
+        ({"hidden": True}, "no part of the conversation"), ({"error": True}, "no part of the conversation"),
+        ({"chat_history": [["q", "a"]]}, "context"), ({"Label": "x"}, "read under the name 'label'"),
+    ],
+)  # fmt: skip
+def test_a_negative_name_refuses_rows_and_turns_and_says_why(tmp_path, field, cause):
+    (name,) = field
+    for row in ({"question": "q", "answer": "a"} | field, {"messages": [ASK, SAY | field]}):
+        reason = refused(tmp_path, row)
+        assert f"'{name}'" in reason and cause in reason, reason
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ({"metadata": {"train": False}}, "metadata.train"), ({"meta": {"weight": 0}}, "meta.weight"),
+        ({"metadata": {"weight": 0.5}}, "metadata.weight"), ({"metadata": {"toxic": True}}, "metadata.toxic"),
+        ({"metadata": {"label": False}}, "metadata.label"), ({"meta": {"quality": "bad"}}, "meta.quality"),
+        ({"metadata": {"loss_mask": [0, 1]}}, "metadata.loss_mask"), ({"meta": {"rejected": "x"}}, "meta.rejected"),
+        ({"label": {"good": False}}, "label.good"), ({"quality": {"is_valid": False}}, "quality.is_valid"),
+        ({"metadata": '{"train": false}'}, "metadata.train"), ({"meta": {"do_not_use": 1}}, "meta.do_not_use"),
+    ],
+)  # fmt: skip
+def test_control_in_an_object_of_notes_refuses_by_its_path(tmp_path, field, path):
+    row = {"question": "q", "answer": "a"} | field
+    assert f"'{path}'" in (reason := refused(tmp_path, row))
+    assert one(tmp_path, row, columns=eval(re.search(r"columns=(\{.*\})$", reason)[1]))  # the advice works
+    assert f"'{path}'" in (reason := refused(tmp_path, {"messages": [ASK, SAY | field]})) and "columns" not in reason
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [{"train": True}, {"weight": 1}, {"toxic": False}, {"label": True, "id": 3}, {"source": {"train": False}}, "{",
+     {"quality": 0.2}, ["train"], '{"lang": "en"}'],
+)  # fmt: skip
+def test_notes_that_change_nothing_are_left_out_and_named(tmp_path, notes):
+    for column in ("metadata", "meta"):
+        assert one(tmp_path, {"question": "q", "answer": "a", column: notes}).unused == {column}
+        found = one(tmp_path, {"messages": [ASK, SAY | {column: notes}]})
+        assert found.unused == {f"{column} of turns"}
+
+
+def test_notes_on_a_question_or_a_document_are_no_verdicts_of_an_answer(tmp_path):
+    assert one(tmp_path, {"messages": [ASK | {"metadata": {"toxic": True, "quality": "bad"}}, SAY]})
+    assert one(tmp_path, {"text": "t", "metadata": {"label": 0, "quality": "low"}})
+    assert "'metadata.train'" in refused(tmp_path, {"text": "t", "metadata": {"train": False}})
+
+
 # --- beside the turns -----------------------------------------------------------------------------
 
 ROWS = {

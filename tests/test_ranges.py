@@ -200,6 +200,7 @@ def test_a_field_without_a_range_is_an_error_of_ours():
         ("seed", "4294967296", "config.seed: 4294967296; must be at least 0 and at most 2147483647"),
         ("stages.general.optimizer.learning_rate", "-1", "learning_rate: -1.0; must be at least 1e-12"),
         ("stages.general.optimizer.learning_rate", "nan", "learning_rate: nan; must be a finite number, at least 1e-1"),
+        ("stages.general.optimizer.learning_rate", "1e30", "1e+30; must be at least 1e-12 and at most 100"),
         ("stages.general.optimizer.clip_norm", "inf", "clip_norm: inf; must be a finite number, at least 1e-06"),
         ("stages.general.optimizer.warmup", "1.5", "must be below 1 (a part of the steps) or a whole number of steps"),
         ("stages.general.optimizer.name", "adamv", "config.stages.general.optimizer.name: no optimizer 'adamv'"),

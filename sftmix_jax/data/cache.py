@@ -23,12 +23,14 @@ from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
 from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.machine import files, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 
-_FORMAT = 5  # part of every key: raise it when tokens or weights would change
+_FORMAT = 6  # part of every key: raise it when tokens or weights would change
 _CHUNK = 1024  # rows in memory at a time
 _SKIPPED_SHOWN = 20
+_DECODED = 200  # rows whose tokens are decoded, to see whether they say what the row does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Examples:
     skipped: dict[str, int]  # reason → rows
     skipped_where: list[str]  # the first few, "place: reason"
     unused: dict[str, int]  # name of a field that has no meaning for training → rows that have it
+    notices: list[str]  # what the tokenizer makes of the rows that the user may not expect
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -145,6 +148,7 @@ def _opened(folder: Path, fingerprint: str) -> Examples:
         np.memmap(folder / "weights.bin", np.float32, "r"),
         np.load(folder / "offsets.npy"),
         meta["rows"], meta["skipped"], meta["skipped_where"], meta["unused"],
+        meta["notices"],
     )  # fmt: skip
 
 
@@ -155,23 +159,24 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
     skipped_where: list[str] = []
     unused: Counter[str] = Counter()
     rows = trained = 0
+    reading = _Reading(chat.tokenizer)
     documents = False  # raw text is trained on whole, and that is right
 
-    def skip(where: str, reason: BadRow) -> None:
+    def skip(where: str, reason: BadRow, example: str = "") -> None:
         if source.bad_rows != "skip" and not isinstance(reason, LeftOut):
             raise UserError(
-                f"{where}: {reason} (domain '{name}'). Mend the row, or set --config.domains.{name}.bad_rows=skip "
-                "to leave such rows out; they are counted"
+                f"{where}: {reason}{example} (domain '{name}'). Mend the row, or set "
+                f"--config.domains.{name}.bad_rows=skip to leave such rows out; they are counted"
             )
         skipped[str(reason)] += 1
         if len(skipped_where) < _SKIPPED_SHOWN:
-            skipped_where.append(f"{where}: {reason}")
+            skipped_where.append(f"{where}: {reason}{example}")
 
     with (folder / "tokens.bin").open("wb") as tokens_file, (folder / "weights.bin").open("wb") as weights_file:
         conversations = sources.read_conversations(source)
         while chunk := list(itertools.islice(conversations, _CHUNK)):
             rows += len(chunk)
-            renderings: list[Rendering] = []
+            rendered: list[tuple[str, Rendering]] = []
             for where, conversation in chunk:
                 if isinstance(conversation, BadRow):
                     skip(where, conversation)
@@ -183,9 +188,16 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
                 except BadRow as reason:
                     skip(where, reason)
                 else:
-                    renderings.append(rendering)
+                    rendered.append((where, rendering))
                     unused.update(rendering.left_out)
-            for ids, weights in chat.encode(renderings):
+            encoded = chat.encode([rendering for _, rendering in rendered])
+            for (where, rendering), (ids, weights) in zip(rendered, encoded, strict=True):
+                try:
+                    reading.check(rendering, ids, weights)
+                except BadRow as reason:
+                    word = reading.unknown_word(rendering)
+                    skip(where, reason, f", such as {word!r}" if word else "")
+                    continue
                 sizes.append(len(ids))
                 trained += int((weights > 0).sum())
                 tokens_file.write(ids.astype(dtype).tobytes())
@@ -198,5 +210,53 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
     np.save(folder / "offsets.npy", np.cumsum([0, *sizes], dtype=np.int64))
     meta = {"dtype": np.dtype(dtype).name, "rows": rows, "skipped": skipped, "skipped_where": skipped_where,
-            "unused": unused, "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
+            "unused": unused, "notices": reading.notices(),
+            "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+class _Reading:
+    """What a tokenizer makes of a domain's rows: words that it does not know, and words that it rewrites."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._rows = self._unknown = self._rewritten = 0
+
+    def check(self, rendering: Rendering, ids: np.ndarray, weights: np.ndarray) -> None:
+        """Counts a row. Raises BadRow where a token that is trained on stands for a word that is not known."""
+        unknown = self._tokenizer.unknown
+        found = ids == unknown[0] if unknown else np.zeros(len(ids), bool)
+        if unknown and (found & (weights > 0)).any():
+            raise BadRow(f"the tokenizer does not know all words of an answer, and would train '{unknown[1]}' for them")
+        self._rows += 1
+        self._unknown += int(found.any())
+        for words in _trained_words(rendering):
+            # With normalizers each row that they change is decoded; what else changes words does so in the first rows
+            if (self._rows <= _DECODED or self._tokenizer.normalizes(words)) and self._tokenizer.rewrites(words):
+                self._rewritten += 1
+                break
+
+    def unknown_word(self, rendering: Rendering) -> str:
+        """A word that is trained on and not known; empty where none is found apart from its row."""
+        return next(filter(None, map(self._tokenizer.unknown_in, _trained_words(rendering))), "")
+
+    def notices(self) -> list[str]:
+        """A line for each kind of change that was counted."""
+        found, normalizers = [], ", ".join(self._tokenizer.normalizers)
+        if self._unknown and self._tokenizer.unknown:
+            found.append(
+                f"the tokenizer does not know all words of {self._unknown:,} rows; it reads them as "
+                f"'{self._tokenizer.unknown[1]}' (none of them is trained on)"
+            )
+        if self._rewritten:
+            by = f"the tokenizer's normalizer ({normalizers})" if normalizers else "the tokenizer"
+            of = self._rows if normalizers else min(self._rows, _DECODED)
+            found.append(
+                f"{by} rewrites answers: what is trained on in {self._rewritten:,} of {of:,} rows does not decode to "
+                "what the row says"
+            )
+        return found
+
+
+def _trained_words(rendering: Rendering) -> list[str]:
+    return [piece.text for piece in rendering.pieces if piece.weight > 0]

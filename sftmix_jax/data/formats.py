@@ -104,6 +104,7 @@ def _answer(fields: Fields, column: str, value: Any) -> Message:
 
 def _document(fields: Fields) -> list[Message]:
     """A text that is trained on whole."""
+    stored.refuse_nested(fields, opinions=False)
     # a classifier's classes, numbers or words, are no verdicts
     for name in fields.names():
         if not (meanings.is_verdict(name) or meanings.is_grade(name)):
@@ -267,6 +268,7 @@ def _conversation(fields: Fields, read: Callable[[Fields], list[Message]]) -> Co
     messages = read(fields)
     tools: list[dict[str, Any]] = []
     if messages and messages[0].role != "text":
+        stored.refuse_nested(fields)
         stored.refuse_bad_answer(fields)
         messages = _with_system(fields, _with_history(fields, messages))
         name, value = fields.one(meanings.TOOLS)

@@ -1,5 +1,7 @@
 """What a field of a row or turn means for training, told by its name.
 
+MEANINGS is the whole table: name → kind, and a kind says which values refuse the row and why.
+
 A field that no format takes refuses its row if its name stands here: it would change what is trained on. Any other
 field (an id, a source, a score, a language, …) is left out, and reported.
 """
@@ -14,7 +16,11 @@ WEIGHTS = ("weight", "loss", "train", "training", "trainable")  # of a turn or a
 VERDICTS = ("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_correct", "is_good",
             "is_valid", "is_preferred", "accepted", "thumbs_up", "correct", "passed", "keep", "is_safe", "is_ok",
             "is_usable", "is_acceptable", "is_helpful", "is_harmless", "is_high_quality", "safe", "valid", "usable",
-            "acceptable", "review_result")  # fmt: skip
+            "acceptable", "review_result", "good", "ok", "helpful", "harmless", "valid_for_training",
+            "usable_for_training", "upvoted", "use", "include", "included")  # fmt: skip
+# Of these, those that speak of the row's use and not of the answer
+USES = ("use", "include", "included", "keep", "valid_for_training", "usable_for_training")
+NESTING = ("metadata", "meta")  # objects of notes, in which control of training may stand too
 # The same in words. A number in these is a score, and nothing says from where on a score is a bad one.
 GRADES = ("status", "quality", "verdict", "judgment", "judgement", "decision", "outcome", "validity", "correctness",
           "safety", "grade", "rating", "review", "moderation", "approval", "llama_guard")  # fmt: skip
@@ -36,18 +42,20 @@ class Meaning(NamedTuple):
     is_flag: bool = False  # neither does the text of such a value, as tables of texts hold it
 
 
-_TAKEN_ELSEWHERE = "this format has no place for it"
-_USED = Meaning(_TAKEN_ELSEWHERE)  # by other formats; False has a meaning too
-_CONTEXT = Meaning(_TAKEN_ELSEWHERE, off=True)
+_USED = Meaning("it weighs the loss, and is not read here")  # False has a meaning too
+_CONTEXT = Meaning("it is context that the answer was given in, and this format has no place for it", off=True)
+_HIDDEN = Meaning("it marks what is no part of the conversation", off=True, is_flag=True)
 _TRAINED = Meaning("it says what is trained on, in a form that is not read here; use `weight` on the turns")
 _EXCEPTION = _TRAINED._replace(off=True, is_flag=True)  # False says what is done anyway
 _WRONG = Meaning("it marks the answer as a bad one", off=True, is_flag=True)
-_VERDICT = Meaning(_TAKEN_ELSEWHERE)
+_VERDICT = Meaning("it is a verdict on the answer, and is not read here")
 _MEDIA = Meaning("only text is trained on", off=True)
 _PREFERENCE = Meaning("a preference row, of which no answer is marked as the one to train on")
 
 MEANINGS: dict[str, Meaning] = {
-    **dict.fromkeys((*WEIGHTS, *VERDICTS), _USED),
+    **dict.fromkeys(WEIGHTS, _USED),
+    **dict.fromkeys(VERDICTS, _VERDICT),
+    **dict.fromkeys(("error", "hidden", "is_hidden"), _HIDDEN),
     **dict.fromkeys((*SYSTEM, *TOOLS, *REASONING, *ADDED), _CONTEXT),
     **dict.fromkeys(
         ("history", "histories", "chat_history", "dialogue_history", "previous_messages", "sys", "preamble",
@@ -67,13 +75,15 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(
         ("prefix", "suffix", "train_on_prompt", "ignore", "no_loss", "no_train", "exclude", "excluded", "skip",
          "reject", "discard", "deleted", "drop", "dropped", "remove", "removed", "filtered", "skip_training",
-         "exclude_from_training"), _EXCEPTION
+         "exclude_from_training", "do_not_use"), _EXCEPTION
     ),
     **dict.fromkeys(
         ("wrong", "is_wrong", "incorrect", "is_incorrect", "failed", "is_failed", "bad", "is_bad", "invalid",
          "is_invalid", "corrupted", "unsafe", "is_unsafe", "toxic", "is_toxic", "harmful", "is_harmful", "flagged",
          "is_flagged", "spam", "is_spam", "hallucinated", "is_hallucinated", "hallucination", "is_hallucination",
-         "has_hallucination", "low_quality", "is_low_quality", "has_error", "has_errors", "is_rejected"), _WRONG
+         "has_hallucination", "thumbs_down", "downvoted", "is_negative",
+         "low_quality", "is_low_quality", "has_error", "has_errors",
+         "is_rejected"), _WRONG
     ),
     **dict.fromkeys(
         ("chosen", "rejected", "chosen_response", "rejected_response", "chosen_messages", "rejected_messages",

@@ -15,7 +15,7 @@ from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import Choice, Integer, Number, Table, Text, setting, within
 
 _LOOKED_AT = 1000  # rows in search of one in a known format
-_READING = 5  # part of every fingerprint: raise it when rows would become other conversations
+_READING = 6  # part of every fingerprint: raise it when rows would become other conversations
 
 
 @dataclasses.dataclass

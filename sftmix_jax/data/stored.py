@@ -8,7 +8,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sftmix_jax.data.meanings import STRUCTURES, WEIGHTS, is_grade, is_opinion, is_preference, is_verdict, meaning
+from sftmix_jax.data.meanings import (
+    NESTING,
+    STRUCTURES,
+    USES,
+    WEIGHTS,
+    is_grade,
+    is_opinion,
+    is_preference,
+    is_verdict,
+    meaning,
+)
 from sftmix_jax.data.messages import BadRow
 from sftmix_jax.machine.errors import did_you_mean
 
@@ -39,13 +49,14 @@ class Fields:
     """The fields of a row or turn, and which of them were taken. None, "", [] and {} are absent fields.
 
     So are texts of these where a list or an object is stored as JSON text (meanings.STRUCTURES).
-    `columns`: our name → the file's. `strict`: a field that nothing knows refuses the row.
+    `columns`: our name → the file's. `strict`: a field that nothing knows refuses the row. `nested`: in an object.
     """
 
-    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False):
+    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False,
+                 nested: bool = False):  # fmt: skip
         self._values = {name: None if _is_nothing(name, value) else value for name, value in values.items()}
         self._columns = columns or {}
-        self._of_row = columns is not None and not strict
+        self._of_row = columns is not None and not strict and not nested
         self._left = {name for name, value in self._values.items() if not _absent(value)}
         self._of_turns: set[str] = set()
         self._without_meaning: set[str] = set()
@@ -66,6 +77,16 @@ class Fields:
         """The field's value, None where it is absent."""
         self._left.discard(name)
         return self._values[name] if name in self else None
+
+    def peek(self, name: str) -> Any:
+        """The field's value, None where it is absent; it is not taken."""
+        return self._values[name] if name in self else None
+
+    def nested_remedy(self, name: str) -> str:
+        """What the user can do about what stands in a row's object."""
+        return (
+            f"; if it says something else, leave it out: columns={{'{self.their(name)}': ''}}" if self._of_row else ""
+        )
 
     def leave(self, name: str) -> None:
         """Mark a taken field as one without a meaning here: it is left out, reported, and refuses nothing."""
@@ -295,13 +316,50 @@ def refuse_bad_answer(fields: Fields) -> None:
             said = said[0] if len(said) == 1 else math.nan
         if isinstance(said, str):
             said = said.strip().lower()
-            said = False if said in _BAD else True if said in _GOOD else _number(said)
+            said = False if said in _BAD | _POOR else True if said in _GOOD else _number(said)
         if not isinstance(said, bool | int | float) or (1 < said < math.inf and said == int(said)):
             fields.leave(name)
         elif said <= 0:
-            raise BadRow(f"the field '{own}' is false: the answer is marked as a bad one{remedy}")
+            marked = "the row is marked as one not to use" if name in USES else "the answer is marked as a bad one"
+            raise BadRow(f"the field '{own}' is false: {marked}{remedy}")
         elif isinstance(said, float) and not (math.isfinite(said) and said.is_integer()):
             raise BadRow(f"the field '{own}' must be true or false{remedy}")
+
+
+def refuse_nested(fields: Fields, opinions: bool = True) -> None:
+    """Raise BadRow, by its path, for what has a meaning one level deep: in `metadata`, `meta`, or a verdict's object.
+
+    Nothing there is used. What changes nothing, as {"train": true}, refuses no row. `opinions`: whether what is said
+    of an answer counts; of a document or a question it does not.
+    """
+    for name in fields.undecided() if not fields.strict else ():
+        if not (name in NESTING or is_verdict(name) or is_grade(name)) or not (values := _object_in(fields, name)):
+            continue
+        inner = Fields(values, {key: f"{fields.their(name)}.{key}" for key in values}, nested=True)
+        if not opinions:
+            inner.leave_opinions()
+        try:
+            refuse_bad_answer(inner)
+            if weight(inner) not in (None, 1.0):
+                given = next(key for key in WEIGHTS if key in inner and inner.take(key) != 1)
+                raise BadRow(f"the field '{inner.their(given)}' would be lost: {_TOO_DEEP}")
+            inner.finish()
+        except BadRow as reason:
+            raise BadRow(f"{reason}{fields.nested_remedy(name)}") from None
+
+
+_TOO_DEEP = "it weighs the loss, and is read beside the turns alone"
+
+
+def _object_in(fields: Fields, name: str) -> dict[str, Any]:
+    """A field's object, also one that is stored as JSON text; empty where it is none. The field is not taken."""
+    value = fields.peek(name)
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = parse(value, name)
+        except BadRow:
+            return {}
+    return {key: item for key, item in value.items() if isinstance(key, str)} if isinstance(value, Mapping) else {}
 
 
 def _number(text: str) -> float | str:

@@ -63,6 +63,7 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
         extra["tool_calls"] = calls
     own = _weight(fields, role)
     fields.leave_opinions(row if role == "assistant" else None)  # an opinion of a question is none of its answer
+    stored.refuse_nested(fields, opinions=role == "assistant")
     stored.refuse_bad_answer(fields)
     fields.finish(_KNOWN)
     row.note_turn(fields)

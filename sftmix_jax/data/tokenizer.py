@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from sftmix_jax.machine.files import matching
 _USUAL_BOS = ("<s>", "<|begin_of_text|>")
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 _SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_SPACES = re.compile(r"[\s▁]+")  # what SentencePiece adds, joins or writes as ▁
 _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -138,6 +140,35 @@ class Tokenizer:
         """Text of token ids with the special tokens."""
         return self._hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    @cached_property
+    def unknown(self) -> tuple[int, str] | None:
+        """The token that stands for what the vocabulary lacks, id and text; None where there is none."""
+        model = json.loads(self._backend.to_str())["model"]
+        token, number = model.get("unk_token"), model.get("unk_id")  # Unigram has an id
+        number = self._backend.token_to_id(token) if token else number
+        return None if number is None else (number, self._backend.id_to_token(number))
+
+    def unknown_in(self, text: str) -> str:
+        """The first word of a text that the vocabulary lacks; empty where it lacks none."""
+        encoded = self._backend.encode(text, add_special_tokens=False)
+        spans = [span for i, span in zip(encoded.ids, encoded.offsets, strict=True)
+                 if self.unknown and i == self.unknown[0]]  # fmt: skip
+        return text[slice(*spans[0])].strip() if spans else ""
+
+    @cached_property
+    def normalizers(self) -> list[str]:
+        """What the tokenizer applies to a text before it splits it, by the names of the tokenizers package."""
+        stored = json.loads(self._backend.to_str())["normalizer"] or {}
+        return [each["type"] for each in stored.get("normalizers", [stored]) if each]
+
+    def normalizes(self, text: str) -> bool:
+        """Whether the normalizers make another text of it, apart from spaces and Unicode's canonical form."""
+        return bool(self.normalizers) and not _same(self._backend.normalizer.normalize_str(text), text)
+
+    def rewrites(self, text: str) -> bool:
+        """Whether the tokens of a text decode to another one, apart from spaces and Unicode's canonical form."""
+        return not _same(self.decode_whole(self.encode(text)), text)
+
     def first_added_token(self, text: str) -> tuple[int | None, str]:
         """The first token of the vocabulary's added ones that is written out in a text, and the text before it."""
         found = self._added.search(text) if self._added else None
@@ -160,6 +191,11 @@ class Tokenizer:
             saved.save_pretrained(local)
             for file in Path(local).iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
+
+
+def _same(one: str, other: str) -> bool:
+    one, other = (_SPACES.sub("", unicodedata.normalize("NFC", text)) for text in (one, other))
+    return one == other
 
 
 def _settled(hf: Any) -> Any:

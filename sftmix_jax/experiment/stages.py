@@ -300,6 +300,7 @@ class Resolved:
                         for field, rows in examples.unused.items()]  # fmt: skip
             if left_out:
                 lines.append(f"domain '{name}': fields without a meaning for training, left out: {', '.join(left_out)}")
+            lines += [f"warning: domain '{name}': {notice}" for notice in examples.notices]
         return "\n".join(lines)
 
     def chain(self) -> list[ResolvedStage]:

@@ -67,7 +67,10 @@ class OptimizerConfig:
 
     name: str = setting("adamw", Text(), f"one of {', '.join(OPTIMIZERS)}")
     learning_rate: float = setting(
-        2e-5, Number(at_least=1e-12), "at its peak; a smaller one than the range allows changes no float32 parameter"
+        2e-5,
+        # No optimizer here has a use for more than 10: of sgd on the smallest gradients, or as a factor of prodigy.
+        Number(at_least=1e-12, at_most=100),
+        "at its peak; a smaller one than the range allows changes no float32 parameter, a larger one diverges",
     )
     schedule: str = setting("cosine", Choice(SCHEDULES), "after the warm-up: cosine or linear to 0, or constant")
     warmup: float = setting(
