@@ -15,6 +15,7 @@ from sftmix_jax.machine.ranges import Integer, Number, setting
 UNITS = ("examples", "tokens", "trained_tokens")
 _LEAVE_OUT = "to leave a domain out, delete it"
 _ROUNDING = 2.0**-48  # relative: what a float, or a product of a few, may miss the number that was written by
+_MISSED = 0.01  # of a share by weight: more than this is reported
 MOST_EXAMPLES = 200_000_000  # of a stage; their order is held in memory
 MOST_BUDGET = 2**53  # units of a stage: integers that float64 holds exactly
 _BLOCK = 1 << 16  # examples that are shuffled at a time
@@ -198,6 +199,27 @@ def _refuse_empty(domain: str, part: float, row: float, amount: str, unit: str) 
     remedy = f"it is about one row in a budget of {enough} {unit}: raise budget, steps or the share's weight"
     remedy = "it is in no budget: raise the share's weight, or delete the share" if enough > MOST_BUDGET else remedy
     raise UserError(f"the share of '{domain}' by weight, {as_ratio(part)} of {amount}, is no row at all; {remedy}")
+
+
+def missed(order: Order, pools: Mapping[str, Pool], shares: Mapping[str, Share], unit: str) -> list[str]:
+    """Shares by weight that an order gives otherwise than asked for, by more than `_MISSED` of the share; a line each.
+
+    Rows are whole: a domain of which few are due gets one more or less than its share.
+    """
+    if any(share.weight is None for share in shares.values()):
+        return []
+    whole = sum(share.weight or 0.0 for share in shares.values())
+    rows = {name: order.examples[order.domains == i] for i, name in enumerate(shares)}
+    had = {name: int(pools[name].amounts(unit)[own].sum()) for name, own in rows.items()}
+    found = []
+    for name, share in shares.items():
+        asked, got = (share.weight or 0.0) / whole, had[name] / max(sum(had.values()), 1)
+        if abs(got / asked - 1) > _MISSED:
+            found.append(
+                f"the share of '{name}' was asked to be {asked:.3%} of the {unit} and comes out as {got:.3%}: rows are "
+                f"whole, and only {len(rows[name]):,} of its rows stand in the stage; raise budget or steps"
+            )
+    return found
 
 
 def _check_weights(shares: Mapping[str, Share], unit: str, budget: int | None, end: tuple[str, int] | None) -> None:

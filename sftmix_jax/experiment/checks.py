@@ -27,11 +27,17 @@ def check(resolved: Resolved, stages: Iterable[ResolvedStage]) -> None:
 
 
 def warnings(resolved: Resolved, stages: Iterable[ResolvedStage]) -> list[str]:
-    """What can be trained and is rarely meant: another tokenizer, shares that `steps` cuts off, a long warm-up."""
+    """What can be trained and is rarely meant: another tokenizer, shares that miss their weight or are cut off, …"""
     own, used = resolved.base.own_tokenizer, resolved.tokenizer
     found = [_tokenizer_warning(used, own)] if own not in ("", used.path) else []
     for stage in stages:
         config = stage.stage
+        if any(share.weight is not None for share in config.mixture.values()):
+            order, pools = loader.make_order(
+                resolved.examples, config.mixture, config.batch, **resolved.amounts(config)
+            )
+            missed = mixture.missed(order, pools, config.mixture, config.unit)
+            found += [f"stage '{stage.name}': {each}" for each in missed]
         if not config.steps and config.optimizer.warmup < 1:
             continue  # nothing below depends on a plan
         plan, pools = resolved.plan(config)
