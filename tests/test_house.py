@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "sampling": "machine parallel models data",
     "evaluation": "machine workdir desk data sampling",
     "probes": "machine parallel models training",
-    "analysis": "machine workdir",
+    "analysis": "machine workdir evaluation",
 }
 # They assemble an experiment, or are verbs.
 VERBS = {"audit", "evaluate", "export", "plan", "probe", "report", "resume_check", "sample", "study", "train"}

@@ -14,5 +14,5 @@ def get_config(size: str = "tiny", seeds: int = 0) -> Study:
     parts = ("rq1", "rq2", "rq3", "rq4", "ablation")
     count = len(seed_numbers(size, seeds, toy=3))
     studies = [read(f"{Path(__file__).with_name(f'{part}.py')}:size={size},seeds={count}") for part in parts]
-    axes = (Axis("k", scale="log"), Axis("strategy"), Axis("source", order=paper.DOMAINS))
+    axes = (Axis("k", order=("0", *reversed(paper.PARTS))), Axis("strategy"), Axis("source", order=paper.DOMAINS))
     return joined("paper", "How do abilities depend on the composition of the data?", studies, axes)
