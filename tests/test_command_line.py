@@ -48,7 +48,8 @@ def test_help_imports_nothing_heavy_and_lists_every_option(verb):
 def test_help_with_a_config_lists_its_fields_with_their_values():
     lines = "\n".join(options.help_lines(train.Options, "Doc.", ["--help", "--config", "dmt.py:tiny"]))
     for entry in (
-        "  --config.stages.specialised.mixture.code.count=512\n        exactly this many rows, each `epochs` times; a whole number (int), at least 1",
+        "  --config.stages.specialised.mixture.code.count=512\n        exactly this many rows, each `epochs` times; "
+        "a whole number (int), at least 1",
         "  --config.domains.NAME=new\n", "  --config.domains.math.columns.KEY", "  --config.model.init='tiny'",
         "  --config.evaluation.data.tiny_math='tiny:100'", "  --config.logging.wandb=''",
     ):  # fmt: skip

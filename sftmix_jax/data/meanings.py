@@ -1,6 +1,7 @@
 """What a field of a row or turn means for training, told by its name.
 
-MEANINGS is the whole table: name → kind, and a kind says which values refuse the row and why.
+MEANINGS is the table: name → kind, and a kind says which values refuse the row and why. _PARTS and _GRADE add the
+names that are made of known parts, such as `answer_quality`.
 
 A field that no format takes refuses its row if its name stands here: it would change what is trained on. Any other
 field (an id, a source, a score, a language, …) is left out, and reported.
