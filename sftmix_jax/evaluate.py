@@ -7,7 +7,7 @@ python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
 python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--columns id=idx,samples=code] [--out DIR]
 python -m sftmix_jax.evaluate --task mt_bench --data DIR --judgments gpt-4_single.jsonl
 python -m sftmix_jax.evaluate --task pairs --data QUESTIONS.json --judgments annotations.json
-python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
+python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --lm_eval arc_easy --compare specialised general
 python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
 """
 
@@ -36,6 +36,7 @@ from sftmix_jax.machine.files import check_out
 from sftmix_jax.machine.ranges import of
 
 # What is stored already needs no other source of answers, and stored judgments have nowhere to go but to the terminal.
+_DEFAULTS = {"samples": 1, "temperature": 0.0, "seed": 0, "lm_eval": ""}
 _ALONE = {"judgments": ("responses", "model", "workdir", "out"), "responses": ("model", "workdir")}
 
 
@@ -51,6 +52,9 @@ def main() -> int:
         for other in others if getattr(options, option) else ():
             if getattr(options, other):
                 raise UserError(f"--{option} scores what is stored already; leave --{other} out")
+        for asked in ("samples", "temperature", "seed", "lm_eval") if getattr(options, option) else ():
+            if getattr(options, asked) != _DEFAULTS[asked]:
+                raise UserError(f"--{option} asks no model; leave --{asked} out")
     if options.model and options.workdir:
         raise UserError("--model and --workdir name two things to score; leave one out")
     if options.show:
@@ -58,7 +62,9 @@ def main() -> int:
     if not names and not options.lm_eval:
         raise UserError("name what to measure: --tasks gsm8k,humaneval")
     if options.compare:
-        return _compare(epath.Path(options.workdir), options.compare, names)
+        tasks = [find_task(name)[0].name for name in names]
+        tasks += [f"lm_eval/{name}" for name in _listed(options.lm_eval)]
+        return _compare(epath.Path(options.workdir), options.compare, tasks)
     if options.out and processes.is_first():
         parts = [part for name in names for part in ("claims", f"eval/{name}")] if options.model else [""]
         for part in parts:  # before anything is asked or scored
@@ -171,14 +177,14 @@ def _only(names: list[str], option: str) -> str:
     return names[0]
 
 
-def _compare(workdir: epath.Path, stages: list[str], names: list[str]) -> int:
-    """Two stages of a workdir, or two stage folders."""
+def _compare(workdir: epath.Path, stages: list[str], tasks: list[str]) -> int:
+    """Two stages of a workdir, or two stage folders, on scored tasks."""
     first, second = (
         epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else one_stage(workdir, stage)
         for stage in stages
     )
-    for name in names:
-        tables.print_differences(name, first.name, second.name, compare(first, second, find_task(name)[0].name))
+    for task in tasks:
+        tables.print_differences(task, first.name, second.name, compare(first, second, task))
     return 0
 
 
@@ -236,17 +242,18 @@ def _parse() -> argparse.Namespace:
     add("--judgments", nargs="+", default=[], metavar="FILE",
         help="read stored judgments again: FastChat's model_judgment/*.jsonl; of pairs AlpacaEval's and QLoRA's, too")
     add("--tasks", "--task", default="", help="comma-separated files of eval/")
-    add("--lm_eval", default="", help="comma-separated tasks of lm-evaluation-harness")
+    add("--lm_eval", default=_DEFAULTS["lm_eval"], help="comma-separated tasks of lm-evaluation-harness")
     add("--lm_eval_tasks", default="", metavar="DIR", help="a folder of further task files for lm-eval")
     add("--compare", nargs=2, metavar="STAGE", help="two scored stages on the same questions, paired")
     add("--show", default="", metavar="TASK", help="page through the stored responses to a task, worst first")
     add("--only", default="", help="with --show: wrong, right, or words of the question")
     add("--limit", type=of(EvaluationConfig, "limit").parse, default=0, help="only the first N questions")
     add("--data", default="", help="PATH, or task=PATH,… instead of the tasks' own data")
-    add("--samples", type=of(EvaluationConfig, "samples").parse, default=1,
+    add("--samples", type=of(EvaluationConfig, "samples").parse, default=_DEFAULTS["samples"],
         help="answers drawn for each question (pass@k, majority)")  # fmt: skip
-    add("--temperature", type=of(EvaluationConfig, "temperature").parse, default=0.0, help="instead of the task's own")
-    add("--seed", type=of(EvaluationConfig, "seed").parse, default=0, help="of the draws")
+    add("--temperature", type=of(EvaluationConfig, "temperature").parse, default=_DEFAULTS["temperature"],
+        help="instead of the task's own")  # fmt: skip
+    add("--seed", type=of(EvaluationConfig, "seed").parse, default=_DEFAULTS["seed"], help="of the draws")
     add("--judge", type=of(JudgeConfig, "name").parse, default="",
         help="openai:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or model:DIR_OR_HUB_ID")  # fmt: skip
     add("--judgings", type=of(JudgeConfig, "judgings").parse, default=1, help="judgments of each answer, averaged")
