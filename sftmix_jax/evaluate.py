@@ -7,7 +7,7 @@ python -m sftmix_jax.evaluate --workdir DIR --lm_eval arc_challenge,hellaswag
 python -m sftmix_jax.evaluate --task gsm8k --responses FILE.jsonl [--columns id=idx,samples=code] [--out DIR]
 python -m sftmix_jax.evaluate --task mt_bench --data DIR --judgments gpt-4_single.jsonl
 python -m sftmix_jax.evaluate --task pairs --data QUESTIONS.json --judgments annotations.json
-python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --compare specialised general
+python -m sftmix_jax.evaluate --workdir DIR --tasks gsm8k --lm_eval arc_easy --compare specialised general
 python -m sftmix_jax.evaluate --workdir DIR --show gsm8k --stage general [--only wrong]
 """
 
@@ -43,7 +43,7 @@ def main(options: Options) -> int:
         measuring.show_responses(workdir, options.stage, options.show, options.only)
         return 0
     if options.compare:
-        measuring.compare_stages(workdir, options.compare, options.tasks)
+        measuring.compare_stages(workdir, options.compare, options.tasks, options.lm_eval)
         return 0
     if options.out:
         measuring.check_target(options)

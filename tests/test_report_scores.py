@@ -17,6 +17,7 @@ from sftmix_jax.analysis.report import files, paper
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.uncertain import Uncertain
 from sftmix_jax.evaluation import harness, runner
+from sftmix_jax.evaluation.compare import compare
 from sftmix_jax.evaluation.runner import EvaluationConfig
 from sftmix_jax.evaluation.statistics import bootstrap_mean, wilson
 from sftmix_jax.evaluation.task import Question, ability_of, find_task
@@ -401,6 +402,38 @@ def test_a_share_of_lm_eval_s_documents_has_the_interval_that_ours_have(tmp_path
     number = cells.Scores(found).by_task["lm_eval/arc_easy", cells.labelled(acc)]
     assert (number.value, number.low, number.high) == (0.75, *wilson(3, 4))
     assert results.verdicts(acc) == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (1.0, 1.0), "3": (0.0, 1.0)}
+
+
+def test_two_stages_are_compared_on_a_task_of_lm_eval(tmp_path):
+    """3 of 6 against 5 of 6, of which two are right for both; hand-worked."""
+    right = {"a": (1, 1, 1, 0, 0, 0), "b": (1, 1, 0, 1, 1, 1)}
+    for name, values in right.items():
+        samples = [{"doc_id": i, "filter": f, "exact_match": value if f == "strict-match" else 0, "bleu": [1, 2]}
+                   for i, value in enumerate(values) for f in ("strict-match", "flexible-extract")]  # fmt: skip
+        told = {"exact_match,strict-match": sum(values) / 6, "exact_match,flexible-extract": 0.0, "bleu,none": 9.5}
+        every = {"results": {"gsm8k": told}, "samples": {"gsm8k": samples}, "versions": {"gsm8k": 1},
+                 "n-samples": {"gsm8k": {"effective": 6}}, "n-shot": {"gsm8k": 0}, "lm_eval_version": "0"}  # fmt: skip
+        model = SimpleNamespace(name=name, folder=epath.Path(tmp_path / name), identity=name)
+        harness._record(model, "gsm8k", every, 0)
+    first, second = epath.Path(tmp_path / "a"), epath.Path(tmp_path / "b")
+    strict, flexible = compare(first, second, "lm_eval/gsm8k")
+    assert (strict.metric, strict.n, strict.first, strict.second) == ("exact_match (strict-match)", 6, 0.5, 5 / 6)
+    assert strict.p == pytest.approx(0.375)  # mid-p of 1 against 3: (2 * (1 + 4) - 4) / 16
+    assert (flexible.first, flexible.second, flexible.p) == (0, 0, 1)
+    with pytest.raises(UserError, match="has no score on lm_eval/arc_easy; run evaluate --lm_eval arc_easy on it"):
+        compare(first, second, "lm_eval/arc_easy")
+
+
+def test_a_base_that_experiments_share_counts_once():
+    """Three experiments hold one base, scored by an old rule; two of their stages were scored by the new one."""
+    def result(experiment, stage_id, rule):
+        return Result(experiment, {}, "general", stage_id, 1, True, "t", "math", "m", True, 0.5, 0.4, 0.6, 9, 1.0, 0, 0,
+                      None, "", json.dumps({"rule": rule}), "f")  # fmt: skip
+
+    base = [result(name, "base", "old") for name in "abc"]
+    stages = [result("a", "s1", "new"), result("b", "s2", "new")]
+    stands, told = results.comparable(base + stages)
+    assert stands == stages and len(told) == 3
 
 
 def test_flags_and_numbers_are_other_values_of_an_axis(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
+from sftmix_jax import evaluate
 from sftmix_jax.data.readers import json_values
 from sftmix_jax.evaluation import judging, layouts, runner
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.evaluation.lookup import Lookup, Unusable
 from sftmix_jax.evaluation.task import Question, find_task
+from sftmix_jax.machine import options
 from sftmix_jax.machine.errors import UserError
 
 LIMIT = 4
@@ -424,3 +426,46 @@ def test_options_that_nothing_would_read_are_refused(tmp_path):
     for stored, other in (("--responses", "--workdir"), ("--responses", "--model"), ("--judgments", "--out")):
         ended = run("sftmix_jax.evaluate", "--task", "tiny_math", stored, file, other, str(tmp_path))
         assert ended.returncode == 2 and f"leave {other} out" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("r.csv", b"id,response\n0,#### 18\n", "is no JSON, such as CSV or plain text (it begins with 'id,response')"),
+        ("r.txt", b"The answer is 18.\n", "(it begins with 'The answer is 18.')"),
+        ("r.jsonl", '{"id": 0}\n'.encode("utf-16-le"), "UTF-16LE without a byte order mark: iconv -f UTF-16LE"),
+        ("r.jsonl", '{"id": 0}\n'.encode("utf-16-be"), "UTF-16BE without a byte order mark"),
+        ("r.jsonl", '{"id": 0}\n'.encode("utf-32-le"), "UTF-32LE without a byte order mark"),
+        ("r.jsonl", gzip.compress(b'{"id": 0}\n', mtime=0), "is packed by gzip: rename it to r.jsonl.gz"),
+        ("r.zip", b"PK\x03\x04\0\0", "is a zip archive"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_the_layouts(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        list(layouts.rows(epath.Path(tmp_path / name), "x"))
+    assert said in str(refused.value) and "known: ours {id, response or samples}" in str(refused.value)
+    assert "docs/stored_outputs.md" in str(refused.value)
+
+
+def test_numbers_in_named_columns_are_responses(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "q", "answer": "#### 18"}\n')
+    config = EvaluationConfig(data={"gsm8k": str(tmp_path / "q.jsonl")})
+    for value in (18, 18.0, [18], "18"):
+        (tmp_path / "r.jsonl").write_text(json.dumps({"n": 0, "pred": value}))
+        for ours in ("response", "samples"):
+            file = epath.Path(tmp_path / "r.jsonl")
+            found = runner.score_responses("gsm8k", file, config, columns={"id": "n", ours: "pred"})
+            assert found["verdicts"]["gsm8k/0"]["flexible"] == 1
+    for value in (None, True, {"a": 1}):
+        (tmp_path / "r.jsonl").write_text(json.dumps({"n": 0, "pred": value}))
+        with pytest.raises(UserError, match="response must be text"):
+            file = epath.Path(tmp_path / "r.jsonl")
+            runner.score_responses("gsm8k", file, config, columns={"id": "n", "response": "pred"})
+
+
+@pytest.mark.parametrize("option", [("--samples", "4"), ("--temperature", "0.7"), ("--seed", "3"), ("--lm_eval", "x")])
+def test_stored_responses_are_not_drawn_again(option):
+    given = options.parse(evaluate.Options, ["--task", "tiny_math", "--responses", "r.jsonl", *option])
+    with pytest.raises(UserError, match=rf"--responses asks no model; leave {option[0]} out"):
+        evaluate.main(given)

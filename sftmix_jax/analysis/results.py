@@ -196,11 +196,11 @@ def comparable(found: Sequence[Result]) -> tuple[list[Result], list[str]]:
     """The results that may stand side by side; and, in words, those that may not.
 
     A task's scores may if all that fixed them, but for the model, is the same. Of several fixings the one that most
-    results have stands.
+    stages have stands; one that experiments share counts once.
     """
     fixings: dict[str, Counter[str]] = {}
-    for result in found:
-        fixings.setdefault(result.task, Counter())[result.fixed_by] += 1
+    for task, fixed_by, _ in dict.fromkeys((each.task, each.fixed_by, each.stage_id) for each in found):
+        fixings.setdefault(task, Counter())[fixed_by] += 1
     stands = {task: counted.most_common(1)[0][0] for task, counted in fixings.items()}
     told: dict[str, None] = {}
     for result in found:

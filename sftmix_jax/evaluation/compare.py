@@ -15,6 +15,7 @@ from etils import epath
 
 from sftmix_jax.evaluation.statistics import mcnemar, newcombe, paired_t
 from sftmix_jax.machine.errors import UserError
+from sftmix_jax.machine.escaping import file_name
 from sftmix_jax.workdir import records
 
 
@@ -33,7 +34,7 @@ class Difference:
 
 
 def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference]:
-    """Every metric of a task on two stage folders.
+    """Every metric of a task on two stage folders; of lm-eval's (`lm_eval/NAME`) those that are means over documents.
 
     Raises UserError if one was not scored, or if what fixed the scores (but for the model) differs.
     """
@@ -48,13 +49,16 @@ def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference
     found = []
     for name, summary in scores[0]["metrics"].items():
         metric, weight, group = summary.get("of", name), summary.get("weight"), summary.get("group")
-        asked = [(first, verdicts[1][id]) for id, first in verdicts[0].items() if group in (None, first.get("group"))]
+        asked = [(one, verdicts[1][id]) for id, one in verdicts[0].items()
+                 if id in verdicts[1] and group in (None, one.get("group"))]  # fmt: skip
         told = [(a["scores"], b["scores"]) for a, b in asked
                 if a["scores"][metric] is not None and b["scores"][metric] is not None]  # fmt: skip
         if told:  # n tells how many these are
             pairs = np.array([[a[metric], b[metric]] for a, b in told], np.float64)
             weights = np.array([a[weight] if weight else 1.0 for a, _ in told], np.float64)
             found.append(_difference(name, pairs, weights, summary))
+    if not found:
+        raise UserError(f"{task}: {first.name} and {second.name} have no verdicts on single questions to compare")
     return found
 
 
@@ -79,11 +83,29 @@ def _difference(name: str, pairs: np.ndarray, weights: np.ndarray, summary: dict
 
 def _read(folder: epath.Path, task: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """A task's record on a stage, and its responses by question."""
-    scored = folder / "eval" / task
+    of_lm_eval = task.startswith("lm_eval/")
+    scored = folder / "eval" / (file_name(task.replace("/", "_", 1)) if of_lm_eval else task)
     if not (scored / "score.json").exists():
-        raise UserError(f"{folder}: has no score on {task}; run evaluate --tasks {task} on it first")
-    rows = records.responses(scored / "responses.jsonl")
-    return records.score(scored / "score.json"), {row["id"]: row for row in rows}
+        asked = f"--lm_eval {task.removeprefix('lm_eval/')}" if of_lm_eval else f"--tasks {task}"
+        raise UserError(f"{folder}: has no score on {task}; run evaluate {asked} on it first")
+    record = records.score(scored / "score.json")
+    if of_lm_eval:
+        return record, _documents(records.samples(scored / "samples.jsonl"), record["metrics"])
+    return record, {row["id"]: row for row in records.responses(scored / "responses.jsonl")}
+
+
+def _documents(samples: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """lm-eval's samples as responses: by document, each metric that is the mean of its values over documents."""
+    values: dict[str, dict[str, float]] = {}
+    for name, summary in metrics.items():
+        metric, _, which = name.removesuffix(")").partition(" (")
+        each = {str(sample["doc_id"]): float(sample[metric]) for sample in samples
+                if sample.get("filter", "none") == (which or "none")
+                and isinstance(sample.get(metric), int | float)}  # fmt: skip
+        if each and math.isclose(sum(each.values()) / len(each), summary["value"], abs_tol=1e-9):
+            values[name] = each
+    ids = dict.fromkeys(id for each in values.values() for id in each)
+    return {id: {"id": id, "scores": {name: values.get(name, {}).get(id) for name in metrics}} for id in ids}
 
 
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -15,6 +15,8 @@ Rows of any other layout are read by `Columns`, the names of their fields.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -48,6 +50,8 @@ class _Generations(NamedTuple):
 
 def rows(file: epath.Path, remedy: str, named: Columns | None = None) -> Iterator[tuple[str, Any]]:
     """What `read` reads, each with its place: a row a line, or the items of a list. Raises UserError."""
+    if file.is_file() and (other := _other_kind(file)):
+        raise UserError(f"{file}: {other}; {_KNOWN}")
     values = list(readers.json_values(file, remedy))
     for where, value in values:
         if isinstance(value, list) and len(values) == 1:
@@ -98,7 +102,14 @@ def _by_columns(row: dict[str, Any], asked: Lookup, named: Columns) -> Given:
     if "question" in given and "id" in given and not asked.agrees(id, given["question"]):
         raise Unusable(f"its id is that of '{id}', and its question is that of another")
     samples = given.get("samples", [given.get("response")])
-    return Given(id, samples if isinstance(samples, list) else [samples], more="samples" in given)
+    return Given(id, _texts(samples if isinstance(samples, list) else [samples]), more="samples" in given)
+
+
+def _texts(samples: list[Any]) -> list[Any]:
+    """Numbers as texts: a column of results holds 18 for "18"."""
+    if not all(isinstance(sample, (str, int, float, list)) and not isinstance(sample, bool) for sample in samples):
+        return samples
+    return [_texts(sample) if isinstance(sample, list) else str(sample) for sample in samples]
 
 
 def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None) -> Given:
@@ -127,11 +138,32 @@ def read(row: Any, asked: Lookup, runs_code: bool, named: Columns | None = None)
 
 
 def _unknown(reason: str) -> Unusable:
-    known = [f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()]
-    known += ["EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]"]
-    return Unusable(
-        f"must be a row in a known layout, but {reason}; known: {', '.join(known)}; --columns names other fields"
-    )
+    return Unusable(f"must be a row in a known layout, but {reason}; {_KNOWN}")
+
+
+def _other_kind(file: epath.Path) -> str:
+    """What a file is that cannot be rows of JSON by its first bytes, and what to do; "" of any other."""
+    with file.open("rb") as raw:
+        head = raw.read(64)
+    for mark, kind, suffix in ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "Zstandard", ".zst")):
+        if head.startswith(mark) and file.suffix.lower() != suffix:
+            return f"is packed by {kind}: rename it to {file.name}{suffix}"
+    if file.suffix.lower() in (".gz", ".zst"):
+        return ""
+    for mark, kind in ((b"PK\x03\x04", "a zip archive"), (b"PAR1", "a Parquet file")):
+        if head.startswith(mark):
+            return f"is {kind}: responses are read from rows of JSON"
+    if b"\0" in head[:4] and not head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        kind = ("UTF-32" if b"\0\0" in head[:4] else "UTF-16") + ("BE" if head[:1] == b"\0" else "LE")
+        return f"looks like {kind} without a byte order mark: iconv -f {kind} -t UTF-8"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text and not text.startswith((b"{", b"[", b"\xff\xfe", b"\xfe\xff", b"\0")):
+        line = text.partition(b"\n")[0].decode(errors="replace")[:40]
+        with contextlib.suppress(ValueError):
+            json.loads(line)
+            return ""  # a value that is no row
+        return f"is no JSON, such as CSV or plain text (it begins with {line!r}): responses are read from rows of JSON"
+    return ""
 
 
 def _items(row: dict[str, Any], name: str) -> list[Any]:
@@ -184,3 +216,7 @@ _LAYOUTS: dict[str, tuple[str, tuple[str, ...], Callable[[dict[str, Any], Lookup
     "EvalPlus": ("task_id", ("solution", "completion"), _evalplus),
     "lm-eval": ("doc_id", ("resps",), _lm_eval),
 }
+_KNOWN = "known: " + ", ".join([
+    *(f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()),
+    "EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]",
+]) + "; --columns names other fields (docs/stored_outputs.md)"  # fmt: skip

@@ -88,6 +88,9 @@ class EvaluateOptions:
             for other in others if getattr(self, option) else ():
                 if getattr(self, other):
                     raise UserError(f"--{option} scores what is stored already; leave --{other} out")
+            for asked in ("samples", "temperature", "seed", "lm_eval") if getattr(self, option) else ():
+                if getattr(self, asked) != getattr(EvaluateOptions, asked):
+                    raise UserError(f"--{option} asks no model; leave --{asked} out")
         if self.model and self.workdir:
             raise UserError("--model and --workdir name two things to score; leave one out")
         if self.show and not self.workdir:

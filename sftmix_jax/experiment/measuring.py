@@ -127,14 +127,16 @@ def judge_of(config: EvaluationConfig, opening: Opening) -> Judge | None:
     return make_judge(config.judge, lambda name: open_model(name, opening)) if config.judge.name and needed else None
 
 
-def compare_stages(workdir: epath.Path, stages: Sequence[str], names: Sequence[str]) -> None:
+def compare_stages(
+    workdir: epath.Path, stages: Sequence[str], tasks: Sequence[str], lm_eval: Sequence[str] = ()
+) -> None:
     """Prints how two stages of a workdir, or two stage folders, differ on the same questions. Raises UserError."""
     first, second = (
         epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else one_stage(workdir, stage)
         for stage in stages
     )
-    for name in names:
-        tables.print_differences(name, first.name, second.name, compare(first, second, find_task(name)[0].name))
+    for name in (*(find_task(task)[0].name for task in tasks), *(f"lm_eval/{task}" for task in lm_eval)):
+        tables.print_differences(name, first.name, second.name, compare(first, second, name))
 
 
 def show_responses(workdir: epath.Path, stage: str, task: str, only: str) -> None:
