@@ -373,9 +373,9 @@ def test_flags_beside_a_config_have_ranges():
     @dataclasses.dataclass
     class Own:
         config: tuple[str, ...] = dataclasses.field(default=(), metadata=arguments.CONFIG)
-        workdir: str = ranges.setting("", Text())
-        utilisation: float = ranges.setting(0.4, part)
-        batches: int = ranges.setting(4, count)
+        workdir: str = ranges.setting("", Text(), "a folder")
+        utilisation: float = ranges.setting(0.4, part, "of the peak")
+        batches: int = ranges.setting(4, count, "how many")
 
     given = options.parse(Own, ["--config=quickstart.py", "--batches=7", "--workdir=w", "--config.seed", "3"])
     assert given == Own(("--config=quickstart.py", "--config.seed=3"), "w", 0.4, 7)
