@@ -50,7 +50,7 @@ def ours(topology: str) -> None:
     found = aot.find_topology(topology)
     step = aot.compile_step(
         llama.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
-        MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, accumulation=1,
+        MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     show(topology, step.arguments, step.temporaries, step.collectives)
 

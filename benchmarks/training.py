@@ -53,7 +53,7 @@ class Ours:
 
         compute, self.mesh = Compute("float32", "none"), sharding.make_mesh(MeshConfig())
         optimizer = make_optimizer(OptimizerConfig())
-        self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, accumulation=1)
+        self.trainer = make_trainer(config, compute, optimizer, self.mesh, domains=domains, grad_accum_steps=1)
         params = sharding.put_tree(jax.device_get(llama.init(config, compute, 0)), self.trainer.abstract.params)
         self.state = TrainState(params, self.trainer.init_optimizer(params))
         self.put = sharding.put_batch

@@ -19,7 +19,7 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(k: str = "1/256") -> Experiment:
-    pattern = Stage(epochs=3, batch=BatchConfig(rows=16), optimizer=OptimizerConfig(learning_rate=2e-5))
+    pattern = Stage(epochs=3, batch=BatchConfig(batch_size=16), optimizer=OptimizerConfig(learning_rate=2e-5))
     specialised = {"code": paper.ALL, "math": paper.ALL}
     return Experiment(
         name="own_files",

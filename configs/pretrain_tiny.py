@@ -27,16 +27,16 @@ def get_config(preset: str = "tiny") -> Experiment:
         return Stage(
             mixture=mixture,
             epochs=1,
-            batch=BatchConfig(rows=12, length=192),
+            batch=BatchConfig(batch_size=12, seq_len=192),
             optimizer=OptimizerConfig(learning_rate=learning_rate, weight_decay=0.01),
         )
 
     return Experiment(
         name=f"pretrain_{preset}",
         domains={
-            "corpus": Source("tiny:corpus:220000", held_out=512),
-            "lines": Source("tiny:lines:60000", held_out=512),
-            "worked": Source("tiny:worked:40000", held_out=512),
+            "corpus": Source("tiny:corpus:220000", validation_rows=512),
+            "lines": Source("tiny:lines:60000", validation_rows=512),
+            "worked": Source("tiny:worked:40000", validation_rows=512),
         },
         stages={
             "pretrain": stage({"corpus": Share(fraction=1.0)}, 3e-3),

@@ -22,7 +22,7 @@ _ROWS = {"math": 4096, "code": 2048, "general": 9216}  # that are made; the stag
 def get_config(strategy: str = "dmt") -> Experiment:
     pattern = Stage(
         epochs=1,
-        batch=BatchConfig(rows=4, length=160),
+        batch=BatchConfig(batch_size=4, seq_len=160),
         optimizer=OptimizerConfig(learning_rate=1.5e-3),
     )
     specialised = {"code": Share(count=1536), "math": Share(count=2560)}
@@ -35,7 +35,7 @@ def get_config(strategy: str = "dmt") -> Experiment:
         raise UserError(f"quickstart.py:{strategy}: no such strategy; {did_you_mean(strategy, chains)}")
     return Experiment(
         name=strategy,
-        domains={name: Source(f"tiny:{name}:{rows}", held_out=64) for name, rows in _ROWS.items()},
+        domains={name: Source(f"tiny:{name}:{rows}", validation_rows=64) for name, rows in _ROWS.items()},
         stages=chains[strategy],
         template="chatml",
         evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code", "tiny_general")),

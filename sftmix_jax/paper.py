@@ -45,7 +45,7 @@ def sources(size: str) -> dict[str, Source]:
     Their row counts are the paper's; tokens of a row are an assumption, for costs before the data is there.
     """
     if size == "tiny":
-        return {name: Source(f"tiny:{name}:{rows + 128}", held_out=64) for name, rows in TOY_ROWS.items()}
+        return {name: Source(f"tiny:{name}:{rows + 128}", validation_rows=64) for name, rows in TOY_ROWS.items()}
     general = "data/ShareGPT_V3_unfiltered_cleaned_split.json"
     code = "hf:sahil2801/CodeAlpaca-20k"
     return {
@@ -68,11 +68,11 @@ def shares(size: str, domains: Sequence[str] = DOMAINS, k: float = 1.0) -> dict[
 def pattern(size: str = "7b") -> Stage:
     """A stage as the paper trains it: 3 epochs, peak learning rate 2e-5, 3 % warm-up; the toy's: 1e-3."""
     if size == "tiny":
-        batch = BatchConfig(rows=2, length=160)
+        batch = BatchConfig(batch_size=2, seq_len=160)
         return Stage(epochs=3, batch=batch, optimizer=OptimizerConfig(learning_rate=1e-3))
     return Stage(
         epochs=3,
-        batch=BatchConfig(rows=16, length=2048),
+        batch=BatchConfig(batch_size=16, seq_len=2048),
         optimizer=OptimizerConfig(learning_rate=2e-5, warmup=0.03, schedule="cosine"),
     )
 
@@ -89,7 +89,7 @@ def experiment(name: str, size: str, stages: Mapping[str, Stage], seed: int = 0)
         evaluation = EvaluationConfig(tasks=("gsm8k", "humaneval"))
         for stage in own.values():
             if "general" in stage.mixture:
-                stage.batch.rows = 64
+                stage.batch.batch_size = 64
     return Experiment(
         name=name,
         domains=sources(size),

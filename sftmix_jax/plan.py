@@ -3,7 +3,7 @@
 python -m sftmix_jax.plan --config dmt.py:13b --topology v5p:2x2x4,v5e:16x16
     [--num_slices 2] [--utilisation 0.4] [--search] [--json]
 
-The TPU compiler itself compiles the very steps that training, its held-out loss and sampling use (pip install
+The TPU compiler itself compiles the very steps that training, its validation loss and sampling use (pip install
 'sftmix-jax[plan]'); nothing is allocated and no weights or data are needed. --search tries other meshes, parts and
 remat policies, the fastest-looking first, until one fits. For GPUs (h100:8) memory is counted
 by arithmetic, and devices of this machine's CPU stand in to see what is sent.
@@ -67,7 +67,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
         table.add_row(title, *map(show, mine))
 
     line("rows a step, tokens a row", lambda p: f"{p.rows} × {p.length}")
-    line("rows at a time; remat", lambda p: f"{p.rows // p.accumulation}; {p.remat}")
+    line("rows at a time; remat", lambda p: f"{p.rows // p.grad_accum_steps}; {p.remat}")
     line("parameters: GiB a device", lambda p: _gib(p.parameters))
     line("optimiser", lambda p: _gib(p.optimizer))
     line("gradients, activations, gathered weights", lambda p: _gib(p.temporaries))
@@ -91,7 +91,7 @@ def _print(config: Experiment, mine: list[Planned], utilisation: float, console:
     for each in mine:
         if not each.fits:
             console.print(
-                f"{each.stage} does not fit, with {each.rows // each.accumulation} rows at a time: {each.message}. "
+                f"{each.stage} does not fit, with {each.rows // each.grad_accum_steps} rows at a time: {each.message}. "
                 "Take more or larger chips, or see what --search finds"
             )
         for complaint in each.complaints:

@@ -112,7 +112,7 @@ def _is_itself(pair: str) -> bool:
 
 def _map(resolved: Resolved, params: Params, layer: int, count: int) -> dict[str, Any]:
     """The first question of `count` rows of each domain, cut to a batch's length."""
-    length = resolved.chain()[0].stage.batch.length
+    length = resolved.chain()[0].stage.batch.seq_len
     queries: list[list[int]] = []
     domains: list[str] = []
     for name, examples in resolved.examples.items():

@@ -6,7 +6,7 @@ python -m sftmix_jax.resume_check --config FILE [--config.field=value …] [--ki
 A copy of at most --steps (12) steps per stage is trained without interruption. It is trained again and killed --kills
 (6) times with SIGKILL: half of the kills hit a save, the others steps, the borders of stages and the start. With
 --processes 1,2 it is also trained by 2 processes on this machine, and each resume changes the process count. The batch
-that every step had on the devices, learning rates, losses, gradient norms, ledger, held-out losses and params_sha256
+that every step had on the devices, learning rates, losses, gradient norms, ledger, validation losses and params_sha256
 must be equal bit for bit. The verdict goes to stdout, fit to be pasted into an issue; what is done meanwhile to stderr.
 
 Runs are kept in --workdir if it is given; else in a temporary folder that is deleted unless there is a difference.
@@ -95,7 +95,7 @@ def find_layouts(processes: str, config: Experiment) -> list[Layout]:
     for name, stage in config.stages.items():
         for count in numbers:
             try:
-                loader.process_part(stage.batch.rows, 0, count)
+                loader.process_part(stage.batch.batch_size, 0, count)
             except UserError as error:
                 raise UserError(f"--processes {processes}: config.stages.{name}: {error}") from None
     # The same mesh for all: sums over devices are then taken alike, and the results are equal bit for bit.

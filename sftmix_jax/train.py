@@ -179,8 +179,8 @@ def train_stage(
     steps = stage.stage.steps or plan.num_steps
     optimizer = make_optimizer(stage.stage.optimizer)
     trainer = make_trainer(
-        resolved.base.config, _checked(resolved, mesh, stage.stage.batch.length), optimizer, mesh,
-        domains=len(resolved.examples), accumulation=stage.stage.batch.accumulation,
+        resolved.base.config, _checked(resolved, mesh, stage.stage.batch.seq_len), optimizer, mesh,
+        domains=len(resolved.examples), grad_accum_steps=stage.stage.batch.grad_accum_steps,
         kept=precision.find(stage.stage.optimizer.state),
     )  # fmt: skip
     if processes.is_first():
@@ -194,7 +194,7 @@ def train_stage(
         stage.name, folder, trainer, plan, steps,
         start=lambda: _start(resolved, stage, trainer, workdir),
         rates=learning_rates(stage.stage.optimizer, steps),
-        held_out=resolved.held_out_plan(stage.stage),
+        validation=resolved.validation_plan(stage.stage),
         checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
         trackers=tracking,
         stage_id=stage.id, check_lease=check_lease,
@@ -278,7 +278,7 @@ def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, ou
         "ledger": ledger,
         "rows": rows,
         "packing_fill": round(plan.fill, 4),
-        "held_out_loss": outcome.held_out,
+        "validation_loss": outcome.validation_loss,
         "params_sha256": array_hash.tree_digest(outcome.state.params),
         "seconds": round(outcome.seconds, 2),
         "tokens_per_second": round(tokens / max(outcome.seconds, 1e-9), 1),

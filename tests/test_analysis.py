@@ -334,7 +334,7 @@ def test_the_papers_general_ability_is_saturated_early_and_of_its_mathematics_th
 
 
 def test_losses_make_laws_too():
-    """Held-out losses of three seeds at five parts, made by a known law."""
+    """Validation losses of three seeds at five parts, made by a known law."""
     rng = np.random.default_rng(0)
     found = [
         Result(f"{k}-{seed}", {"strategy": "single", "source": "math", "k": k, "seed": seed}, "math", "i", 1, True,
@@ -343,7 +343,7 @@ def test_losses_make_laws_too():
         for k in ("1/256", "1/64", "1/16", "1/4", "1") for seed in range(3)
     ]  # fmt: skip
     (row,) = laws.table(laws.losses(found, "7b")).rows
-    assert row[:3] == ["math, held-out loss", "its own data alone", "power"]
+    assert row[:3] == ["math, validation loss", "its own data alone", "power"]
     assert row[5][1] == pytest.approx(0.4 * (2**-0.3 - 1), abs=0.02)
 
 

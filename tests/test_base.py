@@ -50,7 +50,7 @@ def configs(model: Path) -> dict[str, experiment.Experiment]:
     for name, template in TEMPLATES.items():
         config = scratch.experiment(model, name=name)
         for stage in config.stages.values():
-            stage.batch = dataclasses.replace(stage.batch, length=128)  # vicuna's first words alone are 64 tokens
+            stage.batch = dataclasses.replace(stage.batch, seq_len=128)  # vicuna's first words alone are 64 tokens
         asked = EvaluationConfig(tasks=("tiny_math",), limit=2)
         made[name] = dataclasses.replace(config, template=template, evaluation=asked)
     return made

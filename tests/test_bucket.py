@@ -88,7 +88,7 @@ def test_a_killed_run_in_a_bucket_ends_as_one_on_a_disk(bucket, config, finished
     again = run(*arguments, env=bucket)
     assert again.returncode == 0, again.stderr
     mine, local = stages(bucket, "gs://bucket/w"), done(finished)
-    for key in ("params_sha256", "ledger", "rows", "held_out_loss"):
+    for key in ("params_sha256", "ledger", "rows", "validation_loss"):
         assert {name: r[key] for name, r in mine.items()} == {name: r[key] for name, r in local.items()}, key
 
     scored = run(

@@ -24,7 +24,7 @@ from sftmix_jax.studies.study import Run, Study
 from sftmix_jax.tiny import domains
 from sftmix_jax.training.optimizer import OptimizerConfig
 
-BATCH = BatchConfig(rows=8, length=160)
+BATCH = BatchConfig(batch_size=8, seq_len=160)
 
 
 def own_files(tmp_path, rows: dict[str, int], k: str) -> Experiment:
@@ -49,7 +49,7 @@ def two_stages(**second) -> Experiment:
     first = Stage(mixture={"math": Share(fraction=1.0), "code": Share(count=50)}, epochs=1, batch=BATCH)
     stages = {"first": first, "second": dataclasses.replace(first, **second)}
     return Experiment(
-        "two", {name: Source(f"tiny:{name}:100", held_out=10) for name in ("math", "code", "general")}, stages,
+        "two", {name: Source(f"tiny:{name}:100", validation_rows=10) for name in ("math", "code", "general")}, stages,
         template="chatml",
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_a_study_writes_nothing_while_one_of_its_runs_cannot_be_trained(tmp_path
         ({"optimizer": OptimizerConfig(name="sgd"), "carry_optimizer": True}, "keeps another state"),
         ({"optimizer": OptimizerConfig(clip_norm=0), "carry_optimizer": True}, "keeps another state"),
         ({"batch": BatchConfig(8, 1000)}, "model was made for 512"),
-        ({"batch": BatchConfig(8, 4)}, r"batch\.length=4; the shortest length that keeps one is \d+"),
+        ({"batch": BatchConfig(8, 4)}, r"batch\.seq_len=4; the shortest length that keeps one is \d+"),
     ],
 )
 def test_a_fault_of_the_second_stage_is_found_before_the_first_is_trained(tmp_path, second, said):
@@ -103,7 +103,7 @@ def test_the_length_that_an_error_names_works():
     needed = int(re.search(r"keeps one is (\d+)", str(refused.value))[1])
     for length in (needed - 1, needed):
         config = two_stages(batch=BatchConfig(8, length), mixture={"math": Share(fraction=1.0)})
-        config.domains["math"].held_out = 0
+        config.domains["math"].validation_rows = 0
         if length == needed:
             assert len(Resolved(config).chain()) == 2
         else:
@@ -113,8 +113,8 @@ def test_the_length_that_an_error_names_works():
 
 def test_all_rows_held_out_says_how_many_may_be():
     config = two_stages(mixture={"general": Share(fraction=1.0)})
-    config.domains["general"].held_out = 100
-    with pytest.raises(UserError, match=r"stage 'second': general: .* hold out fewer than 100"):
+    config.domains["general"].validation_rows = 100
+    with pytest.raises(UserError, match=r"stage 'second': general: .* set it below 100"):
         Resolved(config).chain()
 
 

@@ -180,10 +180,10 @@ def get_config():
 def test_stages_that_share_an_object_are_set_one_by_one(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     config, _ = experiment.parse([
-        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.rows=4",
+        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.batch_size=4",
     ])  # fmt: skip
     one, two = config.stages["one"], config.stages["two"]
-    assert (one.epochs, two.epochs) == (2, 5) and one.batch.rows == 4 != two.batch.rows
+    assert (one.epochs, two.epochs) == (2, 5) and one.batch.batch_size == 4 != two.batch.batch_size
     assert one.optimizer.learning_rate == 0.5 and one.mixture["d"].fraction == 0.25
     assert config.domains["d"].path == "rows.jsonl" and type(one.epochs) is int
 

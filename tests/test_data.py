@@ -28,9 +28,9 @@ def examples(chat):
     return {name: cache.tokenized(name, Source(f"tiny:{name}:300"), chat) for name in ("math", "code", "general")}
 
 
-def plan_of(examples, shares, batch=None, held_out=None, **rest):
+def plan_of(examples, shares, batch=None, validation_rows=None, **rest):
     settings = {"epochs": 2, "budget": None, "unit": "tokens", "steps": None, "seed": 3} | rest
-    return loader.make_plan(examples, shares, batch or BatchConfig(4, 160), held_out or {}, **settings)
+    return loader.make_plan(examples, shares, batch or BatchConfig(4, 160), validation_rows or {}, **settings)
 
 
 ALL = {"math": Share(fraction=1.0), "code": Share(fraction=0.5)}
@@ -94,14 +94,14 @@ def test_subsets_are_exact_nested_and_seeded():
 
 def test_rows_whose_answer_was_cut_off_do_not_count_as_taken():
     trained = np.where(np.arange(100) % 4 == 0, 0, 5)
-    pool = Pool(np.full(100, 10), trained, held_out=20)
+    pool = Pool(np.full(100, 10), trained, validation_rows=20)
     few, more = (mixture.selected("math", pool, Share(count=n), 0) for n in (15, 40))
     assert (len(few), len(more)) == (15, 40) and set(few) < set(more)
     assert (trained[more] > 0).all()
     assert len(mixture.selected("math", pool, Share(fraction=0.25), 0)) == 25
     usable = int((trained[mixture.shuffled("math", 100, 0)[:80]] > 0).sum())
     assert len(mixture.selected("math", pool, Share(fraction=1.0), 0)) == usable
-    with pytest.raises(UserError, match=rf"asks for 80 rows, there are {usable} .*have no answer within batch.length"):
+    with pytest.raises(UserError, match=rf"asks for 80 rows, there are {usable} .*have no answer within batch.seq_len"):
         mixture.selected("math", pool, Share(count=80), 0)
 
 
@@ -150,9 +150,9 @@ def test_the_papers_subsets_have_the_papers_sizes():
 
 
 def test_held_out_rows_are_in_no_share():
-    pool = Pool(np.full(100, 10), np.full(100, 5), held_out=8)
-    assert not set(mixture.held_out("math", pool, 0)) & set(mixture.selected("math", pool, Share(fraction=1.0), 0))
-    assert len(mixture.selected("math", pool, Share(fraction=1.0), 0)) == 92
+    pool = Pool(np.full(100, 10), np.full(100, 5), validation_rows=8)
+    selected = mixture.selected("math", pool, Share(fraction=1.0), 0)
+    assert len(selected) == 92 and not set(mixture.validation_examples("math", pool, 0)) & set(selected)
 
 
 def test_each_epoch_holds_every_row_once_in_another_order():
@@ -302,7 +302,7 @@ def test_batches_hold_exactly_the_rows_with_their_loss_weights(examples):
 
 
 def test_the_ledger_counts_what_the_batches_hold(examples):
-    plan, pools = plan_of(examples, ALL, held_out={"math": 10})
+    plan, pools = plan_of(examples, ALL, validation_rows={"math": 10})
     for stop in (1, plan.num_steps // 2, plan.num_steps):
         batches = [plan.batch(step) for step in range(stop)]
         ledger = plan.ledger(stop)
@@ -390,7 +390,7 @@ def test_rows_that_the_steps_leave_out_are_not_counted_as_used(examples):
         ({"math": Share(count=301)}, {}, "asks for 301 rows, there are 300"),
         ({"math": Share(fraction=0.001)}, {}, "no row at all"),
         ({"math": Share(fraction=1.0)}, {"batch": BatchConfig(4, 5)}, "no row has a trained token"),
-        ({"math": Share(fraction=1.0)}, {"held_out": {"math": 300}}, "leaves nothing"),
+        ({"math": Share(fraction=1.0)}, {"validation_rows": {"math": 300}}, "leaves nothing"),
     ],
 )
 def test_impossible_shares_say_why(examples, shares, rest, said):

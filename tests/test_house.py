@@ -175,10 +175,10 @@ def test_dmt_without_replay_is_mixed_sequential():
 
 
 def test_strategies_share_no_objects():
-    stages = strategies.sequential(Stage(batch=BatchConfig(rows=4)), {"code": ALL, "math": ALL})
-    stages["code"].batch.rows = 8
+    stages = strategies.sequential(Stage(batch=BatchConfig(batch_size=4)), {"code": ALL, "math": ALL})
+    stages["code"].batch.batch_size = 8
     stages["code"].mixture["code"].fraction = 0.5
-    assert (stages["math"].batch.rows, stages["math"].mixture["math"].fraction, ALL.fraction) == (4, 1.0, 1.0)
+    assert (stages["math"].batch.batch_size, stages["math"].mixture["math"].fraction, ALL.fraction) == (4, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["math", "code", "general"])

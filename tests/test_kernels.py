@@ -59,7 +59,7 @@ def test_a_training_step_with_splash_is_the_step_without(remat):
 
     def step(kernel):
         compute, optimizer = Compute("float32", remat, kernel), make_optimizer(OptimizerConfig())
-        trainer = make_trainer(SMALL, compute, optimizer, mesh, domains=1, accumulation=1)
+        trainer = make_trainer(SMALL, compute, optimizer, mesh, domains=1, grad_accum_steps=1)
         params = sharding.put_tree(random_model(), trainer.abstract.params)
         state = (params, trainer.init_optimizer(params))
         _, measured = trainer.train_step(type(trainer.abstract)(*state), sharding.put_batch(mesh, batch, 4), 1e-3)

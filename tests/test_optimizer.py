@@ -123,7 +123,7 @@ def test_a_model_learns_with_them_on_a_mesh(name, kept):
     config = OptimizerConfig(name=name, learning_rate=RATE, state=kept, options={})
     mesh = sharding.make_mesh(MeshConfig(1, 2, 2), jax.devices()[:4])
     trainer = make_trainer(
-        SMALL, FLOAT32, make_optimizer(config), mesh, domains=2, accumulation=1, kept=precision.find(kept)
+        SMALL, FLOAT32, make_optimizer(config), mesh, domains=2, grad_accum_steps=1, kept=precision.find(kept)
     )
     losses, _ = steps(trainer, 8, batches=1)
     assert losses[-1][0].sum() < 0.95 * losses[0][0].sum()

@@ -84,7 +84,7 @@ def plant_stage(workdir, id, *, is_base):
         write(folder / "done.json", {
             "id": id, "digest": PLANTED, "steps": 2, "params_sha256": PLANTED,
             "ledger": {PLANTED: {"examples": 10, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}},
-            "rows": {PLANTED: rows}, "held_out_loss": {PLANTED: 0.5},
+            "rows": {PLANTED: rows}, "validation_loss": {PLANTED: 0.5},
         })  # fmt: skip
         lines = [{"step": step, "loss": 2.0 / step, f"loss/{PLANTED}": 2.0 / step} for step in (1, 2)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

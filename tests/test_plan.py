@@ -117,18 +117,18 @@ def test_every_layout_divides_what_it_splits():
     assert found and len(set(found)) == len(found)
     for choice in found:
         assert choice.devices == 32 and 8 % choice.tensor == 0
-        assert 48 % (choice.data * choice.fsdp * choice.accumulation) == 0
+        assert 48 % (choice.data * choice.fsdp * choice.grad_accum_steps) == 0
     ranked = roofline.promising(SEVEN, chips.find_chip("v5e"), 16, 64, 2048)
     assert [e.seconds for _, e in ranked] == sorted(e.seconds for _, e in ranked)
     assert all(e.needed <= 1.2 * chips.usable(chips.find_chip("v5e")) for _, e in ranked)
 
 
 def search_where(monkeypatch, fits, devices=16):
-    """A search in which the compiler is replaced by `fits(mesh, remat, accumulation)`. → what it took, and compiled."""
+    """A search whose compiler is `fits(mesh, remat, grad_accum_steps)`. → what it took, and compiled."""
     compiled = []
 
-    def step(self, setting, stage, accumulation):
-        compiled.append((dict(setting.mesh), setting.compute.remat, accumulation))
+    def step(self, setting, stage, grad_accum_steps):
+        compiled.append((dict(setting.mesh), setting.compute.remat, grad_accum_steps))
         return Compiled(fits(*compiled[-1]), 2**30, 2**30, 2**34, {}, 0.0)
 
     monkeypatch.setattr(Planner, "_step", step)
@@ -144,7 +144,7 @@ def test_a_search_takes_the_fastest_looking_layout_that_fits(monkeypatch, capsys
     mesh, remat, parts = compiled[-1]
     assert len(compiled) == 3 and len(set(map(str, compiled))) == 3
     assert vars(taken.mesh) == mesh and taken.model.compute.remat == remat
-    assert taken.stages["general"].batch.accumulation == parts  # the larger stage was searched for
+    assert taken.stages["general"].batch.grad_accum_steps == parts  # the larger stage was searched for
     said = capsys.readouterr().err.splitlines()
     assert [line.endswith("does not fit") for line in said] == [True, True, False]
     assert f"--config.mesh.fsdp={mesh['fsdp']}" in said[-1] and f"remat={remat}" in said[-1]
@@ -236,7 +236,7 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
     assert specialised["parameters"] + specialised["optimizer"] == pytest.approx(state, rel=0.01)
     assert specialised["complaints"] == general["complaints"] == []
     sampled = {name: size / 2**30 for name, size in general["programs"].items()}
-    assert list(sampled) == ["held-out loss", "prefill", "decode"] and max(sampled.values()) < 8
+    assert list(sampled) == ["validation loss", "prefill", "decode"] and max(sampled.values()) < 8
     assert general["rows"] == 64 and general["temporaries"] > specialised["temporaries"]
     needed = collectives.needed_by_fsdp(llama.preset("7b").num_params, 6.48e9, 16, 2, 2)
     assert needed < sum(specialised["collectives"].values()) < 1.1 * needed
@@ -265,7 +265,7 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     config, described = llama.preset(model), aot.find_topology(topology, slices)
     compiled = aot.compile_step(
         config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
-        length=2048, domains=3, accumulation=1,
+        length=2048, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     assert compiled.fits == fits, compiled.message
     if not fits:
@@ -303,7 +303,7 @@ def test_the_box_that_chips_stand_in(topology, sides):
 def test_bad_batches_are_named():
     needs_compiler()
     found = run("sftmix_jax.plan", "--config", "dmt.py:7b", "--topology", "v5e:16x16")
-    assert found.returncode == 2 and "set batch.rows to a multiple of 256" in found.stderr
+    assert found.returncode == 2 and "set batch.batch_size to a multiple of 256" in found.stderr
 
 
 def test_devices_of_this_machine_stand_for_gpus():
@@ -311,7 +311,7 @@ def test_devices_of_this_machine_stand_for_gpus():
     described = aot.find_topology("h200:4")
     compiled = aot.compile_step(
         SMALL, Compute("float32", "none", "mosaic"), OptimizerConfig(), MeshConfig(), described, rows=8, length=128,
-        domains=2, accumulation=1,
+        domains=2, grad_accum_steps=1,
     )  # fmt: skip
     norms = 5 * SMALL.hidden_size  # are not split
     state, batch = 12 * ((SMALL.num_params - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
@@ -342,7 +342,7 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
     n = len(described.devices)
     found = aot.compile_step(
         config, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described, rows=n,
-        length=2048, domains=3, accumulation=1,
+        length=2048, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     layer_inputs = 2048 * 32 * 4096 * 2
     whole_layers = 3 * layer * 2 if n > 1 else layer * 2
@@ -358,16 +358,16 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
 
 
 def test_what_a_gpu_needs_falls_with_the_bytes_of_its_state_and_grows_with_rows(uncompiled):
-    def total(state="float32", rows=4, accumulation=1, remat="full", topology="h200:1"):
+    def total(state="float32", rows=4, grad_accum_steps=1, remat="full", topology="h200:1"):
         return aot.compile_step(
             SEVEN, Compute("bfloat16", remat, "mosaic"), OptimizerConfig(state=state), MeshConfig(),
-            aot.find_topology(topology), rows=rows, length=2048, domains=3, accumulation=accumulation,
+            aot.find_topology(topology), rows=rows, length=2048, domains=3, grad_accum_steps=grad_accum_steps,
         ).total  # fmt: skip
 
     assert total("bfloat16") < total("bfloat16_moments") < total("float32")
     assert total(rows=8) - total(rows=4) > 4 * 2048 * 32 * 4096 * 2  # what enters each layer
     assert total(remat="offload") < total(remat="full") < total(remat="dots") < total(remat="none")
-    assert total(accumulation=4) - total(accumulation=1) > 3 * SEVEN.num_params  # a second set of gradients
+    assert total(grad_accum_steps=4) - total(grad_accum_steps=1) > 3 * SEVEN.num_params  # a second set of gradients
 
 
 def test_sampling_on_a_gpu_is_planned_at_its_worst_span(uncompiled):

@@ -24,7 +24,7 @@ EVALUATION = '        evaluation=EvaluationConfig(tasks=("tiny_math", "tiny_code
 def evaluated(config):  # noqa: F811
     """The same experiment, with an evaluation after every stage."""
     file = config.with_name("evaluated.py")
-    text = config.read_text().replace("\n    )\n", "\n" + EVALUATION + "\n").replace("rows=4", "rows=8")
+    text = config.read_text().replace("\n    )\n", "\n" + EVALUATION + "\n").replace("batch_size=4", "batch_size=8")
     file.write_text("from sftmix_jax.evaluation.config import EvaluationConfig\n" + text)
     return file
 

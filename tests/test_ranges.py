@@ -185,7 +185,7 @@ def test_a_field_without_a_range_is_an_error_of_ours():
     [
         ("checkpoints.keep", "0", "config.checkpoints.keep: 0; must be at least 1"),
         ("checkpoints.every", "0", "config.checkpoints.every: 0; must be at least 1"),
-        ("domains.math.held_out", "-5", "config.domains.math.held_out: -5; must be at least 0"),
+        ("domains.math.validation_rows", "-5", "config.domains.math.validation_rows: -5; must be at least 0"),
         ("seed", "-1", "config.seed: -1; must be at least 0"),
         ("seed", "4294967296", "config.seed: 4294967296; must be at least 0 and at most 2147483647"),
         ("stages.general.optimizer.learning_rate", "-1", "learning_rate: -1.0; must be at least 1e-12"),
@@ -194,9 +194,9 @@ def test_a_field_without_a_range_is_an_error_of_ours():
         ("stages.general.optimizer.warmup", "1.5", "must be below 1 (a part of the steps) or a whole number of steps"),
         ("stages.general.optimizer.name", "adamv", "config.stages.general.optimizer.name: no optimizer 'adamv'"),
         ("stages.general.optimizer.weight_decay", "-0.1", "weight_decay: -0.1; must be at least 0"),
-        ("stages.general.batch.rows", "0", "config.stages.general.batch.rows: 0; must be at least 1"),
-        ("stages.general.batch.length", "1", "config.stages.general.batch.length: 1; must be at least 2, or 0"),
-        ("stages.general.batch.accumulation", "3", "batch.accumulation: 3; must divide the 4 rows"),
+        ("stages.general.batch.batch_size", "0", "config.stages.general.batch.batch_size: 0; must be at least 1"),
+        ("stages.general.batch.seq_len", "1", "config.stages.general.batch.seq_len: 1; must be at least 2, or 0"),
+        ("stages.general.batch.grad_accum_steps", "3", "batch.grad_accum_steps: 3; must divide batch_size=4"),
         ("stages.general.budget", "100", "config.stages.general.budget: 100; only shares by weight have a budget"),
         ("stages.general.mixture.math.weight", "1", "math by weight and others not"),
         ("mesh.fsdp", "0", "config.mesh.fsdp: 0; must be at least 1, or -1"),
@@ -259,8 +259,8 @@ def test_a_stage_is_not_named_like_what_means_other_folders(name):
 
 def test_a_misspelt_assignment_of_a_config_file_is_named():
     config = whole_experiment()
-    config.stages["first"].batch.rowz = 8
-    with pytest.raises(UserError, match=r"config\.stages\.first\.batch\.rowz: .*did you mean 'rows'"):
+    config.stages["first"].batch.batch_sise = 8
+    with pytest.raises(UserError, match=r"config\.stages\.first\.batch\.batch_sise: .*did you mean 'batch_size'"):
         config.check()
 
 

@@ -39,7 +39,7 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
                 "without an answer within the length": 0}  # fmt: skip
         account = {"examples": 10, "tokens": tokens, "trained_tokens": tokens, "epochs": 1.0}
         done = {"id": id, "digest": "", "steps": 2, "params_sha256": "", "ledger": {"math": account},
-                "rows": {"math": rows}, "held_out_loss": {"math": 0.5}}  # fmt: skip
+                "rows": {"math": rows}, "validation_loss": {"math": 0.5}}  # fmt: skip
         (folder / "done.json").write_text(json.dumps(done))
         (folder / "metrics.jsonl").write_text(
             '{"step": 1, "loss": 2, "loss/math": 2}\n{"step": 2, "loss": 1, "loss/math": 1}\n'

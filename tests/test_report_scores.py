@@ -197,7 +197,8 @@ def of_two_own_axes(workdir, **more) -> dict[tuple[float, int], float]:
             account = {"examples": 1, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}
             done = {"id": id, "digest": "", "steps": 2, "params_sha256": "", "ledger": {"sums": account}, "rows": {
                 "sums": {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
-                         "without an answer within the length": 0}}, "held_out_loss": {"sums": 1 - value}}  # fmt: skip
+                         "without an answer within the length": 0}},
+                    "validation_loss": {"sums": 1 - value}}  # fmt: skip
             (workdir / "stages" / f"general-{id}" / "done.json").write_text(json.dumps(done))
             (workdir / "stages" / f"general-{id}" / "metrics.jsonl").write_text(
                 '{"step": 1, "loss": 2, "loss/sums": 2}\n{"step": 2, "loss": 1, "loss/sums": 1}\n'

@@ -39,11 +39,12 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config():
-    pattern = Stage(epochs=1, batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
+    batch, optimizer = BatchConfig(batch_size=4, seq_len=64), OptimizerConfig(learning_rate=1e-3)
+    pattern = Stage(epochs=1, batch=batch, optimizer=optimizer)
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="small",
-        domains={name: Source(f"tiny:{name}:100", held_out=4) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:100", validation_rows=4) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=80)}, k=0.25),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
@@ -290,7 +291,7 @@ def test_rounding_is_allowed_in_measured_numbers_alone():
         "trained_tokens": 4,
         "batch": "a",
     }
-    done = {"steps": 1, "ledger": {}, "held_out_loss": {"math": 3.0}, "params_sha256": "x"}
+    done = {"steps": 1, "ledger": {}, "validation_loss": {"math": 3.0}, "params_sha256": "x"}
 
     def record(**changed):
         return {"only": records.StageRecord("only", "id", {1: line | changed}, {}, done)}

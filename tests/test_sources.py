@@ -379,7 +379,7 @@ def test_a_missing_file_and_an_unreachable_hub_say_what_to_do():
 def test_the_fingerprint_follows_the_contents_and_the_reading(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "a"}])
     first = sources.fingerprint(Source(path))
-    assert sources.fingerprint(Source(path, held_out=5)) == first
+    assert sources.fingerprint(Source(path, validation_rows=5)) == first
     assert sources.fingerprint(Source(path, bad_rows="skip")) != first
     write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "b"}])
     assert sources.fingerprint(Source(path)) != first

@@ -302,7 +302,7 @@ def test_whatever_stands_in_the_place_of_metrics_training_goes_on(copied, harm):
     said = train_again(config, workdir)
     assert "of 3 steps up to 3 at logging.every=1, 3 have no line" in said or harm == "half of it"
     steps = [record["step"] for record in records.metrics(epath.Path(first / "metrics.jsonl"))[0]]
-    assert steps[-4:] == [4, 5, 6, 6]  # the last: held-out losses
+    assert steps[-4:] == [4, 5, 6, 6]  # the last: validation losses
     assert (first / "metrics.jsonl.damaged").is_dir() == (harm == "a folder")
 
 

@@ -118,18 +118,18 @@ BOARD, WANDB = LoggingConfig(tensorboard=True), LoggingConfig(wandb="sft mix")
 
 
 def test_tensorboard_shows_every_step_of_a_resumed_run_once(tmp_path):
-    """Killed at step 5 with a checkpoint of step 3, whose held-out losses are measured again."""
+    """Killed at step 5 with a checkpoint of step 3, whose validation losses are measured again."""
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     killed = Trackers(tracked(tmp_path), BOARD)  # never closed
     metrics = MetricsFile(epath.Path(tmp_path), 0, killed, every=1)
     for step in range(1, 6):
         metrics.write(line(step))
         if step == 3:
-            metrics.write({"step": 3, "held_out/math": 9.0})
+            metrics.write({"step": 3, "validation_loss/math": 9.0})
     assert [step for step, _ in shown(tmp_path)["loss"]] == [1, 2, 3, 4, 5]  # on the disk without a close
     with Trackers(tracked(tmp_path), BOARD) as resumed:
         metrics = MetricsFile(epath.Path(tmp_path), 3, resumed, every=1)
-        metrics.write({"step": 3, "held_out/math": 8.0})
+        metrics.write({"step": 3, "validation_loss/math": 8.0})
         for step in range(4, 8):
             metrics.write(line(step))
         resumed.score({"score/tiny_math/accuracy": 0.5}, 7)
@@ -137,8 +137,8 @@ def test_tensorboard_shows_every_step_of_a_resumed_run_once(tmp_path):
     found = shown(tmp_path)
     for tag in ("loss", "loss/math", "tokens"):
         assert found[tag] == points([(step, line(step)[tag]) for step in range(1, 8)])
-    assert found["held_out/math"] == [(3, 8.0)] and found["score/tiny_math/accuracy"] == [(7, 0.5)]
-    assert set(found) == {"loss", "loss/math", "tokens", "held_out/math", "score/tiny_math/accuracy"}
+    assert found["validation_loss/math"] == [(3, 8.0)] and found["score/tiny_math/accuracy"] == [(7, 0.5)]
+    assert set(found) == {"loss", "loss/math", "tokens", "validation_loss/math", "score/tiny_math/accuracy"}
 
 
 def test_wandb_has_a_run_per_stage_with_everything_in_it(tmp_path, offline):
@@ -150,7 +150,7 @@ def test_wandb_has_a_run_per_stage_with_everything_in_it(tmp_path, offline):
             metrics = MetricsFile(epath.Path(folder), 0, tracking, every=1)
             for step in (10, 20):
                 metrics.write(line(step))
-            metrics.write({"step": 20, "held_out/math": 1.25})  # after the line of its step
+            metrics.write({"step": 20, "validation_loss/math": 1.25})  # after the line of its step
             metrics.close()
             tracking.score({"score/gsm8k/accuracy": 0.75}, 20)
     for name in ("specialised-0123", "general-4567"):
@@ -160,7 +160,7 @@ def test_wandb_has_a_run_per_stage_with_everything_in_it(tmp_path, offline):
         config = {update.key: update.value_json for update in about.config.update}
         assert json.loads(config["seed"]) == 7 and json.loads(config["mixture"]) == {"math": {"count": 3}}
         assert history(records) == [
-            line(10), line(20), {"step": 20, "held_out/math": 1.25}, {"step": 20, "score/gsm8k/accuracy": 0.75},
+            line(10), line(20), {"step": 20, "validation_loss/math": 1.25}, {"step": 20, "score/gsm8k/accuracy": 0.75},
         ]  # fmt: skip
         assert exit_codes(records) == [0]
         last = {}
@@ -262,15 +262,15 @@ from sftmix_jax.training.loop import Stopped
 from sftmix_jax.training.metrics import LoggingConfig, MetricsFile
 
 compilation.set_up()
-pattern = Stage(steps=6, batch=BatchConfig(rows=2, length=64))
+pattern = Stage(steps=6, batch=BatchConfig(batch_size=2, seq_len=64))
 config = Experiment(
     name="tracked",
-    domains={name: Source(f"tiny:{name}:100", held_out=8) for name in ("math", "code")},
+    domains={name: Source(f"tiny:{name}:100", validation_rows=8) for name in ("math", "code")},
     stages=strategies.sequential(pattern, {"math": Share(count=60), "code": Share(count=60)}),
     model=ModelConfig(init="hf:" + sys.argv[1]),
     template="chatml",
     checkpoints=CheckpointConfig(every=2),
-    logging=LoggingConfig(every=1, held_out_every=2, tensorboard=True, wandb="p"),
+    logging=LoggingConfig(every=1, validation_every=2, tensorboard=True, wandb="p"),
     evaluation=EvaluationConfig(tasks=("tiny_math",), limit=1),
 )
 write = MetricsFile.write
@@ -333,7 +333,7 @@ def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(stopped_and
         scores = tracking.scores(epath.Path(folder))
         assert {"score/tiny_math/strict"} <= set(scores) and rows[-1] == {"step": 6, **scores}
         board = shown(folder)
-        for key in ("loss", f"held_out/{name}"):
+        for key in ("loss", f"validation_loss/{name}"):
             expected = [(text["step"], text[key]) for text in lines if key in text]
             assert board[key] == points(expected) and len(expected) >= 3
         assert {tag: board[tag] for tag in scores} == {tag: points([(6, value)]) for tag, value in scores.items()}

@@ -39,16 +39,17 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(k="0.25"):
-    pattern = Stage(epochs=1, batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
+    batch, optimizer = BatchConfig(batch_size=4, seq_len=64), OptimizerConfig(learning_rate=1e-3)
+    pattern = Stage(epochs=1, batch=batch, optimizer=optimizer)
     specialised = {"code": Share(count=60), "math": Share(count=60)}
     return Experiment(
         name="dmt" if float(k) else "mixed_sequential",
-        domains={name: Source(f"tiny:{name}:100", held_out=8) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:100", validation_rows=8) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=60)}, float(k)),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
         checkpoints=CheckpointConfig(every=5),
-        logging=LoggingConfig(every=1, held_out_every=10),
+        logging=LoggingConfig(every=1, validation_every=10),
     )
 """
 
@@ -92,7 +93,7 @@ def test_a_run_accounts_for_every_row_and_learns(finished):
         lines = [json.loads(line) for line in (finished / "stages" / name / "metrics.jsonl").read_text().splitlines()]
         steps = [line["step"] for line in lines if "loss" in line]
         assert steps == list(range(1, record["steps"] + 1))
-        assert {"held_out/math", "held_out/code", "held_out/general"} <= set(lines[-1])
+        assert {"validation_loss/math", "validation_loss/code", "validation_loss/general"} <= set(lines[-1])
     general = next(r for n, r in stages.items() if n.startswith("general"))
     assert {d: a["examples"] for d, a in general["ledger"].items()} == {"general": 60, "code": 15, "math": 15}
     assert next(iter((finished / "experiments").iterdir())).name == "dmt.json"
@@ -208,7 +209,7 @@ def assert_equal(found: dict[str, dict], finished) -> None:
     wanted = {name: record for name, record in done(finished).items() if name in found}
     assert len(found) == 2
     for name, record in found.items():
-        for key in ("params_sha256", "ledger", "rows", "steps", "held_out_loss"):
+        for key in ("params_sha256", "ledger", "rows", "steps", "validation_loss"):
             assert record[key] == wanted[name][key], (name, key)
 
 
@@ -291,11 +292,11 @@ BAD = [
     (["--config.model.init=scratch:7b"], "config.model.tokenizer"),
     (["--config.model.init=banana"], "must be tiny, hf:"),
     (["--config.template=vicuna"], "did you mean 'vicuna_v1.1'"),
-    (["--config.stages.general.batch.length=4096"], "the model was made for 128"),
+    (["--config.stages.general.batch.seq_len=4096"], "the model was made for 128"),
     (["--config.domains.math.path=nowhere.jsonl"], "no file nowhere.jsonl"),
     (["--config.mesh.data=3"], "mesh"),
     (
-        ["--config.stages.general.batch.rows=3", "--config.stages.general.batch.accumulation=2"],
+        ["--config.stages.general.batch.batch_size=3", "--config.stages.general.batch.grad_accum_steps=2"],
         "must divide the 3 rows",
     ),
     (["--config.domains.math.format=alpakka"], "did you mean 'alpaca'"),

@@ -43,10 +43,11 @@ def batch(rows: int = 8, length: int = 48, seed: int = 0) -> dict[str, np.ndarra
     return {key: value.astype(DTYPES[key]) for key, value in out.items()}
 
 
-def trainer_on(mesh_config: MeshConfig, devices: int, accumulation: int = 1, kept: str = "float32") -> Trainer:
+def trainer_on(mesh_config: MeshConfig, devices: int, grad_accum_steps: int = 1, kept: str = "float32") -> Trainer:
     mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
     return make_trainer(
-        SMALL, FLOAT32, make_optimizer(CONFIG), mesh, domains=2, accumulation=accumulation, kept=precision.find(kept)
+        SMALL, FLOAT32, make_optimizer(CONFIG), mesh,
+        domains=2, grad_accum_steps=grad_accum_steps, kept=precision.find(kept),
     )
 
 
@@ -128,14 +129,14 @@ def test_a_chunk_without_trained_tokens_is_not_worked_through():
 
 
 @pytest.mark.parametrize(
-    ("mesh", "accumulation"),
+    ("mesh", "grad_accum_steps"),
     [(MeshConfig(8, 1, 1), 1), (MeshConfig(1, 8, 1), 1), (MeshConfig(2, 2, 2), 1), (MeshConfig(1, 4, 2), 2),
      (MeshConfig(1, 1, 1), 4)],
 )  # fmt: skip
-def test_the_mesh_and_accumulation_change_no_loss(mesh, accumulation):
+def test_the_mesh_and_accumulation_change_no_loss(mesh, grad_accum_steps):
     devices = mesh.data * mesh.fsdp * mesh.tensor
     wanted, _ = steps(trainer_on(MeshConfig(1, 1, 1), 1))
-    found, state = steps(trainer_on(mesh, devices, accumulation))
+    found, state = steps(trainer_on(mesh, devices, grad_accum_steps))
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     up = state.params["layers"]["up"]
     assert up.sharding.shard_shape(up.shape) == (2, 32 // mesh.fsdp, 48 // mesh.tensor)
@@ -247,11 +248,11 @@ def test_tensor_parallelism_is_chosen_for_few_rows_where_it_is_left_open(mesh, r
 def test_a_batch_that_no_mesh_divides_says_what_would_do():
     config, _ = experiment.parse(["--config", "quickstart.py"])
     for stage in config.stages.values():
-        stage.batch.rows = 4
+        stage.batch.batch_size = 4
     mesh = experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
-    config.stages["general"].batch.rows = 3
-    with pytest.raises(UserError, match=r"stages.specialised.batch: 4 rows .* set batch.rows to a multiple of 8, or"):
+    config.stages["general"].batch.batch_size = 3
+    with pytest.raises(UserError, match=r"specialised.batch: 4 rows .* set batch.batch_size to a multiple of 8, or"):
         experiment.make_mesh(config, llama.preset("tiny"), jax.devices()[:8])
 
 
@@ -529,9 +530,9 @@ def test_unknown_state_dtypes_name_the_nearest():
 
 
 def test_metrics_of_a_cut_off_run_are_written_again(tmp_path):
-    """From a checkpoint of step 10 on: its held-out losses and all that came later are dropped."""
-    lines = [{"step": 5, "held_out/a": 1.0}, {"step": 9, "loss": 1.0}, {"step": 10, "loss": 1.0}]
-    later = [{"step": 10, "held_out/a": 1.0}, {"step": 11, "loss": 1.0}]
+    """From a checkpoint of step 10 on: its validation losses and all that came later are dropped."""
+    lines = [{"step": 5, "validation_loss/a": 1.0}, {"step": 9, "loss": 1.0}, {"step": 10, "loss": 1.0}]
+    later = [{"step": 10, "validation_loss/a": 1.0}, {"step": 11, "loss": 1.0}]
     text = "".join(json.dumps(line) + "\n" for line in lines + later)
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 12, "lo')
     metrics.MetricsFile(epath.Path(tmp_path), 10, every=10).close()

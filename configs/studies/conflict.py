@@ -48,7 +48,7 @@ def _experiment(name: str, base: str, part: str, stages: dict[str, Stage], label
         f"{name}-{labels['k']}-{labels['size']}-s{labels['seed']}", "tiny", stages, int(labels["seed"])
     )
     for domain, rows in paper.TOY_ROWS.items():
-        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", held_out=64)
+        experiment.domains[domain] = Source(f"tiny:{domain}:{rows * int(labels['k']) + 128}{part}", validation_rows=64)
         experiment.evaluation.data[f"tiny_{domain}"] = f"tiny:{QUESTIONS}{part}"
     experiment.model.init = base if base == "tiny" else f"hf:{base}"
     return experiment

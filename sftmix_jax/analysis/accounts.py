@@ -60,7 +60,7 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
                 continue
             seen.add(identity)
             done = read_done(folder)
-            fill, losses = done.get("packing_fill"), done.get("held_out_loss", {})
+            fill, losses = done.get("packing_fill"), done.get("validation_loss", {})
             for domain, account in done["ledger"].items():
                 own = done["rows"][domain]
                 skipped = sum(own["skipped"].values()) + own["without an answer within the length"]
@@ -72,7 +72,7 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
                 ])  # fmt: skip
     columns = [
         "stage", "domain", "rows used", "of", "cut short", "skipped", "held out", "epochs", "trained tokens",
-        "packed rows filled", "held-out loss",
+        "packed rows filled", "validation loss",
     ]  # fmt: skip
     caption = "Every stored row is used, not taken, held out, or skipped with a reason."
     return Table("accounts", "Rows", columns, out, caption)

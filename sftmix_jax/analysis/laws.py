@@ -41,17 +41,17 @@ def scores(cells: Cells) -> list[Curve]:
 
 
 def losses(found: Iterable[Result], size: str) -> list[Curve]:
-    """The same of the loss on held-out rows of an ability's own domain, a value a seed."""
-    out, last = [], [r for r in found if r.is_last and r.primary and r.held_out_loss is not None]
+    """The same of the loss on validation rows of an ability's own domain, a value a seed."""
+    out, last = [], [r for r in found if r.is_last and r.primary and r.validation_loss is not None]
     for ability in dict.fromkeys([*BEST, *(r.ability for r in last)]):
         mine = [r for r in last if r.ability == ability and r.labels.get("size", size) == size]
         for against, setup in _setups(ability).items():
             points = {
-                r.experiment: (number(r.labels["k"]), float(r.held_out_loss or 0)) for r in mine
+                r.experiment: (number(r.labels["k"]), float(r.validation_loss or 0)) for r in mine
                 if is_part(r.labels.get("k")) and of_paper(r.setup) == {**setup, "k": r.labels["k"]}
             }  # fmt: skip
             parts, values = ([point[i] for point in points.values()] for i in range(2))
-            out.append(Curve(f"{ability}, held-out loss", against, parts, values))
+            out.append(Curve(f"{ability}, validation loss", against, parts, values))
     return out
 
 

@@ -40,7 +40,7 @@ class Result:
     best: float
     own_tokens: int  # trained tokens of the ability's own domain so far,
     other_tokens: int  # and of the others'
-    held_out_loss: float | None  # of the ability's own domain
+    validation_loss: float | None  # of the ability's own domain
     code_version: str
     fixed_by: str  # all that fixed the score but for the model, as JSON
     folder: str
@@ -148,7 +148,7 @@ def read_results(
                         out.append(Result(
                             name, labels, stage, identity, position, position == len(chain) - 1, record["task"],
                             ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
-                            own, sum(tokens.values()) - own, done.get("held_out_loss", {}).get(ability),
+                            own, sum(tokens.values()) - own, done.get("validation_loss", {}).get(ability),
                             record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
                             m.get("weight", ""), m.get("geometric", False),
                         ))  # fmt: skip

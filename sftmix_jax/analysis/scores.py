@@ -150,9 +150,9 @@ def _adjusted(p: Sequence[float | None]) -> list[Any]:
 
 
 def conflict_in_losses(results: Sequence[Result]) -> Table:
-    """The same on held-out rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
+    """The same on validation rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
     axes = {"strategy", "source", "k"}  # a set-up with others of the paper's is another comparison's
-    last = [r for r in results if r.is_last and r.primary and r.held_out_loss is not None
+    last = [r for r in results if r.is_last and r.primary and r.validation_loss is not None
             and is_part(r.labels.get("k")) and axes >= of_paper(r.setup).keys()]  # fmt: skip
     rows: list[list[Any]] = []
     tested: list[float | None] = []
@@ -179,8 +179,8 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
     rows = [[*row, cell] for row, cell in zip(rows, _adjusted(tested), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p"]
     return Table(
-        "conflict_losses", "Alone and mixed: held-out loss", columns, rows,
-        f"Nats per trained token on held-out rows of the ability's own domain, paired by seed; above 0 mixing hurts. "
+        "conflict_losses", "Alone and mixed: validation loss", columns, rows,
+        f"Nats per trained token on validation rows of the ability's own domain, paired by seed; above 0 mixing hurts. "
         f"{_ADJUSTED}",
     )  # fmt: skip
 
@@ -188,7 +188,7 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
 def _by_k_and_seed(found: Iterable[Result]) -> dict[str, dict[Any, float]]:
     out: dict[str, dict[Any, float]] = {}
     for result in found:
-        out.setdefault(str(result.labels["k"]), {})[result.labels.get("seed")] = float(result.held_out_loss or 0)
+        out.setdefault(str(result.labels["k"]), {})[result.labels.get("seed")] = float(result.validation_loss or 0)
     return out
 
 

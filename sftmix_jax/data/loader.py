@@ -27,29 +27,30 @@ DTYPES = {
 class BatchConfig:
     """The shape of a global batch."""
 
-    rows: int = setting(16, Integer(at_least=1))  # packed rows a step, over all devices
+    batch_size: int = setting(16, Integer(at_least=1))  # packed rows a step, over all devices
     # tokens per row; longer examples are truncated, and counted. 0: the model's own length, at most 2048
-    length: int = setting(0, Integer(at_least=2, also=(0,)))
+    seq_len: int = setting(0, Integer(at_least=2, also=(0,)))
     packing: str = setting("best_fit", Choice(PACKINGS))  # none: one example per row
-    too_long: str = setting("truncate", Choice(("truncate", "skip")))  # what happens to examples longer than `length`
-    accumulation: int = setting(1, Integer(at_least=1))  # parts that a step's rows are split into, to save memory
+    too_long: str = setting("truncate", Choice(("truncate", "skip")))  # what happens to examples longer than `seq_len`
+    grad_accum_steps: int = setting(1, Integer(at_least=1))  # parts that a step's rows are split into, to save memory
 
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
-        if self.rows % self.accumulation:
-            yield f"{where}.accumulation: {self.accumulation}; must divide the {self.rows} rows"
+        if self.batch_size % self.grad_accum_steps:
+            yield f"{where}.grad_accum_steps: {self.grad_accum_steps}; must divide batch_size={self.batch_size}"
 
 
-def pool(examples: Examples, batch: BatchConfig, held_out: int) -> Pool:
+def pool(examples: Examples, batch: BatchConfig, validation_rows: int) -> Pool:
     """A domain's sizes under this batch: examples that are not to be trained on count no trained tokens."""
-    lengths, trained = examples.lengths(batch.length)
+    lengths, trained = examples.lengths(batch.seq_len)
     if batch.too_long == "skip":
-        trained = np.where(np.diff(examples.offsets) > batch.length, 0, trained)
-    if held_out >= len(lengths):
+        trained = np.where(np.diff(examples.offsets) > batch.seq_len, 0, trained)
+    if validation_rows >= len(lengths):
         raise UserError(
-            f"held_out={held_out} leaves nothing of {len(lengths)} rows to train on; hold out fewer than {len(lengths)}"
+            f"validation_rows={validation_rows} leaves nothing of {len(lengths)} rows to train on; "
+            f"set it below {len(lengths)}"
         )
-    return Pool(lengths, trained, held_out)
+    return Pool(lengths, trained, validation_rows)
 
 
 class Plan:
@@ -63,7 +64,7 @@ class Plan:
     ):
         self.names = list(examples)
         self.examples, self.order, self.batch_config = list(examples.values()), order, batch
-        sizes = [e.lengths(batch.length) for e in self.examples]
+        sizes = [e.lengths(batch.seq_len) for e in self.examples]
         lengths = np.concatenate([s[0] for s in sizes])
         trained = np.concatenate([s[1] for s in sizes])
         starts = np.cumsum([0, *map(len, self.examples)])
@@ -71,18 +72,18 @@ class Plan:
         self.lengths, self.trained = lengths[ids], trained[ids]
         # n tokens make n - 1 predictions, and fill as many places
         self.packed: Packed = packing.pack(
-            self.lengths - 1, batch.length, batch.packing, seed, steps * batch.rows if steps else None
+            self.lengths - 1, batch.seq_len, batch.packing, seed, steps * batch.batch_size if steps else None
         )
 
     @property
     def num_steps(self) -> int:
-        return -(-self.packed.num_rows // self.batch_config.rows)
+        return -(-self.packed.num_rows // self.batch_config.batch_size)
 
     @property
     def fill(self) -> float:
         """The part of all places that hold a token."""
         tokens = float((self.lengths[self.packed.members] - 1).sum())
-        return tokens / (self.num_steps * self.batch_config.rows * self.batch_config.length)
+        return tokens / (self.num_steps * self.batch_config.batch_size * self.batch_config.seq_len)
 
     def tokens(self, step: int) -> int:
         """How many places of a batch hold a token."""
@@ -94,13 +95,13 @@ class Plan:
 
     def _members(self, step: int) -> np.ndarray:
         """Positions in the mixture's order of a batch's examples, int64 [n]."""
-        first = step * self.batch_config.rows
-        last = min(first + self.batch_config.rows, self.packed.num_rows)
+        first = step * self.batch_config.batch_size
+        last = min(first + self.batch_config.batch_size, self.packed.num_rows)
         return self.packed.members[self.packed.starts[first] : self.packed.starts[last]]
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The global batch of a step, or the rows of it that `part` cuts out. The last one may have empty rows."""
-        R, T = self.batch_config.rows, self.batch_config.length
+        R, T = self.batch_config.batch_size, self.batch_config.seq_len
         rows = range(R)[part]
         out = {key: np.zeros((len(rows), T), dtype) for key, dtype in DTYPES.items()}
         for i, r in enumerate(rows):
@@ -124,7 +125,7 @@ class Plan:
 
     def ledger(self, step: int) -> dict[str, dict[str, float]]:
         """What the first `step` batches hold of each domain."""
-        row = min(step * self.batch_config.rows, self.packed.num_rows)
+        row = min(step * self.batch_config.batch_size, self.packed.num_rows)
         seen = self.packed.members[: self.packed.starts[row]]
         domains = self.order.domains[seen]
         account = {}
@@ -146,14 +147,14 @@ class Plan:
             examples, pool = self.examples[i], pools[name]
             used = np.unique(self.order.examples[members[self.order.domains[members] == i]])
             reserved = np.zeros(len(examples), bool)
-            reserved[mixture.held_out(name, pool, seed)] = True
+            reserved[mixture.validation_examples(name, pool, seed)] = True
             unusable = int(((pool.trained == 0) & ~reserved).sum())
             account[name] = {
                 "stored": examples.rows,
                 "used": len(used),
-                "of them truncated": int((np.diff(examples.offsets)[used] > self.batch_config.length).sum()),
-                "not taken": len(examples) - len(used) - pool.held_out - unusable,
-                "held out": pool.held_out,
+                "of them truncated": int((np.diff(examples.offsets)[used] > self.batch_config.seq_len).sum()),
+                "not taken": len(examples) - len(used) - pool.validation_rows - unusable,
+                "held out": pool.validation_rows,
                 "without an answer within the length": unusable,
                 "skipped": dict(examples.skipped),
             }
@@ -164,7 +165,7 @@ def make_order(
     examples: Mapping[str, Examples],
     shares: Mapping[str, Share],
     batch: BatchConfig,
-    held_out: Mapping[str, int],
+    validation_rows: Mapping[str, int],
     *,
     epochs: int,
     budget: int | None,
@@ -173,12 +174,12 @@ def make_order(
     seed: int,
 ) -> tuple[Order, dict[str, Pool]]:
     """The examples of a stage in order; with `steps`, enough to fill so many batches. Raises UserError."""
-    pools = {name: pool(examples[name], batch, held_out.get(name, 0)) for name in shares}
+    pools = {name: pool(examples[name], batch, validation_rows.get(name, 0)) for name in shares}
     end = None
     if steps:
         # Examples that fill all places of all rows need at least as many rows, however they are packed.
-        rows = steps * batch.rows
-        end = ("examples", rows) if batch.packing == "none" else ("places", rows * batch.length)
+        rows = steps * batch.batch_size
+        end = ("examples", rows) if batch.packing == "none" else ("places", rows * batch.seq_len)
     return mixture.order(pools, shares, epochs=epochs, budget=budget, unit=unit, seed=seed, end=end), pools
 
 
@@ -186,23 +187,23 @@ def make_plan(
     examples: Mapping[str, Examples],
     shares: Mapping[str, Share],
     batch: BatchConfig,
-    held_out: Mapping[str, int],
+    validation_rows: Mapping[str, int],
     *,
     steps: int | None,
     seed: int,
     **amount: Any,
 ) -> tuple[Plan, dict[str, Pool]]:
     """The plan of a stage, and its domains' sizes: `make_order`, packed. Raises UserError; packing never fails."""
-    order, pools = make_order(examples, shares, batch, held_out, steps=steps, seed=seed, **amount)
+    order, pools = make_order(examples, shares, batch, validation_rows, steps=steps, seed=seed, **amount)
     return Plan({name: examples[name] for name in shares}, order, batch, seed, steps), pools
 
 
 def shortest_length(examples: Examples, batch: BatchConfig) -> int | None:
-    """The smallest batch.length at which some row has a trained token; None if no row ever has."""
+    """The smallest batch.seq_len at which some row has a trained token; None if no row ever has."""
     lengths = range(2, int(np.diff(examples.offsets).max()) + 1)
 
     def is_enough(length: int) -> bool:
-        return bool(pool(examples, dataclasses.replace(batch, length=length), 0).trained.any())
+        return bool(pool(examples, dataclasses.replace(batch, seq_len=length), 0).trained.any())
 
     found = bisect.bisect_left(lengths, True, key=is_enough)
     return lengths[found] if found < len(lengths) else None
@@ -246,5 +247,5 @@ def batches(plan: Plan, config: LoaderConfig, start: int, stop: int, part: slice
 def process_part(rows: int, index: int, count: int) -> slice:
     """The rows of a global batch that process `index` of `count` reads."""
     if rows % count:
-        raise UserError(f"a batch of {rows} rows cannot be divided among {count} processes; change batch.rows")
+        raise UserError(f"a batch of {rows} rows cannot be divided among {count} processes; change batch.batch_size")
     return slice(index * rows // count, (index + 1) * rows // count)

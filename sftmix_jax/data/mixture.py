@@ -44,7 +44,7 @@ class Pool:
 
     lengths: np.ndarray  # int64 [n], tokens of each example
     trained: np.ndarray  # int64 [n], of them trained on
-    held_out: int = 0
+    validation_rows: int = 0
 
     def amounts(self, unit: str) -> np.ndarray:
         """Each example's size in a unit of UNITS, or in the places of a packed row that it fills."""
@@ -76,7 +76,7 @@ def as_ratio(value: float) -> str:
 
 
 def shuffled(domain: str, size: int, seed: int) -> np.ndarray:
-    """The domain's rows in its one seeded order: a share takes the head, the held-out rows are the tail.
+    """The domain's rows in its one seeded order: a share takes the head, the validation rows are the tail.
 
     So subsets are nested: the rows of a small share are among those of a larger one.
     """
@@ -89,21 +89,21 @@ def selected(domain: str, pool: Pool, share: Share, seed: int) -> np.ndarray:
     Raises UserError, with the nearest share and the number of rows that would work.
     """
     size = len(pool.lengths)
-    order = shuffled(domain, size, seed)[: size - pool.held_out]
+    order = shuffled(domain, size, seed)[: size - pool.validation_rows]
     # An example whose answer was cut off whole teaches nothing: shares take of the others, the ledger counts it.
     usable = order[pool.trained[order] > 0]
     if not len(usable):
         raise UserError(
             f"domain '{domain}': no row has a trained token within the length, of {size} rows of which "
-            f"{pool.held_out} are held out; raise batch.length, or hold out fewer rows"
+            f"{pool.validation_rows} are held out; raise batch.seq_len, or hold out fewer rows"
         )
     if share.count is not None:
         wanted = share.count
         if wanted > len(usable):
             raise UserError(
-                f"the share of '{domain}' asks for {wanted} rows, there are {len(usable)} (of {size}, {pool.held_out} "
-                f"are held out and {len(order) - len(usable)} have no answer within batch.length); set count to at "
-                f"most {len(usable)}"
+                f"the share of '{domain}' asks for {wanted} rows, there are {len(usable)} (of {size}, "
+                f"{pool.validation_rows} are held out and {len(order) - len(usable)} have no answer within "
+                f"batch.seq_len); set count to at most {len(usable)}"
             )
     elif share.fraction is not None:
         wanted = min(rows_of(share.fraction, size), len(usable))
@@ -124,9 +124,9 @@ def _decimal(rows: int) -> str:
     return f"{1 / rows:.{digits}g}"
 
 
-def held_out(domain: str, pool: Pool, seed: int) -> np.ndarray:
+def validation_examples(domain: str, pool: Pool, seed: int) -> np.ndarray:
     """The examples that no share takes."""
-    return shuffled(domain, len(pool.lengths), seed)[len(pool.lengths) - pool.held_out :]
+    return shuffled(domain, len(pool.lengths), seed)[len(pool.lengths) - pool.validation_rows :]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Source:
     convert: str = setting("", Text())
     # a row without an answer, with a role that the template lacks, …
     bad_rows: str = setting("refuse", Choice(("refuse", "skip")))
-    held_out: int = setting(0, Integer(at_least=0))  # rows kept out of training, for the held-out loss
+    validation_rows: int = setting(0, Integer(at_least=0))  # rows kept out of training, for the validation loss
     without: str = setting("", Text())  # leave out rows with any of these tags, e.g. code,math; they are counted
     # what tags rows: column:NAME, or FILE.py:FUNCTION (row → tags); by default data/tagger.py
     tagger: str = setting("", Text())

@@ -75,7 +75,7 @@ def _faults(resolved: Resolved, stage: ResolvedStage) -> list[str]:
     faults = [_data_fault(resolved, stage, domain) for domain in config.mixture]
     checks: list[Callable[[], Any]] = [
         lambda: optimizer.check(config.optimizer, config.steps or 1),
-        lambda: loader.process_part(config.batch.rows, jax.process_index(), jax.process_count()),
+        lambda: loader.process_part(config.batch.batch_size, jax.process_index(), jax.process_count()),
         lambda: _check_carried(resolved, stage),
     ]
     if any(faults):
@@ -95,9 +95,9 @@ def _faults(resolved: Resolved, stage: ResolvedStage) -> list[str]:
 def _data_fault(resolved: Resolved, stage: ResolvedStage, domain: str) -> str:
     """Why a stage cannot have its share of a domain, and what would work; empty if it can."""
     batch, examples = stage.stage.batch, resolved.examples[domain]
-    held_out = resolved.experiment.domains[domain].held_out
+    validation_rows = resolved.experiment.domains[domain].validation_rows
     try:
-        pool = loader.pool(examples, batch, held_out)
+        pool = loader.pool(examples, batch, validation_rows)
         mixture.selected(domain, pool, stage.stage.mixture[domain], resolved.experiment.seed)
     except UserError as error:
         if loader.pool(examples, batch, 0).trained.any():
@@ -106,7 +106,7 @@ def _data_fault(resolved: Resolved, stage: ResolvedStage, domain: str) -> str:
         remedy = "no length keeps one" if needed is None else f"the shortest length that keeps one is {needed}"
         if needed and needed > longest:
             remedy += f", and the model was made for {longest}"
-        return f"{domain}: no row has a trained token within batch.length={batch.length}; {remedy}"
+        return f"{domain}: no row has a trained token within batch.seq_len={batch.seq_len}; {remedy}"
     return ""
 
 

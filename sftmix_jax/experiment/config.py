@@ -143,7 +143,7 @@ def make_mesh(
 ) -> jax.sharding.Mesh:
     """The mesh that all stages are trained on. Raises UserError for a batch that it cannot divide."""
     devices = jax.devices() if devices is None else devices
-    rows = {name: stage.batch.rows // stage.batch.accumulation for name, stage in config.stages.items()}
+    rows = {name: stage.batch.batch_size // stage.batch.grad_accum_steps for name, stage in config.stages.items()}
     width = math.gcd(architecture.num_kv_heads, architecture.intermediate_size)
     mesh = sharding.make_mesh(sharding.fitted(config.mesh, devices, math.gcd(*rows.values()), width), devices)
     parts = sharding.batch_parts(mesh)
@@ -151,7 +151,8 @@ def make_mesh(
         if at_a_time % parts:
             raise UserError(
                 f"config.stages.{name}.batch: {at_a_time} rows at a time cannot be divided among {parts} devices (mesh "
-                f"data × fsdp); set batch.rows to a multiple of {parts * config.stages[name].batch.accumulation}, or "
+                f"data × fsdp); set batch.batch_size to a multiple of "
+                f"{parts * config.stages[name].batch.grad_accum_steps}, or "
                 "share rows among devices (--config.mesh.tensor)"
             )
     return mesh

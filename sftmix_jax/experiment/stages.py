@@ -313,13 +313,13 @@ class Resolved:
         stages: list[ResolvedStage] = []
         for name, stage in self.experiment.stages.items():
             longest = self.base.config.max_length
-            if stage.batch.length > longest:
+            if stage.batch.seq_len > longest:
                 raise UserError(
-                    f"config.stages.{name}.batch.length: {stage.batch.length}, the model was made for {longest} "
+                    f"config.stages.{name}.batch.seq_len: {stage.batch.seq_len}, the model was made for {longest} "
                     f"tokens; set it to {longest} or less, and longer examples are cut and counted"
                 )
             parent = stages[-1] if stages else None
-            batch = dataclasses.replace(stage.batch, length=stage.batch.length or min(longest, _LENGTH))
+            batch = dataclasses.replace(stage.batch, seq_len=stage.batch.seq_len or min(longest, _LENGTH))
             stage = dataclasses.replace(stage, batch=batch)
             record = {
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
@@ -327,7 +327,7 @@ class Resolved:
                 "mixture": stage.mixture,
                 "domains": list(stage.mixture),  # their order decides that of the rows; the hash of a dict has none
                 "examples": {domain: self.examples[domain].fingerprint for domain in stage.mixture},
-                "held_out": {domain: self.experiment.domains[domain].held_out for domain in stage.mixture},
+                "validation_rows": {name: self.experiment.domains[name].validation_rows for name in stage.mixture},
                 "template": self.chat.fingerprint,
                 "tokenizer": self.tokenizer.fingerprint,
                 "epochs": stage.epochs, "steps": stage.steps, "budget": stage.budget, "unit": stage.unit,
@@ -347,19 +347,19 @@ class Resolved:
     def amounts(self, stage: Stage) -> dict[str, Any]:
         """How much of its domains a stage takes: the arguments of loader.make_plan behind the batch."""
         return {
-            "held_out": {name: self.experiment.domains[name].held_out for name in stage.mixture},
+            "validation_rows": {name: self.experiment.domains[name].validation_rows for name in stage.mixture},
             "epochs": stage.epochs, "budget": stage.budget or None, "unit": stage.unit, "steps": stage.steps or None,
             "seed": self.experiment.seed,
         }  # fmt: skip
 
-    def held_out_plan(self, stage: Stage) -> Plan | None:
-        """The held-out rows of every domain, those too that this stage does not train on."""
+    def validation_plan(self, stage: Stage) -> Plan | None:
+        """The validation rows of every domain, those too that this stage does not train on."""
         pools = {
-            name: loader.pool(examples, stage.batch, self.experiment.domains[name].held_out)
+            name: loader.pool(examples, stage.batch, self.experiment.domains[name].validation_rows)
             for name, examples in self.examples.items()
-            if self.experiment.domains[name].held_out
+            if self.experiment.domains[name].validation_rows
         }
-        rows = [mixture.held_out(name, pool, self.experiment.seed) for name, pool in pools.items()]
+        rows = [mixture.validation_examples(name, pool, self.experiment.seed) for name, pool in pools.items()]
         rows = [own[pool.trained[own] > 0] for own, pool in zip(rows, pools.values(), strict=True)]
         if not sum(map(len, rows)):
             return None

@@ -137,19 +137,19 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
 
 def compile_step(
     config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
-    rows: int, length: int, domains: int, accumulation: int,
+    rows: int, length: int, domains: int, grad_accum_steps: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for `rows` rows a step."""
     mesh = sharding.make_mesh(layout, topology.devices)
     if topology.is_gpu:  # no kernel for GPUs runs on the devices that stand in
         compute = dataclasses.replace(compute, attention="plain")
-    trainer = _trainer(config, compute, optimizer, mesh, domains, accumulation)
+    trainer = _trainer(config, compute, optimizer, mesh, domains, grad_accum_steps)
     rate = jax.ShapeDtypeStruct((), np.float32)
     found = _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
     found = dataclasses.replace(found, parameters=_bytes(trainer.abstract.params))
     if topology.is_gpu:
         kept = precision.find(optimizer.state)
-        sizes = {"rows": rows, "length": length, "accumulation": accumulation}
+        sizes = {"rows": rows, "length": length, "grad_accum_steps": grad_accum_steps}
         return _judged(topology, found, buffers.training(config, compute, kept, mesh.shape, **sizes))
     return found
 
@@ -158,13 +158,13 @@ def compile_evaluation(
     config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int,
 ) -> Compiled:  # fmt: skip
-    """The step that measures held-out loss, while the optimiser's state stays where it is."""
+    """The step that measures validation loss, while the optimiser's state stays where it is."""
     mesh = sharding.make_mesh(layout, topology.devices)
     trainer = _trainer(config, compute, optimizer, mesh, domains, 1)
     resident = _bytes(trainer.abstract.opt_state)
     if topology.is_gpu:
         kept, held = precision.find(optimizer.state), resident + _bytes(trainer.abstract.params)
-        return _counted(topology, held, buffers.held_out(config, compute, kept, mesh.shape, rows=rows, length=length))
+        return _counted(topology, held, buffers.validation(config, compute, kept, mesh.shape, rows=rows, length=length))
     return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
 
 
@@ -221,10 +221,10 @@ def _bytes(tree: Any) -> int:
 
 
 def _trainer(
-    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, accumulation: int
+    config: LlamaConfig, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
 ) -> Trainer:
     return make_trainer(
-        config, compute, make_optimizer(optimizer), mesh, domains=domains, accumulation=accumulation,
+        config, compute, make_optimizer(optimizer), mesh, domains=domains, grad_accum_steps=grad_accum_steps,
         kept=precision.find(optimizer.state),
     )  # fmt: skip
 

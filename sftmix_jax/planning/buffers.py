@@ -21,18 +21,18 @@ _GATHERED = 3  # layers that are whole at once over a mesh: one used, one on its
 
 def training(
     config: LlamaConfig, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
-    rows: int, length: int, accumulation: int,
+    rows: int, length: int, grad_accum_steps: int,
 ) -> dict[str, float]:  # fmt: skip
     """Bytes of a device in a training step, besides state and batch, by name."""
     size, tensor, split = _itemsize(compute.dtype), mesh["tensor"], mesh["fsdp"] * mesh["tensor"]
-    tokens = rows * length / (mesh["data"] * mesh["fsdp"] * accumulation)
+    tokens = rows * length / (mesh["data"] * mesh["fsdp"] * grad_accum_steps)
     weights = config.num_params / split * _itemsize(kept.gradients)
     L, D, F = config.num_layers, config.hidden_size, config.intermediate_size
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     layer = 14 * D + (2 * heads + 4 * F) / tensor  # numbers of a token that the backward pass of a layer wants
     saved = {"none": layer, "dots": 4 * D + (heads + 2 * F) / tensor, "full": D, "offload": 0}[compute.remat]
     return {
-        "gradients": weights * (2 if accumulation > 1 else 1),
+        "gradients": weights * (2 if grad_accum_steps > 1 else 1),
         "weights as they are multiplied": weights if kept.params != kept.gradients else 0,
         "layers' weights": _layers(config, compute, kept.gradients, mesh),
         "activations": tokens * L * saved * size,
@@ -41,10 +41,10 @@ def training(
     }
 
 
-def held_out(
+def validation(
     config: LlamaConfig, compute: Compute, kept: Precision, mesh: Mapping[str, int], *, rows: int, length: int
 ) -> dict[str, float]:  # fmt: skip
-    """Bytes of a device in a step that measures the held-out loss, besides the state."""
+    """Bytes of a device in a step that measures the validation loss, besides the state."""
     tokens = rows * length / (mesh["data"] * mesh["fsdp"])
     return {
         "layers' weights": _layers(config, compute, kept.params, mesh),

@@ -62,7 +62,7 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
             "sources": {domain: experiment.domains[domain] for domain in stage.mixture},
         })  # fmt: skip
         expected, steps = _expected(experiment, name, stage, config)
-        length = stage.batch.length or min(config.max_length, 2048)
+        length = stage.batch.seq_len or min(config.max_length, 2048)
         costs.append(
             StageCost(name, parent, steps, expected, expected * flops.training_per_token(config, length), True)
         )
@@ -75,14 +75,14 @@ def _counted(experiment: Experiment, config: LlamaConfig) -> list[StageCost]:
         plan, _ = resolved.plan(stage.stage)
         steps = stage.stage.steps or plan.num_steps
         tokens = int(sum(account["tokens"] for account in plan.ledger(steps).values()))
-        operations = tokens * flops.training_per_token(config, stage.stage.batch.length)
+        operations = tokens * flops.training_per_token(config, stage.stage.batch.seq_len)
         costs.append(StageCost(stage.name, stage.id, steps, tokens, operations, False))
     return costs
 
 
 def _expected(experiment: Experiment, name: str, stage: Stage, config: LlamaConfig) -> tuple[int, int]:
     """Tokens and steps from the sources' expected sizes."""
-    length = stage.batch.length or min(config.max_length, 2048)
+    length = stage.batch.seq_len or min(config.max_length, 2048)
     tokens = 0.0
     for domain, share in stage.mixture.items():
         source = experiment.domains[domain]
@@ -97,7 +97,7 @@ def _expected(experiment: Experiment, name: str, stage: Stage, config: LlamaConf
         tokens += rows * min(source.expected_tokens, length) * stage.epochs
     if stage.budget:
         tokens = float(stage.budget)
-    steps = stage.steps or max(1, math.ceil(tokens / (stage.batch.rows * length * _FILL)))
+    steps = stage.steps or max(1, math.ceil(tokens / (stage.batch.batch_size * length * _FILL)))
     return int(tokens), steps
 
 

@@ -36,7 +36,7 @@ class Planned:
     stage: str
     mesh: dict[str, int]
     rows: int  # a step
-    accumulation: int  # parts that a step is worked through in
+    grad_accum_steps: int  # parts that a step is worked through in
     length: int
     remat: str
     fits: bool
@@ -45,7 +45,7 @@ class Planned:
     temporaries: int  # gradients, activations, gathered weights
     limit: int
     collectives: dict[str, int]
-    programs: dict[str, int]  # bytes a device of what runs beside training: held-out loss, prefill, decode
+    programs: dict[str, int]  # bytes a device of what runs beside training: validation loss, prefill, decode
     flops_per_token: float
     steps: int
     tokens: int
@@ -90,9 +90,9 @@ class Planner:
         setting = self._setting(config)
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
-            accumulation, compiled = self._largest_that_fits(setting, stage)
-            programs = {"held-out loss": self._held_out(setting, stage), **self._sampler(setting)}
-            planned.append(self._planned(setting, stage, cost, accumulation, compiled, programs))
+            grad_accum_steps, compiled = self._largest_that_fits(setting, stage)
+            programs = {"validation loss": self._validation(setting, stage), **self._sampler(setting)}
+            planned.append(self._planned(setting, stage, cost, grad_accum_steps, compiled, programs))
         return planned
 
     def search(self, config: Experiment) -> Experiment:
@@ -103,7 +103,7 @@ class Planner:
         every = zip(costs.stage_costs(config), config.stages.items(), strict=True)
         name, stage = max(every, key=lambda pair: pair[0].tokens)[1]
         topology, architecture = self.topology, costs.architecture(config)
-        devices, rows = len(topology.devices) // topology.slices, stage.batch.rows // topology.slices
+        devices, rows = len(topology.devices) // topology.slices, stage.batch.batch_size // topology.slices
         looked_at = [
             each
             for each in roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
@@ -113,8 +113,8 @@ class Planner:
             config = copy.deepcopy(config)
             config.mesh = MeshConfig(choice.data * topology.slices, choice.fsdp, choice.tensor)
             config.model.compute.remat = choice.remat
-            config.stages[name].batch.accumulation = choice.accumulation
-            compiled = self._step(self._setting(config), config.stages[name], choice.accumulation)
+            config.stages[name].batch.grad_accum_steps = choice.grad_accum_steps
+            compiled = self._step(self._setting(config), config.stages[name], choice.grad_accum_steps)
             verdict = "fits" if compiled.fits else compiled.message or "does not fit"
             self._say(
                 f"{_flags(config, name)}: at best {estimate.seconds:.2f} s a step ({estimate.bound}), "
@@ -128,7 +128,8 @@ class Planner:
 
     def _divides_all(self, config: Experiment, choice: roofline.Choice) -> bool:
         parts = choice.data * self.topology.slices * choice.fsdp
-        return all(stage.batch.rows % (parts * stage.batch.accumulation) == 0 for stage in config.stages.values())
+        batches = (stage.batch for stage in config.stages.values())
+        return all(batch.batch_size % (parts * batch.grad_accum_steps) == 0 for batch in batches)
 
     def _setting(self, config: Experiment) -> _Setting:
         architecture = costs.architecture(config)
@@ -139,27 +140,27 @@ class Planner:
 
     def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
         """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
-        parts, rows = sharding.batch_parts(setting.mesh), stage.batch.rows
-        accumulation = stage.batch.accumulation
+        parts, rows = sharding.batch_parts(setting.mesh), stage.batch.batch_size
+        grad_accum_steps = stage.batch.grad_accum_steps
         while True:
-            compiled = self._step(setting, stage, accumulation)
-            smaller = accumulation * 2
+            compiled = self._step(setting, stage, grad_accum_steps)
+            smaller = grad_accum_steps * 2
             if compiled.fits or rows % smaller or (rows // smaller) % parts:
-                return accumulation, compiled
-            accumulation = smaller
+                return grad_accum_steps, compiled
+            grad_accum_steps = smaller
 
-    def _step(self, setting: _Setting, stage: Stage, accumulation: int) -> Compiled:
-        s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
-        parts = f" in {accumulation} parts" if accumulation > 1 else ""
+    def _step(self, setting: _Setting, stage: Stage, grad_accum_steps: int) -> Compiled:
+        s, rows, length = setting, stage.batch.batch_size, _length(setting.architecture, stage)
+        parts = f" in {grad_accum_steps} parts" if grad_accum_steps > 1 else ""
         return self._once(
             f"a step of {rows} × {length}{parts}", aot.compile_step, s.architecture, s.compute, stage.optimizer,
-            s.layout, rows=rows, length=length, domains=s.domains, accumulation=accumulation,
+            s.layout, rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
         )  # fmt: skip
 
-    def _held_out(self, setting: _Setting, stage: Stage) -> Compiled:
-        s, rows, length = setting, stage.batch.rows, _length(setting.architecture, stage)
+    def _validation(self, setting: _Setting, stage: Stage) -> Compiled:
+        s, rows, length = setting, stage.batch.batch_size, _length(setting.architecture, stage)
         return self._once(
-            "its held-out loss", aot.compile_evaluation, s.architecture, s.compute, stage.optimizer, s.layout,
+            "its validation loss", aot.compile_evaluation, s.architecture, s.compute, stage.optimizer, s.layout,
             rows=rows, length=length, domains=s.domains,
         )  # fmt: skip
 
@@ -181,7 +182,7 @@ class Planner:
         terminal.err(f"{self.topology.name}: {message}")
 
     def _planned(
-        self, setting: _Setting, stage: Stage, cost: StageCost, accumulation: int, compiled: Compiled,
+        self, setting: _Setting, stage: Stage, cost: StageCost, grad_accum_steps: int, compiled: Compiled,
         programs: dict[str, Compiled],
     ) -> Planned:  # fmt: skip
         topology, length = self.topology, _length(setting.architecture, stage)
@@ -195,8 +196,8 @@ class Planner:
             chips=topology.chips,
             stage=cost.name,
             mesh=dict(setting.mesh.shape),
-            rows=stage.batch.rows,
-            accumulation=accumulation,
+            rows=stage.batch.batch_size,
+            grad_accum_steps=grad_accum_steps,
             length=length,
             remat=setting.compute.remat,
             fits=not too_large,
@@ -219,7 +220,7 @@ class Planner:
 
 
 def _length(architecture: LlamaConfig, stage: Stage) -> int:
-    return stage.batch.length or min(architecture.max_length, 2048)
+    return stage.batch.seq_len or min(architecture.max_length, 2048)
 
 
 def _flags(config: Experiment, stage: str) -> str:
@@ -228,5 +229,5 @@ def _flags(config: Experiment, stage: str) -> str:
     return (
         f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp} --config.mesh.tensor={mesh.tensor} "
         f"--config.model.compute.remat={config.model.compute.remat} "
-        f"--config.stages.{stage}.batch.accumulation={config.stages[stage].batch.accumulation}"
+        f"--config.stages.{stage}.batch.grad_accum_steps={config.stages[stage].batch.grad_accum_steps}"
     )

@@ -26,7 +26,7 @@ class Choice:
     data: int
     fsdp: int
     tensor: int
-    accumulation: int
+    grad_accum_steps: int
     remat: str
 
     @property
@@ -63,16 +63,16 @@ def choices(config: LlamaConfig, devices: int, rows: int) -> Iterator[Choice]:
             data = devices // tensor // fsdp
             if rows % (data * fsdp) or config.hidden_size % fsdp:
                 continue
-            for accumulation in _divisors(rows // (data * fsdp)):
+            for grad_accum_steps in _divisors(rows // (data * fsdp)):
                 for remat in ("none", "dots", "full"):
-                    yield Choice(data, fsdp, tensor, accumulation, remat)
+                    yield Choice(data, fsdp, tensor, grad_accum_steps, remat)
 
 
 def estimate(config: LlamaConfig, chip: Chip, choice: Choice, rows: int, length: int) -> Estimate:
     """A step of rows × length in bfloat16 with float32 state."""
     c, per_chip = choice, 1 / chip.devices
     tokens = rows * length / (c.data * c.fsdp)  # of a device's part
-    microbatch = tokens / c.accumulation
+    microbatch = tokens / c.grad_accum_steps
     split = c.fsdp * c.tensor
     L, D, F = config.num_layers, config.hidden_size, config.intermediate_size
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
@@ -85,13 +85,13 @@ def estimate(config: LlamaConfig, chip: Chip, choice: Choice, rows: int, length:
     weights = config.num_params * _COMPUTE / c.tensor
     activations = tokens * L * (12 * D + 2 * heads / c.tensor + 5 * F / c.tensor) * _COMPUTE * (passes - 1)
     update = config.num_params / split * (2 * _STATE + 8)
-    read = c.accumulation * weights * passes + activations + update
+    read = c.grad_accum_steps * weights * passes + activations + update
 
     ring = (c.fsdp - 1) / c.fsdp
-    sharded = c.accumulation * weights * ring * 3  # gathered forward and backward, gradients reduced
+    sharded = c.grad_accum_steps * weights * ring * 3  # gathered forward and backward, gradients reduced
     sums = 4 + 2 * (c.remat == "full")  # over the tensor axis, a layer, of activations; each twice around the ring
     tensor = tokens * L * D * _COMPUTE * sums * 2 * (c.tensor - 1) / c.tensor
-    replicas = c.accumulation * config.num_params / split * _COMPUTE * 2 * (c.data - 1) / c.data
+    replicas = c.grad_accum_steps * config.num_params / split * _COMPUTE * 2 * (c.data - 1) / c.data
 
     kept = {
         "none": 14 * D + 2 * heads / c.tensor + 4 * F / c.tensor,

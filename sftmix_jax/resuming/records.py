@@ -13,18 +13,19 @@ from etils import epath
 from sftmix_jax.workdir import records as stored
 
 # What is compared of a finished stage; time and throughput are not.
-_DONE = ("steps", "ledger", "rows", "packing_fill", "held_out_loss", "params_sha256")
-_MEASURED = ("loss", "grad_norm", "held_out")  # keys that begin like this are rounded by the machine; others are exact
+_DONE = ("steps", "ledger", "rows", "packing_fill", "validation_loss", "params_sha256")
+# Keys that begin like this are rounded by the machine; others are exact.
+_MEASURED = ("loss", "grad_norm", "validation_loss")
 
 
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
-    """One stage of a run: `steps` and `held_out` are lines of metrics.jsonl by step."""
+    """One stage of a run: `steps` and `validation` are lines of metrics.jsonl by step."""
 
     name: str
     id: str
     steps: Mapping[int, Mapping[str, Any]]
-    held_out: Mapping[int, Mapping[str, Any]]
+    validation: Mapping[int, Mapping[str, Any]]
     done: Mapping[str, Any]  # empty until the stage is finished
 
 
@@ -46,14 +47,14 @@ def read(workdir: Path) -> dict[str, StageRecord]:
     records = {}
     for name, id in stages(workdir).items():
         steps: dict[int, Any] = {}
-        held_out: dict[int, Any] = {}
+        validation: dict[int, Any] = {}
         done = {}
         for folder in workdir.glob(f"stages/*-{id}"):
             for record in lines(folder / "metrics.jsonl"):
-                (steps if "loss" in record else held_out)[record["step"]] = record
+                (steps if "loss" in record else validation)[record["step"]] = record
             if (folder / "done.json").exists():
                 done = stored.done(epath.Path(folder / "done.json"))
-        records[name] = StageRecord(name, id, steps, held_out, done)
+        records[name] = StageRecord(name, id, steps, validation, done)
     return records
 
 
@@ -80,7 +81,7 @@ class Comparison:
     def attempt(
         self, found: Mapping[str, StageRecord], first: Mapping[str, int], tolerance: float = 0.0
     ) -> Difference | None:
-        """The first difference in steps and held-out losses. `first`: from which step an attempt trained each stage."""
+        """The first difference in steps and validation losses; `first`: an attempt's first step of each stage."""
         for name, wanted in self.reference.items():
             if name not in found:
                 continue
@@ -94,21 +95,21 @@ class Comparison:
                     return Difference(name, step, problem)
                 if problem := self._measured(wanted.steps[step], line, first.get(name, 1), tolerance):
                     return Difference(name, step, problem, measured=True)
-            for step, line in sorted(mine.held_out.items()):
-                if step not in wanted.held_out:
-                    return Difference(name, step, "measured held-out losses that the uninterrupted run did not measure")
-                for key, value in wanted.held_out[step].items():
+            for step, line in sorted(mine.validation.items()):
+                if step not in wanted.validation:
+                    return Difference(name, step, "has validation losses that the uninterrupted run has not")
+                for key, value in wanted.validation[step].items():
                     if not self._equal(key, line.get(key), value, tolerance):
                         return Difference(name, step, _was(key, line.get(key), value), measured=True)
         return None
 
     def whole(self, found: Mapping[str, StageRecord], tolerance: float = 0.0) -> Difference | None:
-        """The first difference between finished runs: every step, held-out losses, and what done.json says."""
+        """The first difference between finished runs: every step, validation losses, and what done.json says."""
         for name, wanted in self.reference.items():
             if name not in found or not found[name].done:
                 return Difference(name, 0, "was not finished")
             mine = found[name]
-            for key in ("steps", "held_out"):
+            for key in ("steps", "validation"):
                 missing = sorted(getattr(wanted, key).keys() - getattr(mine, key).keys())
                 if missing:
                     return Difference(name, missing[0], f"metrics.jsonl has lost its {key.replace('_', '-')} line")
@@ -124,7 +125,7 @@ class Comparison:
                 for path in _paths(value, right, key):
                     one, other = _at(value, path), _at(right, path)
                     if not self._equal(path[0], one, other, tolerance):
-                        measured = path[0] in ("held_out_loss", "params_sha256")
+                        measured = path[0] in ("validation_loss", "params_sha256")
                         return Difference(name, 0, _was(" ".join(path), one, other), measured)
         return None
 

@@ -61,8 +61,8 @@ def shortened(experiment: Experiment, lengths: Mapping[str, Length]) -> Experime
     experiment.checkpoints.every = min(experiment.checkpoints.every, _EVERY)
     logging = experiment.logging
     logging.every, logging.batch_hashes, logging.tensorboard, logging.wandb = 1, True, False, ""
-    if logging.held_out_every:  # measured within stages too: once between checkpoints, once beside one
-        logging.held_out_every = 2
+    if logging.validation_every:  # measured within stages too: once between checkpoints, once beside one
+        logging.validation_every = 2
     experiment.evaluation.tasks = ()
     return experiment
 

@@ -38,11 +38,11 @@ def lines(found: Findings, spec: str, lengths: Mapping[str, Length], every: int,
         out += _row("processes", "; ".join(str(layout) for layout in (*found.exact, *found.rounded)))
     compared = (
         f"{found.lines} training steps: batch as it lay on the devices, learning rate, tokens, losses, gradient norm; "
-        "stage ids, ledger, row counts, held-out losses and params_sha256 of finished stages"
+        "stage ids, ledger, row counts, validation losses and params_sha256 of finished stages"
     )
     out += _row("compared", compared)
-    if not any(record.get("held_out_loss") for record in done):
-        out += _row("", "no held-out losses: the experiment holds no rows out")
+    if not any(record.get("validation_loss") for record in done):
+        out += _row("", "no validation losses: the experiment holds no rows out")
     for layout, largest in found.rounded.items():
         out += _row(
             "rounding",

@@ -70,7 +70,7 @@ def stop_requests() -> Iterator[Callable[[int], int | None]]:
 class Outcome:
     state: TrainState
     seconds: float  # of training, over all runs that it took
-    held_out: dict[str, float]  # loss by domain at the end
+    validation_loss: dict[str, float]  # loss by domain at the end
 
 
 class _Clock:
@@ -127,8 +127,8 @@ class _Reporter:
             **({"batch": fed} if fed else {}),
         })  # fmt: skip
 
-    def held_out(self, step: int, losses: dict[str, float]) -> None:
-        self._write({"step": step, **{f"held_out/{domain}": loss for domain, loss in losses.items()}})
+    def validation(self, step: int, losses: dict[str, float]) -> None:
+        self._write({"step": step, **{f"validation_loss/{domain}": loss for domain, loss in losses.items()}})
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._metrics:
@@ -166,7 +166,7 @@ def train(
     *,
     start: Callable[[], TrainState],
     rates: np.ndarray,
-    held_out: Plan | None,
+    validation: Plan | None,
     checkpoints: CheckpointConfig,
     logging: LoggingConfig,
     loading: LoaderConfig,
@@ -190,7 +190,7 @@ def train(
         )
     if first and processes.is_first():
         terminal.err(f"  goes on after step {first:,} of {steps:,}")
-    part = loader.process_part(plan.batch_config.rows, jax.process_index(), jax.process_count())
+    part = loader.process_part(plan.batch_config.batch_size, jax.process_index(), jax.process_count())
     reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
 
     def save(step: int) -> None:
@@ -200,15 +200,15 @@ def train(
         reporter.sync()  # a checkpoint's steps are all in metrics.jsonl
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
 
-    def held_out_losses(step: int) -> dict[str, float]:
-        if held_out is None:
+    def validation_losses(step: int) -> dict[str, float]:
+        if validation is None:
             return {}
-        losses = evaluate(trainer, state, held_out)
-        reporter.held_out(step, losses)
+        losses = evaluate(trainer, state, validation)
+        reporter.validation(step, losses)
         return losses
 
     def measured_at(step: int) -> bool:
-        return bool(logging.held_out_every) and step % logging.held_out_every == 0 and 0 < step < steps
+        return bool(logging.validation_every) and step % logging.validation_every == 0 and 0 < step < steps
 
     waiting: tuple[int, StepMetrics, int, int, str] | None = None
 
@@ -220,10 +220,10 @@ def train(
 
     try:
         if measured_at(first):
-            held_out_losses(first)
+            validation_losses(first)
         with stop_requests() as stop_asked:
             for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
-                on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.rows)
+                on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.batch_size)
                 fed = batch_hash(on_device) if logging.batch_hashes else ""
                 state, measured = trainer.train_step(state, on_device, rates[step - 1])
                 report()  # of the step before, while the device works on this one
@@ -238,8 +238,8 @@ def train(
                     saves.wait()
                     raise Stopped(code)
                 if measured_at(step):
-                    held_out_losses(step)
-            final = held_out_losses(steps)
+                    validation_losses(step)
+            final = validation_losses(steps)
             saves.wait()
         check_lease()
         reporter.sync()
@@ -251,7 +251,7 @@ def train(
 
 def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float]:
     """Mean loss of each domain over all batches of a plan."""
-    rows = plan.batch_config.rows
+    rows = plan.batch_config.batch_size
     part = loader.process_part(rows, jax.process_index(), jax.process_count())
     loss = np.zeros(len(plan.names))
     weight = np.zeros(len(plan.names))

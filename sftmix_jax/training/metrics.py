@@ -22,8 +22,8 @@ _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object 
 @dataclasses.dataclass
 class LoggingConfig:
     every: int = setting(10, Integer(at_least=1))  # steps between lines of metrics.jsonl
-    # steps between held-out losses; 0: at the end of the stage alone
-    held_out_every: int = setting(0, Integer(at_least=0))
+    # steps between validation losses; 0: at the end of the stage alone
+    validation_every: int = setting(0, Integer(at_least=0))
     # also a hash of each batch, read back from the devices; steps then do not overlap
     batch_hashes: bool = setting(False, Flag())
     tensorboard: bool = setting(False, Flag())  # also write TensorBoard events (the extra 'tensorboard')
@@ -36,7 +36,7 @@ class MetricsFile:
     def __init__(self, folder: epath.Path, start: int, trackers: Trackers | None = None, *, every: int):
         """Keeps what an earlier run wrote up to step `start`, and reports lines that are damaged or missing.
 
-        Later lines belong to a run that was cut off and will be written again, as will the held-out losses of step
+        Later lines belong to a run that was cut off and will be written again, as will the validation losses of step
         `start`, which are measured after its checkpoint.
         """
         self._file = folder / "metrics.jsonl"
@@ -85,13 +85,13 @@ def _kept(file: epath.Path, start: int, every: int) -> list[str]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            step, is_held_out = record["step"], "loss" not in record
-            kind = (operator.index(step), is_held_out)
+            step, is_validation = record["step"], "loss" not in record
+            kind = (operator.index(step), is_validation)
         except (ValueError, TypeError, KeyError, RecursionError):
             if line and number < len(lines):  # what follows the last line end was being written
                 damaged.append(number)
             continue
-        if step < start or (step == start and not is_held_out):
+        if step < start or (step == start and not is_validation):
             kept[kind] = line
     wanted = range(every, start + 1, every)
     missing = [step for step in wanted if (step, False) not in kept]

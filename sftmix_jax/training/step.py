@@ -51,7 +51,7 @@ def make_trainer(
     mesh: Mesh,
     *,
     domains: int,
-    accumulation: int,
+    grad_accum_steps: int,
     kept: Precision = precision.PRECISIONS["float32"],
 ) -> Trainer:
     """Everything that a stage compiles; `kept` says in which dtypes its state lives between steps."""
@@ -80,7 +80,7 @@ def make_trainer(
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = batch["loss_weights"].sum()
         total = jnp.where(total > 0, total, 1.0)
-        grads, measured = _gradients(sums, precision.cast(state.params, kept.gradients), batch, accumulation)
+        grads, measured = _gradients(sums, precision.cast(state.params, kept.gradients), batch, grad_accum_steps)
         # From here on all is float32, and narrowed again at the end.
         params = precision.cast(state.params, "float32")
         grads = jax.tree.map(lambda g: g / total, precision.cast(grads, "float32"))
@@ -109,16 +109,16 @@ def make_trainer(
 
 
 def _gradients(
-    sums: Callable[[Params, Batch], tuple[Array, LossSums]], params: Params, batch: Batch, accumulation: int
+    sums: Callable[[Params, Batch], tuple[Array, LossSums]], params: Params, batch: Batch, grad_accum_steps: int
 ) -> tuple[Params, LossSums]:
-    """Gradients of the summed loss, and the sums themselves; the batch in `accumulation` parts, added up."""
+    """Gradients of the summed loss, and the sums themselves; the batch in `grad_accum_steps` parts, added up."""
     gradient = jax.grad(sums, has_aux=True)
-    if accumulation == 1:
+    if grad_accum_steps == 1:
         return gradient(params, batch)
 
     def part(x: Array) -> Array:
-        # every `accumulation`-th row, so that each device cuts its own rows and none moves
-        return jnp.swapaxes(x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]), 0, 1)
+        # every `grad_accum_steps`-th row, so that each device cuts its own rows and none moves
+        return jnp.swapaxes(x.reshape(x.shape[0] // grad_accum_steps, grad_accum_steps, *x.shape[1:]), 0, 1)
 
     def add(carry: Any, batch: Batch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, gradient(params, batch)), None

@@ -44,13 +44,13 @@ def experiment(model: Path, keep: int = 2, name: str = "campaign") -> Experiment
     """Two stages of six steps, saved after every third one."""
 
     def stage(mixture: dict[str, Share]) -> Stage:
-        batch, optimizer = BatchConfig(rows=2, length=64), OptimizerConfig(learning_rate=1e-2)
+        batch, optimizer = BatchConfig(batch_size=2, seq_len=64), OptimizerConfig(learning_rate=1e-2)
         return Stage(mixture=mixture, steps=6, batch=batch, optimizer=optimizer)
 
     mixtures = {"first": {"math": Share(count=20)}, "second": {"general": Share(count=20), "math": Share(count=4)}}
     return Experiment(
         name=name,
-        domains={name: Source(f"tiny:{name}:40", held_out=4) for name in ("math", "general")},
+        domains={name: Source(f"tiny:{name}:40", validation_rows=4) for name in ("math", "general")},
         stages={name: stage(mixture) for name, mixture in mixtures.items()},
         model=ModelConfig(init=f"hf:{model}"),
         template="chatml",
@@ -64,7 +64,7 @@ def compiled_once(make_trainer: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[Any, Any] = {}
 
     def shared(*arguments: Any, **settings: Any) -> Any:
-        key = (settings["domains"], settings["accumulation"])
+        key = (settings["domains"], settings["grad_accum_steps"])
         if key not in made:
             made[key] = make_trainer(*arguments, **settings)
         return made[key]

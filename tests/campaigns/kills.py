@@ -41,11 +41,11 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 
 
 def get_config():
-    pattern = Stage(batch=BatchConfig(rows=4, length=64), optimizer=OptimizerConfig(learning_rate=1e-3))
+    pattern = Stage(batch=BatchConfig(batch_size=4, seq_len=64), optimizer=OptimizerConfig(learning_rate=1e-3))
     specialised = {"code": Share(count=200), "math": Share(count=200)}
     return Experiment(
         name="kills",
-        domains={name: Source(f"tiny:{name}:400", held_out=8) for name in ("math", "code", "general")},
+        domains={name: Source(f"tiny:{name}:400", validation_rows=8) for name in ("math", "code", "general")},
         stages=strategies.dmt(pattern, specialised, {"general": Share(count=300)}, k=1 / 8),
         model=ModelConfig(init="hf:MODEL"),
         template="chatml",
