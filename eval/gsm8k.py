@@ -6,7 +6,8 @@ total does it take?", "answer": "It takes 2/2=<<2/2=1>>1 bolt of white fiber\\n�
 The score moves with the extraction rule, so both are reported:
   strict    the first `#### number` of the response, and nothing else
   flexible  that if it is there, headings (`#### 1. Count …`, `#### 2. …`) aside, else the last number of the last
-            \\boxed{}, else the last number of the response
+            \\boxed{}, else of the last `final answer: …`, else of the response up to where it asks a next question, but
+            for numbers of lists (`1. …`); of `120 minutes (2 hours)` either
   majority  the flexible answer that most of n samples give (--samples n --temperature t)
 Numbers are equal within 1e-4 (of golds below 0.1: within a thousandth), however they are written.
 """

@@ -75,6 +75,9 @@ def test_long_replies_are_read_in_time(piece):
 @pytest.mark.parametrize(
     ("response", "gold", "strict", "flexible"),
     [
+        ("**Final Answer:** 18\n\n---\n\nNote: 16 - 3 - 4 = 9.", 18, 0, 1),
+        ("The final answer is 9 * 2 = $18. 7", 7, 0, 1), ("### Final Answer\n\n18 eggs\n\nSee 5", 18, 0, 1),
+        ("The final answer has 2 parts: 18", 18, 0, 1),
         ("The answer is - 5", -5, 0, 1), ("\\boxed{- 5}", -5, 0, 1), ("#### - 5", -5, 1, 1), ("x = - 5", -5, 0, 1),
         ("$- 5$", -5, 0, 1), ("Answer: - 5", -5, 0, 1), ("**Answer:** - 5", -5, 0, 1),
         ("The answer is **- 5**", -5, 0, 1), ("- 5 apples\n- 6 pens", 6, 0, 1), ("10 - 5", 5, 0, 1),

@@ -70,6 +70,7 @@ _ABBREVIATED = re.compile(  # 70k, $70k, $1.5M
     r"(?P<power>[kK]|(?(currency)[mMbB]|(?!)))\b"
 )
 _ITEM = re.compile(r"(?m)^[ \t>*]*(\d{1,2})[.)](?=[ \t]+\S)")  # of a numbered list
+_FINAL = re.compile(rf"(?i)\bfinal answer(?: is)?[\s*:=$`]*(?={_CURRENCY}?[-.]?\d)(.+)")  # and what stands on its line
 _COLUMNS = (  # the question's and the answer's, by collection
     (("input",), "target"),  # GSM-Hard
     (("Body", "Question"), "Answer"),  # SVAMP
@@ -79,7 +80,10 @@ _COLUMNS = (  # the question's and the answer's, by collection
 )
 METRICS = (
     Metric("strict", about="first `#### number`"),
-    Metric("flexible", about="first `#### number` but for headings 1., 2., …; else the last in a box, else the last"),
+    Metric(
+        "flexible",
+        about="first `#### number` but for headings 1., 2., …; else the last in a box, of a final answer, or of all",
+    ),
     Metric("majority", about="the flexible answer that most samples give", samples=2),
 )
 
@@ -104,7 +108,8 @@ def strict(response: str, gold: Gold) -> Quantity | None:
 
 
 def flexible(response: str, gold: Gold) -> Quantity | None:
-    """The first number behind `####` that numbers no heading, else the last in the last box, else the last anywhere.
+    """The first number behind `####` that numbers no heading, else the last in the last box, else of the last line that
+    begins with `final answer`, else the last anywhere.
 
     Of `#### 9 * 2 = 18` the result is taken. Where the gold holds more numbers, as many are taken. What the response
     goes on to ask and answer by itself, and the numbers of a list, count where there is no other number.
@@ -120,7 +125,8 @@ def _flexible(text: str, gold: Gold) -> Quantity | None:
             working, _, result = line.rpartition("=")
             worked = _OPERATOR.search(working) and not re.search("[A-Za-z]", working)
             return _joined(_first(_read(result if worked else line), gold))
-    for part in (last_box(text) or "", _without_list_numbers(text), text):
+    final = _FINAL.findall(text)
+    for part in (last_box(text) or "", *final[-1:], _without_list_numbers(text), text):
         if quantities := _read(part):
             if (said := _before_brackets(part)) and _right(said, gold):
                 return said

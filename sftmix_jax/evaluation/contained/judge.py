@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -17,7 +16,8 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Iterator
+from types import GeneratorType, ModuleType
 from typing import Any, BinaryIO
 
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
@@ -129,7 +129,7 @@ def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str])
 def _is_of_the_tests(error: BaseException) -> bool:
     """Whether no value of an answer can be the reason: an unknown name, a file, a thread, a process, a socket."""
     if isinstance(error, AttributeError):
-        return inspect.ismodule(error.obj)
+        return isinstance(error.obj, ModuleType)
     return isinstance(error, (NameError, OSError)) or (isinstance(error, RuntimeError) and "thread" in str(error))
 
 
@@ -209,9 +209,9 @@ class _Prisoner:
         if handle is None:
             handle = self._handles[id(value)] = len(self._objects)
             self._objects.append(value)
-        for kind, classes in (("generator", Generator), ("stream", Iterator), ("coroutine", Coroutine)):
-            if isinstance(value, classes) and (kind != "generator" or inspect.isgenerator(value)):
-                return [kind, handle]
+        kinds = (("generator", GeneratorType), ("stream", Iterator), ("coroutine", Coroutine))
+        if kind := next((kind for kind, classes in kinds if isinstance(value, classes)), ""):
+            return [kind, handle]
         return ["object", handle, type(value).__name__, type(value).__eq__ is object.__eq__]
 
     def _incoming(self, kind: str, *parts: Any) -> Any:

@@ -1,7 +1,7 @@
 """Whether the report's intervals and verdicts are right as often as they say, on simulated scores and studies.
 
-python benchmarks/statistics.py [--trials 300]     coverage of 95 % intervals
-python benchmarks/statistics.py --studies 200      wrong verdicts and power per study and per finding
+python benchmarks/simulation.py [--trials 300]     coverage of 95 % intervals
+python benchmarks/simulation.py --studies 200      wrong verdicts and power per study and per finding
 
 A question is as hard for every set-up, a seed moves a set-up's score on all questions, and an answer is random beside
 both. The paper's design is simulated whole: every set-up of RQ1 to RQ4 and the ablation, on two benchmarks of passes
