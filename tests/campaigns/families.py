@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -15,6 +16,8 @@ sys.path.insert(0, os.fspath(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
+import pytest
+import test_families
 from conftest import random_model, save_model
 from etils import epath
 from families import CASES, TOKENS, transformers_logits, transformers_model
@@ -58,11 +61,31 @@ def measured(case: str, folder: Path) -> list[str]:
     return [f"{apart:.0e}", f"{same} of 72", f"{max(errors):.0e} ({len(errors)})", bits]
 
 
+def passes(check: Callable[[str], None], case: str) -> str:
+    """The cell of a test."""
+    try:
+        check(case)
+    except pytest.skip.Exception:
+        return "not run"
+    except AssertionError:
+        return "FAILS"
+    return "passes"
+
+
+SPREAD = (
+    test_families.test_a_step_over_fsdp_and_tensor_is_the_step_of_one_device,
+    test_families.test_sampling_over_fsdp_and_tensor_gives_the_texts_of_one_device,
+    test_families.test_a_step_compiles_for_a_tpu,
+)
+
+
 def main() -> None:
-    print("| case | logits | greedy tokens | gradients (parameters) | import and export |\n|---|---|---|---|---|")
+    print("| case | logits | greedy tokens | gradients (parameters) | import and export | step over 8 devices "
+          "| sampling over 8 devices | TPU compiler |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for case in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as folder:
-            print("|", " | ".join([case, *measured(case, Path(folder))]), "|", flush=True)
+            cells = [case, *measured(case, Path(folder)), *(passes(check, case) for check in SPREAD)]
+            print("|", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":
