@@ -177,7 +177,7 @@ def test_curves_on_the_page_draw_the_string_as_text_alone(written):
     found = json.loads(held)
     names = [name for name, _ in found["runs"]]
     for stage in found["stages"].values():
-        names += [stage["name"], *stage["training"]["values"], *stage["validation_rows"]["values"]]
+        names += [stage["name"], *stage["training"]["values"], *stage["validation"]["values"]]
     read = [Parsed(name) for name in names]
     assert sum(SHOWN in name.text for name in read) >= 2 and not any(name.tags for name in read)
 

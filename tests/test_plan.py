@@ -28,7 +28,7 @@ from sftmix_jax.training.optimizer import OptimizerConfig
 def test_operations_of_a_token_by_hand():
     """SMALL: V 61, D 32, F 48, L 2, N 4, K 2, H 8."""
     layer = 32 * 8 * (4 + 2 + 2) + 4 * 8 * 32 + 3 * 32 * 48
-    assert flops.matmul_params(SMALL) == 2 * layer + 61 * 32
+    assert table.matmul_params(SMALL) == 2 * layer + 61 * 32
     attention = 2 * (2 * 4 * 8 * 100 / 2) * 2  # scores and values, half of 100 tokens, two layers
     assert flops.forward_per_token(SMALL, 100) == 2 * (2 * layer + 61 * 32) + attention
     seven = families.preset("7b")
