@@ -13,7 +13,7 @@ import jax
 import pytest
 from etils import epath
 
-from sftmix_jax.analysis import accounts, results
+from sftmix_jax.analysis import results
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation import runner
 from sftmix_jax.evaluation.config import EvaluationConfig
@@ -69,7 +69,7 @@ def test_experiments_with_other_templates_score_bases_of_their_own(model, base_a
     for name, config in of.items():
         template = Resolved(config).chat.fingerprint
         base = json.loads((workdir / "experiments" / f"{name}.json").read_text())["base"]
-        folder = accounts.stage_folder(workdir, base)
+        folder = records.stage_folder(workdir, base)
         assert folder == jobs[base].folder(workdir) and jobs[base].is_done(workdir)
         assert opening.stage_folders(workdir, base) == [folder]
         assert opening.open_stage(folder, opening.Opening()).chat.fingerprint == template

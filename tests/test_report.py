@@ -120,6 +120,16 @@ def test_a_stage_that_is_not_trained_has_lost_nothing(workdir, capsys):
     assert "is missing" not in capsys.readouterr().err
 
 
+def test_two_folders_of_one_stage_are_refused_and_other_folders_do_no_harm(workdir):
+    stages = workdir / "stages"
+    for name in ("a-copy", "b-copy", "notes"):
+        (stages / name).mkdir()
+    reporting.write(workdir)
+    shutil.copytree(stages / "general-dmt0", stages / "backup-dmt0")
+    with pytest.raises(UserError, match="backup-dmt0 and general-dmt0 are the same stage"):
+        reporting.write(workdir)
+
+
 def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]

@@ -14,16 +14,6 @@ from sftmix_jax.workdir import records
 Experiments = dict[str, dict[str, Any]]  # name → its config, its base's id, its stages' ids
 
 
-def stage_folders(workdir: epath.Path) -> dict[str, epath.Path]:
-    """Where each stage lies that was begun, by its id."""
-    return {folder.name.rpartition("-")[2]: folder for folder in matching(workdir / "stages", "*")}
-
-
-def stage_folder(workdir: epath.Path, identity: str) -> epath.Path | None:
-    """Where a stage lies, if it was begun."""
-    return next((each for each in matching(workdir / "stages", "*") if each.name.endswith(f"-{identity}")), None)
-
-
 def graph(experiments: Experiments, study: dict[str, Any], firsts: list[str]) -> tuple[list[tuple[int, str]], str]:
     """The first seed's stages, each once under its parent, with the number of experiments that hold it."""
     children: dict[str, dict[str, str]] = {}
@@ -60,7 +50,7 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
     seen = set()
     for name in firsts:
         for stage, identity in experiments[name]["stages"].items():
-            folder = stage_folder(workdir, identity)
+            folder = records.stage_folder(workdir, identity)
             if identity in seen or folder is None or not (folder / "done.json").exists():
                 continue
             seen.add(identity)
@@ -104,7 +94,7 @@ def missing(workdir: epath.Path, experiments: Experiments, study: dict[str, Any]
             told.append(f"{name}: not started")
             continue
         for stage, identity in experiments[name]["stages"].items():
-            folder = stage_folder(workdir, identity)
+            folder = records.stage_folder(workdir, identity)
             if folder is None or not (folder / "done.json").exists():
                 told.append(f"{name}: its stage {stage} is not trained")
                 break

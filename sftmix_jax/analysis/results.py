@@ -138,7 +138,8 @@ def read_results(
     """
     known, out = read_experiments(workdir), []
     unsaid = functools.cache(ability_of)
-    folders = {f.name.rpartition("-")[2]: f for f in matching(workdir / "stages", "*")}
+    ids = (id for record in known.values() for id in (record["base"], *record["stages"].values()))
+    folders = records.stage_folders(workdir, ids)
     scored: dict[str, list[dict[str, Any]]] = {}
     for name, labels in told_apart(study)["experiments"].items():
         if name not in known:

@@ -20,7 +20,7 @@ from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.workdir.records import experiment as read_experiment
-from sftmix_jax.workdir.records import stage_folder
+from sftmix_jax.workdir.records import stage_folders as folders_by_id
 
 
 def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
@@ -41,8 +41,7 @@ def stage_folders(workdir: epath.Path, wanted: str = "all") -> list[epath.Path]:
                 f"note: {folder / 'stage.json'}: its name is '{record['name']}', which is not that of its folder; "
                 "--stage takes either"
             )
-    for record in records.values():
-        stage_folder(workdir, record["id"])  # one for an id
+    folders_by_id(workdir, [record["id"] for record in records.values()])  # one for each
     depth = {record["id"]: _depth(record, records) for record in records.values()}
     ordered = sorted(records, key=lambda f: (depth[records[f]["id"]], f.name))
     if wanted == "all":

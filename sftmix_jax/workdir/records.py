@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from etils import epath
@@ -44,15 +44,22 @@ def of_another(file: epath.Path, found: str, wanted: str) -> UserError:
     )
 
 
+def stage_folders(workdir: epath.Path, ids: Iterable[str]) -> dict[str, epath.Path]:
+    """The folders NAME-ID of stages that were begun, by id, whatever their names. Raises UserError for two of one."""
+    wanted, found = set(ids), dict[str, epath.Path]()
+    for folder in matching(workdir / "stages", "*-*"):
+        id = folder.name.rpartition("-")[2]
+        if id in wanted and found.setdefault(id, folder) is not folder:
+            raise UserError(
+                f"{workdir / 'stages'}: {found[id].name} and {folder.name} are the same stage, and only one of them "
+                "would be used; move the other out of the folder, or delete it"
+            )
+    return found
+
+
 def stage_folder(workdir: epath.Path, id: str) -> epath.Path | None:
-    """The folder NAME-ID of a stage, whatever its name; None where there is none. Raises UserError for two of them."""
-    found = matching(workdir / "stages", f"*-{id}")
-    if len(found) > 1:
-        raise UserError(
-            f"{workdir / 'stages'}: {' and '.join(folder.name for folder in found)} are the same stage, and only one "
-            "of them would be used; move the others out of the folder, or delete them"
-        )
-    return found[0] if found else None
+    """The folder of one stage; None where there is none. Raises UserError for two of them."""
+    return stage_folders(workdir, [id]).get(id)
 
 
 def renamed(workdir: epath.Path, id: str) -> epath.Path | None:

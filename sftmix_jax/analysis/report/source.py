@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from sftmix_jax.analysis import accounts, curves, results
+from sftmix_jax.analysis import curves, results
 from sftmix_jax.analysis.cells import given
 from sftmix_jax.analysis.curves import StageCurves
 from sftmix_jax.workdir import records
@@ -58,7 +58,8 @@ class Source:
 
     @functools.cached_property
     def _folders(self) -> Mapping[str, epath.Path]:
-        return accounts.stage_folders(self.workdir)
+        ids = (id for name in self.experiments for id in self.chain(name).values())
+        return records.stage_folders(self.workdir, ids)
 
     @functools.cached_property
     def curves(self) -> dict[str, dict[str, StageCurves]]:
