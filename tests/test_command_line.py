@@ -113,6 +113,12 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(arguments,
         evaluate.main(options.parse(evaluate.Options, arguments))
 
 
+@pytest.mark.parametrize("given", [["--workdir=a", "--workdir=b"], ["--workdir", "a", "--workdir", "a"]])
+def test_an_option_that_is_given_twice_is_refused(given):
+    with pytest.raises(UserError, match="--workdir is given twice; leave one out"):
+        options.parse(train.Options, ["--config=dmt.py:tiny", *given])
+
+
 def test_entries_are_added_and_removed_and_none_is_a_value():
     config = changed(
         "stages.third.mixture.extra.count=3", "domains.extra.path=x.jsonl", "domains.extra.columns.question=q",

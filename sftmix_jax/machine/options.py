@@ -53,6 +53,8 @@ def parse(kind: type[T], argv: Sequence[str]) -> T:
                 break
         if not values and not isinstance(allowed, Flag) and not ("load" in field.metadata and "." in name):
             raise UserError(f"--{name} needs a value: --{name}=VALUE")
+        if field.name in given and "load" not in field.metadata:
+            raise UserError(f"--{name} is given twice; leave one out")
         if "load" in field.metadata:
             given[field.name] = (*given.get(field.name, ()), f"--{name}={values[0] if values else 'True'}")
         else:
