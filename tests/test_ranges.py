@@ -409,4 +409,6 @@ def test_options_read_from_a_command_line_are_the_values_of_the_field():
 
 def test_every_shipped_study_and_config_is_within_its_ranges():
     for file in sorted((ROOT / "configs").glob("*.py")):
-        experiment.read(["--config", file.name])
+        assert experiment.read(["--config", file.name]).stages
+    for file in sorted((ROOT / "configs" / "studies").glob("*.py")):
+        assert study.read(f"studies/{file.name}").runs

@@ -45,7 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--tiny", action="store_true", help="on a CPU too, to see that all of it runs")
     parser.add_argument("--only", default="", help="lines whose name holds this")
-    parser.add_argument("--seconds", type=float, default=540, help="in all; what was not reached by then is said")
+    parser.add_argument("--seconds", type=float, default=540, help="for all lines; those not run are listed")
     parser.add_argument("--profile", default="runs/gpu_profile", help="the folder for the profile of one training step")
     options = parser.parse_args()
     size, until = TINY if options.tiny else FULL, time.monotonic() + options.seconds

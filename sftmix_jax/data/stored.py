@@ -327,10 +327,10 @@ def refuse_bad_answer(fields: Fields) -> None:
 
 
 def refuse_nested(fields: Fields, opinions: bool = True) -> None:
-    """Raise BadRow, by its path, for what has a meaning one level deep: in `metadata`, `meta`, or a verdict's object.
+    """Raise BadRow, with its path, for a nested field that has a meaning: in `metadata`, `meta`, or a verdict's object.
 
-    Nothing there is used. What changes nothing, as {"train": true}, refuses no row. `opinions`: whether what is said
-    of an answer counts; of a document or a question it does not.
+    Nested fields are never used. A value that changes nothing, such as {"train": true}, does not refuse the row.
+    `opinions`: also refuse for verdicts on an answer; they do not apply to documents and questions.
     """
     for name in fields.undecided() if not fields.strict else ():
         if not (name in NESTING or is_verdict(name) or is_grade(name)) or not (values := _object_in(fields, name)):

@@ -201,7 +201,7 @@ def _key(model: Model, decoding: Decoding, question: Question, sample: int, said
 
 
 class _Progress:
-    """One line in the terminal: answers, what they are worth so far, tokens a second, time left."""
+    """One line in the terminal: answers, what they are worth so far, tokens per second, time left."""
 
     def __init__(self, name: str, total: int):
         self._name, self._total, self._begin = name, total, time.monotonic()

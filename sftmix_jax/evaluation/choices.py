@@ -4,9 +4,9 @@ The first of these rules that finds a letter decides, on the reply's first answe
 
   1. box         the last \\boxed{} holds a letter: \\boxed{B}, \\boxed{\\text{(B)}}, \\boxed{B. 4}
   2. heading     the first line is a letter and nothing else: `B`, `(b).`, `Option B`, `Answer: **B**`
-  3. answer      what is said to be the answer, the last of them: `the answer is (B)`, `correct option: B`, `答案是B`,
+  3. answer      the last statement of an answer: `the answer is (B)`, `correct option: B`, `答案是B`,
                  `B is the correct answer`
-  4. verdict     what is called right, the last of them: `B is correct, because A is wrong`
+  4. verdict     the last letter that is called right: `B is correct, because A is wrong`
   5. conclusion  the last of `So B.`, `I choose B`, `Therefore, (b)`
   6. only one    the one letter at the head of a line, else in brackets, else anywhere, that is not called wrong
   7. text        the one choice whose text stands where an answer is stated, else anywhere

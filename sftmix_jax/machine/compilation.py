@@ -69,7 +69,7 @@ def options(platform: str) -> dict[str, bool]:
     """What XLA is told about programs that train on this platform.
 
     TPU: its pass that makes values narrower as early as it can would copy all weights to bfloat16 before the loop over
-    the layers, which casts the one that it needs: 0.5 GiB a chip for 7B on 16, 1.3 GiB on 8.
+    the layers, which casts the one that it needs: 0.5 GiB per chip for 7B on 16, 1.3 GiB on 8.
     """
     return {"xla_jf_bf16_propagation": False} if platform == "tpu" else {}
 

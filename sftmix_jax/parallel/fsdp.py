@@ -1,4 +1,4 @@
-"""Weights that live split along fsdp: made whole to multiply with, their gradients summed and split again."""
+"""Weights sharded along fsdp: all-gathered for a product, their gradients reduce-scattered."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -90,7 +90,7 @@ class Compiled:
     seconds: float  # of compiling
     message: str = ""  # where it does not fit
     parameters: int = 0  # of `arguments`, in training
-    complaints: tuple[str, ...] = ()  # of arrays that are made whole on their way from one sharding to another
+    complaints: tuple[str, ...] = ()  # of arrays that are gathered on their way from one sharding to another
 
     @property
     def total(self) -> int:
@@ -140,7 +140,7 @@ def compile_step(
     config: Architecture, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int, grad_accum_steps: int,
 ) -> Compiled:  # fmt: skip
-    """The very step that training jits, for `rows` rows a step."""
+    """The very step that training jits, for a batch of `rows` rows."""
     mesh = sharding.make_mesh(layout, topology.devices)
     if topology.is_gpu:  # no kernel for GPUs runs on the devices that stand in
         compute = dataclasses.replace(compute, attention="plain")

@@ -26,10 +26,10 @@ UTILISATION = Number(above=0, at_most=1)  # of a chip's peak FLOP/s
 @dataclasses.dataclass(frozen=True)
 class Chip:
     memory: float  # bytes
-    flops: float  # bfloat16, a second
-    bandwidth: float  # of the memory, bytes a second
-    links: float  # to the other chips of a slice, bytes a second, all links together, one way
-    price: float  # dollars an hour
+    flops: float  # bfloat16, per second
+    bandwidth: float  # of the memory, bytes per second
+    links: float  # to the other chips of a slice, bytes per second, all links together, one way
+    price: float  # dollars per hour
     devices: int = 1  # that JAX sees of it
     backend: str = "tpu"
     reserved: float = 0.5 * GIB  # bytes of a device that the runtime keeps for itself

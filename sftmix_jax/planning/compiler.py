@@ -66,7 +66,7 @@ class Compiler:
 
 
 def _complaints(said: str) -> tuple[str, ...]:
-    """Of what the compiler said: the arrays that it makes whole, for want of a cheaper way to their next sharding."""
+    """The arrays that the compiler reports to gather, because it finds no cheaper way to their next sharding."""
     found = []
     for line in said.splitlines():
         if _RESHARDING in line:

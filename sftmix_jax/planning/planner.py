@@ -40,12 +40,12 @@ class Planned:
     length: int
     remat: str
     fits: bool
-    parameters: int  # bytes a device
+    parameters: int  # bytes per device
     optimizer: int  # and the batch
     temporaries: int  # gradients, activations, gathered weights
     limit: int
     collectives: dict[str, int]
-    programs: dict[str, int]  # bytes a device of what runs beside training: validation loss, prefill, decode
+    programs: dict[str, int]  # bytes per device of what runs beside training: validation loss, prefill, decode
     flops_per_token: float
     steps: int
     tokens: int
@@ -54,7 +54,7 @@ class Planned:
     chip_hours: float
     dollars: float
     message: str  # of what does not fit
-    complaints: list[str]  # the compiler's, of arrays that it makes whole on their way from one sharding to another
+    complaints: list[str]  # the compiler's, of arrays that it gathers on their way from one sharding to another
 
 
 @dataclasses.dataclass(frozen=True)

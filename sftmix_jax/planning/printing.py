@@ -28,22 +28,22 @@ def show(config: Experiment, mine: list[Planned], utilisation: float, console: t
     def line(title: str, show: Callable[[Planned], str]) -> None:
         table.add_row(title, *map(show, mine))
 
-    line("rows a step, tokens a row", lambda p: f"{p.rows} × {p.length}")
-    line("rows at a time; remat", lambda p: f"{p.rows // p.grad_accum_steps}; {p.remat}")
-    line("parameters: GiB a device", lambda p: _gib(p.parameters))
+    line("batch_size × seq_len", lambda p: f"{p.rows} × {p.length}")
+    line("rows per accumulation step; remat", lambda p: f"{p.rows // p.grad_accum_steps}; {p.remat}")
+    line("parameters: GiB per device", lambda p: _gib(p.parameters))
     line("optimiser", lambda p: _gib(p.optimizer))
     line("gradients, activations, gathered weights", lambda p: _gib(p.temporaries))
     line(f"fits into {first.limit / GIB:.1f} GiB", lambda p: "yes" if p.fits else "NO")
     within = [sum(p.collectives.values()) - p.collectives.get(BETWEEN_SLICES, 0) for p in mine]
-    table.add_row("sent to a device each step, GiB", *(f"{size / GIB:.1f}" for size in within))
+    table.add_row("received per device and step, GiB", *(f"{size / GIB:.1f}" for size in within))
     for kind in sorted({kind for p in mine for kind in p.collectives} - {BETWEEN_SLICES}):
         table.add_row(f"  by {kind}", *(f"{each.collectives.get(kind, 0) / GIB:.1f}" for each in mine))
     if any(BETWEEN_SLICES in p.collectives for p in mine):
-        line("between slices, GiB a device", lambda p: f"{p.collectives.get(BETWEEN_SLICES, 0) / GIB:.2f}")
-    line("arrays made whole to reshard them", lambda p: str(len(p.complaints)))
+        line("between slices, GiB per device", lambda p: f"{p.collectives.get(BETWEEN_SLICES, 0) / GIB:.2f}")
+    line("arrays gathered to reshard them", lambda p: str(len(p.complaints)))
     for program in first.programs:
-        table.add_row(f"{program}: GiB a device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
-    line("GFLOPs a token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
+        table.add_row(f"{program}: GiB per device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
+    line("GFLOPs per token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
     line("steps", lambda p: f"{p.steps:,}")
     line("tokens", lambda p: f"{p.tokens / 1e6:,.1f}M")
     line("hours", lambda p: f"{p.hours:.2f}")
@@ -57,11 +57,11 @@ def show(config: Experiment, mine: list[Planned], utilisation: float, console: t
                 "Take more or larger chips, or see what --search finds"
             )
         for complaint in each.complaints:
-            console.print(f"{each.stage} makes whole, to reshard it: {complaint}")
+            console.print(f"{each.stage} gathers a whole array to reshard it: {complaint}")
     chip = chips.find_chip(first.topology.partition(":")[0])
     console.print(
         f"in all {sum(each.chip_hours for each in mine):,.1f} chip-hours, ${sum(each.dollars for each in mine):,.0f}, "
-        f"at {utilisation:.0%} of the chips' peak and ${chip.price:.2f} a chip-hour"
+        f"at {utilisation:.0%} of the chips' peak and ${chip.price:.2f} per chip-hour"
         + ("; a GPU's memory by arithmetic" if chip.backend == "gpu" else "")
         + ("; rows and tokens are those that the sources are expected to have" if first.expected else "")
     )

@@ -71,7 +71,7 @@ def _said(row: Mapping[str, Any]) -> str:
 
 
 def _cut(text: str) -> str:
-    """At most so many characters; how many more there are is said."""
+    """Cut a text to so many characters, and append the number of those that are left out."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text) - _LONGEST:,} more characters)"
 
 
