@@ -170,6 +170,12 @@ def test_dmt_replays_k_of_what_the_first_stage_took():
     }
 
 
+@pytest.mark.parametrize("k", [-1, -1 / 16, float("nan")])
+def test_a_replay_of_less_than_nothing_is_refused(k):
+    with pytest.raises(UserError, match=r"k=.*: must be 0 or more"):
+        strategies.dmt(Stage(), MATH_CODE, {"general": ALL}, k)
+
+
 def test_dmt_without_replay_is_mixed_sequential():
     general = {"general": ALL}
     assert shares_of(strategies.dmt(Stage(), MATH_CODE, general, 0)) == shares_of(

@@ -47,8 +47,10 @@ def mixed_sequential(pattern: Stage, specialised: Shares, general: Shares) -> di
 def dmt(pattern: Stage, specialised: Shares, general: Shares, k: float = 1 / 256) -> dict[str, Stage]:
     """Dual-stage mixed fine-tuning: specialised first, then general with a replay of k of the specialised.
 
-    Stage 1 is that of mixed_sequential, and k = 0 is mixed_sequential.
+    Stage 1 is that of mixed_sequential, and k = 0 is mixed_sequential. Raises UserError for a k below 0.
     """
+    if not k >= 0:
+        raise UserError(f"k={float(k):g}: must be 0 or more; it is the part of the specialised data that is replayed")
     if k == 0:
         return mixed_sequential(pattern, specialised, general)
     replay = {name: replayed(name, share, k) for name, share in specialised.items()}
