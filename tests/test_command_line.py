@@ -45,7 +45,8 @@ def test_help_imports_nothing_heavy_and_lists_every_option(verb):
         assert bool(is_listed) == bool(field.metadata["meaning"])
 
 
-def test_help_with_a_config_lists_its_fields_with_their_values():
+def test_help_with_a_config_lists_its_fields_with_their_values(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # lines are wrapped to the terminal
     lines = "\n".join(options.help_lines(train.Options, "Doc.", ["--help", "--config", "dmt.py:tiny"]))
     for entry in (
         "  --config.stages.specialised.mixture.code.count=512\n        exactly this many rows, each `epochs` times; "
