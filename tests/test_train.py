@@ -300,7 +300,7 @@ BAD = [
     (["--config.mesh.data=3"], "mesh"),
     (
         ["--config.stages.general.batch.batch_size=3", "--config.stages.general.batch.grad_accum_steps=2"],
-        "must divide the 3 rows",
+        "must divide batch_size=3",
     ),
     (["--config.domains.math.format=alpakka"], "did you mean 'alpaca'"),
 ]
