@@ -20,6 +20,7 @@ from sftmix_jax.data.messages import Message
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.machine import compilation, host_memory
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 
 NEW_TOKENS = 128
@@ -35,11 +36,9 @@ def _sampler(folder: Path, stop_ids: list[int] | None, slots: int) -> Sampler:
     from sftmix_jax.parallel.sharding import MeshConfig
 
     config, params = huggingface.load(folder)
-    mesh = sharding.make_mesh(MeshConfig())
-    tokenizer = Tokenizer(str(folder))
-    compute = Compute("float32", "none")
-    params = sharding.put_tree(params, abstract_params(config, compute, mesh))
-    return Sampler(config, compute, params, tokenizer, mesh, stop_ids=stop_ids, slots=slots)
+    setup = Setup(config, Compute("float32", "none"), sharding.make_mesh(MeshConfig()))
+    params = sharding.put_tree(params, abstract_params(setup))
+    return Sampler(setup, params, Tokenizer(str(folder)), stop_ids=stop_ids, slots=slots)
 
 
 def _prompt(folder: Path) -> list[int]:

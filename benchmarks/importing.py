@@ -26,6 +26,7 @@ from sftmix_jax.models import families, hf_config, huggingface, layout
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import abstract_params
 
 GIB = 2**30
@@ -71,7 +72,7 @@ def read(folder: Path) -> None:
     watch = threading.Thread(target=look)
     watch.start()
     begin = time.monotonic()
-    params = huggingface.stream(folder, abstract_params(config, Compute("bfloat16", "none"), mesh))
+    params = huggingface.stream(folder, abstract_params(Setup(config, Compute("bfloat16", "none"), mesh)))
     seconds = time.monotonic() - begin
     going_on = False
     watch.join()

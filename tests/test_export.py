@@ -24,6 +24,7 @@ from sftmix_jax.models import decoder, hf_config, huggingface
 from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.parallel import sharding
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 
 DATED = (
@@ -56,14 +57,10 @@ def a_chat(template, tmp_path):
 
 def a_sampler(config, params, chat, ends):
     """As a stage is opened: the weights that were trained, the chat template's stops, and the base's."""
-    mesh = sharding.make_mesh(sharding.MeshConfig())
     compute = ComputeConfig("float32", "none", "plain").resolved(config, "cpu")
-    abstract = abstract_params(config, compute, mesh)
-    ends = ends.behind(*chat.stops())
-    return Sampler(
-        config, compute, sharding.put_tree(params, abstract), chat.tokenizer, mesh,
-        stop_ids=ends.ids, stop_strings=ends.strings, slots=8,
-    )  # fmt: skip
+    setup = Setup(config, compute, sharding.make_mesh(sharding.MeshConfig()))
+    placed, ends = sharding.put_tree(params, abstract_params(setup)), ends.behind(*chat.stops())
+    return Sampler(setup, placed, chat.tokenizer, stop_ids=ends.ids, stop_strings=ends.strings, slots=8)
 
 
 def ending(config, params, chat, length):

@@ -22,6 +22,7 @@ from sftmix_jax.models.architecture import from_record
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params
 from sftmix_jax.training.loss import loss_sums
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -110,9 +111,10 @@ def total(config, params) -> jax.Array:
 def sampler(config, mesh: MeshConfig | None = None, devices: int = 1) -> Sampler:
     """One whose text is its tokens, without ends."""
     grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
-    params = sharding.put_tree(random_model(config), abstract_params(config, FLOAT32, grid))
+    setup = Setup(config, FLOAT32, grid)
+    params = sharding.put_tree(random_model(config), abstract_params(setup))
     tokenizer = SimpleNamespace(eos_id=None, decode=lambda tokens: " ".join(map(str, tokens)))
-    return Sampler(config, FLOAT32, params, tokenizer, grid, stop_ids=[], slots=4)
+    return Sampler(setup, params, tokenizer, stop_ids=[], slots=4)
 
 
 @every_family

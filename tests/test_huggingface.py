@@ -14,6 +14,7 @@ from sftmix_jax.models import families, huggingface
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import abstract_params
 
 
@@ -128,7 +129,7 @@ def test_a_streamed_import_is_the_model_in_its_shards(tmp_path, monkeypatch, at_
     save_model(tmp_path, config, random_model(config))
     monkeypatch.setattr(huggingface, "_AT_ONCE", at_once)
     for dtype in ("float32", "bfloat16"):
-        abstract = abstract_params(config, Compute(dtype, "none"), sharding.make_mesh(mesh))
+        abstract = abstract_params(Setup(config, Compute(dtype, "none"), sharding.make_mesh(mesh)))
         streamed = huggingface.stream(tmp_path, abstract)
         jax.tree.map(lambda x, a: x.sharding == a.sharding or pytest.fail(str(a)), streamed, abstract)
         for mine, theirs in zip(jax.tree.leaves(streamed), jax.tree.leaves(huggingface.load(tmp_path)[1]), strict=True):

@@ -1,10 +1,13 @@
 """Generation against transformers, and a request's answer that depends on that request alone."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FLOAT32
+from generations import COMPLETION, GREEDY, NEW_TOKENS, PROMPTS, REFERENCE, SCORED, TINY
 
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
@@ -13,29 +16,23 @@ from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.sampling import decode, sampler
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.methods import Method, choose, in_nucleus
 from sftmix_jax.sampling.sampler import Request, Sampler, abstract_params, bucket
 
-NAMES = "Lily Tom Ben Anna Max Sue Tim Sam Mia Bob".split()
-PROMPTS = [f"<s>Once there was {'a big dog and ' * (i % 7)}a child named {name}." for i, name in enumerate(NAMES * 3)]
-
 
 @pytest.fixture(scope="module")
-def stories():
-    from conftest import SHARED
-
-    if not SHARED.is_dir():
-        pytest.skip("no ../shared beside the project")
-    folder = SHARED / "models" / "stories260k"
-    tokenizer = Tokenizer(str(folder))
-    config, params = huggingface.load(folder)
+def tiny():
+    """The bundled base: its folder, its tokenizer, and what makes a sampler of it."""
+    tokenizer = Tokenizer(str(TINY))
+    config, params = huggingface.load(TINY)
 
     def make(slots: int = 16, mesh: MeshConfig | None = None, devices: int = 1, **rest) -> Sampler:
         grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
-        placed = sharding.put_tree(params, abstract_params(config, FLOAT32, grid))
-        return Sampler(config, FLOAT32, placed, tokenizer, grid, slots=slots, **rest)
+        setup = Setup(config, FLOAT32, grid)
+        return Sampler(setup, sharding.put_tree(params, abstract_params(setup)), tokenizer, slots=slots, **rest)
 
-    return folder, tokenizer, make
+    return TINY, tokenizer, make
 
 
 def ask(sampler: Sampler, prompts=PROMPTS, tokens: int = 40, **settings):
@@ -43,32 +40,29 @@ def ask(sampler: Sampler, prompts=PROMPTS, tokens: int = 40, **settings):
     return sampler.generate(requests)
 
 
-def test_it_tells_the_known_story(stories):
-    assert ask(stories[2](), ["<s>"], 20)[0].text.startswith("Once upon a time, there was a little girl named Lily.")
+def test_it_tells_the_known_story(shared):
+    """A model that others have published, and what they publish of it."""
+    folder = shared / "models" / "stories260k"
+    config, params = huggingface.load(folder)
+    setup = Setup(config, FLOAT32, sharding.make_mesh(MeshConfig(), jax.devices()[:1]))
+    sampler = Sampler(setup, sharding.put_tree(params, abstract_params(setup)), Tokenizer(str(folder)))
+    assert ask(sampler, ["<s>"], 20)[0].text.startswith("Once upon a time, there was a little girl named Lily.")
 
 
-def test_greedy_equals_transformers(stories):
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    folder, tokenizer, make = stories
-    model = transformers.LlamaForCausalLM.from_pretrained(folder)
-    ours = ask(make(), PROMPTS[:8])
-    for prompt, response in zip(PROMPTS[:8], ours, strict=True):
-        ids = torch.tensor([tokenizer.encode(prompt)])
-        theirs = model.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
-        assert list(response.tokens) == [t for t in theirs if t != tokenizer.eos_id]
+def test_greedy_equals_transformers(tiny):
+    wanted = json.loads(REFERENCE.read_text())["greedy"]
+    assert [list(response.tokens) for response in ask(tiny[2](), GREEDY, NEW_TOKENS)] == wanted
 
 
-def test_greedy_answers_do_not_depend_on_what_else_is_asked(stories):
-    together = ask(stories[2](slots=8))
-    backwards = ask(stories[2](slots=8), PROMPTS[::-1])[::-1]
-    alone = [ask(stories[2](slots=8), [prompt])[0] for prompt in PROMPTS[:6]]
+def test_greedy_answers_do_not_depend_on_what_else_is_asked(tiny):
+    together = ask(tiny[2](slots=8))
+    backwards = ask(tiny[2](slots=8), PROMPTS[::-1])[::-1]
+    alone = [ask(tiny[2](slots=8), [prompt])[0] for prompt in PROMPTS[:6]]
     assert together == backwards
     assert together[:6] == alone
 
 
-def test_the_host_fetches_one_array_per_32_tokens(stories, monkeypatch):
+def test_the_host_fetches_one_array_per_32_tokens(tiny, monkeypatch):
     """And one more where prompts are read: their first tokens."""
     fetched, ran = [], []
     to_host, run, read = sharding.to_host, decode.decode, decode.prefill
@@ -81,14 +75,14 @@ def test_the_host_fetches_one_array_per_32_tokens(stories, monkeypatch):
     monkeypatch.setattr(jax, "device_get", lambda x: pytest.fail("fetched in another way"))
     monkeypatch.setattr(decode, "decode", lambda *a, **k: ran.append("decode") or run(*a, **k))
     monkeypatch.setattr(decode, "prefill", lambda *a, **k: ran.append("prefill") or read(*a, **k))
-    answers = ask(stories[2](slots=4), PROMPTS[:4], 97)
+    answers = ask(tiny[2](slots=4, stop_ids=()), PROMPTS[:4], 97)
     tokens = max(len(answer.tokens) for answer in answers)
     assert tokens > 64 and ran.count("decode") == -(-(tokens - 1) // 32)
     assert len(fetched) == len(ran) and fetched.count((4, 32 + 5)) == ran.count("decode")
 
 
-def test_samples_follow_their_seed_alone(stories):
-    sampler = stories[2](slots=4)
+def test_samples_follow_their_seed_alone(tiny):
+    sampler = tiny[2](slots=4)
     settings = {"temperature": 1.0, "top_p": 0.9, "seed": 5}
     together = ask(sampler, PROMPTS[:6], 20, **settings)
     assert together[2] == ask(sampler, PROMPTS[2:3], 20, **settings)[0]
@@ -98,15 +92,15 @@ def test_samples_follow_their_seed_alone(stories):
     assert first != second
 
 
-def test_a_sharded_sampler_answers_the_same(stories):
-    wanted = ask(stories[2](slots=4), PROMPTS[:4], 20)
-    found = ask(stories[2](slots=4, mesh=MeshConfig(1, 2, 4), devices=8), PROMPTS[:4], 20)
+def test_a_sharded_sampler_answers_the_same(tiny):
+    wanted = ask(tiny[2](slots=4), PROMPTS[:4], 20)
+    found = ask(tiny[2](slots=4, mesh=MeshConfig(1, 2, 4), devices=8), PROMPTS[:4], 20)
     assert [r.text for r in found] == [r.text for r in wanted]
 
 
 @pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(1, 2, 4)])
-def test_the_order_of_a_cache_on_tpus_gives_the_same_answers(stories, monkeypatch, mesh):
-    sampler, own = stories[2](slots=4, mesh=mesh, devices=8 if mesh.tensor else 1), caches.has_places_first
+def test_the_order_of_a_cache_on_tpus_gives_the_same_answers(tiny, monkeypatch, mesh):
+    sampler, own = tiny[2](slots=4, mesh=mesh, devices=8 if mesh.tensor else 1), caches.has_places_first
     wanted, orders = ask(sampler, PROMPTS[:6], 60), []
     monkeypatch.setattr(caches, "has_places_first", lambda mesh: orders.append(own(mesh)) or True)
     found = ask(sampler, PROMPTS[:6], 60)
@@ -125,25 +119,25 @@ def test_prompts_are_read_by_the_devices_that_keep_their_slots(parts, size, prom
     assert (np.delete(slots_in, places) == size).all()  # padding: dropped
 
 
-def test_more_devices_than_prompts(stories):
+def test_more_devices_than_prompts(tiny):
     """Eight parts and three prompts: rows of padding, and slots that stay empty."""
-    alone = ask(stories[2](), PROMPTS[:3], 20)
-    assert ask(stories[2](slots=2, mesh=MeshConfig(2, 4, 1), devices=8), PROMPTS[:3], 20) == alone
+    alone = ask(tiny[2](), PROMPTS[:3], 20)
+    assert ask(tiny[2](slots=2, mesh=MeshConfig(2, 4, 1), devices=8), PROMPTS[:3], 20) == alone
 
 
-def test_stop_strings_and_limits_end_an_answer(stories):
-    free = ask(stories[2](), PROMPTS[:1], 60)[0]
+def test_stop_strings_and_limits_end_an_answer(tiny):
+    free = ask(tiny[2](), PROMPTS[:1], 60)[0]
     stop = free.text[30:36]
-    stopped = ask(stories[2](stop_strings=[stop]), PROMPTS[:1], 60)[0]
+    stopped = ask(tiny[2](stop_strings=[stop]), PROMPTS[:1], 60)[0]
     assert (stopped.text, stopped.finish_reason) == (free.text.partition(stop)[0], "stop")
     assert stopped.tokens == free.tokens[: len(stopped.tokens)]
-    assert ask(stories[2](), PROMPTS[:1], 3)[0].finish_reason == "length"
-    assert len(ask(stories[2](), PROMPTS[:1], 3)[0].tokens) == 3
+    assert ask(tiny[2](), PROMPTS[:1], 3)[0].finish_reason == "length"
+    assert len(ask(tiny[2](), PROMPTS[:1], 3)[0].tokens) == 3
 
 
-def test_the_tokens_of_a_stopped_answer_end_with_its_text(stories):
+def test_the_tokens_of_a_stopped_answer_end_with_its_text(tiny):
     """Every stop of two letters: the shortest head of all tokens that begins with the text, by trying each head."""
-    _, tokenizer, make = stories
+    _, tokenizer, make = tiny
     free = ask(make(), PROMPTS[:1], 60)[0]
     heads = [tokenizer.decode(free.tokens[:n]) for n in range(len(free.tokens) + 1)]
     within = 0
@@ -157,23 +151,16 @@ def test_the_tokens_of_a_stopped_answer_end_with_its_text(stories):
     assert make()._cut(free.tokens, []) == (free.text, free.tokens)
 
 
-def test_prompts_longer_than_the_model_are_answered_with_a_reason(stories):
-    found = ask(stories[2](), ["<s>" + "a dog " * 400, PROMPTS[0]], 5)
+def test_prompts_longer_than_the_model_are_answered_with_a_reason(tiny):
+    found = ask(tiny[2](), ["<s>" + "a dog " * 400, PROMPTS[0]], 5)
     assert [r.finish_reason for r in found] == ["prompt_too_long", "length"]
 
 
-def test_log_likelihoods_equal_float64_sums(stories):
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    folder, tokenizer, make = stories
-    model = transformers.LlamaForCausalLM.from_pretrained(folder).double()
-    pairs = [(tokenizer.encode(p), tokenizer.encode(" And they were happy.")) for p in PROMPTS[:7]]
-    for (prompt, completion), (found, _) in zip(pairs, make(slots=4).log_likelihood(pairs), strict=True):
-        with torch.no_grad():
-            log_p = model(torch.tensor([prompt + completion])).logits.log_softmax(-1)[0].numpy()
-        wanted = sum(log_p[len(prompt) + i - 1, token] for i, token in enumerate(completion))
-        assert abs(found - wanted) < 1e-3
+def test_log_likelihoods_equal_float64_sums(tiny):
+    _, tokenizer, make = tiny
+    pairs = [(tokenizer.encode(prompt), tokenizer.encode(COMPLETION)) for prompt in SCORED]
+    found = [score for score, _ in make(slots=4).log_likelihood(pairs)]
+    np.testing.assert_allclose(found, json.loads(REFERENCE.read_text())["log_likelihoods"], rtol=0, atol=1e-3)
 
 
 def test_nuclei_worked_by_hand():
@@ -206,7 +193,7 @@ def test_neither_fresh_weights_nor_the_cache_are_whole_on_any_device():
     mesh = sharding.make_mesh(MeshConfig(1, 8, 1), jax.devices()[:8])
 
     def drawing(mesh):
-        return decoder.drawing(config, FLOAT32, 3, abstract_params(config, FLOAT32, mesh))
+        return decoder.drawing(config, FLOAT32, 3, abstract_params(Setup(config, FLOAT32, mesh)))
 
     peak = on_each_device(drawing(mesh))
     print(f"weights: {peak / 2**20:.2f} MiB a device of {4 * table.num_params(config) / 2**20:.2f}")

@@ -18,6 +18,7 @@ from sftmix_jax.machine.files import matching
 from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.parallel import sharding
+from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
 from sftmix_jax.workdir.records import experiment as read_experiment
 from sftmix_jax.workdir.records import stage_folders as folders_by_id
@@ -156,11 +157,11 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     tokenizer = chat.tokenizer
     tokenizer.check_size(base.config.vocab_size, "give the folder the model's own tokenizer")
     ends = base.ends.behind(*chat.stops())
-    mesh = sharding.make_mesh(sharding.MeshConfig())
+    setup = Setup(base.config, compute, sharding.make_mesh(sharding.MeshConfig()))
+    params = base.params(abstract_params(setup))
     sampler = Sampler(
-        base.config, compute, base.params(abstract_params(base.config, compute, mesh)), tokenizer, mesh,
-        stop_ids=ends.ids, stop_strings=ends.strings, slots=opening.slots,
-    )  # fmt: skip
+        setup, params, tokenizer, stop_ids=ends.ids, stop_strings=ends.strings, slots=opening.slots
+    )
     identity = {
         "model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint, "stops": sampler.stops
     }  # fmt: skip

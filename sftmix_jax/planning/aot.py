@@ -23,13 +23,15 @@ from sftmix_jax.data.loader import DTYPES
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.attention import Cache
 from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import buffers, chips, collectives
 from sftmix_jax.planning.chips import Chip
 from sftmix_jax.sampling import decode, sampler
-from sftmix_jax.sampling.decode import Slots
+from sftmix_jax.sampling.decode import Prompts, Setup, Slots, Until
 from sftmix_jax.sampling.methods import Method
 from sftmix_jax.training import precision
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -171,13 +173,15 @@ def compile_evaluation(
 
 def compile_prefill(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
     """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
-    mesh, model, rows, size = _sampler(config, compute, topology, slots)
+    setup, model, rows, size = _sampler(config, compute, topology, slots)
     ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
     if topology.is_gpu:
         sizes = {"rows": ints.shape[0], "size": size, "cache": _bytes(model[-1])}
-        return _counted(topology, _bytes(model), buffers.prefill(config, compute, mesh.shape, **sizes))
-    prompts = jax.ShapeDtypeStruct((*ints.shape, size), np.int32, sharding=sharding.sharding(mesh, ("batch", None)))
-    return _compile(topology, decode.prefill, *model, prompts, ints, ints, rows.temperature, rows.top_p, rows.key)
+        return _counted(topology, _bytes(model), buffers.prefill(config, compute, setup.mesh.shape, **sizes))
+    where = sharding.sharding(setup.mesh, ("batch", None))
+    tokens = jax.ShapeDtypeStruct((*ints.shape, size), np.int32, sharding=where)
+    prompts = Prompts(tokens, ints, ints, rows.temperature, rows.top_p, rows.key)
+    return _compile(topology, decode.prefill, setup, *model, prompts)
 
 
 def compile_decode(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
@@ -185,14 +189,14 @@ def compile_decode(config: Architecture, compute: Compute, topology: Topology, *
 
     At full length they work in the cache itself; at the span before it a copy of that part lies beside it.
     """
-    mesh, model, rows, size = _sampler(config, compute, topology, slots)
+    setup, model, rows, size = _sampler(config, compute, topology, slots)
     spans = [size, max((sampler.bucket(n) for n in range(1, size) if sampler.bucket(n) < size), default=size)]
     if topology.is_gpu:
         count, part = rows.token.shape[0], _bytes(model[-1]) * spans[1] // size
-        return _counted(topology, _bytes(model), buffers.decode(config, mesh.shape, rows=count, part=part))
-    stops, enough = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
+        return _counted(topology, _bytes(model), buffers.decode(config, setup.mesh.shape, rows=count, part=part))
+    until = Until(jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32))
     compiled = [
-        _compile(topology, decode.decode, *model, rows, stops, enough, steps=sampler.STEPS, span=span)
+        _compile(topology, decode.decode, setup, *model, rows, until, span=span)
         for span in dict.fromkeys(spans)
     ]
     return max(compiled, key=lambda each: (not each.fits, each.total))
@@ -200,8 +204,8 @@ def compile_decode(config: Architecture, compute: Compute, topology: Topology, *
 
 def _sampler(
     config: Architecture, compute: Compute, topology: Topology, slots: int
-) -> tuple[Mesh, tuple[Any, ...], Slots, int]:
-    """The mesh that sampling spreads a model over (whatever the training mesh is), what both programs take first, the
+) -> tuple[Setup, tuple[Method, Params, Cache], Slots, int]:
+    """The set-up of sampling, whose mesh does not depend on the training mesh; what both programs take behind it; the
     slots and their length."""
     mesh = sharding.make_mesh(MeshConfig(), topology.devices)
     compute = dataclasses.replace(compute, remat="none", attention="plain")
@@ -209,9 +213,10 @@ def _sampler(
     cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype, caches.has_places_first(mesh)))
     where = caches.placing(mesh, slots, config.num_kv_heads)
     cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))
-    params = sampler.abstract_params(config, compute, mesh)
+    setup = Setup(config, compute, mesh)
+    params = sampler.abstract_params(setup)
     rows = jax.eval_shape(lambda: Slots.empty(slots))
-    return mesh, (config, compute, mesh, params, Method.NUCLEUS, cache), rows, size
+    return setup, (Method.NUCLEUS, params, cache), rows, size
 
 
 def _bytes(tree: Any) -> int:

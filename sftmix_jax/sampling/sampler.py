@@ -14,15 +14,11 @@ from jax.sharding import Mesh
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models import decoder
-from sftmix_jax.models.architecture import Architecture
-from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling import decode
-from sftmix_jax.sampling.decode import Slots
+from sftmix_jax.sampling.decode import STEPS, Prompts, Setup, Slots, Until
 from sftmix_jax.sampling.methods import Method
-
-STEPS = 32  # tokens between looks at the finished rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +62,14 @@ def bucket(length: int) -> int:
     return size
 
 
-def abstract_params(config: Architecture, compute: Compute, mesh: Mesh) -> Params:
+def abstract_params(setup: Setup) -> Params:
     """The shapes, dtypes and shardings of the parameters that a sampler takes.
 
     In the compute dtype: weights are read once a token, and half the bytes are half the time on TPU and GPU.
     """
-    _, abstract, axes = decoder.build(config, compute)
-    return sharding.with_shardings(abstract, sharding.param_shardings(mesh, abstract, axes), np.dtype(compute.dtype))
+    _, abstract, axes = decoder.build(setup.config, setup.compute)
+    shardings = sharding.param_shardings(setup.mesh, abstract, axes)
+    return sharding.with_shardings(abstract, shardings, np.dtype(setup.compute.dtype))
 
 
 def whole_parts(mesh: Mesh, rows: int) -> int:
@@ -86,20 +83,16 @@ class Sampler:
 
     def __init__(
         self,
-        config: Architecture,
-        compute: Compute,
+        setup: Setup,
         params: Params,
         tokenizer: Tokenizer,
-        mesh: Mesh,
         *,
         stop_ids: Sequence[int] | None = None,
         stop_strings: Sequence[str] = (),
         slots: int = 32,
     ):
-        self.config, self.tokenizer, self.slots = config, tokenizer, slots
-        self._compute = compute
-        self.params = params
-        self._mesh = mesh
+        self.config, self.params, self.tokenizer, self.slots = setup.config, params, tokenizer, slots
+        self._setup = setup
         self._stops = np.array(sorted({tokenizer.eos_id} if stop_ids is None else set(stop_ids)), np.int32)
         self._stop_strings = list(stop_strings)
 
@@ -150,10 +143,11 @@ class Sampler:
         self, requests: Sequence[Request], waiting: deque[int], finish: Callable[[int, Sequence[int], str], None]
     ) -> None:
         method = _method([requests[i] for i in waiting])
-        count = whole_parts(self._mesh, min(self.slots, _power_of_two(len(waiting))))
+        mesh = self._setup.mesh
+        count = whole_parts(mesh, min(self.slots, _power_of_two(len(waiting))))
         longest = max(len(r.tokens) + r.max_new_tokens for r in requests)
         size = bucket(min(longest, self.config.max_length))
-        cache = caches.empty_on(self._mesh, self.config, count, size, self._compute.dtype)
+        cache = caches.empty_on(mesh, self.config, count, size, self._setup.compute.dtype)
         slots = Slots.empty(count)
         running: dict[int, _Running] = {}
 
@@ -181,20 +175,16 @@ class Sampler:
             while waiting and free:
                 admitted = _next_prompts(requests, waiting, len(free))
                 asked = [requests[i] for i in admitted]
-                rows, places, slots_in = _spread(free, len(admitted), count, sharding.batch_parts(self._mesh))
-                tokens_in, lengths_in = _padded(asked, places, len(slots_in))
-                settings = _settings(asked, places, len(slots_in))
-                cache, first = decode.prefill(
-                    self.config, self._compute, self._mesh, self.params, method, cache,
-                    *sharding.put_rows(self._mesh, tokens_in, lengths_in, slots_in, *settings),
-                )  # fmt: skip
+                rows, places, slots_in = _spread(free, len(admitted), count, sharding.batch_parts(mesh))
+                prompts = _prompts(asked, places, slots_in)
+                on_devices = Prompts(*sharding.put_rows(mesh, *prompts))
+                cache, first = decode.prefill(self._setup, method, self.params, cache, on_devices)
                 first_tokens = sharding.to_host(first)[places]
-                lengths = lengths_in[places]
-                left = np.minimum([r.max_new_tokens for r in asked], self.config.max_length - lengths) - 1
-                temperature, top_p, keys = (setting[places] for setting in settings)
-                new = Slots(
-                    first_tokens, lengths, left, left > 0, temperature, top_p, keys, np.ones_like(lengths)
-                )  # fmt: skip
+                length, temperature, top_p, key = (
+                    field[places] for field in (prompts.length, prompts.temperature, prompts.top_p, prompts.key)
+                )
+                left = np.minimum([r.max_new_tokens for r in asked], self.config.max_length - length) - 1
+                new = Slots(first_tokens, length, left, left > 0, temperature, top_p, key, np.ones_like(length))
                 slots = slots.replaced(rows, new)
                 for slot, index, token in zip(rows, admitted, first_tokens, strict=True):
                     running[int(slot)] = _Running(index, [])
@@ -205,10 +195,8 @@ class Sampler:
             # With others waiting, come back as soon as an eighth of the rows has finished.
             enough = len(running) - max(1, count // 8) if waiting else 0
             span = min(bucket(int(slots.length.max()) + STEPS), size)
-            cache, found = decode.decode(
-                self.config, self._compute, self._mesh, self.params, method, cache, slots, self._stops,
-                np.int32(enough), steps=STEPS, span=span,
-            )  # fmt: skip
+            until = Until(self._stops, np.int32(enough))
+            cache, found = decode.decode(self._setup, method, self.params, cache, slots, until, span=span)
             slots, tokens_out = slots.after(sharding.to_host(found))
             for slot in list(running):
                 take(slot, [int(t) for t in tokens_out[slot] if t >= 0])
@@ -228,7 +216,7 @@ class Sampler:
         for size, indices in by_bucket.items():
             for start in range(0, len(indices), self.slots):
                 part = indices[start : start + self.slots]
-                tokens = np.zeros((whole_parts(self._mesh, _power_of_two(len(part))), size), np.int32)
+                tokens = np.zeros((whole_parts(self._setup.mesh, _power_of_two(len(part))), size), np.int32)
                 lengths = np.ones(len(tokens), np.int32)
                 for row, index in enumerate(part):
                     joined = [*pairs[index][0], *pairs[index][1]]
@@ -236,7 +224,7 @@ class Sampler:
                     lengths[row] = len(joined)
                 found, best = map(
                     sharding.to_host,
-                    decode.log_likelihoods(self.config, self._compute, self._mesh, self.params, tokens, lengths),
+                    decode.log_likelihoods(self._setup, self.params, tokens, lengths),
                 )
                 for row, index in enumerate(part):
                     own = slice(len(pairs[index][0]), lengths[row])
@@ -276,25 +264,24 @@ def _spread(free: Sequence[int], prompts: int, slots: int, parts: int) -> tuple[
     return rows, places, slots_in
 
 
-def _padded(requests: Sequence[Request], places: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts of one bucket in their places: tokens int32 [rows, T], lengths int32 [rows]."""
-    tokens = np.zeros((rows, bucket(len(requests[0].tokens))), np.int32)
-    lengths = np.ones(rows, np.int32)
+def _prompts(requests: Sequence[Request], places: np.ndarray, slots: np.ndarray) -> Prompts:
+    """Prompts of one bucket in their places among the rows of a prefill; host arrays."""
+    rows = len(slots)
+    out = Prompts(
+        tokens=np.zeros((rows, bucket(len(requests[0].tokens))), np.int32),
+        length=np.ones(rows, np.int32),
+        slot=slots,
+        temperature=np.zeros(rows, np.float32),
+        top_p=np.ones(rows, np.float32),
+        key=np.zeros((rows, 2), np.uint32),
+    )
     for place, request in zip(places, requests, strict=True):
-        tokens[place, : len(request.tokens)] = request.tokens
-        lengths[place] = len(request.tokens)
-    return tokens, lengths
-
-
-def _settings(requests: Sequence[Request], places: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Temperature and top_p float32 [rows], keys uint32 [rows, 2]."""
-    temperature, top_p = np.zeros(rows, np.float32), np.ones(rows, np.float32)
-    keys = np.zeros((rows, 2), np.uint32)
-    for place, request in zip(places, requests, strict=True):
-        temperature[place], top_p[place] = request.temperature, request.top_p
+        out.tokens[place, : len(request.tokens)] = request.tokens
+        out.length[place] = len(request.tokens)
+        out.temperature[place], out.top_p[place] = request.temperature, request.top_p
         if request.temperature > 0:
-            keys[place] = np.asarray(jax.random.fold_in(jax.random.PRNGKey(request.seed), request.sample))
-    return temperature, top_p, keys
+            out.key[place] = np.asarray(jax.random.fold_in(jax.random.PRNGKey(request.seed), request.sample))
+    return out
 
 
 def _power_of_two(count: int) -> int:
