@@ -16,6 +16,7 @@ from sftmix_jax.data.packing import PACKINGS, Packed
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Choice, Integer, setting
 
+DEFAULT_MAX_SEQ_LEN = 2048  # the paper's length
 Batch: TypeAlias = dict[str, np.ndarray]  # [B, T] each: the keys and dtypes of DTYPES
 DTYPES = {
     "tokens": np.int32, "targets": np.int32, "loss_weights": np.float32, "segment_ids": np.int32,
@@ -29,7 +30,9 @@ class BatchConfig:
 
     batch_size: int = setting(16, Integer(at_least=1), "packed rows per step, over all devices")
     seq_len: int = setting(
-        0, Integer(at_least=2, also=(0,)), "tokens per row; 0: the model's own maximum length, at most 2048"
+        0,
+        Integer(at_least=2, also=(0,)),
+        f"tokens per row; 0: the model's own maximum length, at most {DEFAULT_MAX_SEQ_LEN}",
     )
     packing: str = setting("best_fit", Choice(PACKINGS), "how examples fill rows; none: one example per row")
     too_long: str = setting(
@@ -43,6 +46,10 @@ class BatchConfig:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if self.batch_size % self.grad_accum_steps:
             yield f"{where}.grad_accum_steps: {self.grad_accum_steps}; must divide batch_size={self.batch_size}"
+
+    def resolved(self, max_length: int) -> "BatchConfig":
+        """This config with `seq_len` stated, for a model of this maximum length."""
+        return dataclasses.replace(self, seq_len=self.seq_len or min(max_length, DEFAULT_MAX_SEQ_LEN))
 
 
 def pool(examples: Examples, batch: BatchConfig, validation_rows: int) -> Pool:

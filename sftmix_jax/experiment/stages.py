@@ -35,7 +35,6 @@ from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.workdir import records
 from sftmix_jax.workdir.records import TRAIN_AGAIN
 
-_LENGTH = 2048  # where the config leaves it to the model
 TINY = Path(tiny.__file__).parent / "base"
 
 
@@ -317,8 +316,7 @@ class Resolved:
                     f"tokens; set it to {longest} or less, and longer examples are cut and counted"
                 )
             parent = stages[-1] if stages else None
-            batch = dataclasses.replace(stage.batch, seq_len=stage.batch.seq_len or min(longest, _LENGTH))
-            stage = dataclasses.replace(stage, batch=batch)
+            stage = dataclasses.replace(stage, batch=stage.batch.resolved(longest))
             record = {
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
                 "model": self.base.config, "ends": self.base.ends._asdict(),
@@ -329,7 +327,7 @@ class Resolved:
                 "template": self.chat.fingerprint,
                 "tokenizer": self.tokenizer.fingerprint,
                 "epochs": stage.epochs, "steps": stage.steps, "budget": stage.budget, "unit": stage.unit,
-                "batch": batch,
+                "batch": stage.batch,
                 "optimizer": stage.optimizer, "carry_optimizer": stage.carry_optimizer,
                 "dtype": self.compute.dtype,
                 "seed": self.experiment.seed,

@@ -57,7 +57,7 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
             "sources": {domain: experiment.domains[domain] for domain in stage.mixture},
         })  # fmt: skip
         expected, steps = _expected(experiment, name, stage, config)
-        length = stage.batch.seq_len or min(config.max_length, 2048)
+        length = stage.batch.resolved(config.max_length).seq_len
         costs.append(
             StageCost(name, parent, steps, expected, expected * flops.training_per_token(config, length), True)
         )
@@ -77,7 +77,7 @@ def _counted(experiment: Experiment, config: Architecture) -> list[StageCost]:
 
 def _expected(experiment: Experiment, name: str, stage: Stage, config: Architecture) -> tuple[int, int]:
     """Tokens and steps from the sources' expected sizes."""
-    length = stage.batch.seq_len or min(config.max_length, 2048)
+    length = stage.batch.resolved(config.max_length).seq_len
     tokens = 0.0
     for domain, share in stage.mixture.items():
         source = experiment.domains[domain]

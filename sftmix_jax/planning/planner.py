@@ -103,9 +103,10 @@ class Planner:
         name, stage = max(every, key=lambda pair: pair[0].tokens)[1]
         topology, architecture = self.topology, costs.architecture(config)
         devices, rows = len(topology.devices) // topology.slices, stage.batch.batch_size // topology.slices
+        length = stage.batch.resolved(architecture.max_length).seq_len
         looked_at = [
             each
-            for each in roofline.promising(architecture, topology.chip, devices, rows, _length(architecture, stage))
+            for each in roofline.promising(architecture, topology.chip, devices, rows, length)
             if self._divides_all(config, each[0])  # one mesh serves all stages, and another may have fewer rows
         ]
         for choice, estimate in looked_at[:_TRIED]:
@@ -149,7 +150,7 @@ class Planner:
             grad_accum_steps = smaller
 
     def _step(self, setting: _Setting, stage: Stage, grad_accum_steps: int) -> Compiled:
-        s, rows, length = setting, stage.batch.batch_size, _length(setting.architecture, stage)
+        s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         parts = f" in {grad_accum_steps} parts" if grad_accum_steps > 1 else ""
         return self._once(
             f"a step of {rows} × {length}{parts}", aot.compile_step, s.architecture, s.compute, stage.optimizer,
@@ -157,7 +158,7 @@ class Planner:
         )  # fmt: skip
 
     def _validation(self, setting: _Setting, stage: Stage) -> Compiled:
-        s, rows, length = setting, stage.batch.batch_size, _length(setting.architecture, stage)
+        s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         return self._once(
             "its validation loss", aot.compile_evaluation, s.architecture, s.compute, stage.optimizer, s.layout,
             rows=rows, length=length, domains=s.domains,
@@ -184,7 +185,7 @@ class Planner:
         self, setting: _Setting, stage: Stage, cost: StageCost, grad_accum_steps: int, compiled: Compiled,
         programs: dict[str, Compiled],
     ) -> Planned:  # fmt: skip
-        topology, length = self.topology, _length(setting.architecture, stage)
+        topology, length = self.topology, stage.batch.resolved(setting.architecture.max_length).seq_len
         per_token = flops.training_per_token(setting.architecture, length)
         seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * self.utilisation)
         chip_hours = topology.chips * seconds / 3600
@@ -216,10 +217,6 @@ class Planner:
             message="; ".join(f"{name}: {each.message or 'too large'}" for name, each in too_large.items()),
             complaints=[f"{name}: {said}" for name, each in every.items() for said in each.complaints],
         )
-
-
-def _length(architecture: Architecture, stage: Stage) -> int:
-    return stage.batch.seq_len or min(architecture.max_length, 2048)
 
 
 def _flags(config: Experiment, stage: str) -> str:
