@@ -24,7 +24,7 @@ from sftmix_jax.models import decoder, kernels
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.training import precision
 from sftmix_jax.training.checkpoints import Checkpoints
-from sftmix_jax.training.loop import Outcome, train
+from sftmix_jax.training.loop import Job, Outcome, Settings, train
 from sftmix_jax.training.optimizer import learning_rates, make_optimizer
 from sftmix_jax.training.step import Trainer, TrainState, make_trainer
 from sftmix_jax.training.trackers import Trackers
@@ -56,15 +56,15 @@ def train_stage(
     save_tokenizer(resolved, folder)
     rows = plan.rows_account(pools, config.seed)
     _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)
+    rates, validation = learning_rates(stage.stage.optimizer, steps), resolved.validation_plan(stage.stage)
     outcome = train(
-        stage.name, folder, trainer, plan, steps,
+        Job(stage.name, stage.id, folder, plan, validation, steps, rates),
+        trainer,
+        Settings(config.checkpoints, config.logging, config.loading),
         start=lambda: _start(resolved, stage, trainer, workdir),
-        rates=learning_rates(stage.stage.optimizer, steps),
-        validation=resolved.validation_plan(stage.stage),
-        checkpoints=config.checkpoints, logging=config.logging, loading=config.loading,
+        check_lease=check_lease,
         trackers=tracking,
-        stage_id=stage.id, check_lease=check_lease,
-    )  # fmt: skip
+    )
     done = _done(stage, plan, rows, steps, outcome)
     if processes.is_first():
         _compare_with_former(folder, stage.id, done["params_sha256"])

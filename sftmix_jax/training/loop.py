@@ -35,6 +35,28 @@ class CheckpointConfig:
     keep: int = setting(1, Integer(at_least=1), "the newest checkpoints that are kept, this many")
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What of a config the loop reads; nothing of it is part of a stage's identity."""
+
+    checkpoints: CheckpointConfig
+    logging: LoggingConfig
+    loading: LoaderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A stage to train: what it is fed with, how long, and where its files go."""
+
+    name: str
+    stage_id: str
+    folder: epath.Path
+    plan: Plan
+    validation: Plan | None
+    steps: int
+    rates: np.ndarray  # float32 [steps]: the learning rate of each step
+
+
 class Stopped(Exception):
     """The run was asked to stop; its state is saved. `code` is the exit code."""
 
@@ -88,33 +110,23 @@ class _Clock:
 class _Reporter:
     """Says of each step what it measured: on the screen, and in metrics.jsonl."""
 
-    def __init__(
-        self,
-        name: str,
-        folder: epath.Path,
-        domains: list[str],
-        steps: int,
-        first: int,
-        clock: _Clock,
-        rates: np.ndarray,
-        config: LoggingConfig,
-        trackers: Trackers | None,
-    ):
-        self._folder, self._domains, self._steps, self._clock = folder, domains, steps, clock
-        self._rates, self._every = rates, config.every
-        self._metrics = MetricsFile(folder, first, trackers, every=config.every) if processes.is_first() else None
-        self._progress = Progress(name, steps, first)
+    def __init__(self, job: Job, first: int, clock: _Clock, every: int, trackers: Trackers | None):
+        self._job, self._clock, self._every = job, clock, every
+        self._metrics = MetricsFile(job.folder, first, trackers, every=every) if processes.is_first() else None
+        self._progress = Progress(job.name, job.steps, first)
 
-    def step(self, step: int, measured: StepMetrics, tokens: int, trained_tokens: int, fed: str) -> None:
+    def step(self, step: int, measured: StepMetrics, fed: str) -> None:
         """Waits for the step. Raises UserError if its loss or its gradient is not a number."""
         sums = jax.device_get(measured.sums)
-        losses = {name: float(sums.loss[i] / sums.weight[i]) for i, name in enumerate(self._domains) if sums.weight[i]}
+        names = enumerate(self._job.plan.names)
+        losses = {name: float(sums.loss[i] / sums.weight[i]) for i, name in names if sums.weight[i]}
+        tokens = self._job.plan.tokens(step - 1)
         self._progress.update(step, tokens, losses)
         total, grad_norm = float(sums.loss.sum()), float(measured.grad_norm)
         for what, value in (("loss", total), ("gradient's norm", grad_norm)):
             if not np.isfinite(value):
-                raise _diverged(self._folder, f"the {what} of step {step} is {value}")
-        if step > FIRST and step % self._every and step != self._steps:
+                raise _diverged(self._job.folder, f"the {what} of step {step} is {value}")
+        if step > FIRST and step % self._every and step != self._job.steps:
             return
         weight = float(sums.weight.sum())
         self._write({
@@ -122,8 +134,8 @@ class _Reporter:
             "loss": total / weight if weight else 0.0,
             **{f"loss/{domain}": loss for domain, loss in losses.items()},
             "grad_norm": grad_norm,
-            "learning_rate": float(self._rates[step - 1]),
-            "trained_tokens": trained_tokens,
+            "learning_rate": float(self._job.rates[step - 1]),
+            "trained_tokens": self._job.plan.trained_tokens(step - 1),
             "tokens": tokens,
             "seconds": round(self._clock.seconds(), 3),
             **({"batch": fed} if fed else {}),
@@ -160,19 +172,11 @@ def _are_finite(params: Params) -> Array:
 
 
 def train(
-    name: str,
-    folder: epath.Path,
+    job: Job,
     trainer: Trainer,
-    plan: Plan,
-    steps: int,
+    settings: Settings,
     *,
     start: Callable[[], TrainState],
-    rates: np.ndarray,
-    validation: Plan | None,
-    checkpoints: CheckpointConfig,
-    logging: LoggingConfig,
-    loading: LoaderConfig,
-    stage_id: str,
     check_lease: Callable[[], None],
     trackers: Trackers | None = None,
 ) -> Outcome:
@@ -181,57 +185,50 @@ def train(
     `check_lease` raises where another process has taken the stage over; it is called before each save. Raises Stopped
     after a SIGTERM or Ctrl-C, once everything is saved, and UserError if the checkpoint is of other data.
     """
-    saves = Checkpoints(folder / "checkpoints", checkpoints.keep, stage=stage_id)
+    plan, steps, logging = job.plan, job.steps, settings.logging
+    saves = Checkpoints(job.folder / "checkpoints", settings.checkpoints.keep, stage=job.stage_id)
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
     first, clock = position["step"], _Clock(position["seconds"])
-    if first and position["ledger"] != plan.ledger(first):
-        raise UserError(
-            f"{folder}: its checkpoint after step {first:,} was trained on other rows than this version of sftmix_jax "
-            f"plans ({position['ledger']}, not {plan.ledger(first)}). Going on would repeat some and lose others: "
-            "finish the stage with the version that began it, or delete the folder to train it anew"
-        )
-    if first and processes.is_first():
-        terminal.err(f"  goes on after step {first:,} of {steps:,}")
+    if first:
+        _check_ledger(job, first, position["ledger"])
     part = loader.process_part(plan.batch_config.batch_size, jax.process_index(), jax.process_count())
-    reporter = _Reporter(name, folder, plan.names, steps, first, clock, rates, logging, trackers)
+    reporter = _Reporter(job, first, clock, logging.every, trackers)
 
     def save(step: int) -> None:
         check_lease()
         if not _are_finite(state.params):
-            raise _diverged(folder, f"the parameters after step {step} are not all finite")
+            raise _diverged(job.folder, f"the parameters after step {step} are not all finite")
         reporter.sync()  # a checkpoint's steps are all in metrics.jsonl
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})
 
     def validation_losses(step: int) -> dict[str, float]:
-        if validation is None:
+        if job.validation is None:
             return {}
-        losses = evaluate(trainer, state, validation)
+        losses = evaluate(trainer, state, job.validation)
         reporter.validation(step, losses)
         return losses
 
     def measured_at(step: int) -> bool:
         return bool(logging.validation_every) and step % logging.validation_every == 0 and 0 < step < steps
 
-    waiting: tuple[int, StepMetrics, int, int, str] | None = None
+    waiting: list[tuple[int, StepMetrics, str]] = []
 
     def report() -> None:
-        nonlocal waiting
-        if waiting:
-            reporter.step(*waiting)
-        waiting = None
+        while waiting:
+            reporter.step(*waiting.pop())
 
     try:
         if measured_at(first):
             validation_losses(first)
         with stop_requests() as stop_asked:
-            for step, batch in enumerate(loader.batches(plan, loading, first, steps, part), first + 1):
+            for step, batch in enumerate(loader.batches(plan, settings.loading, first, steps, part), first + 1):
                 on_device = sharding.put_batch(trainer.mesh, batch, plan.batch_config.batch_size)
                 fed = batch_hash(on_device) if logging.batch_hashes else ""
-                state, measured = trainer.train_step(state, on_device, rates[step - 1])
+                state, measured = trainer.train_step(state, on_device, job.rates[step - 1])
                 report()  # of the step before, while the device works on this one
-                waiting = (step, measured, plan.tokens(step - 1), plan.trained_tokens(step - 1), fed)
+                waiting.append((step, measured, fed))
                 code = stop_asked(step)
-                saving = code is not None or step == steps or step % checkpoints.every == 0
+                saving = code is not None or step == steps or step % settings.checkpoints.every == 0
                 if saving or measured_at(step):
                     report()
                 if saving:
@@ -249,6 +246,18 @@ def train(
     finally:
         reporter.close()
         saves.close()
+
+
+def _check_ledger(job: Job, first: int, ledger: Any) -> None:
+    """Refuse a checkpoint of other rows than are planned; else say where the run goes on."""
+    if ledger != job.plan.ledger(first):
+        raise UserError(
+            f"{job.folder}: its checkpoint after step {first:,} was trained on other rows than this version of "
+            f"sftmix_jax plans ({ledger}, not {job.plan.ledger(first)}). Going on would repeat some and lose others: "
+            "finish the stage with the version that began it, or delete the folder to train it anew"
+        )
+    if processes.is_first():
+        terminal.err(f"  goes on after step {first:,} of {job.steps:,}")
 
 
 def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float]:
