@@ -8,6 +8,7 @@ with the prisoner, and the judge holds a `Foreign` in its place (contained/forei
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -41,6 +42,8 @@ def main() -> None:
     packages.load(json.loads(sys.argv[2]))
     standing = walls.separate(packages.folders())
     walls.adopt_orphans()
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object of this process
     while True:
         asked, fds, _, _ = socket.recv_fds(control, ASK.size, 2)
         if not asked:
