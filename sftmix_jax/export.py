@@ -1,6 +1,6 @@
 """Write a stage as a folder that transformers and vLLM load, and that behaves there as the stage does here.
 
-python -m sftmix_jax.export --workdir DIR [--stage NAME] --out DIR [--dtype float32]
+python -m sftmix_jax.export --workdir DIR [--stage NAME] --out DIR [--dtype float32 | --adapter]
 
 The tokenizer carries the chat template that was trained with. config.json and generation_config.json carry the token
 ids that end an answer. An end that is no single token stands as a stop string in generation_config.json: transformers'
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 
 from sftmix_jax.machine import command, terminal
-from sftmix_jax.machine.ranges import Choice, Text, setting, within
+from sftmix_jax.machine.ranges import Choice, Flag, Text, setting, within
 
 
 @dataclasses.dataclass
@@ -24,6 +24,9 @@ class Options:
     out: str = dataclasses.field(metadata=within(Text(), "the folder to write"))
     stage: str = setting("all", Text(), "a stage's name or id; by default the experiment's last")
     dtype: str = setting("float32", Choice(("float32", "bfloat16", "float16")), "of the weights")
+    adapter: bool = setting(
+        False, Flag(), "write the adapter of a stage with model.lora for PEFT, in place of the merged model"
+    )
 
 
 def main(options: Options) -> int:
@@ -31,7 +34,12 @@ def main(options: Options) -> int:
 
     from sftmix_jax.experiment import exporting
 
-    folder, ends = exporting.export(epath.Path(options.workdir), options.stage, options.out, options.dtype)
+    workdir = epath.Path(options.workdir)
+    if options.adapter:
+        folder = exporting.export_adapter(workdir, options.stage, options.out)
+        terminal.err(f"{folder.name} → {options.out}")
+        return 0
+    folder, ends = exporting.export(workdir, options.stage, options.out, options.dtype)
     terminal.err(f"{folder.name} → {options.out}")
     for string in ends.strings:
         terminal.err(

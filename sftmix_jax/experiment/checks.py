@@ -143,7 +143,8 @@ def _check_carried(resolved: Resolved, stage: ResolvedStage) -> None:
     """Raise UserError if the optimizer cannot go on with the state of the stage before."""
     if not stage.stage.carry_optimizer or stage.parent is None:
         return
-    _, params, _ = decoder.build(resolved.base.config, resolved.compute)
+    _, whole, _ = decoder.build(resolved.tuning.architecture, resolved.compute)
+    params = resolved.tuning.trainable.split(whole)[0]
     before, own = (
         jax.eval_shape(optimizer.make_optimizer(each.optimizer).init, params)
         for each in (stage.parent.stage, stage.stage)

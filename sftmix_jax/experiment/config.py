@@ -20,9 +20,10 @@ from sftmix_jax.data.sources import Source
 from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.machine import options, overrides, ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
-from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Table, Text, setting, within
+from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Items, Table, Text, setting, within
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import ComputeConfig
+from sftmix_jax.models.lora import LoraConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
@@ -36,6 +37,16 @@ class ModelConfig:
 
     init: str = setting("tiny", Text(), "the weights: tiny, hf:DIR_OR_HUB_ID, stage:DIR or scratch:PRESET")
     tokenizer: str = setting("", Text(), "folder or hub id; by default the base model's own")
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    trainable: tuple[str, ...] = setting(
+        (),
+        Items(Text()),
+        "the parameters that are trained: embed, norm, head, layers, layers.NAME or layers.FIRST-LAST; by default all, "
+        "or with lora.rank the adapters alone",
+    )
+    frozen_dtype: str = setting(
+        "bfloat16", Choice(("bfloat16", "float32")), "of the parameters that are not trained, in memory"
+    )
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
 
@@ -58,6 +69,12 @@ class Stage:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     carry_optimizer: bool = setting(
         False, Flag(), "continue with the optimizer moments of the previous stage in place of fresh ones"
+    )
+    adapter: str = setting(
+        "continue",
+        Choice(("continue", "new")),
+        "with model.lora: train on with the adapter of the previous stage, or merge it into the weights and start a "
+        "new one",
     )
 
     def relations(self, where: str) -> Iterator[str]:
@@ -116,6 +133,13 @@ class Experiment:
                     "stage before it to take the moments of"
                 )
         for name, stage in self.stages.items():
+            if stage.adapter == "new" and not self.model.lora.rank:
+                yield f"{where}.stages.{name}.adapter: new; there are no adapters: set {where}.model.lora.rank"
+            if stage.adapter == "new" and stage.carry_optimizer:
+                yield (
+                    f"{where}.stages.{name}.carry_optimizer: True; the moments of the adapter before are none of a new "
+                    "one: set it to False, or adapter to continue"
+                )
             if name in ("all", "base") or name.startswith("base-"):
                 yield f"{where}.stages: key '{name}'; must not be all, base or base-…, which mean other folders"
             for domain in stage.mixture.keys() - self.domains.keys():

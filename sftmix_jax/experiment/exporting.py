@@ -14,16 +14,27 @@ import jax
 from etils import epath
 
 from sftmix_jax.data.chat import Chat
+from sftmix_jax.experiment import tuning
 from sftmix_jax.experiment.opening import one_stage, stage_chat
-from sftmix_jax.experiment.stages import architecture, check_tokenizer, on_one_device, read_stage, stage_params
+from sftmix_jax.experiment.stages import (
+    TINY,
+    architecture,
+    check_tokenizer,
+    merged_before,
+    on_one_device,
+    read_stage,
+    stage_params,
+    trained_params,
+)
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.files import check_folder, check_out, is_litter, is_remote, read_json
-from sftmix_jax.models import huggingface
+from sftmix_jax.machine.files import check_folder, check_out, is_litter, is_remote, read_json, write_json
+from sftmix_jax.models import huggingface, peft
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.decoder import Params
 from sftmix_jax.models.hf_config import Ends, Special
 
 _ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
+_ADAPTER = "sftmix_jax.json"  # marks the export of an adapter, whose config has no room for other fields
 
 
 def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[epath.Path, Ends]:
@@ -42,6 +53,34 @@ def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[ep
     origin = {"stage": record["name"], "id": record["id"]}
     with _explained(out):
         return folder, write(out, config, params, chat, Ends(**record["ends"]), dtype=dtype, origin=origin)
+
+
+def export_adapter(workdir: epath.Path, stage: str, target: str) -> epath.Path:
+    """Writes the adapter of a finished stage for PEFT → the stage's folder. Raises UserError."""
+    out = epath.Path(target).expanduser()
+    with _explained(out):
+        check_replaceable(out)
+        check_out(out, replaced=True)
+    folder = one_stage(workdir, stage)
+    record = read_stage(folder)
+    config = architecture(record)
+    how = tuning.of_record(record, config)
+    remedy = "leave --adapter out, and the merged model is written"
+    if how.lora is None:
+        raise UserError(f"{folder.name} was trained without adapters; {remedy}")
+    if how.names:
+        raise UserError(f"{folder.name} has trained weights beside its adapter ({', '.join(how.names)}); {remedy}")
+    if merged := merged_before(folder):
+        raise UserError(f"the adapter of {folder.name} stands on the merged weights of {merged}; {remedy}")
+    check_tokenizer(folder)
+    chat = stage_chat(folder, record)
+    params = jax.device_get(trained_params(folder, how.abstract_trained(on_one_device(config))))
+    with _explained(out), _replaced(out) as new:
+        chat.save(new)
+        base = str(TINY) if record["base"] == "tiny" else record["base"].removeprefix("hf:")
+        peft.save(new, config, how.lora, params, base)
+        write_json(new / _ADAPTER, {"stage": record["name"], "id": record["id"]})
+    return folder
 
 
 def write(
@@ -70,7 +109,8 @@ def check_replaceable(out: epath.Path) -> None:
     if not names:
         return
     remedy = "choose another --out, or remove the folder yourself"
-    if "config.json" not in names or _ORIGIN not in read_json(out / "config.json", remedy):
+    is_adapter = _ADAPTER in names
+    if not is_adapter and ("config.json" not in names or _ORIGIN not in read_json(out / "config.json", remedy)):
         raise UserError(f"{out}: holds {names[0]} and is no export of this package, so it is not replaced; {remedy}")
     if foreign := [name for name in names if not _is_exported(name)]:
         raise UserError(f"{out}: holds {foreign[0]}, which no export wrote, so it is not replaced; {remedy}")
@@ -95,10 +135,10 @@ def _is_exported(name: str) -> bool:
         case "json" | "jinja":
             return stem in (
                 "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens",
-                "chat_template",
+                "chat_template", "adapter_config", "sftmix_jax",
             )  # fmt: skip
         case "safetensors" | "safetensors.index.json":
-            return stem == "model" or stem.startswith("model-")
+            return stem in ("model", "adapter_model") or stem.startswith("model-")
         case _:
             return name == "tokenizer.model"
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
 from sftmix_jax.models import decoder, kernels
 from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
 from sftmix_jax.training import precision
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.loop import Job, Outcome, Settings, train
@@ -44,15 +46,19 @@ def train_stage(
     plan, pools = resolved.plan(stage.stage)
     steps = stage.stage.steps or plan.num_steps
     optimizer = make_optimizer(stage.stage.optimizer)
+    compute, how = _checked(resolved, mesh, stage.stage.batch.seq_len), resolved.tuning
     trainer = make_trainer(
-        resolved.base.config, _checked(resolved, mesh, stage.stage.batch.seq_len), optimizer, mesh,
+        how.architecture, compute, optimizer, mesh,
         domains=len(resolved.examples), grad_accum_steps=stage.stage.batch.grad_accum_steps,
         kept=precision.find(stage.stage.optimizer.state),
+        trainable=how.trainable, frozen_dtype=how.frozen_dtype,
     )  # fmt: skip
+    beginning = _Beginning(resolved, stage, trainer, compute, workdir)
     if processes.is_first():
         _reopen(stage, workdir)
     name = folder.name.removesuffix(f"-{stage.id}")  # that of the experiment which trained the stage first
-    write_json(folder / "stage.json", {"name": name, "id": stage.id, **stage.record})
+    where = {} if how.is_full else {"base": config.model.init}  # of the frozen weights, which no checkpoint holds
+    write_json(folder / "stage.json", {"name": name, "id": stage.id, **where, **stage.record})
     save_tokenizer(resolved, folder)
     rows = plan.rows_account(pools, config.seed)
     _say_plan(stage, plan.ledger(steps), rows, steps, plan.fill)
@@ -61,7 +67,8 @@ def train_stage(
         Job(stage.name, stage.id, folder, plan, validation, steps, rates),
         trainer,
         Settings(config.checkpoints, config.logging, config.loading),
-        start=lambda: _start(resolved, stage, trainer, workdir),
+        start=beginning.state,
+        frozen=beginning.frozen,
         check_lease=check_lease,
         trackers=tracking,
     )
@@ -118,21 +125,59 @@ def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> Non
           f"ones; {former} is kept")  # fmt: skip
 
 
-def _start(resolved: Resolved, stage: ResolvedStage, trainer: Trainer, workdir: epath.Path) -> TrainState:
-    """Parameters of the stage before, or of the base; a fresh optimiser unless told to carry it."""
-    if stage.parent is None:
-        params = resolved.base.params(trainer.abstract.params)
-        return TrainState(params, trainer.init_optimizer(params))
-    parent = stage.parent.folder(workdir)
-    params = stages.stage_params(parent, trainer.abstract.params)
-    if not stage.stage.carry_optimizer:
-        return TrainState(params, trainer.init_optimizer(params))
-    saves = Checkpoints(parent / "checkpoints", stage=stage.parent.id)
-    try:
-        step = stages.read_done(parent, stages.read_stage(parent))["steps"]
-        return TrainState(params, saves.restore_part(step, "opt_state", trainer.abstract.opt_state))
-    finally:
-        saves.close()
+class _Beginning:
+    """What a stage starts from: weights of the base or of the stage before, adapters, moments; each read once."""
+
+    def __init__(
+        self, resolved: Resolved, stage: ResolvedStage, trainer: Trainer, compute: Compute, workdir: epath.Path
+    ):
+        self._resolved, self._stage, self._trainer, self._compute = resolved, stage, trainer, compute
+        self._workdir = workdir
+        self._parent = stage.parent.folder(workdir) if stage.parent else None
+
+    def state(self) -> TrainState:
+        """The trained parameters, with a fresh optimizer unless told to carry it."""
+        params = self._params()
+        if self._parent is None or not self._stage.stage.carry_optimizer:
+            return TrainState(params, self._trainer.init_optimizer(params))
+        before = stages.read_stage(self._parent)
+        saves = Checkpoints(self._parent / "checkpoints", stage=before["id"])
+        try:
+            step = stages.read_done(self._parent, before)["steps"]
+            return TrainState(params, saves.restore_part(step, "opt_state", self._trainer.abstract.opt_state))
+        finally:
+            saves.close()
+
+    def frozen(self) -> Params | None:
+        """The frozen parameters; None where every one is trained."""
+        return None if self._resolved.tuning.is_full else self._parts[1]
+
+    def _params(self) -> Params:
+        how, abstract = self._resolved.tuning, self._trainer.abstract.params
+        if self._parent is not None and (how.lora is None or self._stage.stage.adapter == "continue"):
+            return stages.trained_params(self._parent, abstract)
+        return self._resolved.base.params(abstract) if how.is_full else self._parts[0]
+
+    def _weights(self, wanted: Params) -> Params:
+        """Those of the base, or of the stage before the last new adapter."""
+        first = self._stage
+        while first.parent is not None and first.stage.adapter == "continue":
+            first = first.parent
+        if first.parent is None:
+            return self._resolved.base.params(wanted)
+        return stages.stage_params(first.parent.folder(self._workdir), wanted)
+
+    @cached_property
+    def _parts(self) -> tuple[Params, Params | None]:
+        """The parameters that the stage would start with if no stage had trained them: trained ones and frozen ones."""
+        how, abstract = self._resolved.tuning, self._trainer.abstract
+        dtype = jax.tree.leaves(abstract.params)[0].dtype.name
+        wanted = how.abstract_weights(self._compute, self._trainer.mesh, dtype)
+        weights = self._weights(wanted)
+        new = {name: x for name, x in abstract.params.get("layers", {}).items() if name not in wanted["layers"]}
+        adapters = how.fresh(self._compute, self._resolved.experiment.seed, {"layers": new})
+        trained, frozen = how.trainable.split({**weights, "layers": {**weights["layers"], **adapters["layers"]}})
+        return trained, jax.tree.map(lambda x: x.astype(how.frozen_dtype), frozen)
 
 
 def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.mixture import Order, Pool
 from sftmix_jax.data.tokenizer import Tokenizer
-from sftmix_jax.experiment import checks
+from sftmix_jax.experiment import checks, tuning
 from sftmix_jax.experiment.config import Experiment, Stage
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine import array_hash, identity, manifest, model_folder, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import decoder, families, hf_config, huggingface
@@ -113,7 +114,7 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
 
 def stage_digest(record: dict[str, Any]) -> str:
     """The hash of a stage.json without what is not part of it."""
-    return identity.digest({key: value for key, value in record.items() if key not in ("name", "id", "digest")})
+    return identity.digest({key: value for key, value in record.items() if key not in ("name", "id", "digest", "base")})
 
 
 def read_done(folder: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +160,53 @@ def on_one_device(config: Architecture) -> Params:
 
 
 def stage_params(folder: epath.Path, abstract: Params) -> Params:
-    """A finished stage's parameters, with the dtypes and shardings of `abstract`.
+    """A finished stage's weights, with the dtypes and shardings of `abstract`; adapters are merged into them.
+
+    Raises UserError if a checkpoint or the base is damaged, missing or another one.
+    """
+    record = read_stage(folder)
+    how = tuning.of_record(record, architecture(record))
+    if how.is_full:
+        return trained_params(folder, abstract)
+    weights = starting_weights(folder, record, precision.in_dtype(abstract, how.frozen_dtype))
+    return how.whole(trained_params(folder, how.abstract_trained(abstract)), weights, abstract)
+
+
+def starting_weights(folder: epath.Path, record: dict[str, Any], abstract: Params) -> Params:
+    """The weights that the frozen ones of a stage are part of: its base's, or its parent's if its adapter is new.
+
+    Raises UserError if they are not where they were.
+    """
+    if (fingerprint := record["parent"].removeprefix("base:")) != record["parent"]:
+        base = find_base(record["base"], str(folder / "tokenizer"), record["seed"])
+        if base.fingerprint != fingerprint:
+            raise UserError(
+                f"{folder}: its frozen weights are those of {record['base']}, which has changed since; restore its "
+                "files"
+            )
+        return base.params(abstract)
+    parent = records.stage_folder(folder.parent.parent, record["parent"])
+    if parent is None:
+        raise UserError(
+            f"{folder}: its frozen weights are found by way of the stage {record['parent']}, which is not in "
+            f"{folder.parent}; put both into the stages/ of one workdir"
+        )
+    if record["adapter"] == "new":
+        return stage_params(parent, abstract)
+    return starting_weights(parent, read_stage(parent), abstract)
+
+
+def merged_before(folder: epath.Path) -> str:
+    """The stage whose merged weights a stage's adapter stands on; empty where it stands on the base's."""
+    record = read_stage(folder)
+    parent = records.stage_folder(folder.parent.parent, record["parent"])
+    if parent is None:
+        return ""
+    return parent.name if record["adapter"] == "new" else merged_before(parent)
+
+
+def trained_params(folder: epath.Path, abstract: Params) -> Params:
+    """What a finished stage's checkpoint holds: the trained parameters, with the dtypes and shardings of `abstract`.
 
     They are read in the dtype that they were trained in and hashed before they are cast, one after the other. Raises
     UserError if the checkpoint is damaged, or if they are not those that done.json names.
@@ -266,6 +313,11 @@ class Resolved:
         """Names the base's folder. Experiments share it if their bases answer alike: same weights, prompts, dtype."""
         return identity.digest({key: value for key, value in self.base_record.items() if key != "init"})
 
+    @cached_property
+    def tuning(self) -> Tuning:
+        """What the stages train of the base. Raises UserError."""
+        return tuning.of_config(self.experiment.model, self.base.config)
+
     def base_folder(self, workdir: epath.Path) -> epath.Path:
         return workdir / "stages" / f"base-{self.base_id}"
 
@@ -331,6 +383,7 @@ class Resolved:
                 "optimizer": stage.optimizer, "carry_optimizer": stage.carry_optimizer,
                 "dtype": self.compute.dtype,
                 "seed": self.experiment.seed,
+                **self.tuning.record, **({} if self.tuning.is_full else {"adapter": stage.adapter}),
             }  # fmt: skip
             stages.append(ResolvedStage(name, stage, identity.plain(record), parent))
         checks.check(self, stages)

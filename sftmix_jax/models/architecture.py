@@ -77,6 +77,31 @@ class Architecture:
         return self.pattern[layer % len(self.pattern)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (LoRA, Hu et al. 2021): a product x W becomes x W + alpha / rank · (x A) B."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]  # linear weights of a layer, by their name in the parameter table
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapted(Architecture):
+    """A decoder with adapters beside some of its linear weights."""
+
+    lora: Lora
+
+
+def adapted(architecture: Architecture, lora: Lora | None) -> Architecture:
+    """The architecture with these adapters; unchanged for None."""
+    return architecture if lora is None else Adapted(**vars(architecture), lora=lora)
+
+
 def shortest_period(kinds: Sequence[LayerKind]) -> tuple[LayerKind, ...]:
     """The shortest beginning of a list of layers that gives it all when repeated."""
     return next(

@@ -4,6 +4,7 @@ Letters: B batch, T tokens, S cache length, L layers, D model, N query heads, K 
 H head size, F feed-forward, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 
 from sftmix_jax.models import attention, kernels, table
 from sftmix_jax.models import rope as rotary
-from sftmix_jax.models.architecture import Architecture, LayerKind
+from sftmix_jax.models.architecture import Adapted, Architecture, LayerKind
 from sftmix_jax.models.attention import Cache, Scores
 from sftmix_jax.models.compute import REMAT, Compute
 from sftmix_jax.models.table import Param
@@ -42,6 +43,9 @@ def _param(rngs: nnx.Rngs, std: float, param: Param, layers: int = 0) -> nnx.Par
             value = jnp.ones(shape)
         case "zeros":
             value = jnp.zeros(shape)
+        case "fan_in":
+            bound = math.prod(param.shape[: param.inputs]) ** -0.5
+            value = jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
         case _:
             raise ValueError(f"no start {param.start!r}")
     return nnx.Param(value, axes=axes, inputs=param.inputs)
@@ -67,13 +71,13 @@ def project(x: Array, param: nnx.Param, mesh: Mesh | None) -> Array:
     XLA's CPU backend differentiates the product with two batch axes 1.5 times slower. Over a mesh with fsdp, `x` lies
     split along its rows.
     """
-    weight = param[...]
+    weight, axes = param[...], param.get_metadata()["axes"][1:]
     B, T = x.shape[:2]
     rows = x.reshape(B * T, -1)
-    if mesh is None or mesh.shape["fsdp"] == 1:
+    if mesh is None or mesh.shape["fsdp"] == 1 or "embed" not in axes:
         product = rows @ weight.astype(x.dtype).reshape(rows.shape[1], -1)
     else:
-        product = fsdp.product(mesh, rows, weight, param.get_metadata()["axes"][1:])
+        product = fsdp.product(mesh, rows, weight, axes)
     return product.reshape(B, T, *weight.shape[param.get_metadata()["inputs"] :])
 
 
@@ -116,7 +120,12 @@ class Layers(nnx.Module):
         return x, kept
 
     def _project(self, x: Array, name: str, mesh: Mesh | None) -> Array:
-        return project(x, getattr(self, name), mesh)
+        """x times the weight of this name, with its adapter where the table has one."""
+        product = project(x, getattr(self, name), mesh)
+        if not isinstance(self.config, Adapted) or name not in self.config.lora.targets:
+            return product
+        a, b = (getattr(self, adapter) for adapter in table.adapter_names(name))
+        return product + project(project(x, a, mesh), b, mesh) * self.config.lora.scale
 
     def _heads(self, x: Array, name: str, mesh: Mesh | None) -> Array:
         """Queries, keys or values of x, [B, T, heads, H]; with their bias and norm where the table has one."""

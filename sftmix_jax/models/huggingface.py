@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save_file as save_safetensors
 
 from sftmix_jax.machine import processes
 from sftmix_jax.machine.errors import UserError, did_you_mean
@@ -227,7 +228,7 @@ def save(
     files = _split(sizes)
     for file, names in files.items():
         part = {name: np.ascontiguousarray(tensor.astype(numpy_dtype)) for name, tensor in islice(tensors, len(names))}
-        _save_file(part, folder / file)
+        save_file(part, folder / file)
     if len(files) > 1:
         where = {name: file for file, names in files.items() for name in names}
         _write(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
@@ -238,19 +239,26 @@ def _write(file: epath.Path, record: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(record, indent=1))
 
 
-def _save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
-    """To a disk directly; to a bucket by way of a local file."""
+def save_file(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
+    """Writes a safetensors file: to a disk directly, to a bucket by way of a local file. Raises UserError."""
     try:
         if "://" not in str(file):
-            save_file(tensors, Path(file), metadata={"format": "pt"})
-            shutil.copymode(file.with_name("generation_config.json"), file)  # the package lets nobody else read it
+            save_safetensors(tensors, Path(file), metadata={"format": "pt"})
+            Path(file).chmod(_file_mode())  # the package lets nobody else read it
             return
         with tempfile.NamedTemporaryFile() as local:
-            save_file(tensors, local.name, metadata={"format": "pt"})
+            save_safetensors(tensors, local.name, metadata={"format": "pt"})
             with open(local.name, "rb") as source, file.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 24)
     except SafetensorError as error:
         raise UserError(f"{file}: cannot be written ({error}); free some space, then run the command again") from None
+
+
+def _file_mode() -> int:
+    """The permissions of a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def fingerprint(folder: epath.Path) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from sftmix_jax.models.architecture import Architecture
+from sftmix_jax.models.architecture import Adapted, Architecture, Lora
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Param:
     shape: tuple[int, ...]
     axes: tuple[str, ...]  # a logical name for each axis
     stored: str  # its Hugging Face name, {} for the layer; parameters that share one lie in it one after the other
-    start: str = "normal"  # of a fresh model: normal, ones or zeros
+    start: str = "normal"  # of a fresh model: normal, ones, zeros, or fan_in: uniform within ±1/√inputs
     inputs: int = 0  # leading axes that are multiplied with the input; 0: no linear weight
     in_layer: bool = True
 
@@ -87,7 +87,29 @@ def parameters(a: Architecture, names: Mapping[str, str] | None = None) -> tuple
         outer("norm", (D,), ("norm",), "model.norm.weight", neutral),
         not a.tied and outer("head", (D, V), ("embed", "vocab"), "lm_head.weight", inputs=1),
     ]
-    return tuple(param for param in found if param)
+    weights = [param for param in found if param]
+    lora = a.lora if isinstance(a, Adapted) else None
+    return (*weights, *(adapter for param in weights if lora for adapter in adapters(param, lora)))
+
+
+def adapters(param: Param, lora: Lora) -> tuple[Param, ...]:
+    """A and B of a weight that is a target; no parameters for another one.
+
+    A starts as PEFT draws it (uniform, Kaiming with a = √5), B at 0, so that an adapter starts as no change.
+    """
+    if param.name not in lora.targets:
+        return ()
+    at = param.inputs
+    a, b = adapter_names(param.name)
+    return (
+        Param(a, (*param.shape[:at], lora.rank), (*param.axes[:at], "rank"), "", "fan_in", inputs=at),
+        Param(b, (lora.rank, *param.shape[at:]), ("rank", *param.axes[at:]), "", "zeros", inputs=1),
+    )
+
+
+def adapter_names(name: str) -> tuple[str, str]:
+    """What A and B of a weight are called."""
+    return f"{name}_lora_a", f"{name}_lora_b"
 
 
 def num_params(a: Architecture) -> int:

@@ -168,7 +168,7 @@ def compile_evaluation(
     if topology.is_gpu:
         kept, held = precision.find(optimizer.state), resident + _bytes(trainer.abstract.params)
         return _counted(topology, held, buffers.validation(config, compute, kept, mesh.shape, rows=rows, length=length))
-    return _compile(topology, trainer.eval_step, trainer.abstract.params, _batch(mesh, rows, length), resident=resident)
+    return _compile(topology, trainer.eval_step, trainer.abstract, _batch(mesh, rows, length), resident=resident)
 
 
 def compile_prefill(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:

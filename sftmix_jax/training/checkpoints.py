@@ -68,7 +68,7 @@ class Checkpoints:
         if "://" in str(self.folder):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        size = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
+        size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state))) // jax.process_count()
         if shutil.disk_usage(self.folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
@@ -109,7 +109,10 @@ class Checkpoints:
         manifest.seal(self.folder / str(step), of, jax.process_index(), jax.process_count())
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest sound checkpoint and its position, or None if there is none; from any number of processes."""
+        """The newest sound checkpoint and its position, or None if there is none; from any number of processes.
+
+        Frozen parameters are in no checkpoint.
+        """
         if processes.is_first():
             self._sweep()
         while (step := self._newest_usable()) is not None:

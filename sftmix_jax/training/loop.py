@@ -177,17 +177,20 @@ def train(
     settings: Settings,
     *,
     start: Callable[[], TrainState],
+    frozen: Callable[[], Params | None],
     check_lease: Callable[[], None],
     trackers: Trackers | None = None,
 ) -> Outcome:
     """Train one stage to its last step, from its newest sound checkpoint if it has one.
 
-    `check_lease` raises where another process has taken the stage over; it is called before each save. Raises Stopped
-    after a SIGTERM or Ctrl-C, once everything is saved, and UserError if the checkpoint is of other data.
+    `start` makes the first state, without the `frozen` parameters. `check_lease` raises where another process has
+    taken the stage over; it is called before each save. Raises Stopped after a SIGTERM or Ctrl-C, once everything is
+    saved, and UserError if the checkpoint is of other data.
     """
     plan, steps, logging = job.plan, job.steps, settings.logging
     saves = Checkpoints(job.folder / "checkpoints", settings.checkpoints.keep, stage=job.stage_id)
     state, position = saves.restore(trainer.abstract) or (start(), {"step": 0, "seconds": 0.0})
+    state = state._replace(frozen=frozen())
     first, clock = position["step"], _Clock(position["seconds"])
     if first:
         _check_ledger(job, first, position["ledger"])
@@ -268,6 +271,6 @@ def evaluate(trainer: Trainer, state: TrainState, plan: Plan) -> dict[str, float
     weight = np.zeros(len(plan.names))
     for step in range(plan.num_steps):
         batch = sharding.put_batch(trainer.mesh, plan.batch(step, part), rows)
-        sums = jax.device_get(trainer.eval_step(state.params, batch))
+        sums = jax.device_get(trainer.eval_step(state, batch))
         loss, weight = loss + sums.loss, weight + sums.weight
     return {name: float(loss[i] / weight[i]) for i, name in enumerate(plan.names) if weight[i]}

@@ -6,8 +6,9 @@ about half of its tokens, and the head is 2 % of a step (LLaMA 7B), a fifth (3.2
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,32 +57,38 @@ def _cross_entropy(
     int32 [B, T] sorts the tokens of a row, `targets` and `weights` float32 [B, T] are sorted so. `cap`: the soft cap on
     logits, 0 for none.
     """
-    losses, _, _ = _in_chunks(mesh, cap, hidden, head, order, targets, weights, differentiate=False)
+    losses, _, _ = _in_chunks(mesh, cap, hidden, head, order, targets, weights, of=())
     return (losses * weights).sum(), losses
 
 
 def _forward(
-    mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    losses, d_hidden, d_head = _in_chunks(mesh, cap, hidden, head, order, targets, weights, differentiate=True)
-    return ((losses * weights).sum(), losses), (d_hidden, d_head)
+    mesh: Mesh | None, cap: float, hidden: Any, head: Any, order: Any, targets: Any, weights: Any
+) -> tuple[tuple[Array, Array], tuple[Array, Array | None]]:
+    """Arguments are primals with `value` and `perturbed`: a frozen head has no gradient."""
+    of = ("hidden", "head") if head.perturbed else ("hidden",)
+    values = (x.value for x in (hidden, head, order, targets, weights))
+    losses, d_hidden, d_head = _in_chunks(mesh, cap, *values, of=of)
+    return ((losses * weights.value).sum(), losses), (d_hidden, d_head if head.perturbed else None)
 
 
 def _backward(
-    mesh: Mesh | None, cap: float, kept: tuple[Array, Array], d_out: tuple[Array, Array]
+    mesh: Mesh | None, cap: float, kept: tuple[Array, Array | None], d_out: tuple[Array, Any]
 ) -> tuple[Array | None, ...]:
     d_total, (d_hidden, d_head) = d_out[0], kept
-    return (d_hidden * d_total).astype(d_hidden.dtype), (d_head * d_total).astype(d_head.dtype), None, None, None
+    of_head = None if d_head is None else (d_head * d_total).astype(d_head.dtype)
+    return (d_hidden * d_total).astype(d_hidden.dtype), of_head, None, None, None
 
 
-_cross_entropy.defvjp(_forward, _backward)
+_cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _in_chunks(
     mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array, *,
-    differentiate: bool,
+    of: Collection[str],
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Losses float32 [B, T] in the sorted order, and the gradients of their weighted sum: of `hidden` and of `head`.
+
+    `of` names those that are wanted; another one is a placeholder.
 
     Letters: C chunks, P parts of the batch (one a device along its axes), n tokens of a part in a chunk. A part adds up
     its own gradient of the head; the parts are summed once, at the end.
@@ -126,24 +133,26 @@ def _in_chunks(
         unnormalised = jnp.exp(logits - most)
         total = unnormalised.sum(axis=-1, keepdims=True)
         losses = losses.at[i].set(jnp.where(used, (most + jnp.log(total) - chosen)[..., 0], 0.0))
-        if differentiate:
+        if of:
             hit = jnp.arange(logits.shape[-1]) == jnp.where(used, target, -1)[..., None]
             d_logits = unnormalised * (weight[..., None] / total) - hit * weight[..., None]
             if cap:
                 d_logits *= 1 - (logits / cap) ** 2
             d_logits = d_logits.astype(h.dtype)
             d_hidden = put(d_hidden, place, jnp.einsum("pnv,dv->pnd", d_logits, whole_head))
-            d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
+            if "head" in of:
+                d_head += jnp.einsum("pnd,pnv->pdv", h, d_logits, preferred_element_type=jnp.float32)
         return losses, d_hidden, d_head
 
     losses = jnp.zeros(targets.shape, jnp.float32)
-    d_hidden = jnp.zeros_like(states if differentiate else losses)
-    d_head = jnp.zeros((P, *head.shape) if differentiate else (P, 1, 1), jnp.float32)
-    d_head = placed(d_head, "batch", None, vocab if differentiate else None)
+    d_hidden = jnp.zeros_like(states if of else losses)
+    d_head = jnp.zeros((P, *head.shape) if "head" in of else (P, 1, 1), jnp.float32)
+    d_head = placed(d_head, "batch", None, vocab if "head" in of else None)
     longest = (weights > 0).sum(axis=1).max()
     losses, d_hidden, d_head = jax.lax.fori_loop(0, -(-longest // (T // C)), chunk, (losses, d_hidden, d_head))
-    if differentiate:
+    if of:
         d_hidden = d_hidden.reshape(hidden.shape)
+    if "head" in of:
         d_head = fsdp.sum_parts(mesh, d_head.astype(hidden.dtype), ("embed", vocab)).astype(head.dtype)
         # Together: else the compiler keeps the parts, whole, until the layers' backward pass is done.
         d_hidden, d_head = jax.lax.optimization_barrier((d_hidden, d_head))

@@ -23,13 +23,9 @@ class Precision:
     moments: str
     gradients: str
 
-    def abstract(self, params: Any) -> Any:
-        """The shapes of parameters, in the dtype that they are kept in."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.params), params)
-
     def stored(self, params: Any) -> Any:
-        """The same, with the shardings of `params`."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.params, sharding=x.sharding), params)
+        """Abstract parameters in the dtype that they are kept in, with their shardings."""
+        return in_dtype(params, self.params)
 
 
 PRECISIONS = {
@@ -44,6 +40,11 @@ def find(name: str) -> Precision:
     if name not in PRECISIONS:
         raise UserError(f"optimizer.state: '{name}'; {did_you_mean(name, PRECISIONS)}")
     return PRECISIONS[name]
+
+
+def in_dtype(abstract: Any, dtype: str) -> Any:
+    """Abstract arrays in another dtype, with their shardings."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), abstract)
 
 
 def cast(tree: Any, dtype: str) -> Any:

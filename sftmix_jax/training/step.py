@@ -21,13 +21,15 @@ from sftmix_jax.parallel import sharding
 from sftmix_jax.training import precision
 from sftmix_jax.training.loss import LossSums, loss_sums
 from sftmix_jax.training.precision import Precision
+from sftmix_jax.training.trainable import EVERYTHING, Trainable
 
 Batch: TypeAlias = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    params: Params
+    params: Params  # those that are trained
     opt_state: optax.OptState
+    frozen: Params | None = None  # the others
 
 
 class StepMetrics(NamedTuple):
@@ -43,7 +45,7 @@ class Trainer:
     abstract: TrainState  # shapes, dtypes and shardings
     init_optimizer: Callable[[Params], optax.OptState]
     train_step: Callable[[TrainState, Batch, Any], tuple[TrainState, StepMetrics]]  # with the learning rate
-    eval_step: Callable[[Params, Batch], LossSums]
+    eval_step: Callable[[TrainState, Batch], LossSums]
 
 
 def make_trainer(
@@ -55,12 +57,15 @@ def make_trainer(
     domains: int,
     grad_accum_steps: int,
     kept: Precision = precision.PRECISIONS["float32"],
+    trainable: Trainable = EVERYTHING,
+    frozen_dtype: str = "float32",
 ) -> Trainer:
     """Everything that a stage compiles; `kept` says in which dtypes its state lives between steps."""
-    definition, abstract_params, axes = decoder.build(config, compute)
-    abstract_params = kept.abstract(abstract_params)
-    param_shardings = sharding.param_shardings(mesh, abstract_params, axes)
-    abstract_params = sharding.with_shardings(abstract_params, param_shardings)
+    definition, whole, axes = decoder.build(config, compute)
+    whole = sharding.with_shardings(whole, sharding.param_shardings(mesh, whole, axes))
+    abstract_params, abstract_frozen = trainable.split(whole)
+    abstract_params = kept.stored(abstract_params)
+    abstract_frozen = precision.in_dtype(abstract_frozen, frozen_dtype)
     replicated = sharding.sharding(mesh, ())
 
     def init_optimizer(params: Params) -> optax.OptState:
@@ -73,16 +78,20 @@ def make_trainer(
         lambda x, param: param.sharding if x.shape == param.shape else replicated, opt_state, abstract_params,
         lambda _: replicated,
     )  # fmt: skip
-    state_shardings = TrainState(param_shardings, opt_shardings)
+    abstract = TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings), abstract_frozen)
+    state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     batch_sharding = sharding.sharding(mesh, ("batch", None))
 
-    def sums(params: Params, batch: Batch) -> tuple[Array, LossSums]:
-        return loss_sums(decoder.bind(definition, params, mesh), batch, domains)
+    def sums(params: Params, frozen: Params | None, batch: Batch) -> tuple[Array, LossSums]:
+        return loss_sums(decoder.bind(definition, trainable.joined(params, frozen), mesh), batch, domains)
 
     def train_step(state: TrainState, batch: Batch, learning_rate: Array) -> tuple[TrainState, StepMetrics]:
         total = batch["loss_weights"].sum()
         total = jnp.where(total > 0, total, 1.0)
-        grads, measured = _gradients(sums, precision.cast(state.params, kept.gradients), batch, grad_accum_steps)
+        differentiated = precision.cast(state.params, kept.gradients)
+        grads, measured = _gradients(
+            lambda params, batch: sums(params, state.frozen, batch), differentiated, batch, grad_accum_steps
+        )
         # From here on all is float32, and narrowed again at the end.
         params = precision.cast(state.params, "float32")
         grads = jax.tree.map(lambda g: g / total, precision.cast(grads, "float32"))
@@ -92,19 +101,20 @@ def make_trainer(
         for_params, for_moments = jax.random.split(precision.step_key(opt_state))
         params = precision.narrow(optax.apply_updates(params, updates), kept.params, for_params)
         opt_state = precision.narrow_moments(params, opt_state, kept.moments, for_moments)
-        return TrainState(params, opt_state), StepMetrics(measured, optax.global_norm(grads))
+        return TrainState(params, opt_state, state.frozen), StepMetrics(measured, optax.global_norm(grads))
 
     told = compilation.options(mesh.devices.flat[0].platform)
     return Trainer(
         mesh,
-        TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings)),
+        abstract,
         jax.jit(init_optimizer, out_shardings=opt_shardings),
         jax.jit(
             train_step, in_shardings=(state_shardings, batch_sharding, replicated),
             out_shardings=(state_shardings, replicated), donate_argnums=0, compiler_options=told,
         ),
         jax.jit(
-            lambda params, batch: sums(params, batch)[1], in_shardings=(param_shardings, batch_sharding),
+            lambda state, batch: sums(state.params, state.frozen, batch)[1],
+            in_shardings=(state_shardings, batch_sharding),
             out_shardings=replicated, compiler_options=told,
         ),
     )  # fmt: skip

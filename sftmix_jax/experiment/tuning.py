@@ -1,0 +1,128 @@
+"""What a stage trains of a model: every parameter, some of them, or adapters beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sftmix_jax.experiment.config import ModelConfig
+from sftmix_jax.models import decoder, lora, table
+from sftmix_jax.models.architecture import Architecture, Lora, adapted
+from sftmix_jax.models.compute import Compute
+from sftmix_jax.models.decoder import Params
+from sftmix_jax.parallel import sharding
+from sftmix_jax.training import trainable
+from sftmix_jax.training.trainable import Trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """The trained parameters of a model, and its frozen ones. Weights are parameters without adapters."""
+
+    base: Architecture
+    lora: Lora | None = None
+    names: tuple[str, ...] = ()  # of weights that are trained; see `training.trainable.find`
+    frozen_dtype: str = "float32"
+
+    @property
+    def architecture(self) -> Architecture:
+        """With the adapters."""
+        return adapted(self.base, self.lora)
+
+    @property
+    def trainable(self) -> Trainable:
+        """Raises UserError for a name that is no parameter."""
+        return trainable.find(self.architecture, self.names)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every parameter is trained."""
+        return self.lora is None and not self.names
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it adds to a stage's identity."""
+        if self.is_full:
+            return {}
+        return {"lora": self.lora, "trainable": self.names, "frozen_dtype": self.frozen_dtype}
+
+    def abstract_weights(self, compute: Compute, mesh: Mesh, trained_dtype: str) -> Params:
+        """Shapes, dtypes and shardings of the weights as a stage reads them."""
+        _, whole, axes = decoder.build(self.base, compute)
+        whole = sharding.with_shardings(whole, sharding.param_shardings(mesh, whole, axes))
+        chosen = self.trainable
+
+        def one(path: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            is_trained = chosen.are_trained(tuple(key.key for key in path))
+            dtype = trained_dtype if is_trained else self.frozen_dtype
+            return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+
+        return jax.tree_util.tree_map_with_path(one, whole)
+
+    def fresh(self, compute: Compute, seed: int, abstract: Params) -> Params:
+        """Fresh parameters in place of the abstract ones, which may be some of the model's, such as its adapters."""
+
+        def draw() -> Params:
+            every = decoder.init(self.architecture, compute, seed)
+            return jax.tree_util.tree_map_with_path(lambda path, x: _at(every, path).astype(x.dtype), abstract)
+
+        return jax.jit(draw, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))()
+
+    def abstract_trained(self, abstract: Params) -> Params:
+        """The trained parameters for abstract weights that lie somewhere; adapters lie whole on each device."""
+        where = jax.tree.leaves(abstract)[0].sharding
+        if isinstance(where, NamedSharding):
+            where = NamedSharding(where.mesh, PartitionSpec())
+        _, every, _ = decoder.build(self.architecture, Compute("float32", "none"))
+        layers = {
+            name: abstract["layers"].get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where))
+            for name, x in every["layers"].items()
+        }
+        return self.trainable.split({**abstract, "layers": layers})[0]
+
+    def whole(self, trained: Params, weights: Params, abstract: Params) -> Params:
+        """A model's weights after training, with the dtypes and shardings of `abstract`.
+
+        `weights` are those it started from; adapters are merged in float32.
+        """
+        chosen, dtype = self.trainable, str(jax.tree.leaves(abstract)[0].dtype)
+        frozen = chosen.split({**weights, "layers": {**weights["layers"], **_adapters(self.lora, trained)}})[1]
+        every = chosen.joined(trained, frozen)
+        layers = {name: x for name, x in every["layers"].items() if name in abstract["layers"]}
+        found = {**every, "layers": layers}
+        if self.lora:
+            found = lora.merged(found, every, self.lora, dtype)
+        return jax.tree.map(lambda x, wanted: jax.device_put(x.astype(wanted.dtype), wanted.sharding), found, abstract)
+
+
+def of_config(model: ModelConfig, base: Architecture) -> Tuning:
+    """What an experiment trains of its base. Raises UserError for a name that is no parameter."""
+    found = Tuning(base, model.lora.adapters, tuple(model.trainable), model.frozen_dtype)
+    if found.is_full:
+        return Tuning(base)
+    assert found.trainable.chosen
+    return found
+
+
+def of_record(record: Mapping[str, Any], base: Architecture) -> Tuning:
+    """What the stage of a stage.json trained."""
+    if "frozen_dtype" not in record:
+        return Tuning(base)
+    held = record["lora"]
+    adapters = held and Lora(held["rank"], held["alpha"], tuple(held["targets"]))
+    return Tuning(base, adapters, tuple(record["trainable"]), record["frozen_dtype"])
+
+
+def _adapters(adapters: Lora | None, params: Params) -> Params:
+    names = [name for target in adapters.targets for name in table.adapter_names(target)] if adapters else []
+    return {name: params["layers"][name] for name in names}
+
+
+def _at(params: Params, path: Any) -> Any:
+    for key in path:
+        params = params[key.key]
+    return params
