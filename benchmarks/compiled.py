@@ -41,6 +41,7 @@ def show(topology: str, state: int, temporaries: int, sent: dict[str, int]) -> N
 
 
 def ours(topology: str) -> None:
+    from sftmix_jax.experiment.tuning import Tuning
     from sftmix_jax.models import families
     from sftmix_jax.models.compute import Compute
     from sftmix_jax.parallel.sharding import MeshConfig
@@ -49,7 +50,7 @@ def ours(topology: str) -> None:
 
     found = aot.find_topology(topology)
     step = aot.compile_step(
-        families.preset("llama2-7b"), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
+        Tuning(families.preset("llama2-7b")), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
         MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     show(topology, step.arguments, step.temporaries, step.collectives)

@@ -14,6 +14,7 @@ from etils import epath
 from families import CASES, EVERY_FOURTH, REFERENCE, TOKENS, config_json, transformers_logits, transformers_model
 from test_llama import logits
 
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine import identity
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import cache as caches
@@ -203,7 +204,7 @@ def test_a_step_compiles_for_a_tpu(case):
 
     config = dataclasses.replace(architecture(case), hidden_size=256, head_dim=128, max_length=512)
     compiled = aot.compile_step(
-        config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(fsdp=4, tensor=2),
+        Tuning(config), Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(fsdp=4, tensor=2),
         aot.find_topology("v5e:2x4"), rows=8, length=512, domains=1, grad_accum_steps=1,
     )  # fmt: skip
     assert compiled.fits, compiled.message

@@ -12,8 +12,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import families, table
+from sftmix_jax.models.architecture import Lora
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import fsdp, sharding
 from sftmix_jax.parallel.sharding import MeshConfig
@@ -264,7 +266,7 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     needs_compiler()
     config, described = families.preset(model), aot.find_topology(topology, slices)
     compiled = aot.compile_step(
-        config, Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
+        Tuning(config), Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
         length=2048, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     assert compiled.fits == fits, compiled.message
@@ -310,8 +312,8 @@ def test_devices_of_this_machine_stand_for_gpus():
     """The state as counted, split over as many devices; a shape that is none is an error."""
     described = aot.find_topology("h200:4")
     compiled = aot.compile_step(
-        SMALL, Compute("float32", "none", "mosaic"), OptimizerConfig(), MeshConfig(), described, rows=8, length=128,
-        domains=2, grad_accum_steps=1,
+        Tuning(SMALL), Compute("float32", "none", "mosaic"), OptimizerConfig(), MeshConfig(), described, rows=8,
+        length=128, domains=2, grad_accum_steps=1,
     )  # fmt: skip
     norms = 5 * SMALL.hidden_size  # are not split
     state, batch = 12 * ((table.num_params(SMALL) - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
@@ -343,8 +345,8 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
     config, described = families.preset(model), aot.find_topology(topology)
     n = len(described.devices)
     found = aot.compile_step(
-        config, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described, rows=n,
-        length=2048, domains=3, grad_accum_steps=1,
+        Tuning(config), Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described,
+        rows=n, length=2048, domains=3, grad_accum_steps=1,
     )  # fmt: skip
     layer_inputs = 2048 * 32 * 4096 * 2
     whole_layers = 3 * layer * 2 if n > 1 else layer * 2
@@ -359,10 +361,39 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
         assert found.message.startswith(f"needs {found.total / 2**30:.1f} GiB of {gib}") and "of state" in found.message
 
 
+def test_a_gpu_s_memory_with_adapters_is_what_arithmetic_gives(uncompiled):
+    """LLaMA 3 8B with adapters of rank 16, a row of 2,048 tokens on one H100: frozen weights take two bytes."""
+    config, rows = families.preset("llama3-8b"), 1
+    how = Tuning(config, Lora(16, 16.0, tuple(table.LINEAR)), frozen_dtype="bfloat16")
+    found = aot.compile_step(
+        how, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(), MeshConfig(), aot.find_topology("h100:1"),
+        rows=rows, length=2048, domains=3, grad_accum_steps=1,
+    )  # fmt: skip
+    sides = [4096 + 4096, 4096 + 1024, 4096 + 1024, 4096 + 4096, *3 * [4096 + 14_336]]  # q, k, v, o, gate, up, down
+    adapters = 16 * 32 * sum(sides)
+    assert how.num_trained() == adapters == 41_943_040
+    layer_inputs = 2048 * 32 * 4096 * 2
+    head = 4096 * config.vocab_size * 2 + 2.5 * min(256 * 2**20, 2048 * config.vocab_size * 4)
+    a_layer = 2048 * 2 * (14 * 4096 + 2 * (32 + 2 * config.num_kv_heads) * 128 + 4 * config.intermediate_size)
+    wanted = 2 * table.num_params(config) + 16 * adapters + layer_inputs + head + a_layer
+    assert found.total == pytest.approx(wanted, rel=0.05) and found.fits
+    assert found.parameters == pytest.approx(2 * table.num_params(config) + 4 * adapters, rel=1e-3)
+
+
+def test_a_frozen_weight_has_two_of_three_products():
+    how = Tuning(SEVEN, Lora(8, 8.0, ("q",)))
+    adapters = 32 * 8 * (4096 + 4096)
+    assert how.num_trained(multiplied=True) == adapters
+    wanted = 4 * table.matmul_params(SEVEN) + 6 * adapters
+    found = flops.training_per_token(how.architecture, 0, adapters)
+    assert found == pytest.approx(wanted, rel=1e-6)
+    assert Tuning(SEVEN, names=("layers.0-15",)).num_trained(multiplied=True) == 16 * 202_375_168
+
+
 def test_what_a_gpu_needs_falls_with_the_bytes_of_its_state_and_grows_with_rows(uncompiled):
     def total(state="float32", rows=4, grad_accum_steps=1, remat="full", topology="h200:1"):
         return aot.compile_step(
-            SEVEN, Compute("bfloat16", remat, "mosaic"), OptimizerConfig(state=state), MeshConfig(),
+            Tuning(SEVEN), Compute("bfloat16", remat, "mosaic"), OptimizerConfig(state=state), MeshConfig(),
             aot.find_topology(topology), rows=rows, length=2048, domains=3, grad_accum_steps=grad_accum_steps,
         ).total  # fmt: skip
 

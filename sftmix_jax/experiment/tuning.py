@@ -43,6 +43,19 @@ class Tuning:
         """Whether every parameter is trained."""
         return self.lora is None and not self.names
 
+    def num_trained(self, *, multiplied: bool = False) -> int:
+        """How many parameters are trained; `multiplied`: of the linear weights, the output projection among them."""
+        if self.is_full:
+            return table.matmul_params(self.base) if multiplied else table.num_params(self.base)
+        chosen = self.trainable.chosen or {}
+        total = 0
+        for param in table.parameters(self.architecture):
+            is_multiplied = param.inputs or (param.name == "embed" and self.base.tied)
+            if param.path in chosen and (is_multiplied or not multiplied):
+                begin, end = chosen[param.path] or (0, self.base.num_layers if param.in_layer else 1)
+                total += (end - begin) * param.size
+        return total
+
     @property
     def record(self) -> dict[str, Any]:
         """What it adds to a stage's identity."""

@@ -20,6 +20,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from sftmix_jax.data.loader import DTYPES
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.models import cache as caches
 from sftmix_jax.models.architecture import Architecture
@@ -139,35 +140,36 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
 
 
 def compile_step(
-    config: Architecture, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
+    how: Tuning, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int, grad_accum_steps: int,
 ) -> Compiled:  # fmt: skip
     """The very step that training jits, for a batch of `rows` rows."""
     mesh = sharding.make_mesh(layout, topology.devices)
     if topology.is_gpu:  # no kernel for GPUs runs on the devices that stand in
         compute = dataclasses.replace(compute, attention="plain")
-    trainer = _trainer(config, compute, optimizer, mesh, domains, grad_accum_steps)
+    trainer = _trainer(how, compute, optimizer, mesh, domains, grad_accum_steps)
     rate = jax.ShapeDtypeStruct((), np.float32)
     found = _compile(topology, trainer.train_step, trainer.abstract, _batch(mesh, rows, length), rate)
-    found = dataclasses.replace(found, parameters=_bytes(trainer.abstract.params))
+    found = dataclasses.replace(found, parameters=_bytes(trainer.abstract.params) + _bytes(trainer.abstract.frozen))
     if topology.is_gpu:
         kept = precision.find(optimizer.state)
         sizes = {"rows": rows, "length": length, "grad_accum_steps": grad_accum_steps}
-        return _judged(topology, found, buffers.training(config, compute, kept, mesh.shape, **sizes))
+        return _judged(topology, found, buffers.training(how, compute, kept, mesh.shape, **sizes))
     return found
 
 
 def compile_evaluation(
-    config: Architecture, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
+    how: Tuning, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
     rows: int, length: int, domains: int,
 ) -> Compiled:  # fmt: skip
     """The step that measures validation loss, while the optimiser's state stays where it is."""
     mesh = sharding.make_mesh(layout, topology.devices)
-    trainer = _trainer(config, compute, optimizer, mesh, domains, 1)
+    trainer = _trainer(how, compute, optimizer, mesh, domains, 1)
     resident = _bytes(trainer.abstract.opt_state)
     if topology.is_gpu:
-        kept, held = precision.find(optimizer.state), resident + _bytes(trainer.abstract.params)
-        return _counted(topology, held, buffers.validation(config, compute, kept, mesh.shape, rows=rows, length=length))
+        kept = precision.find(optimizer.state)
+        held = resident + _bytes((trainer.abstract.params, trainer.abstract.frozen))
+        return _counted(topology, held, buffers.validation(how, compute, kept, mesh.shape, rows=rows, length=length))
     return _compile(topology, trainer.eval_step, trainer.abstract, _batch(mesh, rows, length), resident=resident)
 
 
@@ -227,11 +229,11 @@ def _bytes(tree: Any) -> int:
 
 
 def _trainer(
-    config: Architecture, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
+    how: Tuning, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
 ) -> Trainer:
     return make_trainer(
-        config, compute, make_optimizer(optimizer), mesh, domains=domains, grad_accum_steps=grad_accum_steps,
-        kept=precision.find(optimizer.state),
+        how.architecture, compute, make_optimizer(optimizer), mesh, domains=domains, grad_accum_steps=grad_accum_steps,
+        kept=precision.find(optimizer.state), trainable=how.trainable, frozen_dtype=how.frozen_dtype,
     )  # fmt: skip
 
 

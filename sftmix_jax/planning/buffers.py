@@ -8,27 +8,30 @@ Letters: D hidden size, F feed-forward size, V vocabulary, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.models import table
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.training.loss import LOGITS_BYTES
 from sftmix_jax.training.precision import Precision
+from sftmix_jax.training.trainable import Path
 
 _GATHERED = 3  # layers that are whole at once over a mesh: one used, one on its way, one's gradients
 
 
 def training(
-    config: Architecture, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
+    how: Tuning, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
     rows: int, length: int, grad_accum_steps: int,
 ) -> dict[str, float]:  # fmt: skip
     """Bytes of a device in a training step, besides state and batch, by name."""
     size, tensor, split = _itemsize(compute.dtype), mesh["tensor"], mesh["fsdp"] * mesh["tensor"]
     tokens = rows * length / (mesh["data"] * mesh["fsdp"] * grad_accum_steps)
-    weights = table.num_params(config) / split * _itemsize(kept.gradients)
+    config, trains_head = how.base, how.is_full or (("embed",) if how.base.tied else ("head",)) in _trained(how)
+    weights = how.num_trained() / split * _itemsize(kept.gradients)
     L, D, F = config.num_layers, config.hidden_size, config.intermediate_size
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     layer = 14 * D + (2 * heads + 4 * F) / tensor  # numbers of a token that the backward pass of a layer wants
@@ -36,20 +39,22 @@ def training(
     return {
         "gradients": weights * (2 if grad_accum_steps > 1 else 1),
         "weights as they are multiplied": weights if kept.params != kept.gradients else 0,
-        "layers' weights": _layers(config, compute, kept.gradients, mesh),
+        "layers' weights": _layers(config, compute, kept.gradients if how.is_full else how.frozen_dtype, mesh),
         "activations": tokens * L * saved * size,
         "a layer's activations": tokens * layer * size,
-        "logits": _logits(config, compute, tokens, tensor) + 4 * D * config.vocab_size / tensor,  # the head's gradient
+        "logits": _logits(config, compute, tokens, tensor)
+        + (4 * D * config.vocab_size / tensor if trains_head else 0),  # the head's gradient
     }
 
 
 def validation(
-    config: Architecture, compute: Compute, kept: Precision, mesh: Mapping[str, int], *, rows: int, length: int
-) -> dict[str, float]:  # fmt: skip
+    how: Tuning, compute: Compute, kept: Precision, mesh: Mapping[str, int], *, rows: int, length: int
+) -> dict[str, float]:
     """Bytes of a device in a step that measures the validation loss, besides the state."""
+    config = how.base
     tokens = rows * length / (mesh["data"] * mesh["fsdp"])
     return {
-        "layers' weights": _layers(config, compute, kept.params, mesh),
+        "layers' weights": _layers(config, compute, kept.params if how.is_full else how.frozen_dtype, mesh),
         "a layer's activations": _passing(config, compute, tokens, mesh["tensor"]),
         "logits": _logits(config, compute, tokens, mesh["tensor"]),
     }
@@ -70,6 +75,10 @@ def decode(config: Architecture, mesh: Mapping[str, int], *, rows: int, part: in
     """Bytes of a device in the sampler's steps; `part`: of the part of the cache that lies beside it as a copy."""
     tokens = rows / (mesh["data"] * mesh["fsdp"])
     return {"a part of the cache": part, "logits": 3 * 4 * tokens * config.vocab_size}
+
+
+def _trained(how: Tuning) -> Collection[Path]:
+    return how.trainable.chosen or ()
 
 
 def _itemsize(dtype: str) -> int:

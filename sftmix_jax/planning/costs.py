@@ -9,8 +9,10 @@ from pathlib import Path
 
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.data.sources import Source
+from sftmix_jax.experiment import tuning
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.stages import Resolved, find_base
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine import identity, model_folder
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import families, hf_config
@@ -49,7 +51,8 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
     """Each stage's. Raises UserError where a source is neither here nor has an expected size."""
     config = architecture(experiment)
     if all(_is_here(experiment.domains[d]) for stage in experiment.stages.values() for d in stage.mixture):
-        return _counted(experiment, config)
+        return _counted(experiment)
+    how = tuning.of_config(experiment.model, config)
     costs, parent = [], identity.digest({"init": experiment.model.init, "tokenizer": experiment.model.tokenizer})
     for name, stage in experiment.stages.items():
         parent = identity.digest({
@@ -59,18 +62,23 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
         expected, steps = _expected(experiment, name, stage, config)
         length = stage.batch.resolved(config.max_length).seq_len
         costs.append(
-            StageCost(name, parent, steps, expected, expected * flops.training_per_token(config, length), True)
+            StageCost(name, parent, steps, expected, expected * operations_per_token(how, length), True)
         )
     return costs
 
 
-def _counted(experiment: Experiment, config: Architecture) -> list[StageCost]:
+def operations_per_token(how: Tuning, length: float) -> float:
+    """Floating-point operations of a trained token."""
+    return flops.training_per_token(how.architecture, length, how.num_trained(multiplied=True))
+
+
+def _counted(experiment: Experiment) -> list[StageCost]:
     resolved, costs = Resolved(experiment), []
     for stage in resolved.chain():
         plan, _ = resolved.plan(stage.stage)
         steps = stage.stage.steps or plan.num_steps
         tokens = int(sum(account["tokens"] for account in plan.ledger(steps).values()))
-        operations = tokens * flops.training_per_token(config, stage.stage.batch.seq_len)
+        operations = tokens * operations_per_token(resolved.tuning, stage.stage.batch.seq_len)
         costs.append(StageCost(stage.name, stage.id, steps, tokens, operations, False))
     return costs
 

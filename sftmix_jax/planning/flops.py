@@ -17,6 +17,11 @@ def _seen(window: int, length: float) -> float:
     return window - window**2 / (2 * length) if 0 < window < length else length / 2
 
 
-def training_per_token(config: Architecture, length: float) -> float:
-    """Forward and backward, without what remat computes again."""
-    return 3 * forward_per_token(config, length)
+def training_per_token(config: Architecture, length: float, trained: float | None = None) -> float:
+    """Forward and backward, without what remat computes again.
+
+    `trained`: parameters of linear weights whose gradient is made; None for all. Every weight has two products, with
+    its input and with the gradient of its output, and a trained one a third.
+    """
+    whole = 3 * forward_per_token(config, length)
+    return whole if trained is None else whole - 2 * (table.matmul_params(config) - trained)

@@ -10,15 +10,17 @@ from typing import Any
 from jax.sharding import Mesh
 
 from sftmix_jax.experiment import config as experiment
+from sftmix_jax.experiment import tuning
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.opening import Opening
+from sftmix_jax.experiment.tuning import Tuning
 from sftmix_jax.machine import terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
-from sftmix_jax.planning import aot, costs, flops, roofline
+from sftmix_jax.planning import aot, costs, roofline
 from sftmix_jax.planning.aot import Compiled, Topology
 from sftmix_jax.planning.chips import GIB
 from sftmix_jax.planning.compiler import Compiler
@@ -62,6 +64,7 @@ class _Setting:
     """What all stages of an experiment share on a topology."""
 
     architecture: Architecture
+    tuning: Tuning
     compute: Compute
     mesh: Mesh
     domains: int
@@ -136,7 +139,8 @@ class Planner:
         domains = {domain for stage in config.stages.values() for domain in stage.mixture}
         compute = config.model.compute.resolved(architecture, self.topology.chip.backend)
         mesh = experiment.make_mesh(config, architecture, self.topology.devices)
-        return _Setting(architecture, compute, mesh, len(domains))
+        how = tuning.of_config(config.model, architecture)
+        return _Setting(architecture, how, compute, mesh, len(domains))
 
     def _largest_that_fits(self, setting: _Setting, stage: Stage) -> tuple[int, Compiled]:
         """The fewest parts of a step's rows that fit → parts, and what the compiler says of them."""
@@ -153,14 +157,14 @@ class Planner:
         s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         parts = f" in {grad_accum_steps} parts" if grad_accum_steps > 1 else ""
         return self._once(
-            f"a step of {rows} × {length}{parts}", aot.compile_step, s.architecture, s.compute, stage.optimizer,
+            f"a step of {rows} × {length}{parts}", aot.compile_step, s.tuning, s.compute, stage.optimizer,
             s.layout, rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
         )  # fmt: skip
 
     def _validation(self, setting: _Setting, stage: Stage) -> Compiled:
         s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         return self._once(
-            "its validation loss", aot.compile_evaluation, s.architecture, s.compute, stage.optimizer, s.layout,
+            "its validation loss", aot.compile_evaluation, s.tuning, s.compute, stage.optimizer, s.layout,
             rows=rows, length=length, domains=s.domains,
         )  # fmt: skip
 
@@ -186,7 +190,7 @@ class Planner:
         programs: dict[str, Compiled],
     ) -> Planned:  # fmt: skip
         topology, length = self.topology, stage.batch.resolved(setting.architecture.max_length).seq_len
-        per_token = flops.training_per_token(setting.architecture, length)
+        per_token = costs.operations_per_token(setting.tuning, length)
         seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * self.utilisation)
         chip_hours = topology.chips * seconds / 3600
         every = {"a step": compiled, **programs}
