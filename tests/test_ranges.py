@@ -39,6 +39,7 @@ def whole_experiment() -> Experiment:
         domains={"math": Source("math.jsonl", columns={"question": "q"}), "code": Source("code.jsonl")},
         stages={"first": stage, "second": weighted},
     )
+    config.model.trainable = ("embed",)
     config.evaluation.tasks, config.evaluation.data = ("tiny_math",), {"tiny_math": "tiny:3"}
     return config
 
@@ -100,7 +101,7 @@ def test_every_field_of_every_config_refuses_what_is_out_of_its_range():
     assert {t.__name__ for t in types} == {
         "Study", "Run", "Experiment", "ModelConfig", "ComputeConfig", "Stage", "Share", "Source", "BatchConfig",
         "OptimizerConfig", "MeshConfig", "CheckpointConfig", "LoaderConfig", "LoggingConfig", "EvaluationConfig",
-        "JudgeConfig", "Axis",
+        "JudgeConfig", "Axis", "LoraConfig",
     }  # fmt: skip
     tried = 0
     for path, value, allowed, put in found[:-1]:
@@ -137,7 +138,7 @@ def config_types(*kinds) -> set[type]:
 
 
 def test_every_field_of_a_config_has_a_range_also_those_that_are_unset():
-    assert len(config_types(Study, Opening)) == 18
+    assert len(config_types(Study, Opening)) == 19
 
 
 def test_every_field_of_a_config_says_what_it_means():
