@@ -577,3 +577,10 @@ def test_metrics_in_an_object_store_survive_a_resume(monkeypatch, tmp_path):
         written.sync()  # and killed
     steps_ = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps_ == [1, 2, 3, 4]
+
+
+def test_a_validation_batch_in_parts_has_the_losses_of_the_whole():
+    whole, parts = trainer_on(MeshConfig(), 1), trainer_on(MeshConfig(), 1, grad_accum_steps=4)
+    state, rows = steps(whole, 1)[1], sharding.put_batch(whole.mesh, batch(), 8)
+    for mine, wanted in zip(parts.eval_step(state, rows), whole.eval_step(state, rows), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-6)

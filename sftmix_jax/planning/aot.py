@@ -160,21 +160,26 @@ def compile_step(
 
 def compile_evaluation(
     how: Tuning, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
-    rows: int, length: int, domains: int,
+    rows: int, length: int, domains: int, grad_accum_steps: int,
 ) -> Compiled:  # fmt: skip
     """The step that measures validation loss, while the optimiser's state stays where it is."""
     mesh = sharding.make_mesh(layout, topology.devices)
-    trainer = _trainer(how, compute, optimizer, mesh, domains, 1)
+    trainer = _trainer(how, compute, optimizer, mesh, domains, grad_accum_steps)
     resident = _bytes(trainer.abstract.opt_state)
     if topology.is_gpu:
         kept = precision.find(optimizer.state)
         held = resident + _bytes((trainer.abstract.params, trainer.abstract.frozen))
-        return _counted(topology, held, buffers.validation(how, compute, kept, mesh.shape, rows=rows, length=length))
+        sizes = {"rows": rows // grad_accum_steps, "length": length}
+        return _counted(topology, held, buffers.validation(how, compute, kept, mesh.shape, **sizes))
     return _compile(topology, trainer.eval_step, trainer.abstract, _batch(mesh, rows, length), resident=resident)
 
 
+# Tokens of a prompt and its answer, for models that hold more: the sampler's cache is as long as the longest request.
+_ANSWERED = 4096
+
+
 def compile_prefill(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
-    """The sampler's reading of prompts, all slots taken by prompts of the model's full length."""
+    """The sampler's reading of prompts, all slots taken by prompts of the full length."""
     setup, model, rows, size = _sampler(config, compute, topology, slots)
     ints = jax.ShapeDtypeStruct(rows.temperature.shape, np.int32)
     if topology.is_gpu:
@@ -187,7 +192,7 @@ def compile_prefill(config: Architecture, compute: Compute, topology: Topology, 
 
 
 def compile_decode(config: Architecture, compute: Compute, topology: Topology, *, slots: int) -> Compiled:
-    """The sampler's steps, all slots near the model's full length.
+    """The sampler's steps, all slots near the full length: the model's, or 4,096 tokens.
 
     At full length they work in the cache itself; at the span before it a copy of that part lies beside it.
     """
@@ -211,7 +216,7 @@ def _sampler(
     slots and their length."""
     mesh = sharding.make_mesh(MeshConfig(), topology.devices)
     compute = dataclasses.replace(compute, remat="none", attention="plain")
-    size, slots = sampler.bucket(config.max_length), sampler.whole_parts(mesh, slots)
+    size, slots = sampler.bucket(min(config.max_length, _ANSWERED)), sampler.whole_parts(mesh, slots)
     cache = jax.eval_shape(lambda: caches.empty(config, slots, size, compute.dtype, caches.has_places_first(mesh)))
     where = caches.placing(mesh, slots, config.num_kv_heads)
     cache = sharding.with_shardings(cache, jax.tree.map(lambda _: where, cache))

@@ -48,6 +48,7 @@ class Planned:
     limit: int
     collectives: dict[str, int]
     programs: dict[str, int]  # bytes per device of what runs beside training: validation loss, prefill, decode
+    slots: int  # of the sampler
     flops_per_token: float
     steps: int
     tokens: int
@@ -93,8 +94,9 @@ class Planner:
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
             grad_accum_steps, compiled = self._largest_that_fits(setting, stage)
-            programs = {"validation loss": self._validation(setting, stage), **self._sampler(setting)}
-            planned.append(self._planned(setting, stage, cost, grad_accum_steps, compiled, programs))
+            slots, sampling = self._sampler(setting)
+            programs = {"validation loss": self._validation(setting, stage, grad_accum_steps), **sampling}
+            planned.append(self._planned(setting, stage, cost, grad_accum_steps, compiled, programs, slots))
         return planned
 
     def search(self, config: Experiment) -> Experiment:
@@ -161,19 +163,24 @@ class Planner:
             s.layout, rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
         )  # fmt: skip
 
-    def _validation(self, setting: _Setting, stage: Stage) -> Compiled:
+    def _validation(self, setting: _Setting, stage: Stage, grad_accum_steps: int) -> Compiled:
         s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         return self._once(
             "its validation loss", aot.compile_evaluation, s.tuning, s.compute, stage.optimizer, s.layout,
-            rows=rows, length=length, domains=s.domains,
+            rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
         )  # fmt: skip
 
-    def _sampler(self, setting: _Setting) -> dict[str, Compiled]:
+    def _sampler(self, setting: _Setting) -> tuple[int, dict[str, Compiled]]:
+        """The most slots that fit, up to the sampler's default, and what it runs with them; one slot where none fit."""
         s, slots = setting, Opening().slots
-        return {
-            "prefill": self._once("prefill", aot.compile_prefill, s.architecture, s.compute, slots=slots),
-            "decode": self._once("decode", aot.compile_decode, s.architecture, s.compute, slots=slots),
-        }
+        while True:
+            programs = {
+                name: self._once(f"{name} of {slots} slots", program, s.architecture, s.compute, slots=slots)
+                for name, program in (("prefill", aot.compile_prefill), ("decode", aot.compile_decode))
+            }
+            if slots == 1 or all(program.fits for program in programs.values()):
+                return slots, programs
+            slots //= 2
 
     def _once(self, what: str, program: Callable[..., Compiled], *arguments: Any, **named: Any) -> Compiled:
         key = (program, repr(arguments), repr(named))
@@ -187,7 +194,7 @@ class Planner:
 
     def _planned(
         self, setting: _Setting, stage: Stage, cost: StageCost, grad_accum_steps: int, compiled: Compiled,
-        programs: dict[str, Compiled],
+        programs: dict[str, Compiled], slots: int,
     ) -> Planned:  # fmt: skip
         topology, length = self.topology, stage.batch.resolved(setting.architecture.max_length).seq_len
         per_token = costs.operations_per_token(setting.tuning, length)
@@ -211,6 +218,7 @@ class Planner:
             limit=compiled.limit,
             collectives=compiled.collectives,
             programs={name: each.total for name, each in programs.items()},
+            slots=slots,
             flops_per_token=per_token,
             steps=cost.steps,
             tokens=cost.tokens,

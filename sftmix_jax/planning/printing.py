@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from sftmix_jax.experiment.config import Experiment
+from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.machine import terminal
 from sftmix_jax.planning import chips
 from sftmix_jax.planning.chips import GIB
@@ -43,6 +44,7 @@ def show(config: Experiment, mine: list[Planned], utilisation: float, console: t
     line("arrays gathered to reshard them", lambda p: str(len(p.complaints)))
     for program in first.programs:
         table.add_row(f"{program}: GiB per device", *(f"{each.programs[program] / GIB:.2f}" for each in mine))
+    line("slots of the sampler", lambda p: str(p.slots))
     line("GFLOPs per token", lambda p: f"{p.flops_per_token / 1e9:.1f}")
     line("steps", lambda p: f"{p.steps:,}")
     line("tokens", lambda p: f"{p.tokens / 1e6:,.1f}M")
@@ -50,6 +52,8 @@ def show(config: Experiment, mine: list[Planned], utilisation: float, console: t
     line("chip-hours", lambda p: f"{p.chip_hours:,.1f}")
     line("dollars", lambda p: f"{p.dollars:,.0f}")
     console.print(table)
+    if first.slots < Opening().slots:
+        console.print(f"to sample and evaluate on this machine: --slots={first.slots}")
     for each in mine:
         if not each.fits:
             console.print(

@@ -103,6 +103,15 @@ def make_trainer(
         opt_state = precision.narrow_moments(params, opt_state, kept.moments, for_moments)
         return TrainState(params, opt_state, state.frozen), StepMetrics(measured, optax.global_norm(grads))
 
+    def eval_step(state: TrainState, batch: Batch) -> LossSums:
+        def part(batch: Batch) -> LossSums:
+            return sums(state.params, state.frozen, batch)[1]
+
+        if grad_accum_steps == 1:
+            return part(batch)
+        every = jax.lax.map(part, jax.tree.map(lambda x: _in_parts(x, grad_accum_steps), batch))
+        return jax.tree.map(lambda x: x.sum(axis=0), every)
+
     told = compilation.options(mesh.devices.flat[0].platform)
     return Trainer(
         mesh,
@@ -113,7 +122,7 @@ def make_trainer(
             out_shardings=(state_shardings, replicated), donate_argnums=0, compiler_options=told,
         ),
         jax.jit(
-            lambda state, batch: sums(state.params, state.frozen, batch)[1],
+            eval_step,
             in_shardings=(state_shardings, batch_sharding),
             out_shardings=replicated, compiler_options=told,
         ),
@@ -128,13 +137,14 @@ def _gradients(
     if grad_accum_steps == 1:
         return gradient(params, batch)
 
-    def part(x: Array) -> Array:
-        # every `grad_accum_steps`-th row, so that each device cuts its own rows and none moves
-        return jnp.swapaxes(x.reshape(x.shape[0] // grad_accum_steps, grad_accum_steps, *x.shape[1:]), 0, 1)
-
     def add(carry: Any, batch: Batch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, gradient(params, batch)), None
 
-    parts = jax.tree.map(part, batch)
+    parts = jax.tree.map(lambda x: _in_parts(x, grad_accum_steps), batch)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, batch))
     return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _in_parts(x: Array, count: int) -> Array:
+    """[B, …] → [count, B / count, …]; a part has every `count`-th row, so that each device cuts its own rows."""
+    return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
