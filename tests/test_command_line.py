@@ -12,7 +12,9 @@ import pytest
 from conftest import ROOT, run
 from test_house import VERBS
 
-from sftmix_jax import desk, evaluate, train
+import sftmix_jax.evaluate as evaluate
+import sftmix_jax.train as train
+from sftmix_jax import desk
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import config as experiment

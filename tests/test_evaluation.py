@@ -12,7 +12,7 @@ from conftest import ROOT, run
 from etils import epath
 from scipy import stats
 
-from sftmix_jax import evaluate
+import sftmix_jax.evaluate as evaluate
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import import_graph
 import pytest
 from conftest import ROOT, run
 
-from sftmix_jax import train
+import sftmix_jax.train as train
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.experiment import config as experiment
@@ -38,7 +38,7 @@ MAY_IMPORT = {
 }
 # They assemble an experiment, or are verbs.
 VERBS = {"audit", "evaluate", "export", "plan", "probe", "report", "resume_check", "sample", "study", "train"}
-ABOVE = {"experiment", "paper", "planning", "resuming", "studies", "__main__"} | VERBS
+ABOVE = {"api", "experiment", "paper", "planning", "resuming", "studies", "__main__"} | VERBS
 
 
 def test_imports_run_one_way():

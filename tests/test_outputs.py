@@ -21,7 +21,7 @@ from pyarrow import parquet
 from rich.panel import Panel
 from rich.text import Text
 
-from sftmix_jax import evaluate
+import sftmix_jax.evaluate as evaluate
 from sftmix_jax.analysis import responses, results, table, tables
 from sftmix_jax.analysis.report import files as report_files
 from sftmix_jax.analysis.report import render

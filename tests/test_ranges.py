@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 from etils import epath
 
-from sftmix_jax import evaluate, sample
+import sftmix_jax.evaluate as evaluate
+import sftmix_jax.sample as sample
 from sftmix_jax import study as study_verb
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source

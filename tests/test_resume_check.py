@@ -386,7 +386,7 @@ def test_bad_input_ends_before_anything_is_started(tmp_path):
 ALONE = (Layout(1),)
 SABOTAGED = """
 import sys
-from sftmix_jax import train
+import sftmix_jax.train as train
 from sftmix_jax.machine import command
 from sftmix_jax.data import loader
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, run
 from etils import epath
 
-from sftmix_jax import evaluate
+import sftmix_jax.evaluate as evaluate
 from sftmix_jax.data.readers import json_values
 from sftmix_jax.evaluation import judging, layouts, runner
 from sftmix_jax.evaluation.config import EvaluationConfig

@@ -25,8 +25,11 @@ from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import check_out
 
 
-def score_stages(options: EvaluateOptions, config: EvaluationConfig) -> None:
-    """Scores the chosen stages of a workdir, and prints or draws what the workdir's stages can do. Raises UserError."""
+def score_stages(options: EvaluateOptions, config: EvaluationConfig) -> list[dict[str, Any]]:
+    """Scores the chosen stages of a workdir, and prints or draws what the workdir's stages can do.
+
+    → score.json of each stage and task. Raises UserError.
+    """
     workdir = epath.Path(options.workdir)
     records = []
     for folder in stage_folders(workdir, options.stage):
@@ -45,6 +48,7 @@ def score_stages(options: EvaluateOptions, config: EvaluationConfig) -> None:
 
         drawing.draw(figures.abilities_over_stages(found), workdir / "abilities.png")
         terminal.err(f"picture: {workdir / 'abilities.png'}")
+    return records
 
 
 def score_model(options: EvaluateOptions, config: EvaluationConfig) -> list[dict[str, Any]]:

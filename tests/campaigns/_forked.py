@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sftmix_jax import train
+import sftmix_jax.train as train
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine import command

@@ -1,0 +1,37 @@
+"""The package in Python: the functions give what the commands give. docs/python.md trains with them."""
+
+import pytest
+
+import sftmix_jax as sm
+from sftmix_jax import api
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.machine.errors import UserError
+
+
+def test_a_config_is_loaded_as_by_a_command():
+    mine = api.load("dmt.py", "seed=3", "model.lora.rank=8", size="tiny", k="1/16")
+    flags = ["--config=dmt.py:size=tiny,k=1/16", "--config.seed=3", "--config.model.lora.rank=8"]
+    assert mine == experiment.read(flags) and mine.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: api.load("dmtt.py"), "dmtt"),
+        (lambda: api.load("dmt.py", "sed=1"), "did you mean 'seed'"),
+        (lambda: api.evaluate("runs/none", []), "name what to measure"),
+        (lambda: api.evaluate("runs/none", ["gsm8k"]), "no workdir"),
+        (lambda: api.results("runs/none"), "runs/none"),
+        (lambda: api.Sampler("no/such/model"), "no/such/model"),
+    ],
+)
+def test_what_a_command_refuses_is_refused(call, said):
+    with pytest.raises(UserError) as error:
+        call()
+    assert said in str(error.value)
+
+
+def test_the_package_has_these_names_and_no_others():
+    assert sm.load is api.load and sm.Sampler is api.Sampler
+    with pytest.raises(AttributeError, match="no attribute 'loads'"):
+        assert sm.loads
