@@ -3,9 +3,13 @@
 import csv
 import dataclasses
 import gzip
+import importlib.util
 import json
 import re
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -576,3 +580,37 @@ def test_shared_files_are_read_whole(shared):
         assert len(conversations(Source(str(shared / "data" / name)))) == count
     bad = [m for m in conversations(Source(str(shared / "data" / "code/code_alpaca_2k.json"))) if isinstance(m, BadRow)]
     assert np.unique([str(b) for b in bad]).tolist() == ["an empty answer"] and len(bad) == 2
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a server of a folder's files, on loopback."""
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_files_on_the_web_are_read_and_identified_as_local_ones(web, tmp_path):
+    rows = [{"instruction": f"{i} + 1", "output": str(i + 1)} for i in range(3)]
+    write_lines(tmp_path / "own rows.jsonl", rows)
+    write_lines(tmp_path / "more.jsonl", rows[:1])
+    both = f"{web}/own%20rows.jsonl,{tmp_path / 'more.jsonl'}"
+    assert [row.value for row in sources.read_rows(Source(both))] == [*rows, rows[0]]
+    local = Source(str(tmp_path / "own rows.jsonl"))
+    remote = Source(f"{web}/own%20rows.jsonl")
+    assert sources.fingerprint(remote) == sources.fingerprint(local)
+
+
+@pytest.mark.parametrize(("end", "said"), [("/none.jsonl", "cannot be fetched"), ("/", "names no file")])
+def test_an_address_without_a_file_is_refused(web, end, said):
+    with pytest.raises(UserError, match=said):
+        list(sources.read_rows(Source(web + end)))
+
+
+def test_a_storage_whose_package_is_missing_is_refused_by_name():
+    if importlib.util.find_spec("s3fs"):
+        pytest.skip("s3fs is installed")
+    with pytest.raises(UserError, match=r"s3://bucket/rows\.jsonl: cannot be read here .*s3fs"):
+        list(sources.read_rows(Source("s3://bucket/rows.jsonl")))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from sftmix_jax.data import compressed
+from sftmix_jax.data import compressed, web
 from sftmix_jax.data.meanings import WEIGHTS
 from sftmix_jax.machine.errors import UserError
 
@@ -69,7 +69,14 @@ def files(path: str) -> list[epath.Path]:
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if any("://" in part and "**" in part for part in path.split(",")):
         raise UserError(f"{path}: '**' works on local files alone; name the folders")
-    if _is_file(path):
+    try:
+        return _files(path)
+    except ImportError as error:  # fsspec's, of the package that reads a kind of storage
+        raise UserError(f"{path}: cannot be read here ({error}); install that package with pip") from None
+
+
+def _files(path: str) -> list[epath.Path]:
+    if not path.startswith(web.SCHEMES) and _is_file(path):
         return [epath.Path(os.path.expanduser(path))]
     found = [file for part in path.split(",") for file in _matching(part.strip())]
     first: dict[Any, epath.Path] = {}
@@ -98,6 +105,8 @@ def _is_file(path: str) -> bool:
 
 def _matching(pattern: str) -> list[epath.Path]:
     """The files of a file's name, a folder or a glob. Raises UserError where there are none."""
+    if pattern.startswith(web.SCHEMES):
+        return [web.fetched(pattern)]
     pattern = os.path.expanduser(pattern)
     whole = epath.Path(pattern)
     if whole.is_file():

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sftmix_jax.data import readers
 from sftmix_jax.data.mixture import rows_of
 from sftmix_jax.data.sources import Source
 from sftmix_jax.experiment import tuning
@@ -107,9 +108,12 @@ def _expected(experiment: Experiment, name: str, stage: Stage, config: Architect
 def _is_here(source: Source) -> bool:
     if source.path.startswith("tiny:"):
         return True
-    if source.path.startswith(("hf:", "tfds:", "gs:")):
+    if source.path.startswith(("hf:", "tfds:")) or "://" in source.path:
         return not source.expected_rows  # without an expectation only the data can tell
-    return bool(source.path) and (Path(source.path).exists() or any(Path().glob(source.path)))
+    try:
+        return bool(readers.files(source.path))
+    except UserError:
+        return False
 
 
 def distinct(costs: Iterable[Sequence[StageCost]]) -> dict[str, StageCost]:
