@@ -37,7 +37,9 @@ MAY_IMPORT = {
     "analysis": "machine workdir evaluation",
 }
 # They assemble an experiment, or are verbs.
-VERBS = {"audit", "evaluate", "export", "plan", "probe", "report", "resume_check", "sample", "study", "train"}
+VERBS = {
+    "audit", "evaluate", "export", "init_data", "plan", "probe", "report", "resume_check", "sample", "study", "train",
+}  # fmt: skip
 ABOVE = {"api", "experiment", "paper", "planning", "resuming", "studies", "__main__"} | VERBS
 
 
