@@ -1,6 +1,7 @@
 """Write the report of a workdir's studies, or of its runs: a page, report.json, every figure and table as a file.
 
 python -m sftmix_jax.report --workdir DIR [--study NAME] [--out DIR] [--inline]
+python -m sftmix_jax.report --workdir DIR --serve 8000                  the page, live, while stages train
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.ranges import Flag, Text, setting, within
+from sftmix_jax.machine.ranges import Flag, Integer, Items, Text, setting, within
 
 
 @dataclasses.dataclass
@@ -17,6 +18,11 @@ class Options:
     workdir: str = dataclasses.field(metadata=within(Text(), "the workdir to report on"))
     study: str = setting("", Text(), "only this study; by default all that the workdir holds")
     out: str = setting("", Text(), "where the page goes; by default report/ in the workdir")
+    serve: int | None = setting(
+        None, Integer(at_least=0, at_most=65_535), "serve the page on this port and keep it up to date; 0: a free port"
+    )
+    address: str = setting("127.0.0.1", Text(), "with --serve: the address to listen on; by default this machine alone")
+    hosts: tuple[str, ...] = setting((), Items(Text()), "with --serve: further names by which browsers may ask for it")
     inline: bool = setting(False, Flag(), "put plotly's script (4.6 MB) into the page, so that it can be sent alone")
 
 
@@ -24,9 +30,12 @@ def main(options: Options) -> int:
     from etils import epath
 
     from sftmix_jax.machine.files import check_out
-    from sftmix_jax.studies import reporting
+    from sftmix_jax.studies import reporting, serving
 
     workdir = epath.Path(options.workdir)
+    if options.serve is not None:
+        serving.serve(workdir, options.study, options.address, options.serve, options.hosts)
+        return 0
     if not (workdir / "experiments").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no experiments/); train there first")
     out = epath.Path(options.out) if options.out else None

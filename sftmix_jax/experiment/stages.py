@@ -112,9 +112,13 @@ def read_stage(folder: epath.Path) -> dict[str, Any]:
     return record
 
 
+# The name, where frozen weights are, and how a run of the stage is planned change nothing that is trained.
+_NOT_HASHED = ("name", "id", "digest", "base", "run")
+
+
 def stage_digest(record: dict[str, Any]) -> str:
     """The hash of a stage.json without what is not part of it."""
-    return identity.digest({key: value for key, value in record.items() if key not in ("name", "id", "digest", "base")})
+    return identity.digest({key: value for key, value in record.items() if key not in _NOT_HASHED})
 
 
 def read_done(folder: epath.Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from etils import epath
 
 from sftmix_jax.analysis import results
@@ -14,12 +16,9 @@ def write(
 ) -> list[epath.Path]:  # fmt: skip
     """Every study's report, or one study's: report/index.html, or report-NAME/ where there are several."""
     studies = results.read_studies(workdir)
-    if only and only not in studies:
-        raise UserError(f"{workdir}: has no study '{only}'; {did_you_mean(only, studies)}")
-    chosen = {only: studies[only]} if only else studies
     pages = []
-    for name, study in chosen.items():
-        found = files.read(workdir, study, _ability_of)
+    for name, study in ({only: chosen(workdir, only)} if only else studies).items():
+        found = files.read(workdir, study, ability_of)
         if found.is_empty:
             raise UserError(f"{workdir}: nothing of the study '{name}' is trained or scored yet; run it first")
         folder = out or workdir / ("report" if len(studies) == 1 else f"report-{name}")
@@ -27,7 +26,17 @@ def write(
     return pages
 
 
-def _ability_of(task: str) -> str:
+def chosen(workdir: epath.Path, name: str) -> dict[str, Any]:
+    """The record of a study of a workdir; by default its only one, or all experiments as one. Raises UserError."""
+    studies = results.read_studies(workdir)
+    if name and name not in studies:
+        raise UserError(f"{workdir}: has no study '{name}'; {did_you_mean(name, studies)}")
+    if not name and len(studies) > 1:
+        raise UserError(f"{workdir}: which study? --study {' or '.join(studies)}")
+    return studies[name or next(iter(studies))]
+
+
+def ability_of(task: str) -> str:
     """Of a score that does not say it; tasks are loaded (and jax with them) for such alone."""
     from sftmix_jax.evaluation.task import ability_of
 

@@ -23,8 +23,11 @@ def plotly_source() -> str:
     return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
 
 
-def page(record: dict[str, Any], inline: bool = False) -> str:
-    """The whole document; plotly's script (4.6 MB) stands beside it, or within it."""
+def page(record: dict[str, Any], inline: bool = False, live: str = "") -> str:
+    """The whole document; plotly's script (4.6 MB) stands beside it, or within it.
+
+    `live`: the version of what is going on, for a page that a server keeps up to date.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template), autoescape=True, finalize=_escaped, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -35,7 +38,8 @@ def page(record: dict[str, Any], inline: bool = False) -> str:
     }  # fmt: skip
     return environment.get_template("page.html").render(
         report=record, style=Markup(_template("page.css")), script=Markup(_template("page.js")),
-        plotly=Markup(plotly_source()) if inline else "", plotly_file=SCRIPT,
+        plotly=Markup(plotly_source()) if inline else "", plotly_file=SCRIPT, live=live,
+        live_script=Markup(_template("live.js")) if live else "",
     )  # fmt: skip
 
 

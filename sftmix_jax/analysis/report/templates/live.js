@@ -1,0 +1,81 @@
+// What is going on, read anew every few seconds. Every text is set as text.
+const EVERY = 3000;  // milliseconds
+const at = id => document.getElementById(id);
+
+const duration = seconds => {
+  if (seconds === null || seconds === undefined) return '';
+  if (seconds < 100) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+};
+const row = cells => {
+  const line = document.createElement('tr');
+  for (const cell of cells) {
+    const place = document.createElement('td');
+    place.textContent = cell;
+    line.append(place);
+  }
+  return line;
+};
+const listed = (place, lines) => place.replaceChildren(...lines.map(text => {
+  const item = document.createElement('li');
+  item.textContent = text;
+  return item;
+}));
+const losses = values => Object.entries(values || {}).map(([name, x]) => `${name} ${x.toFixed(3)}`).join(', ');
+
+const chart = stage => {
+  const id = `now-${stage.id}`;
+  let place = at(id);
+  if (!place) {
+    place = document.createElement('div');
+    place.id = id;
+    place.className = 'plot';
+    at('now-losses').append(place);
+  }
+  const data = Object.entries(stage.curve.losses).map(([name, y], i) => ({
+    x: stage.curve.step, y, name, mode: stage.curve.step.length > FEW ? 'lines' : 'lines+markers',
+    line: {color: COLOURS[i % COLOURS.length], width: 1.5},
+  }));
+  Plotly.react(place, data, {
+    title: {text: `${stage.name}: loss by domain`, font: {size: 14}}, height: 260,
+    margin: {l: 46, r: 10, t: 36, b: 36}, xaxis: {title: {text: 'step'}}, legend: {orientation: 'h', y: -0.25},
+  }, OPTIONS);
+};
+
+const show = now => {
+  const count = state => now.stages.filter(stage => stage.state === state).length;
+  const states = ['done', 'training', 'stopped', 'waiting'].filter(count).map(state => `${count(state)} ${state}`);
+  at('now-summary').textContent = `${now.stages.length} stages: ${states.join(', ')}; ${now.failures.length} failed; ` +
+    `${now.device_hours.toFixed(2)} device-hours so far`;
+  at('now-stale').hidden = now.version === at('now').dataset.version;
+  const order = {training: 0, stopped: 1, waiting: 2, done: 3};
+  const stages = [...now.stages].sort((a, b) => order[a.state] - order[b.state]);
+  at('now-stages').replaceChildren(...stages.map(s => row([
+    s.name, s.experiments.join(', '), s.state, s.steps ? `${s.step} of ${s.steps}` : s.step || '', losses(s.losses),
+    s.tokens_per_second ? Math.round(s.tokens_per_second).toLocaleString('en') : '', duration(s.seconds_left),
+    s.worker || '',
+  ])));
+  for (const stage of stages) {
+    const drawn = at(`now-${stage.id}`);
+    if (stage.state === 'training' && stage.curve) chart(stage);
+    else if (drawn) drawn.remove();
+  }
+  at('now-scores').hidden = !now.scores.length;
+  at('now-scores').tBodies[0].replaceChildren(...now.scores.slice(-40).reverse().map(s => row([
+    s.experiment, s.stage, s.task, s.metric, s.value.toFixed(3),
+    s.low === null ? '' : `${s.low.toFixed(3)} to ${s.high.toFixed(3)}`,
+  ])));
+  listed(at('now-failures'), now.failures.map(f => `failed: ${f.job} (${f.experiments.join(', ')}): ${f.error}`));
+  listed(at('now-notes'), now.notes);
+};
+
+const look = async () => {
+  try {
+    show(await (await fetch('live.json')).json());
+  } catch (error) {
+    at('now-summary').textContent = `no answer from the server: ${error.message}`;
+  }
+  setTimeout(look, EVERY);
+};
+look();
