@@ -346,3 +346,31 @@ def test_settings_that_do_not_fit_together_are_refused():
     for flag, words in said.items():
         with pytest.raises(UserError, match=words):
             assert stages.Resolved(experiment.read(["--config=quickstart.py", flag])).tuning
+
+
+@pytest.mark.parametrize("name", ["muon", "adafactor", "lion"])
+def test_other_optimizers_train_adapters(name):
+    """muon takes A and B for the matrices that they are."""
+    from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+    made = trainer(LORA, optimizer=make_optimizer(OptimizerConfig(name=name, learning_rate=1e-2)))
+    params = random_model(adapted(SMALL, LORA))
+    state, losses = trained(*made, params)
+    assert np.isfinite(losses).all()
+    before = parts(SMALL, params)[1]
+    assert all((x != y).any() for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True))
+
+
+@pytest.mark.parametrize("state", ["bfloat16_moments", "bfloat16"])
+def test_adapters_are_kept_in_the_precision_of_the_state(state):
+    from sftmix_jax.training import precision
+
+    how = Tuning(SMALL, LORA, (), "bfloat16")
+    made = make_trainer(
+        how.architecture, FLOAT32, optax.inject_hyperparams(optax.adam)(learning_rate=0.0),
+        sharding.make_mesh(MeshConfig(), jax.devices()[:1]), domains=2, grad_accum_steps=2,
+        kept=precision.find(state), trainable=how.trainable, frozen_dtype="bfloat16",
+    )  # fmt: skip
+    state, losses = trained(how, made, random_model(adapted(SMALL, LORA)))
+    assert np.isfinite(losses).all() and {str(x.dtype) for x in jax.tree.leaves(state.frozen)} == {"bfloat16"}
+    assert [x.dtype for x in jax.tree.leaves(state.params)] == [x.dtype for x in jax.tree.leaves(made.abstract.params)]

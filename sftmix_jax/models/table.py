@@ -112,6 +112,12 @@ def adapter_names(name: str) -> tuple[str, str]:
     return f"{name}_lora_a", f"{name}_lora_b"
 
 
+def inputs_of(name: str) -> int:
+    """Leading axes that a linear weight of a layer, or an adapter of one, has for its input."""
+    weight, _, side = name.partition("_lora_")
+    return 1 if side == "b" else LINEAR[weight]
+
+
 def num_params(a: Architecture) -> int:
     """How many parameters the model has."""
     return sum(param.size * (a.num_layers if param.in_layer else 1) for param in parameters(a))

@@ -210,7 +210,7 @@ def _matrices(params: Any) -> Any:
     def one(path: Any, x: Any) -> optax.contrib.MuonDimensionNumbers | None:
         if not _stacked(path) or x.ndim < 3:
             return None
-        contracted = 1 + table.LINEAR[path[-1].key]  # behind the axis of layers
+        contracted = 1 + table.inputs_of(path[-1].key)  # behind the axis of layers
         return optax.contrib.MuonDimensionNumbers(tuple(range(1, contracted)), tuple(range(contracted, x.ndim)))
 
     return jax.tree_util.tree_map_with_path(one, params)
