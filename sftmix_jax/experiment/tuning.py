@@ -109,7 +109,12 @@ class Tuning:
         found = {**every, "layers": layers}
         if self.lora:
             found = lora.merged(found, every, self.lora, dtype)
-        return jax.tree.map(lambda x, wanted: jax.device_put(x.astype(wanted.dtype), wanted.sharding), found, abstract)
+        return jax.tree.map(_placed, found, abstract)
+
+
+def _placed(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """In the dtype and sharding of `wanted`; a program moves what is split over several processes."""
+    return jax.jit(lambda x: x.astype(wanted.dtype), out_shardings=wanted.sharding)(x)
 
 
 def of_config(model: ModelConfig, base: Architecture) -> Tuning:
