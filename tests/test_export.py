@@ -171,7 +171,7 @@ def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monke
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("cut", ["_save_file", "_write"])
+@pytest.mark.parametrize("cut", ["save_file", "_write"])
 def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, monkeypatch, cut, error):
     out = tmp_path / "out"
     exporting.write(epath.Path(out), *small, Ends(), origin={})
