@@ -94,7 +94,7 @@ class Planner:
         planned = []
         for cost, stage in zip(costs.stage_costs(config), config.stages.values(), strict=True):
             grad_accum_steps, compiled = self._largest_that_fits(setting, stage)
-            slots, sampling = self._sampler(setting)
+            slots, sampling = self._sampler(setting, fewest=1 if compiled.fits else Opening().slots)
             programs = {"validation loss": self._validation(setting, stage, grad_accum_steps), **sampling}
             planned.append(self._planned(setting, stage, cost, grad_accum_steps, compiled, programs, slots))
         return planned
@@ -170,15 +170,15 @@ class Planner:
             rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
         )  # fmt: skip
 
-    def _sampler(self, setting: _Setting) -> tuple[int, dict[str, Compiled]]:
-        """The most slots that fit, up to the sampler's default, and what it runs with them; one slot where none fit."""
+    def _sampler(self, setting: _Setting, *, fewest: int) -> tuple[int, dict[str, Compiled]]:
+        """The most slots that fit, from the sampler's default down to `fewest`, and what it runs with them."""
         s, slots = setting, Opening().slots
         while True:
             programs = {
                 name: self._once(f"{name} of {slots} slots", program, s.architecture, s.compute, slots=slots)
                 for name, program in (("prefill", aot.compile_prefill), ("decode", aot.compile_decode))
             }
-            if slots == 1 or all(program.fits for program in programs.values()):
+            if slots == fewest or all(program.fits for program in programs.values()):
                 return slots, programs
             slots //= 2
 
