@@ -1,8 +1,10 @@
 """Adapters and frozen parameters: against PEFT and torch, against full fine-tuning, and through whole runs."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,8 @@ from test_families import architecture, total
 from test_llama import logits
 from test_training import batch
 
+from sftmix_jax.experiment import checks, opening, runner, stages, tuning
 from sftmix_jax.experiment import config as experiment
-from sftmix_jax.experiment import opening, stages
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.experiment.tuning import Tuning
@@ -62,7 +64,7 @@ def test_an_adapter_gives_the_logits_that_peft_gives(case, tmp_path):
     found = logits(adapted(config, LORA), params, TOKENS)
     assert np.abs(found - logits(config, parts(config, params)[0], TOKENS)).max() > 0.1
     np.testing.assert_allclose(found, transformers_logits(in_peft(config, params, tmp_path), TOKENS), atol=1e-4)
-    whole = lora.merged(*parts(config, params), LORA, "float32")
+    whole = lora.merged(params, LORA, parts(config, params)[0])
     np.testing.assert_allclose(logits(config, whole, TOKENS), found, atol=1e-4)
 
 
@@ -164,7 +166,7 @@ def test_full_rank_trains_as_full_fine_tuning():
     names = tuple(f"layers.{name}" for name in wide.targets)
     full, wanted = trained(*trainer(names=names, optimizer=sgd(learning_rate=0.0)), weights, steps=5, rate=1e-3)
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
-    whole = lora.merged(weights, state.params, wide, "float32")
+    whole = lora.merged({**weights, "layers": {**weights["layers"], **state.params["layers"]}}, wide, weights)
     for name in wide.targets:
         before = weights["layers"][name]
         moved = full.params["layers"][name] - before
@@ -202,12 +204,49 @@ def test_some_layers_alone_are_trained():
         (("layers.1-2",), "the layers of this model are layers.0-1"),
         (("layers.1-0",), "the layers of this model are layers.0-1"),
         (("lm_head",), "no parameters 'lm_head'"),
+        (("layers.0-0", "layers.1-1"), "'layers.1-1' is a second range of layers"),
     ],
 )
 def test_names_that_are_no_parameters_are_refused(names, said):
     with pytest.raises(UserError, match=r"config\.model\.trainable") as error:
         trainable.find(SMALL, names)
     assert said in str(error.value)
+
+
+def test_the_head_of_tied_embeddings_is_named_embed():
+    with pytest.raises(UserError, match="the head of this model is its embedding; name embed"):
+        trainable.find(dataclasses.replace(SMALL, tied=True), ("head",))
+
+
+def test_names_select_the_same_in_any_order():
+    named = (experiment.ModelConfig(trainable=names) for names in (("norm", "embed"), ["embed", "norm", "embed"]))
+    first, second = (tuning.of_config(model, SMALL) for model in named)
+    assert first == second and first.record == second.record
+
+
+def test_weights_that_were_trained_beside_an_adapter_are_not_rounded_where_it_is_merged():
+    """As a stage with a new adapter opens the stage before: frozen weights in bfloat16, trained ones in float32."""
+    how = Tuning(SMALL, LORA, ("norm", "layers.q"), "bfloat16")
+    whole = random_model(adapted(SMALL, LORA))
+    weights, _ = parts(SMALL, whole)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = how.abstract_weights(FLOAT32, sharding.make_mesh(MeshConfig(), jax.devices()[:1]), "float32")
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), wanted)
+    assert {str(wanted[name].dtype) for name in ("embed", "head")} == {"bfloat16"}
+    found = how.whole(how.trainable.split(whole)[0], weights, wanted)
+    np.testing.assert_array_equal(found["norm"], weights["norm"])
+    a, b = (whole["layers"][name] for name in table.adapter_names("q"))
+    by_hand = np.einsum("ldr,lrnh->ldnh", a, b, dtype=np.float64) * LORA.scale + weights["layers"]["q"]
+    np.testing.assert_allclose(found["layers"]["q"], by_hand, atol=1e-5)
+    assert found["layers"]["up"].dtype == jax.numpy.bfloat16
+
+
+@pytest.mark.parametrize(("state", "frozen"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_weight_that_is_trained_in_some_layers_is_read_in_the_wider_dtype(state, frozen):
+    """Its frozen layers are then rounded no more than `frozen_dtype` does."""
+    how = Tuning(SMALL, None, ("layers.1-1",), frozen)
+    wanted = how.abstract_weights(FLOAT32, sharding.make_mesh(MeshConfig(), jax.devices()[:1]), state)
+    assert wanted["layers"]["q"].dtype == np.float32 and wanted["embed"].dtype == frozen
 
 
 def test_adapters_start_as_no_change_and_as_peft_draws_them():
@@ -301,8 +340,6 @@ def test_a_killed_run_resumes_bit_for_bit(tuned, tmp_path):
 @pytest.mark.slow
 def test_a_new_adapter_stands_on_the_merged_weights(tuned, tmp_path):
     """Its stage shares the first stage, answers with both adapters, and has no adapter to export for the base."""
-    import shutil
-
     workdir = tmp_path / "work"
     shutil.copytree(tuned, workdir)
     result = train(workdir, "--config.stages.general.adapter=new", "--config.name=new")
@@ -315,6 +352,9 @@ def test_a_new_adapter_stands_on_the_merged_weights(tuned, tmp_path):
     merged = jax.device_get(stages.stage_params(first, where))
     merged = jax.tree.map(lambda x: x.astype(jax.numpy.bfloat16).astype(np.float32), merged)  # as it was frozen
     own = jax.device_get(stages.trained_params(new, how.abstract_trained(where)))
+    before = jax.device_get(stages.trained_params(first, how.abstract_trained(where)))
+    alike = np.corrcoef(before["layers"]["up_lora_a"].ravel(), own["layers"]["up_lora_a"].ravel())[0, 1]
+    assert abs(alike) < 0.1  # another A, so that both adapters together have twice the rank
     layers = {**merged["layers"], **own["layers"]}
     wanted = logits(how.architecture, {**merged, "layers": layers}, TOKENS)
     found = logits(config, jax.device_get(stages.stage_params(new, where)), TOKENS)
@@ -325,6 +365,51 @@ def test_a_new_adapter_stands_on_the_merged_weights(tuned, tmp_path):
     assert refused.returncode == 2 and "stands on the merged weights of specialised-" in refused.stderr
     model = opening.open_stage(new, Opening())
     assert model.sampler.stops["tokens"]
+
+
+def test_a_base_that_was_moved_is_found_where_the_config_says(tuned, tmp_path):
+    """Its stages stay as they are, but for where their frozen weights are."""
+    workdir, model = epath.Path(tmp_path / "work"), tmp_path / "moved"
+    shutil.copytree(tuned, workdir)
+    shutil.copytree(TINY, model)
+    changed = experiment.read(["--config=quickstart.py", *FLAGS, f"--config.model.init=hf:{model}"])
+    resolved = stages.Resolved(changed)
+    runner.register(changed, resolved.base_id, resolved.chain(), workdir)
+    folder = folders(workdir)["general"]
+    config = stages.architecture(stages.read_stage(folder))
+    init, base = stages.base_below(folder, stages.read_stage(folder))
+    assert init == f"hf:{model}" and base.folder == str(model)
+    where = stages.on_one_device(config)
+    mine, wanted = (stages.stage_params(each, where) for each in (folder, folders(tuned)["general"]))
+    jax.tree.map(np.testing.assert_array_equal, mine, wanted)
+    (model / "config.json").unlink()
+    with pytest.raises(UserError, match=r"which cannot be read .*--config\.model\.init naming that place"):
+        stages.stage_params(folder, where)
+
+
+def test_an_adapter_without_a_rank_is_said(tmp_path):
+    changed = experiment.read(["--config=quickstart.py", "--config.model.lora.alpha=32"])
+    resolved = stages.Resolved(changed)
+    assert any("its rank, which is 0" in said for said in checks.warnings(resolved, resolved.chain()))
+    plain = stages.Resolved(experiment.read(["--config=quickstart.py"]))
+    assert not any("rank" in said for said in checks.warnings(plain, plain.chain()))
+
+
+@pytest.mark.slow
+def test_an_adapter_on_a_stage_of_another_workdir(tuned, tmp_path):
+    """It answers with both adapters; PEFT has no base to load it onto."""
+    first = folders(tuned)["specialised"]
+    result = train(tmp_path / "work", f"--config.model.init=stage:{first}")
+    assert result.returncode == 0, result.stderr
+    folder = folders(tmp_path / "work")["specialised"]
+    config = stages.architecture(stages.read_stage(folder))
+    where, how = stages.on_one_device(config), Tuning(config, Lora(4, 16.0, ALL))
+    below = jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), stages.stage_params(first, where))
+    own = stages.trained_params(folder, how.abstract_trained(where))
+    wanted = lora.merged({**below, "layers": {**below["layers"], **own["layers"]}}, how.lora, below)
+    jax.tree.map(np.testing.assert_array_equal, stages.stage_params(folder, where), wanted)
+    refused = run("sftmix_jax.export", f"--workdir={tmp_path / 'work'}", f"--out={tmp_path / 'a'}", "--adapter")
+    assert refused.returncode == 2 and "onto which PEFT cannot load it" in refused.stderr
 
 
 def test_a_base_that_has_changed_is_refused(tuned, tmp_path):

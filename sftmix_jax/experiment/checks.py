@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import decoder
+from sftmix_jax.models.lora import LoraConfig
 from sftmix_jax.training import optimizer
 
 if TYPE_CHECKING:
-    from sftmix_jax.experiment.config import Stage
+    from sftmix_jax.experiment.config import ModelConfig, Stage
     from sftmix_jax.experiment.stages import Resolved, ResolvedStage
 
 
@@ -30,6 +32,7 @@ def warnings(resolved: Resolved, stages: Iterable[ResolvedStage]) -> list[str]:
     """What can be trained and is rarely meant: another tokenizer, shares that miss their weight or are cut off, …"""
     own, used = resolved.base.own_tokenizer, resolved.tokenizer
     found = [_tokenizer_warning(used, own)] if own not in ("", used.path) else []
+    found.append(_adapter_warning(resolved.experiment.model))
     for stage in stages:
         config = stage.stage
         if any(share.weight is not None for share in config.mixture.values()):
@@ -49,6 +52,14 @@ def warnings(resolved: Resolved, stages: Iterable[ResolvedStage]) -> list[str]:
                         "rises up to the last step")  # fmt: skip
         found += [f"stage '{stage.name}': {each}" for each in said if each]
     return [each for each in found if each]
+
+
+def _adapter_warning(model: ModelConfig) -> str:
+    is_set = dataclasses.replace(model.lora, targets=tuple(model.lora.targets)) != LoraConfig()
+    if model.lora.rank or not is_set:
+        return ""
+    what = f"the parameters {', '.join(model.trainable)} are" if model.trainable else "every parameter is"
+    return f"model.lora is set but for its rank, which is 0: there are no adapters, {what} trained"
 
 
 def _tokenizer_warning(used: Tokenizer, own: str) -> str:

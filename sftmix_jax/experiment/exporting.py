@@ -17,8 +17,9 @@ from sftmix_jax.data.chat import Chat
 from sftmix_jax.experiment import tuning
 from sftmix_jax.experiment.opening import one_stage, stage_chat
 from sftmix_jax.experiment.stages import (
-    TINY,
+    Base,
     architecture,
+    base_below,
     check_tokenizer,
     merged_before,
     on_one_device,
@@ -39,6 +40,39 @@ _ADAPTER = "sftmix_jax.json"  # marks the export of an adapter, whose config has
 
 def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[epath.Path, Ends]:
     """Writes a finished stage, by name or id → the stage's folder, and what ends a turn. Raises UserError."""
+    out, folder, record = _to_write(workdir, stage, target)
+    config, chat = architecture(record), stage_chat(folder, record)
+    params = jax.device_get(stage_params(folder, on_one_device(config)))
+    with _explained(out):
+        return folder, write(out, config, params, chat, Ends(**record["ends"]), dtype=dtype, origin=_origin(record))
+
+
+def export_adapter(workdir: epath.Path, stage: str, target: str) -> epath.Path:
+    """Writes the adapter of a finished stage for PEFT → the stage's folder. Raises UserError."""
+    out, folder, record = _to_write(workdir, stage, target)
+    config = architecture(record)
+    how = tuning.of_record(record, config)
+    remedy = "leave --adapter out, and the merged model is written"
+    if how.lora is None:
+        raise UserError(f"{folder.name} was trained without adapters; {remedy}")
+    if how.names:
+        raise UserError(f"{folder.name} has trained weights beside its adapter ({', '.join(how.names)}); {remedy}")
+    if merged := merged_before(folder, record):
+        raise UserError(f"the adapter of {folder.name} stands on the merged weights of {merged}; {remedy}")
+    init, base = base_below(folder, record)
+    if init.startswith(("stage:", "scratch:")):
+        raise UserError(f"the adapter of {folder.name} stands on {init}, onto which PEFT cannot load it; {remedy}")
+    chat = stage_chat(folder, record)
+    params = jax.device_get(trained_params(folder, how.abstract_trained(on_one_device(config))))
+    with _explained(out), _replaced(out) as new:
+        chat.save(new)
+        peft.save(new, config, how.lora, params, _for_peft(init, base))
+        write_json(new / _ADAPTER, _origin(record))
+    return folder
+
+
+def _to_write(workdir: epath.Path, stage: str, target: str) -> tuple[epath.Path, epath.Path, dict[str, Any]]:
+    """The folder to write, the stage's folder and its record. Raises UserError for either, before a weight is read."""
     out = epath.Path(target).expanduser()
     with _explained(out):
         check_replaceable(out)
@@ -48,39 +82,19 @@ def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[ep
     if record["name"] == "base":
         raise UserError("the base is a model folder already")
     check_tokenizer(folder)
-    config, chat = architecture(record), stage_chat(folder, record)
-    params = jax.device_get(stage_params(folder, on_one_device(config)))
-    origin = {"stage": record["name"], "id": record["id"]}
-    with _explained(out):
-        return folder, write(out, config, params, chat, Ends(**record["ends"]), dtype=dtype, origin=origin)
+    return out, folder, record
 
 
-def export_adapter(workdir: epath.Path, stage: str, target: str) -> epath.Path:
-    """Writes the adapter of a finished stage for PEFT → the stage's folder. Raises UserError."""
-    out = epath.Path(target).expanduser()
-    with _explained(out):
-        check_replaceable(out)
-        check_out(out, replaced=True)
-    folder = one_stage(workdir, stage)
-    record = read_stage(folder)
-    config = architecture(record)
-    how = tuning.of_record(record, config)
-    remedy = "leave --adapter out, and the merged model is written"
-    if how.lora is None:
-        raise UserError(f"{folder.name} was trained without adapters; {remedy}")
-    if how.names:
-        raise UserError(f"{folder.name} has trained weights beside its adapter ({', '.join(how.names)}); {remedy}")
-    if merged := merged_before(folder):
-        raise UserError(f"the adapter of {folder.name} stands on the merged weights of {merged}; {remedy}")
-    check_tokenizer(folder)
-    chat = stage_chat(folder, record)
-    params = jax.device_get(trained_params(folder, how.abstract_trained(on_one_device(config))))
-    with _explained(out), _replaced(out) as new:
-        chat.save(new)
-        base = str(TINY) if record["base"] == "tiny" else record["base"].removeprefix("hf:")
-        peft.save(new, config, how.lora, params, base)
-        write_json(new / _ADAPTER, {"stage": record["name"], "id": record["id"]})
-    return folder
+def _for_peft(init: str, base: Base) -> str:
+    """A base as PEFT finds it from any working directory: its hub id, or its folder."""
+    name = init.removeprefix("hf:")
+    is_folder = init == "tiny" or epath.Path(name).expanduser().is_dir()
+    return os.path.abspath(base.folder) if is_folder and "://" not in base.folder else name
+
+
+def _origin(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an export says of the stage that it is of."""
+    return {"stage": record["name"], "id": record["id"]}
 
 
 def write(

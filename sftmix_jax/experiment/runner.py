@@ -83,7 +83,20 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
             "of its own (--config.name=NAME; stages that both share are reused) or another --workdir"
         )
     write_json(file, record)
+    _say_where_the_base_is(chain, config.model.init, workdir)
     processes.wait_for_all("registered")
+
+
+def _say_where_the_base_is(chain: list[ResolvedStage], init: str, workdir: epath.Path) -> None:
+    """In the records of stages with frozen weights, for a base that has been moved since they were trained."""
+    for stage in chain:
+        folder = stage.folder(workdir)
+        if "frozen_dtype" not in stage.record or not folder.exists():
+            continue
+        with contextlib.suppress(UserError):  # a damaged record is written anew when the stage is trained
+            record = stages.read_stage(folder)
+            if record.get("base") != init:
+                write_json(folder / "stage.json", {**record, "base": init})
 
 
 def complete(

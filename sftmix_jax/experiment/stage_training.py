@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import stages
 from sftmix_jax.experiment.stages import Resolved, ResolvedStage
-from sftmix_jax.machine import array_hash, manifest, processes, terminal
+from sftmix_jax.machine import array_hash, identity, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
 from sftmix_jax.models import decoder, kernels
@@ -127,14 +126,17 @@ def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> Non
 
 
 class _Beginning:
-    """What a stage starts from: weights of the base or of the stage before, adapters, moments; each read once."""
+    """What a stage starts from: weights of the base or of the stage before, adapters, moments.
+
+    The base is read once where both its trained and its frozen parameters are needed.
+    """
 
     def __init__(
         self, resolved: Resolved, stage: ResolvedStage, trainer: Trainer, compute: Compute, workdir: epath.Path
     ):
         self._resolved, self._stage, self._trainer, self._compute = resolved, stage, trainer, compute
-        self._workdir = workdir
         self._parent = stage.parent.folder(workdir) if stage.parent else None
+        self._frozen: Params | None = None
 
     def state(self) -> TrainState:
         """The trained parameters, with a fresh optimizer unless told to carry it."""
@@ -151,34 +153,49 @@ class _Beginning:
 
     def frozen(self) -> Params | None:
         """The frozen parameters; None where every one is trained."""
-        return None if self._resolved.tuning.is_full else self._parts[1]
+        if self._resolved.tuning.is_full:
+            return None
+        return self._split()[1] if self._frozen is None else self._frozen
 
     def _params(self) -> Params:
-        how, abstract = self._resolved.tuning, self._trainer.abstract.params
-        if self._parent is not None and (how.lora is None or self._stage.stage.adapter == "continue"):
+        abstract = self._trainer.abstract.params
+        if self._parent is not None and self._stage.stage.adapter == "continue":
             return stages.trained_params(self._parent, abstract)
-        return self._resolved.base.params(abstract) if how.is_full else self._parts[0]
+        if self._resolved.tuning.is_full:
+            return self._resolved.base.params(abstract)
+        params, self._frozen = self._split()
+        return params
 
-    def _weights(self, wanted: Params) -> Params:
-        """Those of the base, or of the stage before the last new adapter."""
-        first = self._stage
-        while first.parent is not None and first.stage.adapter == "continue":
-            first = first.parent
-        if first.parent is None:
-            return self._resolved.base.params(wanted)
-        return stages.stage_params(first.parent.folder(self._workdir), wanted)
-
-    @cached_property
-    def _parts(self) -> tuple[Params, Params | None]:
-        """The parameters that the stage would start with if no stage had trained them: trained ones and frozen ones."""
+    def _split(self) -> tuple[Params, Params | None]:
+        """The weights that a first adapter would stand on, with one: trained parameters and frozen ones."""
         how, abstract = self._resolved.tuning, self._trainer.abstract
-        dtype = jax.tree.leaves(abstract.params)[0].dtype.name
-        wanted = how.abstract_weights(self._compute, self._trainer.mesh, dtype)
+        wanted = how.abstract_weights(self._compute, self._trainer.mesh, _dtype(abstract.params))
         weights = self._weights(wanted)
         new = {name: x for name, x in abstract.params.get("layers", {}).items() if name not in wanted["layers"]}
-        adapters = how.fresh(self._compute, self._resolved.experiment.seed, {"layers": new})
+        adapters = how.fresh(self._compute, self._seed(), {"layers": new})
         trained, frozen = how.trainable.split({**weights, "layers": {**weights["layers"], **adapters["layers"]}})
+        trained = jax.tree.map(lambda x: x.astype(_dtype(abstract.params)), trained)
         return trained, jax.tree.map(lambda x: x.astype(how.frozen_dtype), frozen)
+
+    def _weights(self, wanted: Params) -> Params:
+        """Those of the base, or of the stage before a new adapter."""
+        if self._parent is None:
+            return self._resolved.base.params(wanted)
+        if self._stage.stage.adapter == "new":
+            return stages.stage_params(self._parent, wanted)
+        return stages.starting_weights(self._parent, stages.read_stage(self._parent), wanted)
+
+    def _seed(self) -> int:
+        """Of a fresh adapter: with the A of the one before, a new adapter would read the same part of its inputs."""
+        seed, stage, merged = self._resolved.experiment.seed, self._stage, 0
+        while stage.parent is not None:
+            merged += stage.stage.adapter == "new"
+            stage = stage.parent
+        return seed if not merged else int(identity.digest({"seed": seed, "adapter": merged}), 16) % 2**31
+
+
+def _dtype(params: Params) -> str:
+    return jax.tree.leaves(params)[0].dtype.name
 
 
 def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:

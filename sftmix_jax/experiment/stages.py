@@ -181,32 +181,56 @@ def starting_weights(folder: epath.Path, record: dict[str, Any], abstract: Param
 
     Raises UserError if they are not where they were.
     """
-    if (fingerprint := record["parent"].removeprefix("base:")) != record["parent"]:
-        base = find_base(record["base"], str(folder / "tokenizer"), record["seed"])
-        if base.fingerprint != fingerprint:
-            raise UserError(
-                f"{folder}: its frozen weights are those of {record['base']}, which has changed since; restore its "
-                "files"
-            )
-        return base.params(abstract)
+    parent = _parent(folder, record)
+    if parent is None:
+        return base_below(folder, record)[1].params(abstract)
+    if record["adapter"] == "new":
+        return stage_params(parent, abstract)
+    return starting_weights(parent, read_stage(parent), abstract)
+
+
+def base_below(folder: epath.Path, record: dict[str, Any]) -> tuple[str, Base]:
+    """The base that a stage's frozen weights come from: where it is, as in `model.init`, and what was found there.
+
+    Raises UserError if it is not the one that was trained with.
+    """
+    parent = _parent(folder, record)
+    if parent is not None:
+        return base_below(parent, read_stage(parent))
+    init = record.get("base", "a base that its stage.json does not name")
+    said = f"{folder}: its frozen weights are those of {init}"
+    remedy = (
+        "restore its files; if they lie elsewhere now, run the train command again with --config.model.init naming "
+        "that place"
+    )
+    try:
+        base = find_base(init, str(folder / "tokenizer"), record["seed"])
+    except UserError as error:
+        raise UserError(f"{said}, which cannot be read ({error}); {remedy}") from None
+    if f"base:{base.fingerprint}" != record["parent"]:
+        raise UserError(f"{said}, which has changed since; {remedy}")
+    return init, base
+
+
+def merged_before(folder: epath.Path, record: dict[str, Any]) -> str:
+    """The stage whose merged weights a stage's adapter stands on; empty where it stands on the base's."""
+    parent = _parent(folder, record)
+    if parent is None:
+        return ""
+    return parent.name if record["adapter"] == "new" else merged_before(parent, read_stage(parent))
+
+
+def _parent(folder: epath.Path, record: dict[str, Any]) -> epath.Path | None:
+    """The folder of the stage before; None for a first stage. Raises UserError if it is not in the workdir."""
+    if record["parent"].startswith("base:"):
+        return None
     parent = records.stage_folder(folder.parent.parent, record["parent"])
     if parent is None:
         raise UserError(
             f"{folder}: its frozen weights are found by way of the stage {record['parent']}, which is not in "
             f"{folder.parent}; put both into the stages/ of one workdir"
         )
-    if record["adapter"] == "new":
-        return stage_params(parent, abstract)
-    return starting_weights(parent, read_stage(parent), abstract)
-
-
-def merged_before(folder: epath.Path) -> str:
-    """The stage whose merged weights a stage's adapter stands on; empty where it stands on the base's."""
-    record = read_stage(folder)
-    parent = records.stage_folder(folder.parent.parent, record["parent"])
-    if parent is None:
-        return ""
-    return parent.name if record["adapter"] == "new" else merged_before(parent)
+    return parent
 
 
 def trained_params(folder: epath.Path, abstract: Params) -> Params:
@@ -387,7 +411,8 @@ class Resolved:
                 "optimizer": stage.optimizer, "carry_optimizer": stage.carry_optimizer,
                 "dtype": self.compute.dtype,
                 "seed": self.experiment.seed,
-                **self.tuning.record, **({} if self.tuning.is_full else {"adapter": stage.adapter}),
+                **self.tuning.record,
+                **({} if self.tuning.is_full else {"adapter": stage.adapter if parent else "continue"}),
             }  # fmt: skip
             stages.append(ResolvedStage(name, stage, identity.plain(record), parent))
         checks.check(self, stages)

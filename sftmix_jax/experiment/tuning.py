@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sftmix_jax.experiment.config import ModelConfig
@@ -28,12 +30,12 @@ class Tuning:
     names: tuple[str, ...] = ()  # of weights that are trained; see `training.trainable.find`
     frozen_dtype: str = "float32"
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """With the adapters."""
         return adapted(self.base, self.lora)
 
-    @property
+    @cached_property
     def trainable(self) -> Trainable:
         """Raises UserError for a name that is no parameter."""
         return trainable.find(self.architecture, self.names)
@@ -70,9 +72,9 @@ class Tuning:
         chosen = self.trainable
 
         def one(path: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            is_trained = chosen.are_trained(tuple(key.key for key in path))
-            dtype = trained_dtype if is_trained else self.frozen_dtype
-            return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+            trained = {True: trained_dtype, False: self.frozen_dtype}
+            dtypes = {trained[some] for some in chosen.parts(tuple(key.key for key in path))}
+            return jax.ShapeDtypeStruct(x.shape, jnp.result_type(*dtypes), sharding=x.sharding)
 
         return jax.tree_util.tree_map_with_path(one, whole)
 
@@ -90,11 +92,11 @@ class Tuning:
         where = jax.tree.leaves(abstract)[0].sharding
         if isinstance(where, NamedSharding):
             where = NamedSharding(where.mesh, PartitionSpec())
-        _, every, _ = decoder.build(self.architecture, Compute("float32", "none"))
-        layers = {
-            name: abstract["layers"].get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where))
-            for name, x in every["layers"].items()
-        }
+        layers = dict(abstract["layers"])
+        for param in table.parameters(self.base):
+            for own in table.adapters(param, self.lora) if self.lora else ():
+                shape = (self.base.num_layers, *own.shape)
+                layers[own.name] = jax.ShapeDtypeStruct(shape, "float32", sharding=where)
         return self.trainable.split({**abstract, "layers": layers})[0]
 
     def whole(self, trained: Params, weights: Params, abstract: Params) -> Params:
@@ -102,13 +104,8 @@ class Tuning:
 
         `weights` are those it started from; adapters are merged in float32.
         """
-        chosen, dtype = self.trainable, str(jax.tree.leaves(abstract)[0].dtype)
-        frozen = chosen.split({**weights, "layers": {**weights["layers"], **_adapters(self.lora, trained)}})[1]
-        every = chosen.joined(trained, frozen)
-        layers = {name: x for name, x in every["layers"].items() if name in abstract["layers"]}
-        found = {**every, "layers": layers}
-        if self.lora:
-            found = lora.merged(found, every, self.lora, dtype)
+        every = self.trainable.joined(trained, self.trainable.split(weights)[1])
+        found = lora.merged(every, self.lora, abstract) if self.lora else every
         return jax.tree.map(_placed, found, abstract)
 
 
@@ -119,11 +116,9 @@ def _placed(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
 
 def of_config(model: ModelConfig, base: Architecture) -> Tuning:
     """What an experiment trains of its base. Raises UserError for a name that is no parameter."""
-    found = Tuning(base, model.lora.adapters, tuple(model.trainable), model.frozen_dtype)
-    if found.is_full:
-        return Tuning(base)
-    assert found.trainable.chosen
-    return found
+    adapters, names = model.lora.adapters, tuple(sorted(set(model.trainable)))  # their order changes nothing
+    trainable.find(adapted(base, adapters), names)  # refuses a name that is no parameter
+    return Tuning(base, adapters, names, model.frozen_dtype) if adapters or names else Tuning(base)
 
 
 def of_record(record: Mapping[str, Any], base: Architecture) -> Tuning:
@@ -133,11 +128,6 @@ def of_record(record: Mapping[str, Any], base: Architecture) -> Tuning:
     held = record["lora"]
     adapters = held and Lora(held["rank"], held["alpha"], tuple(held["targets"]))
     return Tuning(base, adapters, tuple(record["trainable"]), record["frozen_dtype"])
-
-
-def _adapters(adapters: Lora | None, params: Params) -> Params:
-    names = [name for target in adapters.targets for name in table.adapter_names(target)] if adapters else []
-    return {name: params["layers"][name] for name in names}
 
 
 def _at(params: Params, path: Any) -> Any:

@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sftmix_jax.machine.ranges import Choice, Integer, Items, Number, setting
@@ -33,6 +34,7 @@ class LoraConfig:
     targets: tuple[str, ...] = setting(
         tuple(table.LINEAR), Items(Choice(tuple(table.LINEAR)), at_least=1), "the weights of a layer with an adapter"
     )
+
     def relations(self, where: str) -> Iterator[str]:
         """Fields that do not fit together (sftmix_jax.machine.ranges)."""
         if len(set(self.targets)) < len(self.targets):
@@ -45,20 +47,20 @@ class LoraConfig:
         return Lora(self.rank, float(self.alpha), named) if self.rank else None
 
 
-def merged(params: Params, adapters: Params, lora: Lora, dtype: str) -> Params:
-    """Weights with their adapters added: W + alpha / rank · A B, computed in float32, then in `dtype`.
+def merged(params: Params, lora: Lora, like: Params) -> Params:
+    """Weights with their adapters added: W + alpha / rank · A B, computed in float32.
 
-    `params`: the weights of a model without adapters; `adapters`: A and B of each target.
+    `params` have A and B of each target among their layers. Each weight gets the dtype that it has in `like`.
     """
     layers = dict(params["layers"])
     for name in lora.targets:
-        a, b = (adapters["layers"][adapter] for adapter in table.adapter_names(name))
-        layers[name] = _added(layers[name], a, b, lora.scale, dtype)
-    return jax.tree.map(lambda x: x.astype(dtype), {**params, "layers": layers})
+        a, b = (layers.pop(adapter) for adapter in table.adapter_names(name))
+        layers[name] = _added(layers[name], a, b, lora.scale, like["layers"][name].dtype)
+    return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), {**params, "layers": layers}, like)
 
 
 @partial(jax.jit, static_argnames="dtype")
-def _added(weight: Array, a: Array, b: Array, scale: float, dtype: str) -> Array:
+def _added(weight: Array, a: Array, b: Array, scale: float, dtype: np.dtype) -> Array:
     """W [L, …] and A [L, …, r] B [L, r, …]."""
     left = a.astype(jnp.float32).reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     right = b.astype(jnp.float32).reshape(*b.shape[:2], math.prod(b.shape[2:]))

@@ -55,9 +55,11 @@ class Trainable:
             whole[path] = leaf
         return _tree(whole)
 
-    def are_trained(self, path: Path) -> bool:
-        """Whether a parameter is trained, in all or some of the layers."""
-        return self.chosen is None or path in self.chosen
+    def parts(self, path: Path) -> set[bool]:
+        """What there is of a parameter: a trained part (True), a frozen one (False), or both."""
+        if self.chosen is None:
+            return {True}
+        return {False} if path not in self.chosen else {True} if self.chosen[path] is None else {True, False}
 
 
 EVERYTHING = Trainable()
@@ -87,9 +89,13 @@ def find(architecture: Architecture, names: Sequence[str]) -> Trainable:
                 last = architecture.num_layers - 1
                 raise UserError(f"config.model.trainable: '{name}'; the layers of this model are layers.0-{last}")
             some = None if layers == (0, architecture.num_layers) else layers
+            if any(chosen.get(param.path) not in (None, some) for param in weights if param.in_layer):
+                raise UserError(f"config.model.trainable: '{name}' is a second range of layers; name one range alone")
             chosen = {param.path: some for param in weights if param.in_layer} | chosen
         else:
             every = [*known, "layers"]
+            if name == "head" and architecture.tied:
+                raise UserError("config.model.trainable: the head of this model is its embedding; name embed")
             raise UserError(
                 f"config.model.trainable: this model has no parameters '{name}'; {did_you_mean(name, every)} or "
                 "layers.FIRST-LAST"
