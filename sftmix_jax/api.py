@@ -21,7 +21,7 @@ from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.experiment.evaluate_options import EvaluateOptions
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.experiment.opening import one_stage, open_model, open_stage
-from sftmix_jax.machine import compilation, host_memory
+from sftmix_jax.machine import compilation, host_memory, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.sampling.sampler import Request
 from sftmix_jax.sampling.settings import SamplingConfig
@@ -46,6 +46,7 @@ def train(experiment: Experiment, workdir: str) -> list[str]:
 
     → the stages' folders. Raises UserError, and `training.loop.Stopped` after SIGTERM or Ctrl-C once all is saved.
     """
+    experiment = experiments.separated(experiment)  # numbers of numpy and paths, as a config file may have them
     experiment.check()
     _prepare()
     return [str(folder) for folder in runner.run(experiment, epath.Path(workdir))]
@@ -57,6 +58,7 @@ def evaluate(workdir: str, tasks: Sequence[str], *, stage: str = "all", **option
     `options`: further options of `python -m sftmix_jax.evaluate`, as `limit=50`. Raises UserError.
     """
     asked = EvaluateOptions(workdir=workdir, tasks=tuple(tasks), stage=stage, **options)
+    ranges.check(asked, "evaluate")
     asked.check()
     _prepare()
     return measuring.score_stages(asked, asked.config())
@@ -70,8 +72,11 @@ class Sampler:
 
         `opening`: `template`, `dtype` and `slots` as of `python -m sftmix_jax.sample`. Raises UserError.
         """
-        _prepare()
+        if bool(model) == bool(workdir):
+            raise UserError("Sampler: name one model to ask: a model folder or hub id, or workdir=DIR")
         how = Opening(**opening)
+        ranges.check(how, "Sampler")
+        _prepare()
         folder = one_stage(epath.Path(workdir), stage) if workdir else None
         self.model = open_stage(folder, how) if folder else open_model(model, how)
 
@@ -82,6 +87,7 @@ class Sampler:
         the chat template's markers.
         """
         how = SamplingConfig(**sampling)
+        ranges.check(how, "ask")
         requests = [
             Request(
                 tuple(self.model.chat.prompt([Message("user", prompt)])),

@@ -12,6 +12,8 @@ from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Flag, Integer, Items, Text, setting, within
 
+_HOST = Text(r"\*|(\*\.)?[A-Za-z0-9.-]+", "must be the name of a host, without a port")
+
 
 @dataclasses.dataclass
 class Options:
@@ -22,7 +24,9 @@ class Options:
         None, Integer(at_least=0, at_most=65_535), "serve the page on this port and keep it up to date; 0: a free port"
     )
     address: str = setting("127.0.0.1", Text(), "with --serve: the address to listen on; by default this machine alone")
-    hosts: tuple[str, ...] = setting((), Items(Text()), "with --serve: further names by which browsers may ask for it")
+    hosts: tuple[str, ...] = setting(
+        (), Items(_HOST), "with --serve: further names by which browsers may ask for it; *: any"
+    )
     inline: bool = setting(False, Flag(), "put plotly's script (4.6 MB) into the page, so that it can be sent alone")
 
 
@@ -33,6 +37,11 @@ def main(options: Options) -> int:
     from sftmix_jax.studies import reporting, serving
 
     workdir = epath.Path(options.workdir)
+    written, served = ("out", "inline"), ("address", "hosts")
+    for name in written if options.serve is not None else served:
+        if getattr(options, name) != getattr(Options, name):
+            why = "writes no file" if name in written else "is not given"
+            raise UserError(f"--{name} has no effect: --serve {why}")
     if options.serve is not None:
         serving.serve(workdir, options.study, options.address, options.serve, options.hosts)
         return 0

@@ -22,7 +22,11 @@ def test_a_config_is_loaded_as_by_a_command():
         (lambda: api.evaluate("runs/none", []), "name what to measure"),
         (lambda: api.evaluate("runs/none", ["gsm8k"]), "no workdir"),
         (lambda: api.results("runs/none"), "runs/none"),
+        (lambda: api.evaluate("runs/none", ["gsm8k"], limit=-1), "evaluate.limit: -1; must be at least 0"),
         (lambda: api.Sampler("no/such/model"), "no/such/model"),
+        (lambda: api.Sampler("tiny", slots=0), "Sampler.slots: 0; must be at least 1"),
+        (lambda: api.Sampler("tiny", workdir="runs/none"), "name one model to ask"),
+        (lambda: api.Sampler(), "name one model to ask"),
     ],
 )
 def test_what_a_command_refuses_is_refused(call, said):

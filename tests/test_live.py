@@ -129,6 +129,34 @@ def test_speed_and_time_left_by_hand(tmp_path):
     assert live.state(epath.Path(tmp_path))["stages"][0]["state"] == "stopped"  # the lease was given back
 
 
+def test_records_of_any_form_leave_a_page(scored, served):  # noqa: F811
+    """A number that JSON lacks, seconds that are none, and a stage's record whose fields have other types."""
+    first, second = (next(scored.glob(f"stages/{name}-*")) for name in ("general", "specialised"))
+    line = {"step": 1, "loss": 1.0, "loss/math": float("nan"), "tokens": 10, "seconds": 1.0}
+    (first / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (second / "metrics.jsonl").write_text(json.dumps({**line, "loss/math": 1.0, "seconds": "long"}) + "\n")
+    status, text = ask(served(scored) + "live.json")
+    state = json.loads(text, parse_constant=pytest.fail)
+    by_id = {stage["id"]: stage for stage in state["stages"]}
+    assert status == 200 and by_id[first.name.rpartition("-")[2]]["losses"] == {"math": None}
+    assert any(second.name in note and "cannot be read" in note for note in state["notes"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--serve=0", "--address=::1"), "--address ::1: an IPv6 address"),
+        (("--serve=0", "--address=no.such.host.invalid"), "or an address of this machine"),
+        (("--serve=0", "--hosts=name:8000"), "without a port"),
+        (("--serve=0", "--inline"), "--inline has no effect: --serve writes no file"),
+        (("--address=0.0.0.0",), "--address has no effect: --serve is not given"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(flags, said, tmp_path):
+    ended = run("sftmix_jax.report", f"--workdir={tmp_path}", *flags)
+    assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_a_port_that_is_taken_is_refused(scored, served):  # noqa: F811
     port = served(scored).rstrip("/").rpartition(":")[2]
     ended = run("sftmix_jax.report", f"--workdir={scored}", f"--serve={port}")

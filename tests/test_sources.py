@@ -9,12 +9,13 @@ import re
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 
-from sftmix_jax.data import sources
+from sftmix_jax.data import readers, sources
 from sftmix_jax.data.messages import BadRow, LeftOut, Message
 from sftmix_jax.data.sources import Source
 from sftmix_jax.machine.errors import UserError
@@ -603,7 +604,15 @@ def test_files_on_the_web_are_read_and_identified_as_local_ones(web, tmp_path):
     assert sources.fingerprint(remote) == sources.fingerprint(local)
 
 
-@pytest.mark.parametrize(("end", "said"), [("/none.jsonl", "cannot be fetched"), ("/", "names no file")])
+def test_an_escaped_slash_in_an_address_leads_to_no_other_folder(web, tmp_path):
+    write_lines(tmp_path / "rows.jsonl", [{"instruction": "1 + 1", "output": "2"}])
+    (file,) = readers.files(f"{web}/a%2F..%2F..%2F..%2Frows.jsonl")
+    assert Path(file).parent.parent.name.startswith("sftmix_jax-") and file.name == "rows.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("/none.jsonl", "cannot be fetched"), ("/", "names no file"), ("/a%2F..", "names no file")]
+)
 def test_an_address_without_a_file_is_refused(web, end, said):
     with pytest.raises(UserError, match=said):
         list(sources.read_rows(Source(web + end)))

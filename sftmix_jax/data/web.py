@@ -25,8 +25,8 @@ def fetched(url: str) -> epath.Path:
     """A copy of a web file, with its name. Raises UserError."""
     import fsspec
 
-    name = unquote(Path(urlsplit(url).path).name)
-    if not name:
+    name = Path(unquote(urlsplit(url).path)).name  # in this order: an escaped slash must not lead out of the folder
+    if name in ("", ".."):
         raise UserError(f"{url}: names no file; an address must end with one, as in https://HOST/rows.jsonl")
     copy = Path(tempfile.mkdtemp(dir=_folder().name)) / name
     try:

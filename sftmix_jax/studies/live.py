@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -27,7 +28,7 @@ def state(workdir: epath.Path) -> dict[str, Any]:
     notes: list[str] = []
     experiments: dict[str, dict[str, Any]] = {}
     for file in matching(workdir / "experiments", "*.json"):
-        with _noted(notes):
+        with _noted(notes, file):
             experiments[file.name.removesuffix(".json")] = records.experiment(file)
     leases = Leases(workdir / "claims") if (workdir / "claims").is_dir() else None
     stages: dict[str, dict[str, Any]] = {}
@@ -37,8 +38,8 @@ def state(workdir: epath.Path) -> dict[str, Any]:
                 stages[id]["experiments"].append(experiment)
                 continue
             stages[id] = {"id": id, "name": name, "experiments": [experiment], "state": "waiting"}
-            with _noted(notes):
-                stages[id] |= _stage(workdir, id, leases)
+            with _noted(notes, f"{name}-{id}"):
+                stages[id] |= _stage(workdir, id, name, leases)
     failures = [failure for file in matching(workdir / "failures", "*.json") if (failure := _failure(file, notes))]
     scores = _scores(workdir, notes)
     found = list(stages.values())
@@ -54,15 +55,17 @@ def state(workdir: epath.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _noted(notes: list[str]) -> Any:
-    """A damaged record is no reason to show nothing."""
+def _noted(notes: list[str], what: object) -> Iterator[None]:
+    """A damaged record, of whatever form, is no reason to show nothing."""
     try:
         yield
     except (UserError, OSError) as error:
         notes.append(str(error))
+    except Exception as error:
+        notes.append(f"{what}: its records cannot be read ({type(error).__name__}: {error})")
 
 
-def _stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]:
+def _stage(workdir: epath.Path, id: str, name: str, leases: Leases | None) -> dict[str, Any]:
     """A stage's part of `state` beside its name."""
     folder = records.stage_folder(workdir, id)
     if folder is None:
@@ -79,7 +82,7 @@ def _stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any
         "steps": planned.get("steps", 0),
         "losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "device_hours": hours,
-        "curve": _curve(rows),
+        "curve": {"title": escaping.plotly(f"{name}: loss by domain"), **_curve(rows)},
     }
     if is_done:
         return {**found, "state": "done", "step": planned.get("steps", last["step"])}
@@ -126,7 +129,7 @@ def _beats(workdir: epath.Path, id: str) -> bool:
 
 
 def _failure(file: epath.Path, notes: list[str]) -> dict[str, Any]:
-    with _noted(notes):
+    with _noted(notes, file):
         record = read_json(file, "the study writes it again", job=str, experiments=list, error=str)
         return {"job": record["job"], "experiments": record["experiments"], "error": record["error"][-2000:]}
     return {}
@@ -136,7 +139,7 @@ def _scores(workdir: epath.Path, notes: list[str]) -> list[dict[str, Any]]:
     """Every primary metric."""
     if not (workdir / "stages").is_dir():
         return []
-    with _noted(notes):
+    with _noted(notes, workdir):
         found = results.read_results(workdir, results.every_experiment(workdir))
         return [
             {"experiment": each.experiment, "stage": each.stage, "task": each.task, "metric": each.metric,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -71,8 +72,10 @@ def app(workdir: epath.Path, study: str, hosts: Sequence[str]) -> Any:
 
 
 def _shown(value: Any) -> Any:
-    """Every text with its control characters as escapes, as the report shows them."""
+    """Texts with their control characters as escapes, as the report shows them; None for numbers that JSON lacks."""
     match value:
+        case float():
+            return value if math.isfinite(value) else None
         case str():
             return escaping.visible(value)
         case dict():
@@ -89,13 +92,18 @@ def serve(workdir: epath.Path, study: str, address: str, port: int, hosts: Seque
     made = app(workdir, study, [*hosts, address, "127.0.0.1", "localhost"])
     import uvicorn
 
-    listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    if ":" in address:
+        raise UserError(f"--address {address}: an IPv6 address; name an IPv4 address or a host name")
+    listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((address, port))
         listening.listen()  # whoever reads the address may connect, and waits until it is answered
     except OSError as error:
-        raise UserError(f"--serve {port}: cannot listen on {address} ({error.strerror}); choose another port") from None
+        raise UserError(
+            f"--serve {port}: cannot listen on {address} ({error.strerror}); choose another port, or an address "
+            "of this machine"
+        ) from None
     terminal.out(f"http://{address}:{listening.getsockname()[1]}/")
     config = uvicorn.Config(made, log_level="warning", access_log=False, server_header=False)
     uvicorn.Server(config).run(sockets=[listening])

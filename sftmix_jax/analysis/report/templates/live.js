@@ -22,7 +22,8 @@ const listed = (place, lines) => place.replaceChildren(...lines.map(text => {
   item.textContent = text;
   return item;
 }));
-const losses = values => Object.entries(values || {}).map(([name, x]) => `${name} ${x.toFixed(3)}`).join(', ');
+const number = x => x === null ? 'not a number' : x.toFixed(3);
+const losses = values => Object.entries(values || {}).map(([name, x]) => `${name} ${number(x)}`).join(', ');
 
 const chart = stage => {
   const id = `now-${stage.id}`;
@@ -38,7 +39,7 @@ const chart = stage => {
     line: {color: COLOURS[i % COLOURS.length], width: 1.5},
   }));
   Plotly.react(place, data, {
-    title: {text: `${stage.name}: loss by domain`, font: {size: 14}}, height: 260,
+    title: {text: stage.curve.title, font: {size: 14}}, height: 260,
     margin: {l: 46, r: 10, t: 36, b: 36}, xaxis: {title: {text: 'step'}}, legend: {orientation: 'h', y: -0.25},
   }, OPTIONS);
 };
@@ -63,8 +64,8 @@ const show = now => {
   }
   at('now-scores').hidden = !now.scores.length;
   at('now-scores').tBodies[0].replaceChildren(...now.scores.slice(-40).reverse().map(s => row([
-    s.experiment, s.stage, s.task, s.metric, s.value.toFixed(3),
-    s.low === null ? '' : `${s.low.toFixed(3)} to ${s.high.toFixed(3)}`,
+    s.experiment, s.stage, s.task, s.metric, number(s.value),
+    s.low === null || s.high === null ? '' : `${s.low.toFixed(3)} to ${s.high.toFixed(3)}`,
   ])));
   listed(at('now-failures'), now.failures.map(f => `failed: ${f.job} (${f.experiments.join(', ')}): ${f.error}`));
   listed(at('now-notes'), now.notes);
