@@ -65,6 +65,7 @@ def test_names_are_told_apart(tmp_path, monkeypatch):
         (["none.csv"], "", "mine.py", "no file none.csv"),
         (["code.csv"], "chatt", "mine.py", "--general chatt: no such domain"),
         (["code.csv"], "", "code.csv", "a config is a Python file"),
+        (["code.csv"], "", "mine.py:k.py", "a config is a Python file"),
         (["code.csv"], "", "there.py", "is there already"),
         (["bad.jsonl"], "", "mine.py", "no row of 1 can be trained on"),
     ],
@@ -75,6 +76,17 @@ def test_what_cannot_be_started_from_is_refused(data, paths, general, out, said)
     with pytest.raises(UserError) as error:
         starting.write(paths, "tiny", general, out)
     assert said in str(error.value) and not (data / "mine.py").exists()
+
+
+def test_commands_are_written_for_a_shell(data):
+    started = starting.write(["code.csv"], "tiny", "", "-my config.py")
+    assert started.commands[1].endswith("train --config '-my config.py' --workdir 'runs/-my config'")
+    assert experiment.read(["--config=-my config.py"]).name == "my_config"
+
+
+def test_a_model_without_a_name_is_refused_before_any_row_is_read(data):
+    with pytest.raises(UserError, match="--model names no model"):
+        starting.write(["none.csv"], "hf:", "", "mine.py")
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from sftmix_jax.models import huggingface, lora, peft, table
 from sftmix_jax.models.architecture import Lora, adapted
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
+from sftmix_jax.planning import costs
 from sftmix_jax.training import trainable
 from sftmix_jax.training.step import TrainState, make_trainer
 
@@ -385,6 +386,13 @@ def test_a_base_that_was_moved_is_found_where_the_config_says(tuned, tmp_path):
     (model / "config.json").unlink()
     with pytest.raises(UserError, match=r"which cannot be read .*--config\.model\.init naming that place"):
         stages.stage_params(folder, where)
+
+
+def test_stages_that_differ_in_what_is_trained_are_counted_apart_before_their_data_is_here():
+    flags = ([], ["--config.model.lora.rank=8"], ["--config.model.lora.rank=16"], ["--config.model.trainable=layers"])
+    chains = [costs.stage_costs(experiment.read(["--config=dmt.py:size=7b", *more])) for more in flags]
+    assert all(cost.expected for chain in chains for cost in chain)
+    assert len(costs.distinct(chains)) == sum(map(len, chains)) == 8
 
 
 def test_an_adapter_without_a_rank_is_said(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,10 +61,11 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
     Raises UserError for a path without a row that can be trained on, for an unknown `general`, and if `out` exists.
     """
     target = Path(out).expanduser()
-    if target.suffix != ".py":
+    if target.suffix != ".py" or ":" in out:  # behind a colon stand a config's arguments
         raise UserError(f"--out {out}: a config is a Python file; name it as mine.py")
     if target.exists():
         raise UserError(f"--out {out}: is there already and is not replaced; name another, or delete it")
+    init = _init(model)
     domains = [_read(name, path) for name, path in zip(_names(paths), paths, strict=True)]
     names = [domain.name for domain in domains]
     if general and general not in names:
@@ -71,12 +73,16 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
     if len(domains) > 1:
         general = general or next((name for name in names if _GENERAL.search(name)), "")
     strategy, stages = _stages(domains, general)
-    text = _text(domains, model, strategy, stages, target.stem)
+    text = _text(domains, init, strategy, stages, target.stem)
     replace(target, text.encode())
-    experiment.read([f"--config={target}"])  # what is written can be read
-    workdir = f"runs/{target.stem}"
+    try:
+        experiment.read([f"--config={target}"])  # what is written can be read
+    except UserError:
+        target.unlink()
+        raise
+    config, workdir = shlex.quote(out), shlex.quote(f"runs/{target.stem}")
     commands = [f"python -m sftmix_jax.{line}" for line in (
-        f"audit --config {out}", f"train --config {out} --workdir {workdir}", f"sample --workdir {workdir}",
+        f"audit --config {config}", f"train --config {config} --workdir {workdir}", f"sample --workdir {workdir}",
         f"report --workdir {workdir}",
     )]  # fmt: skip
     return Started(strategy, [domain.described() for domain in domains], commands)
@@ -131,12 +137,20 @@ def _stages(domains: Sequence[Domain], general: str) -> tuple[str, str]:
     ).replace("'", '"')
 
 
-def _text(domains: Sequence[Domain], model: str, strategy: str, stages: str, name: str) -> str:
-    init = model if model == "tiny" else f"hf:{model.removeprefix('hf:')}"
-    if init != "tiny":
-        model_folder.find(init.removeprefix("hf:"), weights=False)
+def _init(model: str) -> str:
+    """`model.init` of a model folder or hub id. Raises UserError where there is none."""
+    name = model.removeprefix("hf:")
+    if name == "tiny":
+        return name
+    if not name:
+        raise UserError("--model names no model: give tiny, a model folder or a hub id")
+    model_folder.find(name, weights=False)
+    return f"hf:{name}"
+
+
+def _text(domains: Sequence[Domain], init: str, strategy: str, stages: str, name: str) -> str:
     rate, length = ("1e-3", ", seq_len=256") if init == "tiny" else ("2e-5", "")
-    own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("-") or "mine"
     held = [
         f'        "{domain.name}": Source({_quoted(domain.path)}, validation_rows={domain.validation_rows}'
         + (', bad_rows="skip"' if domain.bad else "") + f"),  # {domain.rows:,} rows"

@@ -54,7 +54,10 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
     if all(_is_here(experiment.domains[d]) for stage in experiment.stages.values() for d in stage.mixture):
         return _counted(experiment)
     how = tuning.of_config(experiment.model, config)
-    costs, parent = [], identity.digest({"init": experiment.model.init, "tokenizer": experiment.model.tokenizer})
+    model = experiment.model
+    costs, parent = [], identity.digest({
+        "init": model.init, "tokenizer": model.tokenizer, "dtype": model.compute.dtype, **how.record
+    })  # fmt: skip
     for name, stage in experiment.stages.items():
         parent = identity.digest({
             "parent": parent, "stage": stage, "template": experiment.template, "seed": experiment.seed,
