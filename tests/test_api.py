@@ -1,11 +1,14 @@
 """The package in Python: the functions give what the commands give. docs/python.md trains with them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import sftmix_jax as sm
 from sftmix_jax import api
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine.errors import UserError
+from sftmix_jax.training import loop
 
 
 def test_a_config_is_loaded_as_by_a_command():
@@ -33,6 +36,17 @@ def test_what_a_command_refuses_is_refused(call, said):
     with pytest.raises(UserError) as error:
         call()
     assert said in str(error.value)
+
+
+def test_a_thread_that_is_not_the_main_one_can_train():
+    """It cannot handle signals, and none asks it to stop."""
+
+    def train() -> int | None:
+        with loop.stop_requests() as stop_asked:
+            return stop_asked(1)
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(train).result() is None
 
 
 def test_the_package_has_these_names_and_no_others():

@@ -234,7 +234,8 @@ def test_weights_that_were_trained_beside_an_adapter_are_not_rounded_where_it_is
     wanted = how.abstract_weights(FLOAT32, sharding.make_mesh(MeshConfig(), jax.devices()[:1]), "float32")
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), wanted)
     assert {str(wanted[name].dtype) for name in ("embed", "head")} == {"bfloat16"}
-    found = how.whole(how.trainable.split(whole)[0], weights, wanted)
+    on_device = jax.device_put((how.trainable.split(whole)[0], weights), one)
+    found = how.whole(*on_device, wanted)
     np.testing.assert_array_equal(found["norm"], weights["norm"])
     a, b = (whole["layers"][name] for name in table.adapter_names("q"))
     by_hand = np.einsum("ldr,lrnh->ldnh", a, b, dtype=np.float64) * LORA.scale + weights["layers"]["q"]

@@ -17,6 +17,7 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import stages
 from sftmix_jax.experiment.stages import Resolved, ResolvedStage
+from sftmix_jax.experiment.tuning import placed
 from sftmix_jax.machine import array_hash, identity, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
@@ -169,13 +170,13 @@ class _Beginning:
     def _split(self) -> tuple[Params, Params | None]:
         """The weights that a first adapter would stand on, with one: trained parameters and frozen ones."""
         how, abstract = self._resolved.tuning, self._trainer.abstract
-        wanted = how.abstract_weights(self._compute, self._trainer.mesh, _dtype(abstract.params))
+        dtype = jax.tree.leaves(abstract.params)[0].dtype.name
+        wanted = how.abstract_weights(self._compute, self._trainer.mesh, dtype)
         weights = self._weights(wanted)
         new = {name: x for name, x in abstract.params.get("layers", {}).items() if name not in wanted["layers"]}
         adapters = how.fresh(self._compute, self._seed(), {"layers": new})
         trained, frozen = how.trainable.split({**weights, "layers": {**weights["layers"], **adapters["layers"]}})
-        trained = jax.tree.map(lambda x: x.astype(_dtype(abstract.params)), trained)
-        return trained, jax.tree.map(lambda x: x.astype(how.frozen_dtype), frozen)
+        return jax.tree.map(placed, trained, abstract.params), jax.tree.map(placed, frozen, abstract.frozen)
 
     def _weights(self, wanted: Params) -> Params:
         """Those of the base, or of the stage before a new adapter."""
@@ -192,10 +193,6 @@ class _Beginning:
             merged += stage.stage.adapter == "new"
             stage = stage.parent
         return seed if not merged else int(identity.digest({"seed": seed, "adapter": merged}), 16) % 2**31
-
-
-def _dtype(params: Params) -> str:
-    return jax.tree.leaves(params)[0].dtype.name
 
 
 def _done(stage: ResolvedStage, plan: Plan, rows: dict[str, Any], steps: int, outcome: Outcome) -> dict[str, Any]:

@@ -106,11 +106,13 @@ class Tuning:
         """
         every = self.trainable.joined(trained, self.trainable.split(weights)[1])
         found = lora.merged(every, self.lora, abstract) if self.lora else every
-        return jax.tree.map(_placed, found, abstract)
+        return jax.tree.map(placed, found, abstract)
 
 
-def _placed(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+def placed(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     """In the dtype and sharding of `wanted`; a program moves what is split over several processes."""
+    if x.dtype == wanted.dtype and x.sharding.is_equivalent_to(wanted.sharding, x.ndim):
+        return x
     return jax.jit(lambda x: x.astype(wanted.dtype), out_shardings=wanted.sharding)(x)
 
 

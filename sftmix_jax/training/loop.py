@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,9 @@ def stop_requests() -> Iterator[Callable[[int], int | None]]:
 
     if processes.are_many():
         yield lambda step: 143 if processes.asked_to_stop(step) else None
+        return
+    if threading.current_thread() is not threading.main_thread():  # only the main one may handle signals
+        yield lambda step: None
         return
     before = {number: signal.signal(number, note) for number in signals}
     try:
