@@ -102,7 +102,7 @@ class Tuning:
     def whole(self, trained: Params, weights: Params, abstract: Params) -> Params:
         """A model's weights after training, with the dtypes and shardings of `abstract`.
 
-        `weights` are those it started from; adapters are merged in float32.
+        `weights` are those it started from, and may be overwritten; adapters are merged in float32.
         """
         every = self.trainable.joined(trained, self.trainable.split(weights)[1])
         found = lora.merged(every, self.lora, abstract) if self.lora else every
