@@ -246,6 +246,24 @@ def test_weights_that_were_trained_beside_an_adapter_are_not_rounded_where_it_is
     assert found["layers"]["up"].dtype == jax.numpy.bfloat16
 
 
+@pytest.mark.parametrize("names", [(), ("norm", "layers.1-1")])
+def test_weights_that_lie_on_many_devices_are_merged_where_they_lie(names, recwarn):
+    how, mesh = Tuning(SMALL, LORA, names, "float32"), sharding.make_mesh(MeshConfig(2, 2, 2), jax.devices())
+    whole = random_model(adapted(SMALL, LORA))
+    weights, _ = parts(SMALL, whole)
+    wanted = how.abstract_weights(FLOAT32, mesh, "float32")
+    abstract = how.abstract_trained(wanted)
+    adapters = [x for name, x in abstract["layers"].items() if "_lora_" in name]
+    assert len(adapters) == 2 * len(ALL) and all(x.sharding.is_fully_replicated for x in adapters)
+    trained = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), how.trainable.split(whole)[0], abstract)
+    found = how.whole(trained, sharding.put_tree(weights, wanted), wanted)
+    assert all(x.sharding.is_equivalent_to(like.sharding, x.ndim)
+               for x, like in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))  # fmt: skip
+    by_hand = lora.merged(whole, LORA, weights)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), jax.device_get(found), by_hand)
+    assert not [str(each.message) for each in recwarn if "donated" in str(each.message)]
+
+
 @pytest.mark.parametrize(("state", "frozen"), [("bfloat16", "float32"), ("float32", "bfloat16")])
 def test_a_weight_that_is_trained_in_some_layers_is_read_in_the_wider_dtype(state, frozen):
     """Its frozen layers are then rounded no more than `frozen_dtype` does."""
