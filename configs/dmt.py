@@ -11,8 +11,7 @@ Paper, 7b by k: 0 → 32.60, 15.24, 6.02 · 1/64 → 42.53, 15.85, 6.01 · 1/16 
 
 from fractions import Fraction
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment
 
 K = Fraction(1, 256)  # the paper's

@@ -6,8 +6,7 @@ Paper (GSM8K %, HumanEval %, MT-Bench):
           7b 32.60, 15.24, 6.02 · 13b 40.48, 18.30, 5.93 · 33b 44.24, 24.40, 6.43
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment
 
 

@@ -6,8 +6,7 @@ Paper (GSM8K %, HumanEval %, MT-Bench):
           7b 47.53, 14.63, 5.76 · 13b 50.94, 19.50, 5.73 · 33b 56.69, 18.90, 6.07
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment
 
 

@@ -10,10 +10,9 @@ Look first: the same line with sftmix_jax.audit instead of sftmix_jax.train.
 
 from fractions import Fraction
 
-from sftmix_jax import paper
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.training.optimizer import OptimizerConfig
 

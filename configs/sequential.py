@@ -6,8 +6,7 @@ Paper (GSM8K %, HumanEval %, MT-Bench):
           7b 31.39, 15.85, 5.72 · 13b 39.12, 20.12, 5.93 · 33b 47.27, 24.80, 6.73
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment
 
 

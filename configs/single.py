@@ -11,8 +11,7 @@ Paper, own ability at k = 1, 1/4, 1/16, 1/64, 1/256 (GSM8K %, HumanEval %, MT-Be
 
 from fractions import Fraction
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.machine.errors import UserError, did_you_mean
 

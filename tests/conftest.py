@@ -6,6 +6,10 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + os.envir
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS") or "cpu"  # make test-gpu names another one
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the tests' own processes need room on the same GPU
 
+# A program is compiled once for all workers and for all runs of the tests in this checkout, on every Python.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(f"{__file__}/../../.pytest_cache/xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 import subprocess
 import sys
 from pathlib import Path

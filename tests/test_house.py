@@ -40,7 +40,7 @@ MAY_IMPORT = {
 VERBS = {
     "audit", "evaluate", "export", "init_data", "plan", "probe", "report", "resume_check", "sample", "study", "train",
 }  # fmt: skip
-ABOVE = {"api", "experiment", "paper", "planning", "resuming", "studies", "__main__"} | VERBS
+ABOVE = {"api", "experiment", "planning", "resuming", "studies", "__main__"} | VERBS
 
 
 def test_imports_run_one_way():

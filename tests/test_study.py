@@ -26,7 +26,6 @@ from sftmix_jax.workdir import records
 
 # Two strategies and a replay on a handful of rows; three of five stages are shared.
 SMALL = """
-from sftmix_jax import paper
 from sftmix_jax.experiment import strategies
 from sftmix_jax.studies.study import Run, Study
 

@@ -7,8 +7,7 @@ Paper, 7b    at k = 1: 49.05, 17.68, 5.80 without them, 47.53, 14.63, 5.76 with 
              neither code nor mathematics, so on it nothing is left out.
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 

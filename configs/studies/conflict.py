@@ -13,10 +13,9 @@ Paper, 7b    at full data mathematics and code are 1.6 and 3.8 points lower mixe
 
 from pathlib import Path
 
-from sftmix_jax import paper
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.studies.study import Axis, Run, Study, grid
 

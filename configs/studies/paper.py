@@ -6,7 +6,7 @@ Cost         python -m sftmix_jax.study --config studies/paper.py:7b --list
 
 from pathlib import Path
 
-from sftmix_jax import paper
+from sftmix_jax.experiment import paper
 from sftmix_jax.studies.study import Axis, Study, joined, read, seed_numbers
 
 

@@ -5,8 +5,7 @@ Command      python -m sftmix_jax.study --config studies/rq1.py:tiny --workdir D
 Paper        mathematics and code keep rising, general flattens near a thousand rows; single.py has its numbers
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 

@@ -7,8 +7,7 @@ Paper        mixing helps with little data and hurts with much; at 7b the two me
 
 from pathlib import Path
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, joined, read, seed_numbers
 
 

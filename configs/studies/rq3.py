@@ -6,8 +6,7 @@ Command      python -m sftmix_jax.study --config studies/rq3.py:tiny --workdir D
 Paper, 7b    the amount counts, the ratio hardly
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Axis, Run, Study, fraction, grid, seed_numbers
 
 SETUPS = {"a": ("1", "k"), "b": ("k", "1"), "c": ("k", "1/64")}  # parts of the specialised and of the general data

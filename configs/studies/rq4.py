@@ -7,8 +7,7 @@ Paper, 7b    GSM8K, HumanEval, MT-Bench: multitask 47.53, 14.63, 5.76 · sequent
              mixed sequential 32.60, 15.24, 6.02 · DMT at 1/256 41.92, 17.68, 6.08
 """
 
-from sftmix_jax import paper
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Axis, Run, Study, fraction, seed_numbers
 
 REPLAYS = ("0", "1/256", "1/64", "1/16", "1/4", "1")
