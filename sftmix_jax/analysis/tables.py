@@ -55,11 +55,22 @@ def _table(title: str, scores: Sequence[Result], columns: Sequence[tuple[str, st
 
 def cell(score: Result, interval: bool) -> str:
     """A value, with its interval if asked for and known; rates in per cent, ratings as they are."""
-    scale, digits, unit = (100, 1, "%") if score.best == 1 else (1, 2, "")
-    text = f"{scale * score.value:.{digits}f}{unit}"
+    scale, digits, _ = _form(score.best)
+    text = value(score.value, score.best)
     if not interval or score.low is None or score.high is None:
         return text
     return f"{text} ({scale * score.low:.{digits}f}–{scale * score.high:.{digits}f})"
+
+
+def value(score: float, best: float) -> str:
+    """A value alone."""
+    scale, digits, unit = _form(best)
+    return f"{scale * score:.{digits}f}{unit}"
+
+
+def _form(best: float) -> tuple[int, int, str]:
+    """What a value is multiplied with, its decimals and its unit."""
+    return (100, 1, "%") if best == 1 else (1, 2, "")
 
 
 def print_score(record: dict[str, Any], console: terminal.Console | None = None) -> None:

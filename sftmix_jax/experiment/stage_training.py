@@ -57,7 +57,7 @@ def train_stage(
     if processes.is_first():
         _reopen(stage, workdir)
     name = folder.name.removesuffix(f"-{stage.id}")  # that of the experiment which trained the stage first
-    run = {"steps": steps, "devices": jax.device_count()}  # for those who watch
+    run = {"steps": steps, "devices": jax.device_count(), "kind": jax.devices()[0].device_kind}  # for those who watch
     where = {} if how.is_full else {"base": config.model.init}  # of the frozen weights, which no checkpoint holds
     write_json(folder / "stage.json", {"name": name, "id": stage.id, "run": run, **where, **stage.record})
     save_tokenizer(resolved, folder)

@@ -13,6 +13,7 @@ from sftmix_jax.machine import escaping, identity
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import matching, read_json
 from sftmix_jax.machine.leases import STALE, Leases, describe
+from sftmix_jax.planning import chips
 from sftmix_jax.workdir import records
 
 _POINTS = 300  # of a stage's curves
@@ -38,7 +39,7 @@ def state(workdir: epath.Path) -> dict[str, Any]:
                 continue
             stages[id] = {"id": id, "name": name, "experiments": [experiment], "state": "waiting"}
             with _noted(notes):
-                stages[id] |= _stage(workdir, id, leases)
+                stages[id] |= stage(workdir, id, leases)
     failures = [failure for file in matching(workdir / "failures", "*.json") if (failure := _failure(file, notes))]
     scores = _scores(workdir, notes)
     found = list(stages.values())
@@ -47,6 +48,7 @@ def state(workdir: epath.Path) -> dict[str, Any]:
         "scores": scores,
         "failures": failures,
         "device_hours": sum(stage.get("device_hours", 0.0) for stage in found),
+        "dollars": _dollars(found),
         "notes": notes,
         # the report is older than this if it was made with another one
         "version": identity.digest({"scores": scores, "done": sorted(s["id"] for s in found if s["state"] == "done")}),
@@ -62,8 +64,8 @@ def _noted(notes: list[str]) -> Any:
         notes.append(str(error))
 
 
-def _stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]:
-    """A stage's part of `state` beside its name."""
+def stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]:
+    """A stage's part of `state` beside its name. Raises UserError."""
     folder = records.stage_folder(workdir, id)
     if folder is None:
         return {}
@@ -77,8 +79,10 @@ def _stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any
     found = {
         "step": last["step"],
         "steps": planned.get("steps", 0),
+        "loss": last.get("loss"),
         "losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "device_hours": hours,
+        "device": planned.get("kind", ""),
         "curve": _curve(rows),
     }
     if is_done:
@@ -92,6 +96,14 @@ def _stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any
         **found, "state": "training", "worker": describe(holder), "seconds_left": left,
         "tokens_per_second": speed["tokens"],
     }  # fmt: skip
+
+
+def _dollars(stages: list[dict[str, Any]]) -> float | None:
+    """What the stages have cost at the planner's list prices; None where a device that was used has none."""
+    prices = [(each["device_hours"], chips.price_of(each["device"])) for each in stages if each.get("device_hours")]
+    if not prices or any(price is None for _, price in prices):
+        return None
+    return sum(hours * price for hours, price in prices if price is not None)
 
 
 def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -112,40 +112,39 @@ def _kept(file: epath.Path, start: int, every: int) -> list[str]:
 
 
 class Progress:
-    """One line on a terminal, drawn over and over; elsewhere a line now and then."""
+    """One line on a terminal, drawn anew; elsewhere a line every 15 seconds."""
+
+    EVERY = 15.0  # seconds
 
     def __init__(self, stage: str, steps: int, start: int):
         self._stage, self._steps, self._start = stage, steps, start
-        self._begin, self._last, self._tokens = time.monotonic(), 0.0, 0
-        self._live = terminal.is_live()
-        self._every = 0.2 if self._live else 15.0
+        self._begin, self._last, self._tokens = time.monotonic(), -self.EVERY, 0
+        self._line = terminal.Line()
 
     def update(self, step: int, tokens: int, losses: dict[str, float]) -> None:
         """`tokens` were trained on in this step; `losses` by domain."""
         self._tokens += tokens
-        now = time.monotonic()
-        if step < self._steps and now - self._last < self._every:
-            return
-        self._last = now
+        now, is_last = time.monotonic(), step == self._steps
         elapsed = max(now - self._begin, 1e-9)
         left = elapsed / max(step - self._start, 1) * (self._steps - step)
-        loss = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        loss = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         text = (
-            f"{self._stage}  step {step}/{self._steps}  loss: {loss}  "
-            f"{self._tokens / elapsed:,.0f} tokens/s  {_duration(left)} left"
+            f"{self._stage}  step {step}/{self._steps}  {duration(left)} left  "
+            f"{self._tokens / elapsed:,.0f} tokens/s  loss: {loss}"
         )
-        if self._live:
-            filled = round(20 * step / self._steps)
-            terminal.redraw(f"{'━' * filled}{'╌' * (20 - filled)} {text}")
-        else:
+        if self._line.is_live:
+            filled = round(10 * step / self._steps)
+            self._line.show(f"{'━' * filled}{'╌' * (10 - filled)} {text}", now=is_last)
+        elif is_last or now - self._last >= self.EVERY:
+            self._last = now
             terminal.err(text)
 
     def close(self) -> None:
-        if self._live:
-            terminal.err("")
+        self._line.end()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

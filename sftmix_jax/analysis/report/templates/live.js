@@ -47,7 +47,8 @@ const show = now => {
   const count = state => now.stages.filter(stage => stage.state === state).length;
   const states = ['done', 'training', 'stopped', 'waiting'].filter(count).map(state => `${count(state)} ${state}`);
   at('now-summary').textContent = `${now.stages.length} stages: ${states.join(', ')}; ${now.failures.length} failed; ` +
-    `${now.device_hours.toFixed(2)} device-hours so far`;
+    `${now.device_hours.toFixed(2)} device-hours so far` +
+    (now.dollars === null ? '' : `, $${now.dollars.toFixed(2)} at list prices`);
   at('now-stale').hidden = now.version === at('now').dataset.version;
   const order = {training: 0, stopped: 1, waiting: 2, done: 3};
   const stages = [...now.stages].sort((a, b) => order[a.state] - order[b.state]);
