@@ -75,6 +75,8 @@ def test_the_page_is_the_report_with_what_is_going_on(scored, served):  # noqa: 
     state = json.loads(ask(address + "live.json")[1])
     assert {stage["state"] for stage in state["stages"]} == {"done", "waiting"} and state["notes"] == []
     assert {score["task"] for score in state["scores"]} == {"tiny_code", "tiny_general", "tiny_math"}
+    assert len(state["scores"]) == 3 * (1 + 2 + 3)  # a stage that experiments share counts once
+    assert not any("curve" in stage for stage in state["stages"])  # of a study of 40 they would be 300 KB at each look
     assert ask(address + "plotly.min.js")[0] == 200
     assert {file: file.read_bytes() for file in Path(scored).rglob("*") if file.is_file()} == before
 
@@ -108,6 +110,15 @@ def test_records_that_are_being_written_are_read_again(scored):  # noqa: F811
     experiment.write_text(whole)
     again = live.state(epath.Path(scored))
     assert "dmt-s1" in {name for stage in again["stages"] for name in stage["experiments"]}
+
+
+def test_a_stage_that_failed_is_not_one_that_waits(scored):  # noqa: F811
+    (scored / "failures").mkdir()
+    failure = {"job": "general", "experiments": ["dmt-s1"], "error": "the loss of step 4 is nan"}
+    (scored / "failures" / "dmt1.json").write_text(json.dumps(failure))
+    state = live.state(epath.Path(scored))
+    assert [stage["id"] for stage in state["stages"] if stage["state"] == "failed"] == ["dmt1"]
+    assert state["failures"] == [failure] and not any(stage["state"] == "waiting" for stage in state["stages"])
 
 
 def test_an_empty_workdir_has_a_page(tmp_path, served):
@@ -191,7 +202,7 @@ def test_a_progress_line_is_drawn_once_per_second_within_the_width_and_ends_at_t
     """In a real terminal of 60 columns; five domains would take more."""
     program = (
         "import time\nfrom sftmix_jax.training.metrics import Progress\n"
-        "progress = Progress('specialised', 500, 0)\n"
+        "progress = Progress('specialised', 500)\n"
         "losses = {f'domain_{i}': 1.0 + i for i in range(5)}\n"
         "for step in range(1, 501):\n    progress.update(step, 100, losses)\n    time.sleep(0.003)\n"
         "progress.close()\n"

@@ -40,7 +40,15 @@ def state(workdir: epath.Path) -> dict[str, Any]:
             stages[id] = {"id": id, "name": name, "experiments": [experiment], "state": "waiting"}
             with _noted(notes):
                 stages[id] |= stage(workdir, id, leases)
-    failures = [failure for file in matching(workdir / "failures", "*.json") if (failure := _failure(file, notes))]
+                if curve := stages[id].get("curve"):
+                    curve["title"] = escaping.plotly(f"{name} of {experiment}: loss")
+    failures = []
+    for file in matching(workdir / "failures", "*.json"):
+        if failure := _failure(file, notes):
+            failures.append(failure)
+            failed = stages.get(file.name.removesuffix(".json"), {})
+            if failed.get("state") in ("waiting", "stopped"):
+                failed["state"] = "failed"
     scores = _scores(workdir, notes)
     found = list(stages.values())
     return {
@@ -83,7 +91,6 @@ def stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]
         "losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "device_hours": hours,
         "device": planned.get("kind", ""),
-        "curve": _curve(rows),
     }
     if is_done:
         return {**found, "state": "done", "step": planned.get("steps", last["step"])}
@@ -94,7 +101,7 @@ def stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]
     left = (found["steps"] - last["step"]) / speed["steps"] if speed["steps"] and found["steps"] else None
     return {
         **found, "state": "training", "worker": describe(holder), "seconds_left": left,
-        "tokens_per_second": speed["tokens"],
+        "tokens_per_second": speed["tokens"], "curve": _curve(rows),
     }  # fmt: skip
 
 
@@ -145,14 +152,15 @@ def _failure(file: epath.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _scores(workdir: epath.Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Every primary metric."""
+    """Every primary metric; of a stage that experiments share once."""
     if not (workdir / "stages").is_dir():
         return []
     with _noted(notes):
         found = results.read_results(workdir, results.every_experiment(workdir))
+        once = {(each.stage_id, each.task): each for each in reversed(found) if each.primary}
         return [
             {"experiment": each.experiment, "stage": each.stage, "task": each.task, "metric": each.metric,
              "value": each.value, "low": each.low, "high": each.high, "best": each.best}
-            for each in found if each.primary
+            for each in reversed(once.values())
         ]  # fmt: skip
     return []

@@ -116,22 +116,24 @@ class Progress:
 
     EVERY = 15.0  # seconds
 
-    def __init__(self, stage: str, steps: int, start: int):
-        self._stage, self._steps, self._start = stage, steps, start
-        self._begin, self._last, self._tokens = time.monotonic(), -self.EVERY, 0
+    def __init__(self, stage: str, steps: int):
+        self._stage, self._steps = stage, steps
+        self._last, self._tokens = -self.EVERY, 0
+        self._first: tuple[int, float] | None = None  # the first step of this run, which compiles, and when it ended
         self._line = terminal.Line()
 
     def update(self, step: int, tokens: int, losses: dict[str, float]) -> None:
         """`tokens` were trained on in this step; `losses` by domain."""
-        self._tokens += tokens
-        now, is_last = time.monotonic(), step == self._steps
-        elapsed = max(now - self._begin, 1e-9)
-        left = elapsed / max(step - self._start, 1) * (self._steps - step)
+        now, is_last, speed = time.monotonic(), step == self._steps, ""
+        if self._first is None:
+            self._first = (step, now)
+        else:
+            self._tokens += tokens
+            seconds = max(now - self._first[1], 1e-9)
+            left = seconds / (step - self._first[0]) * (self._steps - step)
+            speed = f"{duration(left)} left  {self._tokens / seconds:,.0f} tokens/s  "
         loss = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        text = (
-            f"{self._stage}  step {step}/{self._steps}  {duration(left)} left  "
-            f"{self._tokens / elapsed:,.0f} tokens/s  loss: {loss}"
-        )
+        text = f"{self._stage}  step {step}/{self._steps}  {speed}loss: {loss}"
         if self._line.is_live:
             filled = round(10 * step / self._steps)
             self._line.show(f"{'━' * filled}{'╌' * (10 - filled)} {text}", now=is_last)
