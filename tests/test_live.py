@@ -223,7 +223,7 @@ def test_a_progress_line_is_drawn_once_per_second_within_the_width_and_ends_at_t
     assert ended.wait() == 0
     drawn = text.decode().split("\r\x1b[K")[1:]
     assert 2 <= len(drawn) <= time.monotonic() - begin + 2 and all(len(line.rstrip("\r\n")) < 60 for line in drawn)
-    assert "step 500/500" in drawn[-1] and "0:00 left" in drawn[-1] and drawn[-1].endswith("\r\n")
+    assert "specialised 500/500" in drawn[-1] and "0:00 left" in drawn[-1] and drawn[-1].endswith("\r\n")
 
 
 def test_a_port_that_is_taken_is_refused(scored, served):  # noqa: F811

@@ -219,8 +219,8 @@ class _Progress:
         left = seconds / self._done * (self._total - self._done)
         score = f"  score {sum(self._worth) / len(self._worth):.3f}" if self._worth else ""
         self._line.show(
-            f"{self._name}  {self._done}/{self._total} answers{score}  "
-            f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {int(left) // 60}:{int(left) % 60:02} left"
+            f"{self._name}  {self._done}/{self._total} answers  {int(left) // 60}:{int(left) % 60:02} left{score}  "
+            f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s"
         )
 
     def close(self) -> None:

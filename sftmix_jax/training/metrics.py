@@ -133,10 +133,9 @@ class Progress:
             left = seconds / (step - self._first[0]) * (self._steps - step)
             speed = f"{duration(left)} left  {self._tokens / seconds:,.0f} tokens/s  "
         loss = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        text = f"{self._stage}  step {step}/{self._steps}  {speed}loss: {loss}"
+        text = f"{self._stage} {step}/{self._steps}  {speed}loss: {loss}"
         if self._line.is_live:
-            filled = round(10 * step / self._steps)
-            self._line.show(f"{'━' * filled}{'╌' * (10 - filled)} {text}", now=is_last)
+            self._line.show(text, now=is_last)
         elif is_last or now - self._last >= self.EVERY:
             self._last = now
             terminal.err(text)
