@@ -19,7 +19,7 @@ import sftmix_jax as sm
 # ## 1. Write the question down
 #
 # A study is a question, its experiments, and the axes along which they are compared. The value
-# that is used today is the `default`: the report compares the best one with it. All three share
+# that is used today is the `default`: the report compares the best one with it. Both values share
 # their first stage, which is trained once per seed.
 
 # %%

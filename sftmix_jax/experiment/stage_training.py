@@ -225,8 +225,10 @@ def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any]
         text = f"{domain} {rows[domain]['used']:,} of {rows[domain]['stored']:,} rows"
         if cut := rows[domain]["of them truncated"]:
             text += f" ({cut:,} truncated)"
-        if lost := sum(rows[domain]["skipped"].values()) + rows[domain]["without an answer within the length"]:
-            text += f" ({lost:,} skipped, reasons in done.json)"
+        if unanswered := rows[domain]["without an answer within the length"]:
+            text += f" ({unanswered:,} left out, as their answers begin behind the length)"
+        if bad := sum(rows[domain]["skipped"].values()):
+            text += f" ({bad:,} skipped, reasons in done.json)"
         parts.append(f"{text}, {account['trained_tokens']:,} trained tokens")
     width = shutil.get_terminal_size().columns
     terminal.err("─" * min(width, 80))

@@ -77,7 +77,7 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
     workdir = f"runs/{target.stem}"
     commands = [f"python -m sftmix_jax.{line}" for line in (
         f"audit --config {out}", f"train --config {out} --workdir {workdir}", f"sample --workdir {workdir}",
-        f"report --workdir {workdir}",
+        f"export --workdir {workdir} --out exported", f"report --workdir {workdir}",
     )]  # fmt: skip
     return Started(strategy, [domain.described() for domain in domains], commands)
 
