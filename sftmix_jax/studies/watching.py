@@ -88,7 +88,8 @@ def _score(record: dict[str, object]) -> str:
     metrics = record["metrics"]
     assert isinstance(metrics, dict)
     name, metric = next(iter(metrics.items()))
-    return f"{record['task']} {name} {tables.value(metric['value'], metric['best'])}"
+    what = record["task"] if name == record["task"] else f"{record['task']} {name}"
+    return f"{what} {tables.value(metric['value'], metric['best'])}"
 
 
 def states(
