@@ -106,12 +106,12 @@ def results(workdir: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from sftmix_jax.analysis.results import flat
+    from sftmix_jax.analysis.results import flat, labelled
 
     folder = epath.Path(workdir)
     if not (folder / "stages").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no stages/); train there first")
-    return pd.DataFrame([flat(result) for result in measuring.comparable_results(folder)])
+    return pd.DataFrame([flat(result) for result in measuring.comparable_of(folder, labelled(folder))])
 
 
 def _prepare() -> None:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from test_report import workdir  # noqa: F401  a fixture
 
 import sftmix_jax as sm
 from sftmix_jax import api
@@ -53,3 +54,18 @@ def test_the_package_has_these_names_and_no_others():
     assert sm.load is api.load and sm.Sampler is api.Sampler
     with pytest.raises(AttributeError, match="no attribute 'loads'"):
         assert sm.loads
+
+
+def test_results_have_the_labels_of_the_studies(workdir):  # noqa: F811
+    """Two seeds of two strategies, of which one experiment is not finished: its last stage has no score."""
+    frame = sm.results(str(workdir))
+    final = frame[frame.primary & frame.is_last & (frame.task == "tiny_math")]
+    assert sorted(final[["strategy", "k", "seed"]].itertuples(index=False, name=None)) == [
+        ("dmt", "1/256", 0), ("mixed_sequential", "0", 0), ("mixed_sequential", "0", 1)
+    ]  # fmt: skip
+
+
+def test_results_of_a_workdir_without_a_study_have_the_experiments_names(workdir):  # noqa: F811
+    (workdir / "studies" / "toy.json").unlink()
+    frame = sm.results(str(workdir))
+    assert set(frame.experiment) == {"dmt-s0", "dmt-s1", "mixed_sequential-s0", "mixed_sequential-s1"}

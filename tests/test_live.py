@@ -1,10 +1,14 @@
 """The live page: a real server over real records, what it refuses, and records that are being written."""
 
+import dataclasses
+import io
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +21,13 @@ from test_outputs import BROWSER, PLANTED, SHOWN, Parsed
 from test_outputs import workdir as planted  # noqa: F401  a fixture
 from test_report import workdir as scored  # noqa: F401  a fixture
 
+from sftmix_jax.experiment import config as experiment
+from sftmix_jax.machine import terminal
 from sftmix_jax.machine.leases import Leases
-from sftmix_jax.studies import live
+from sftmix_jax.planning import chips
+from sftmix_jax.studies import jobs, live, watching
+from sftmix_jax.studies.study import Run, Study
+from sftmix_jax.workdir import records
 
 pytest.importorskip("starlette", reason="starlette is not installed: pip install -e '.[live]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -e '.[live]'")
@@ -66,6 +75,8 @@ def test_the_page_is_the_report_with_what_is_going_on(scored, served):  # noqa: 
     state = json.loads(ask(address + "live.json")[1])
     assert {stage["state"] for stage in state["stages"]} == {"done", "waiting"} and state["notes"] == []
     assert {score["task"] for score in state["scores"]} == {"tiny_code", "tiny_general", "tiny_math"}
+    assert len(state["scores"]) == 3 * (1 + 2 + 3)  # a stage that experiments share counts once
+    assert not any("curve" in stage for stage in state["stages"])  # of a study of 40 they would be 300 KB at each look
     assert ask(address + "plotly.min.js")[0] == 200
     assert {file: file.read_bytes() for file in Path(scored).rglob("*") if file.is_file()} == before
 
@@ -101,6 +112,15 @@ def test_records_that_are_being_written_are_read_again(scored):  # noqa: F811
     assert "dmt-s1" in {name for stage in again["stages"] for name in stage["experiments"]}
 
 
+def test_a_stage_that_failed_is_not_one_that_waits(scored):  # noqa: F811
+    (scored / "failures").mkdir()
+    failure = {"job": "general", "experiments": ["dmt-s1"], "error": "the loss of step 4 is nan"}
+    (scored / "failures" / "dmt1.json").write_text(json.dumps(failure))
+    state = live.state(epath.Path(scored))
+    assert [stage["id"] for stage in state["stages"] if stage["state"] == "failed"] == ["dmt1"]
+    assert state["failures"] == [failure] and not any(stage["state"] == "waiting" for stage in state["stages"])
+
+
 def test_an_empty_workdir_has_a_page(tmp_path, served):
     (tmp_path / "experiments").mkdir()
     status, page = ask(served(tmp_path))
@@ -113,7 +133,8 @@ def test_speed_and_time_left_by_hand(tmp_path):
     folder, id = tmp_path / "stages" / "first-0123456789ab", "0123456789ab"
     folder.mkdir(parents=True)
     record = {"name": "first", "id": id, "model": {}, "template": "", "tokenizer": "", "dtype": "float32"}
-    (folder / "stage.json").write_text(json.dumps({**record, "run": {"steps": 50, "devices": 4}}))
+    how = {"steps": 50, "devices": 4, "kind": "NVIDIA H100 80GB HBM3"}
+    (folder / "stage.json").write_text(json.dumps({**record, "run": how}))
     lines = [{"step": n, "loss": 1.0, "loss/math": 2.0, "tokens": 100, "seconds": n / 2} for n in range(1, 21)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "experiments").mkdir()
@@ -126,7 +147,83 @@ def test_speed_and_time_left_by_hand(tmp_path):
     assert (first["step"], first["steps"], first["losses"]) == (20, 50, {"math": 2.0})
     assert first["tokens_per_second"] == pytest.approx(200) and first["seconds_left"] == pytest.approx(15)
     assert first["device_hours"] == pytest.approx(4 * 10 / 3600)
-    assert live.state(epath.Path(tmp_path))["stages"][0]["state"] == "stopped"  # the lease was given back
+    again = live.state(epath.Path(tmp_path))
+    assert again["stages"][0]["state"] == "stopped"  # the lease was given back
+    assert again["dollars"] == pytest.approx(4 * 10 / 3600 * chips.CHIPS["h100"].price)
+    (folder / "stage.json").write_text(json.dumps({**record, "run": {**how, "kind": "cpu"}}))
+    assert live.state(epath.Path(tmp_path))["dollars"] is None
+
+
+@pytest.mark.parametrize(("kind", "chip"), [
+    ("TPU v4", "v4"), ("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"),
+    ("NVIDIA GeForce RTX 4090", "rtx4090"), ("NVIDIA L4", "l4"), ("NVIDIA L40S", "l40s"), ("NVIDIA A10G", "a10g"),
+    ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA A100 80GB PCIe", "a100"),
+    ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA B200", "b200"),
+    *((kind, "") for kind in ("cpu", "", "TPU v4 lite", "TPU v3", "NVIDIA A10", "NVIDIA L40", "NVIDIA GH200 480GB",
+                              "NVIDIA GeForce RTX 4090 D", "NVIDIA H100 80GB HBM3 MIG 1g.10gb")),
+])  # fmt: skip
+def test_a_device_has_the_price_of_its_chip_alone(kind, chip):
+    assert chips.price_of(kind) == (chips.CHIPS[chip].price if chip else None)
+
+
+def test_a_chip_of_two_devices_is_shared_between_them():
+    assert chips.price_of("TPU7x") == chips.CHIPS["tpu7x"].price / 2
+
+
+def test_watching_a_study_shows_step_loss_time_left_and_scores_at_80_columns(tmp_path):
+    """Numbers by hand: 2 steps per second, 30 of 50 to go. Long names are cut, and no line wraps."""
+    config = dataclasses.replace(experiment.read(["--config=quickstart.py"]), name="an-experiment-with-a-long-name")
+    chosen, workdir = Study("s", "?", [Run(config, {"seed": 0})]), epath.Path(tmp_path)
+    base, first, second = jobs.make_jobs(chosen, workdir)
+    folder = first.folder(workdir)
+    (folder / "eval" / "tiny_math").mkdir(parents=True)
+    record = {"name": first.name, "id": first.id, "model": {}, "template": "", "tokenizer": "", "dtype": "float32"}
+    (folder / "stage.json").write_text(json.dumps({**record, "run": {"steps": 50, "devices": 1, "kind": "cpu"}}))
+    lines = [{"step": n, "loss": 3 - n / 10, "loss/math": 2.0, "tokens": 100, "seconds": n / 2} for n in range(1, 21)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = {"strict": {"value": 0.254, "n": 8, "low": 0.1, "high": 0.5, "best": 1.0}}
+    fixed_by = {"task": "tiny_math", "metrics": metrics, "fixed_by": {}}
+    records.write_score(folder / "eval" / "tiny_math" / "score.json", fixed_by)
+    leases, scores, written = Leases(workdir / "claims"), watching.Scores(workdir), io.StringIO()
+    console = terminal.Console(width=80, file=written)
+    with leases.take(first.id) as lease:
+        assert lease and scores.of(base) == "" and scores.of(first) == "tiny_math strict 25.4%"
+        console.print(watching.states(chosen, [base, first, second], {base.id}, set(), workdir, leases, 0.0))
+        console.print(*scores.newest())
+    shown = written.getvalue().splitlines()
+    (row,) = (line for line in shown if "20/50" in line)
+    assert row.split()[0] == "specialised" and row.split()[2:5] == ["20/50", "1.000", "0:15"]
+    assert "s: 1 of 3 stages done" in shown[0] and any("1 waiting" in line for line in shown)
+    assert any(line.split()[-3:] == ["tiny_math", "strict", "25.4%"] for line in shown)
+    assert all(len(line) <= 80 for line in shown)
+
+
+def test_a_progress_line_is_drawn_once_per_second_within_the_width_and_ends_at_the_last_step():
+    """In a real terminal of 60 columns; five domains would take more."""
+    program = (
+        "import time\nfrom sftmix_jax.training.metrics import Progress\n"
+        "progress = Progress('specialised', 500)\n"
+        "losses = {f'domain_{i}': 1.0 + i for i in range(5)}\n"
+        "for step in range(1, 501):\n    progress.update(step, 100, losses)\n    time.sleep(0.003)\n"
+        "progress.close()\n"
+    )
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 60))
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    begin = time.monotonic()
+    ended = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=env, stderr=follower, stdout=follower)
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            text += os.read(leader, 4096)
+        except OSError:  # the program has ended
+            break
+    os.close(leader)
+    assert ended.wait() == 0
+    drawn = text.decode().split("\r\x1b[K")[1:]
+    assert 2 <= len(drawn) <= time.monotonic() - begin + 2 and all(len(line.rstrip("\r\n")) < 60 for line in drawn)
+    assert "specialised 500/500" in drawn[-1] and "0:00 left" in drawn[-1] and drawn[-1].endswith("\r\n")
 
 
 def test_records_of_any_form_leave_a_page(scored, served):  # noqa: F811

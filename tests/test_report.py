@@ -1,5 +1,6 @@
 """The report in a real browser: it opens without errors, every section is there, a click sorts."""
 
+import csv
 import json
 import re
 import shutil
@@ -85,6 +86,17 @@ def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     # two seeds: 4 and 6 of 40 questions right, of which the category has half
     assert next(line for line in metrics if line.startswith("mixed_sequential")).endswith("6.2%")
     assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
+
+
+def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir):
+    (file,) = workdir.glob("stages/specialised-s0/done.json")
+    record = json.loads(file.read_text())
+    record["rows"]["math"] |= {"skipped": {"an empty answer": 3}, "without an answer within the length": 7}
+    file.write_text(json.dumps(record))
+    (page,) = reporting.write(workdir)
+    with (page.parent / "tables" / "accounts.csv").open() as stream:
+        rows = {row["stage"]: (row["cut whole"], row["skipped"]) for row in csv.DictReader(stream)}
+    assert rows["specialised (s0)"] == ("7", "3") and rows["general (dmt0)"] == ("0", "0")
 
 
 def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):

@@ -1,5 +1,7 @@
 """The report of a study over its own axes: they are as declared, the best set-up is the best, the figure is right."""
 
+import csv
+import io
 import itertools
 import json
 import shutil
@@ -10,9 +12,21 @@ import pytest
 from etils import epath
 from test_report_scores import of_two_own_axes
 
-from sftmix_jax.analysis import axes, axes_figure, best, cells, curves, outcomes, results, rule, uncertain
+from sftmix_jax.analysis import (
+    axes,
+    axes_figure,
+    best,
+    cells,
+    curves,
+    outcomes,
+    results,
+    rule,
+    tables,
+    uncertain,
+)
 from sftmix_jax.analysis.outcomes import Outcome
 from sftmix_jax.analysis.report import document, files, render
+from sftmix_jax.machine import terminal
 from sftmix_jax.studies import reporting
 from sftmix_jax.workdir import records
 
@@ -216,6 +230,18 @@ def test_report_json_says_what_the_page_shows(tmp_path):
     assert first[0]["answers"][0]["setting"] == "learning_rate 2e-05, rows 4"
     assert record["curves"]["runs"].keys() == record["study"]["experiments"].keys()
     assert record["not_measured"] == "" and "not-measured" not in page.read_text()
+
+
+def test_the_terminal_shows_the_main_table_whole_at_80_columns(tmp_path):
+    of_two_own_axes(tmp_path)
+    (page,) = reporting.write(epath.Path(tmp_path))
+    written = io.StringIO()
+    tables.print_made(reporting.main_table(page), terminal.Console(width=80, file=written))
+    shown, text = written.getvalue().splitlines(), (page.parent / "tables" / "main.csv").read_text()
+    assert all(len(line) <= 80 for line in shown) and "…" not in written.getvalue()
+    for row in csv.DictReader(io.StringIO(text)):
+        cells_ = [row["learning_rate"], row["rows"], row["sums"].partition(" ")[0]]
+        assert any(line.split()[:3] == cells_ for line in shown), cells_
 
 
 def test_what_was_not_measured_is_one_line_at_the_end(tmp_path):

@@ -124,6 +124,15 @@ def every_experiment(workdir: epath.Path) -> dict[str, Any]:
     return {"name": "", "question": "", "hold": "epochs", "axes": [], "experiments": found}
 
 
+def labelled(workdir: epath.Path) -> dict[str, Any]:
+    """All of a workdir's experiments as a study, each with the labels that the workdir's studies give it."""
+    every, given = every_experiment(workdir), dict[str, dict[str, Any]]()
+    for study in read_studies(workdir).values():
+        for name, labels in study["experiments"].items():
+            given[name] = given.get(name, {}) | labels
+    return every | {"experiments": every["experiments"] | given}
+
+
 def is_declared(study: dict[str, Any]) -> bool:
     """Whether it is a study with a record, and not all experiments of a workdir that has none."""
     return bool(study["name"])

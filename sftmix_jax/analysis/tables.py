@@ -11,6 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from sftmix_jax.analysis.results import Result
+from sftmix_jax.analysis.table import Table as Made
+from sftmix_jax.analysis.table import shown
 from sftmix_jax.machine import terminal
 
 
@@ -55,11 +57,34 @@ def _table(title: str, scores: Sequence[Result], columns: Sequence[tuple[str, st
 
 def cell(score: Result, interval: bool) -> str:
     """A value, with its interval if asked for and known; rates in per cent, ratings as they are."""
-    scale, digits, unit = (100, 1, "%") if score.best == 1 else (1, 2, "")
-    text = f"{scale * score.value:.{digits}f}{unit}"
+    scale, digits, _ = _form(score.best)
+    text = value(score.value, score.best)
     if not interval or score.low is None or score.high is None:
         return text
     return f"{text} ({scale * score.low:.{digits}f}–{scale * score.high:.{digits}f})"
+
+
+def value(score: float, best: float) -> str:
+    """A value alone."""
+    scale, digits, unit = _form(best)
+    return f"{scale * score:.{digits}f}{unit}"
+
+
+def _form(best: float) -> tuple[int, int, str]:
+    """What a value is multiplied with, its decimals and its unit."""
+    return (100, 1, "%") if best == 1 else (1, 2, "")
+
+
+def print_made(made: Made, console: terminal.Console | None = None) -> None:
+    """A table of a report."""
+    console = console or terminal.Console()
+    table = Table(title=made.title, box=box.SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
+    for column in made.columns:
+        table.add_column(column, overflow="fold")
+    for row in made.rows:
+        table.add_row(*(str(shown(cell)) for cell in row))
+    console.print(table)
+    console.print(made.caption, style="dim")
 
 
 def print_score(record: dict[str, Any], console: terminal.Console | None = None) -> None:

@@ -207,21 +207,21 @@ class _Progress:
         self._name, self._total, self._begin = name, total, time.monotonic()
         self._done = self._tokens = 0
         self._worth: list[float] = []
-        self._shown = terminal.is_live() and total > 0
+        self._line = terminal.Line()
 
     def add(self, tokens: int, worth: float | None) -> None:
         self._done += 1
         self._tokens += tokens
         self._worth += [] if worth is None else [worth]
-        if self._shown:
-            seconds = time.monotonic() - self._begin
-            left = seconds / self._done * (self._total - self._done)
-            score = f"  score {sum(self._worth) / len(self._worth):.3f}" if self._worth else ""
-            terminal.redraw(
-                f"{self._name}  {self._done}/{self._total} answers{score}  "
-                f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {int(left) // 60}:{int(left) % 60:02} left"
-            )
+        if not self._line.is_live:
+            return
+        seconds = time.monotonic() - self._begin
+        left = seconds / self._done * (self._total - self._done)
+        score = f"  score {sum(self._worth) / len(self._worth):.3f}" if self._worth else ""
+        self._line.show(
+            f"{self._name}  {self._done}/{self._total} answers  {int(left) // 60}:{int(left) % 60:02} left{score}  "
+            f"{self._tokens / max(seconds, 1e-9):,.0f} tokens/s"
+        )
 
     def close(self) -> None:
-        if self._shown:
-            terminal.redraw()
+        self._line.clear()

@@ -136,13 +136,13 @@ def _judge(
     given = [(question, list(map(said, samples))) for question, samples in zip(questions, answers, strict=True)]
     journal = Journal((folder or epath.Path("runs") / "judged" / model) / "judgments", every=1)
 
+    line = terminal.Line()
+
     def progress(done: int, total: int) -> None:
-        if terminal.is_live():
-            terminal.redraw(f"{task.name}: {done}/{total} judgments")
+        line.show(f"{task.name}: {done}/{total} judgments")
 
     judged = judging.judge_all(task.rubric, judge, config, given, journal, progress)
-    if terminal.is_live():
-        terminal.redraw()
+    line.clear()
     ratings = judging.turn_ratings(judged.judgments)
     verdicts = []
     for question, samples in given:

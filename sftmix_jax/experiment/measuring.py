@@ -95,7 +95,12 @@ def comparable_results(workdir: epath.Path, experiment: str = "") -> list[result
     every = results.every_experiment(workdir)
     if experiment:
         every["experiments"] = {experiment: every["experiments"][experiment]}
-    found, set_aside = results.comparable(results.read_results(workdir, every, ability_of))
+    return comparable_of(workdir, every)
+
+
+def comparable_of(workdir: epath.Path, study: dict[str, Any]) -> list[results.Result]:
+    """What may stand side by side of a study's experiments; what may not is named on stderr."""
+    found, set_aside = results.comparable(results.read_results(workdir, study, ability_of))
     for told in set_aside:
         terminal.err(told)
     return found

@@ -57,7 +57,7 @@ def train_stage(
     if processes.is_first():
         _reopen(stage, workdir)
     name = folder.name.removesuffix(f"-{stage.id}")  # that of the experiment which trained the stage first
-    run = {"steps": steps, "devices": jax.device_count()}  # for those who watch
+    run = {"steps": steps, "devices": jax.device_count(), "kind": jax.devices()[0].device_kind}  # for those who watch
     where = {} if how.is_full else {"base": config.model.init}  # of the frozen weights, which no checkpoint holds
     write_json(folder / "stage.json", {"name": name, "id": stage.id, "run": run, **where, **stage.record})
     save_tokenizer(resolved, folder)
@@ -239,8 +239,10 @@ def _say_plan(stage: ResolvedStage, ledger: dict[str, Any], rows: dict[str, Any]
         text = f"{domain} {rows[domain]['used']:,} of {rows[domain]['stored']:,} rows"
         if cut := rows[domain]["of them truncated"]:
             text += f" ({cut:,} truncated)"
-        if lost := sum(rows[domain]["skipped"].values()) + rows[domain]["without an answer within the length"]:
-            text += f" ({lost:,} skipped, reasons in done.json)"
+        if unanswered := rows[domain]["without an answer within the length"]:
+            text += f" ({unanswered:,} left out, as their answers begin behind the length)"
+        if bad := sum(rows[domain]["skipped"].values()):
+            text += f" ({bad:,} skipped, reasons in done.json)"
         parts.append(f"{text}, {account['trained_tokens']:,} trained tokens")
     width = shutil.get_terminal_size().columns
     terminal.err("─" * min(width, 80))

@@ -83,7 +83,7 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
     config, workdir = shlex.quote(out), shlex.quote(f"runs/{target.stem}")
     commands = [f"python -m sftmix_jax.{line}" for line in (
         f"audit --config {config}", f"train --config {config} --workdir {workdir}", f"sample --workdir {workdir}",
-        f"report --workdir {workdir}",
+        f"export --workdir {workdir} --out exported", f"report --workdir {workdir}",
     )]  # fmt: skip
     return Started(strategy, [domain.described() for domain in domains], commands)
 

@@ -6,7 +6,10 @@ Colours and lines that are drawn again come from here alone. `print` is used now
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -33,15 +36,40 @@ def out_json(record: Any, indent: int | None = None) -> None:
     print(json.dumps(record, indent=indent).replace("\x7f", "\\u007f"), file=sys.stdout)  # json escapes all others
 
 
-def is_live() -> bool:
-    """Whether `redraw` can draw its line over and over."""
-    return sys.stderr.isatty()
+class Line:
+    """One line on stderr that is drawn anew, at most once per second, and never wraps.
 
+    Where stderr is no terminal nothing is drawn: `is_live` says so.
+    """
 
-def redraw(text: str = "") -> None:
-    """One line on stderr in the place of the one before."""
-    sys.stderr.write("\r\033[K" + visible(text))
-    sys.stderr.flush()
+    EVERY = 1.0  # seconds
+
+    def __init__(self) -> None:
+        self.is_live = sys.stderr.isatty()
+        self._drawn = -math.inf
+
+    def show(self, text: str, now: bool = False) -> None:
+        """Draws the text unless something was drawn in the last second; `now`: in any case."""
+        if not self.is_live or (not now and time.monotonic() - self._drawn < self.EVERY):
+            return
+        self._drawn = time.monotonic()
+        shown = Text(visible(text).replace("\n", " "))
+        shown.truncate(shutil.get_terminal_size().columns - 1, overflow="ellipsis")
+        self._write(shown.plain)
+
+    def clear(self) -> None:
+        """Takes the line away."""
+        if self.is_live:
+            self._write("")
+
+    def end(self) -> None:
+        """Leaves the line where it is; what is printed next stands below it."""
+        if self.is_live:
+            print(file=sys.stderr, flush=True)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write("\r\033[K" + text)
+        sys.stderr.flush()
 
 
 def text(words: str, style: str = "") -> Text:

@@ -14,6 +14,7 @@ from sftmix_jax.machine import escaping, identity
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import matching, read_json
 from sftmix_jax.machine.leases import STALE, Leases, describe
+from sftmix_jax.planning import chips
 from sftmix_jax.workdir import records
 
 _POINTS = 300  # of a stage's curves
@@ -39,8 +40,16 @@ def state(workdir: epath.Path) -> dict[str, Any]:
                 continue
             stages[id] = {"id": id, "name": name, "experiments": [experiment], "state": "waiting"}
             with _noted(notes, f"{name}-{id}"):
-                stages[id] |= _stage(workdir, id, name, leases)
-    failures = [failure for file in matching(workdir / "failures", "*.json") if (failure := _failure(file, notes))]
+                stages[id] |= stage(workdir, id, leases)
+                if curve := stages[id].get("curve"):
+                    curve["title"] = escaping.plotly(f"{name} of {experiment}: loss")
+    failures = []
+    for file in matching(workdir / "failures", "*.json"):
+        if failure := _failure(file, notes):
+            failures.append(failure)
+            failed = stages.get(file.name.removesuffix(".json"), {})
+            if failed.get("state") in ("waiting", "stopped"):
+                failed["state"] = "failed"
     scores = _scores(workdir, notes)
     found = list(stages.values())
     return {
@@ -48,6 +57,7 @@ def state(workdir: epath.Path) -> dict[str, Any]:
         "scores": scores,
         "failures": failures,
         "device_hours": sum(stage.get("device_hours", 0.0) for stage in found),
+        "dollars": _dollars(found),
         "notes": notes,
         # the report is older than this if it was made with another one
         "version": identity.digest({"scores": scores, "done": sorted(s["id"] for s in found if s["state"] == "done")}),
@@ -65,8 +75,8 @@ def _noted(notes: list[str], what: object) -> Iterator[None]:
         notes.append(f"{what}: its records cannot be read ({type(error).__name__}: {error})")
 
 
-def _stage(workdir: epath.Path, id: str, name: str, leases: Leases | None) -> dict[str, Any]:
-    """A stage's part of `state` beside its name."""
+def stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]:
+    """A stage's part of `state` beside its name. Raises UserError."""
     folder = records.stage_folder(workdir, id)
     if folder is None:
         return {}
@@ -80,9 +90,10 @@ def _stage(workdir: epath.Path, id: str, name: str, leases: Leases | None) -> di
     found = {
         "step": last["step"],
         "steps": planned.get("steps", 0),
+        "loss": last.get("loss"),
         "losses": {name.removeprefix("loss/"): value for name, value in last.items() if name.startswith("loss/")},
         "device_hours": hours,
-        "curve": {"title": escaping.plotly(f"{name}: loss by domain"), **_curve(rows)},
+        "device": planned.get("kind", ""),
     }
     if is_done:
         return {**found, "state": "done", "step": planned.get("steps", last["step"])}
@@ -93,8 +104,16 @@ def _stage(workdir: epath.Path, id: str, name: str, leases: Leases | None) -> di
     left = (found["steps"] - last["step"]) / speed["steps"] if speed["steps"] and found["steps"] else None
     return {
         **found, "state": "training", "worker": describe(holder), "seconds_left": left,
-        "tokens_per_second": speed["tokens"],
+        "tokens_per_second": speed["tokens"], "curve": _curve(rows),
     }  # fmt: skip
+
+
+def _dollars(stages: list[dict[str, Any]]) -> float | None:
+    """What the stages have cost at the planner's list prices; None where a device that was used has none."""
+    prices = [(each["device_hours"], chips.price_of(each["device"])) for each in stages if each.get("device_hours")]
+    if not prices or any(price is None for _, price in prices):
+        return None
+    return sum(hours * price for hours, price in prices if price is not None)
 
 
 def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,14 +155,15 @@ def _failure(file: epath.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _scores(workdir: epath.Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Every primary metric."""
+    """Every primary metric; of a stage that experiments share once."""
     if not (workdir / "stages").is_dir():
         return []
     with _noted(notes, workdir):
         found = results.read_results(workdir, results.every_experiment(workdir))
+        once = {(each.stage_id, each.task): each for each in reversed(found) if each.primary}
         return [
             {"experiment": each.experiment, "stage": each.stage, "task": each.task, "metric": each.metric,
              "value": each.value, "low": each.low, "high": each.high, "best": each.best}
-            for each in found if each.primary
+            for each in reversed(once.values())
         ]  # fmt: skip
     return []

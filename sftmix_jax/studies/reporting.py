@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from etils import epath
 
 from sftmix_jax.analysis import results
 from sftmix_jax.analysis.report import files
+from sftmix_jax.analysis.table import Table
 from sftmix_jax.machine.errors import UserError, did_you_mean
+from sftmix_jax.machine.files import read_json
 
 
 def write(
@@ -24,6 +27,16 @@ def write(
         folder = out or workdir / ("report" if len(studies) == 1 else f"report-{name}")
         pages.append(files.write(found, folder, inline))
     return pages
+
+
+def main_table(page: epath.Path) -> Table | None:
+    """The main table of a study's report; None where nothing is scored."""
+    record = read_json(page.with_name("report.json"), "write the report again", sections=list)
+    parts = (part for section in record["sections"] for part in section["parts"])
+    for part in parts:
+        if part["kind"] == "table" and part["name"] == "main":
+            return Table(*(part[field.name] for field in dataclasses.fields(Table)))
+    return None
 
 
 def chosen(workdir: epath.Path, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from etils import epath
 
+from sftmix_jax.analysis import tables
 from sftmix_jax.experiment import checks, probing
 from sftmix_jax.machine import processes, terminal
 from sftmix_jax.machine.errors import UserError, did_you_mean
@@ -82,7 +83,10 @@ def run(chosen: Study, todo: list[Job], workdir: epath.Path, options: StudyOptio
     for each in matching(chosen, options.probe, "--probe"):
         probing.probe(each.experiment, workdir, ProbeConfig())
     if any(job.is_done(workdir) for job in todo):
-        terminal.out(f"report: {reporting.write(workdir, chosen.name)[0]}")
+        page = reporting.write(workdir, chosen.name)[0]
+        if main := reporting.main_table(page):
+            tables.print_made(main)
+        terminal.out(f"report: {page}")
     return code
 
 

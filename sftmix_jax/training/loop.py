@@ -117,7 +117,7 @@ class _Reporter:
     def __init__(self, job: Job, first: int, clock: _Clock, every: int, trackers: Trackers | None):
         self._job, self._clock, self._every = job, clock, every
         self._metrics = MetricsFile(job.folder, first, trackers, every=every) if processes.is_first() else None
-        self._progress = Progress(job.name, job.steps, first)
+        self._progress = Progress(job.name, job.steps)
 
     def step(self, step: int, measured: StepMetrics, fed: str) -> None:
         """Waits for the step. Raises UserError if its loss or its gradient is not a number."""

@@ -112,40 +112,40 @@ def _kept(file: epath.Path, start: int, every: int) -> list[str]:
 
 
 class Progress:
-    """One line on a terminal, drawn over and over; elsewhere a line now and then."""
+    """One line on a terminal, drawn anew; elsewhere a line every 15 seconds."""
 
-    def __init__(self, stage: str, steps: int, start: int):
-        self._stage, self._steps, self._start = stage, steps, start
-        self._begin, self._last, self._tokens = time.monotonic(), 0.0, 0
-        self._live = terminal.is_live()
-        self._every = 0.2 if self._live else 15.0
+    EVERY = 15.0  # seconds
+
+    def __init__(self, stage: str, steps: int):
+        self._stage, self._steps = stage, steps
+        self._last, self._tokens = -self.EVERY, 0
+        self._first: tuple[int, float] | None = None  # the first step of this run, which compiles, and when it ended
+        self._line = terminal.Line()
 
     def update(self, step: int, tokens: int, losses: dict[str, float]) -> None:
         """`tokens` were trained on in this step; `losses` by domain."""
-        self._tokens += tokens
-        now = time.monotonic()
-        if step < self._steps and now - self._last < self._every:
-            return
-        self._last = now
-        elapsed = max(now - self._begin, 1e-9)
-        left = elapsed / max(step - self._start, 1) * (self._steps - step)
-        loss = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        text = (
-            f"{self._stage}  step {step}/{self._steps}  loss: {loss}  "
-            f"{self._tokens / elapsed:,.0f} tokens/s  {_duration(left)} left"
-        )
-        if self._live:
-            filled = round(20 * step / self._steps)
-            terminal.redraw(f"{'━' * filled}{'╌' * (20 - filled)} {text}")
+        now, is_last, speed = time.monotonic(), step == self._steps, ""
+        if self._first is None:
+            self._first = (step, now)
         else:
+            self._tokens += tokens
+            seconds = max(now - self._first[1], 1e-9)
+            left = seconds / (step - self._first[0]) * (self._steps - step)
+            speed = f"{duration(left)} left  {self._tokens / seconds:,.0f} tokens/s  "
+        loss = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        text = f"{self._stage} {step}/{self._steps}  {speed}loss: {loss}"
+        if self._line.is_live:
+            self._line.show(text, now=is_last)
+        elif is_last or now - self._last >= self.EVERY:
+            self._last = now
             terminal.err(text)
 
     def close(self) -> None:
-        if self._live:
-            terminal.err("")
+        self._line.end()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

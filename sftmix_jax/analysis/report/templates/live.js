@@ -22,6 +22,7 @@ const listed = (place, lines) => place.replaceChildren(...lines.map(text => {
   item.textContent = text;
   return item;
 }));
+const few = names => names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(', ');
 const number = x => x === null ? 'not a number' : x.toFixed(3);
 const losses = values => Object.entries(values || {}).map(([name, x]) => `${name} ${number(x)}`).join(', ');
 
@@ -33,27 +34,29 @@ const chart = stage => {
     place.id = id;
     place.className = 'plot';
     at('now-losses').append(place);
+    new ResizeObserver(() => place.layout && Plotly.Plots.resize(place)).observe(place);  // others come and go beside it
   }
   const data = Object.entries(stage.curve.losses).map(([name, y], i) => ({
     x: stage.curve.step, y, name, mode: stage.curve.step.length > FEW ? 'lines' : 'lines+markers',
     line: {color: COLOURS[i % COLOURS.length], width: 1.5},
   }));
   Plotly.react(place, data, {
-    title: {text: stage.curve.title, font: {size: 14}}, height: 260,
-    margin: {l: 46, r: 10, t: 36, b: 36}, xaxis: {title: {text: 'step'}}, legend: {orientation: 'h', y: -0.25},
+    title: {text: stage.curve.title, font: {size: 13}}, height: 260,
+    margin: {l: 46, r: 10, t: 36, b: 36}, legend: {orientation: 'h', y: -0.15},
   }, OPTIONS);
 };
 
 const show = now => {
   const count = state => now.stages.filter(stage => stage.state === state).length;
-  const states = ['done', 'training', 'stopped', 'waiting'].filter(count).map(state => `${count(state)} ${state}`);
-  at('now-summary').textContent = `${now.stages.length} stages: ${states.join(', ')}; ${now.failures.length} failed; ` +
-    `${now.device_hours.toFixed(2)} device-hours so far`;
+  const states = ['done', 'training', 'failed', 'stopped', 'waiting'].filter(count).map(state => `${count(state)} ${state}`);
+  at('now-summary').textContent = `${now.stages.length} stages: ${states.join(', ')}; ` +
+    `${now.device_hours.toFixed(2)} device-hours so far` +
+    (now.dollars === null ? '' : `, $${now.dollars.toFixed(2)} at list prices`);
   at('now-stale').hidden = now.version === at('now').dataset.version;
-  const order = {training: 0, stopped: 1, waiting: 2, done: 3};
+  const order = {training: 0, failed: 1, stopped: 2, waiting: 3, done: 4};
   const stages = [...now.stages].sort((a, b) => order[a.state] - order[b.state]);
   at('now-stages').replaceChildren(...stages.map(s => row([
-    s.name, s.experiments.join(', '), s.state, s.steps ? `${s.step} of ${s.steps}` : s.step || '', losses(s.losses),
+    s.name, few(s.experiments), s.state, s.steps ? `${s.step} of ${s.steps}` : s.step || '', losses(s.losses),
     s.tokens_per_second ? Math.round(s.tokens_per_second).toLocaleString('en') : '', duration(s.seconds_left),
     s.worker || '',
   ])));
@@ -67,7 +70,7 @@ const show = now => {
     s.experiment, s.stage, s.task, s.metric, number(s.value),
     s.low === null || s.high === null ? '' : `${s.low.toFixed(3)} to ${s.high.toFixed(3)}`,
   ])));
-  listed(at('now-failures'), now.failures.map(f => `failed: ${f.job} (${f.experiments.join(', ')}): ${f.error}`));
+  listed(at('now-failures'), now.failures.map(f => `failed: ${f.job} of ${few(f.experiments)}: ${f.error}`));
   listed(at('now-notes'), now.notes);
 };
 
