@@ -360,3 +360,19 @@ def test_a_workdir_without_a_finished_stage_is_named(tmp_path):
     a_stage(tmp_path, "special", finished=False)
     with pytest.raises(UserError, match="no stage in it is finished"):
         chosen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"experiment": {}, "ba', "null", "[]", '{"experiment": {}, "base": "b", "stages": []}']
+)
+def test_a_damaged_record_of_an_experiment_names_the_remedies_and_both_work(tmp_path, text):
+    first = a_stage(tmp_path, "special")
+    an_experiment(tmp_path, "dmt", {"special": first})
+    file = tmp_path / "experiments" / "dmt.json"
+    whole = file.read_text()
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"dmt\.json: .*; run its train .*, which writes it anew, or name a stage"):
+        chosen(tmp_path)
+    assert chosen(tmp_path, "special") == f"special-{first}"
+    file.write_text(whole)
+    assert chosen(tmp_path) == f"special-{first}"
