@@ -170,6 +170,18 @@ def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]
 
 
+def test_weights_beyond_what_float16_holds_are_refused_and_the_older_export_stays(tmp_path, small):
+    out, (config, params, chat) = epath.Path(tmp_path / "out"), small
+    said = r"model\.norm\.weight holds weights beyond 65504, the largest number of float16"
+    exporting.write(out, *small, Ends(), origin={})
+    before = files(tmp_path / "out")
+    params["norm"] = np.full_like(params["norm"], 70_000)
+    with pytest.raises(UserError, match=said):
+        exporting.write(out, config, params, chat, Ends(), dtype="float16", origin={})
+    assert files(tmp_path / "out") == before
+    exporting.write(out, config, params, chat, Ends(), dtype="bfloat16", origin={})
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("cut", ["save_file", "_write"])
 def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, monkeypatch, cut, error):
