@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from etils import epath
+from tokenizers import Tokenizer as Backend
 
 from sftmix_jax.data.chat import TEMPLATES, Chat
 from sftmix_jax.data.messages import BadRow, Message
@@ -919,6 +920,8 @@ def test_a_base_is_trained_with_its_own_template_if_it_has_one(tmp_path, tokeniz
 
 
 def test_stored_truncation_padding_and_dropout_are_not_obeyed(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
     stored = json.loads((TINY / "tokenizer.json").read_text())
     changed = with_tokenizer(
         tmp_path / "changed", model=stored["model"] | {"dropout": 0.5},
@@ -936,6 +939,32 @@ def test_stored_truncation_padding_and_dropout_are_not_obeyed(tokenizer, tmp_pat
     ]
     other._hf(text, truncation=True, max_length=3, padding="max_length")  # what transformers does to its backend
     assert other.encode(text) == tokenizer.encode(text) and other.fingerprint == before == tokenizer.fingerprint
+    # nor are they in what is exported, where the tokenizers package and transformers would obey them
+    Chat("chatml", other).save(epath.Path(tmp_path / "saved"))
+    plain = Backend.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+    theirs = AutoTokenizer.from_pretrained(str(tmp_path / "saved"), trust_remote_code=False)
+    assert plain.encode(text).ids == theirs(text)["input_ids"] == tokenizer.encode(text)
+    assert theirs.init_kwargs.get("max_length") is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["split_special_tokens", "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"],
+)
+def test_what_is_saved_reads_and_writes_text_as_here(tmp_path, field):
+    from transformers import AutoTokenizer
+
+    changed = with_tokenizer(tmp_path / "changed")
+    config = json.loads((changed / "tokenizer_config.json").read_text())
+    config |= {field: True, "clean_up_tokenization_spaces": True}
+    (changed / "tokenizer_config.json").write_text(json.dumps(config))
+    chat, text = Chat("chatml", Tokenizer(str(changed))), "Well , it 's so ."
+    chat.save(epath.Path(tmp_path / "saved"))
+    theirs = AutoTokenizer.from_pretrained(str(tmp_path / "saved"), trust_remote_code=False)
+    row, ids = {"role": "user", "content": text}, chat.tokenizer.encode(text)
+    asked = theirs.apply_chat_template([row], add_generation_prompt=True, return_dict=False)
+    assert asked == chat.prompt([Message("user", text)])
+    assert theirs.decode(ids) == chat.tokenizer.decode(ids) == text
 
 
 def test_texts_of_no_template_begin_with_what_the_tokenizer_adds(tokenizer, like_llama, tmp_path):

@@ -170,6 +170,7 @@ def build(size: str = "7b", k: Fraction = Fraction(1, 256), seeds: int = 1, hard
     ("size=a=b,k=0.25", {"size": "a=b", "k": Fraction(1, 4)}),
     ("k=1", {"k": Fraction(1)}),
     ("seeds=3,hard=true,rate=1e-3", {"seeds": 3, "hard": True, "rate": 0.001}),
+    ("rate=1/48", {"rate": 1 / 48}),
     ("/a:b/c,hard=False", {"size": "/a:b/c", "hard": False}),
 ])  # fmt: skip
 def test_the_arguments_of_a_config_are_read_by_name(text, values):
@@ -185,6 +186,7 @@ def test_the_arguments_of_a_config_are_read_by_name(text, values):
     ("k=1/0", "k: '1/0'; must be a number or a fraction"),
     ("seeds=many", "seeds: 'many'; must be a whole number"),
     ("hard=yes", "hard: 'yes'; must be True or False"),
+    ("rate=1/x", "rate: '1/x'; must be a number or a fraction"),
     ("rate=nan", "rate: nan; must be a finite number"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_read_are_named_with_the_whole_spec(text, said):

@@ -1,5 +1,7 @@
 """Cache, mixture, packing and loading: every row accounted for, every batch by its number."""
 
+import gzip
+import json
 import random
 
 import numpy as np
@@ -31,6 +33,23 @@ def examples(chat):
 def plan_of(examples, shares, batch=None, validation_rows=None, **rest):
     settings = {"epochs": 2, "budget": None, "unit": "tokens", "steps": None, "seed": 3} | rest
     return loader.make_plan(examples, shares, batch or BatchConfig(4, 160), validation_rows or {}, **settings)
+
+
+def test_files_of_a_domain_that_hold_the_same_rows_are_said(chat, tmp_path):
+    """Also packed or in another layout; two files that share some rows are none."""
+    rows = [{"prompt": "1+1?", "response": "2"}, {"prompt": "2+2?", "response": "4"}]
+    write_lines(tmp_path / "a.jsonl", rows)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    write_lines(tmp_path / "d.jsonl", [*rows, *rows])
+    write_lines(tmp_path / "e.jsonl", [rows[1], rows[0]])
+    write_lines(tmp_path / "f.jsonl", [{**row, "weight": 0.5} for row in rows])
+    found = cache.tokenized("math", Source(str(tmp_path)), chat)
+    names = [str(tmp_path / name) for name in ("b.jsonl.gz", "c.json", "a.jsonl")]
+    assert found.rows == 14 and found.notices == [
+        "{}, {} and {} hold the same 2 rows, which therefore count 3 times; "
+        "leave all but one of these files out".format(*names)
+    ]
 
 
 ALL = {"math": Share(fraction=1.0), "code": Share(fraction=0.5)}

@@ -170,6 +170,18 @@ def test_an_export_over_an_older_one_leaves_nothing_of_it(tmp_path, small, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "out"]
 
 
+def test_weights_beyond_what_float16_holds_are_refused_and_the_older_export_stays(tmp_path, small):
+    out, (config, params, chat) = epath.Path(tmp_path / "out"), small
+    said = r"model\.norm\.weight holds weights beyond 65504, the largest number of float16"
+    exporting.write(out, *small, Ends(), origin={})
+    before = files(tmp_path / "out")
+    params["norm"] = np.full_like(params["norm"], 70_000)
+    with pytest.raises(UserError, match=said):
+        exporting.write(out, config, params, chat, Ends(), dtype="float16", origin={})
+    assert files(tmp_path / "out") == before
+    exporting.write(out, config, params, chat, Ends(), dtype="bfloat16", origin={})
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("cut", ["save_file", "_write"])
 def test_an_export_that_fails_leaves_the_older_one_as_it_was(tmp_path, small, monkeypatch, cut, error):
@@ -360,3 +372,19 @@ def test_a_workdir_without_a_finished_stage_is_named(tmp_path):
     a_stage(tmp_path, "special", finished=False)
     with pytest.raises(UserError, match="no stage in it is finished"):
         chosen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"experiment": {}, "ba', "null", "[]", '{"experiment": {}, "base": "b", "stages": []}']
+)
+def test_a_damaged_record_of_an_experiment_names_the_remedies_and_both_work(tmp_path, text):
+    first = a_stage(tmp_path, "special")
+    an_experiment(tmp_path, "dmt", {"special": first})
+    file = tmp_path / "experiments" / "dmt.json"
+    whole = file.read_text()
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"dmt\.json: .*; run its train .*, which writes it anew, or name a stage"):
+        chosen(tmp_path)
+    assert chosen(tmp_path, "special") == f"special-{first}"
+    file.write_text(whole)
+    assert chosen(tmp_path) == f"special-{first}"

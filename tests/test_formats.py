@@ -736,9 +736,12 @@ def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):
     with pytest.raises(UserError, match=r"no row has the column 'sys'"):
         read(tmp_path, *rows, columns={"prompt": "body", "response": "reply", "system": "sys"})
     mapped = {"question": "problem", "answer": "solution"}  # what has our name is not what was mapped
-    for row in ({"problem": "p", "answer": "gold"}, {"problem": "p", "answer": "gold", "solution": None}):
+    without = {"problem": "p", "answer": "gold"}
+    for row, reason in (
+        (without, "no column 'solution'"), ({**without, "solution": None}, "the column 'solution' is null")
+    ):  # fmt: skip
         found = read(tmp_path, {"problem": "p", "solution": "s", "answer": "4"}, row, columns=mapped)
-        assert said(found[0]) == [("user", "p"), ("assistant", "s")] and str(found[1]) == "no column 'solution'"
+        assert said(found[0]) == [("user", "p"), ("assistant", "s")] and str(found[1]) == reason
     found = read(tmp_path, {"body": "q", "reply": "a"}, {"body": "q"}, columns={"prompt": "body", "response": "reply"})
     assert str(found[1]) == "no column 'reply'"
 
@@ -750,7 +753,12 @@ def test_the_format_is_that_of_the_first_row_which_has_one(tmp_path):
         "no column 'prompt'", ("user", "p"), "no column 'prompt'", "no column 'response'",
     ]  # fmt: skip
     found = read(tmp_path, {"messages": None, **pair}, {"messages": [ASK, SAY], **dict.fromkeys(pair)})
-    assert said(found[0])[0] == ("user", "p") and str(found[1]) == "no column 'prompt'"
+    assert said(found[0])[0] == ("user", "p") and str(found[1]) == "the column 'prompt' is null"
+
+
+def test_null_columns_of_an_unknown_format_are_named_as_null(tmp_path):
+    with pytest.raises(UserError, match=r"columns instruction \(null\), output are no known format"):
+        read(tmp_path, {"instruction": None, "output": "a"})
 
 
 # --- convert --------------------------------------------------------------------------------------

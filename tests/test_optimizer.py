@@ -7,7 +7,7 @@ import optax
 import pytest
 from conftest import FLOAT32, SMALL, random_model
 from etils import epath
-from test_training import steps
+from test_training import batch, steps
 
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import decoder
@@ -129,11 +129,33 @@ def test_a_model_learns_with_them_on_a_mesh(name, kept):
     assert losses[-1][0].sum() < 0.95 * losses[0][0].sum()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_every_parameter_and_lowers_the_loss(name):
+    """Through the training step, on one batch; the rate-free ones begin with changes of a millionth."""
+    config = OptimizerConfig(name=name, learning_rate=1.0 if name in optimizer.RATE_FREE else RATE)
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    trainer = make_trainer(
+        SMALL, FLOAT32, make_optimizer(config), mesh, domains=2, grad_accum_steps=1, kept=precision.find("float32")
+    )
+    start = random_model()
+    params = sharding.put_tree(jax.tree.map(np.copy, start), trainer.abstract.params)
+    state, losses = TrainState(params, trainer.init_optimizer(params)), []
+    on_device = sharding.put_batch(mesh, batch(), 8)
+    for _ in range(7):
+        state, measured = trainer.train_step(state, on_device, np.float32(config.learning_rate))
+        losses.append(float(jax.device_get(measured.sums.loss).sum()))
+    assert losses[-1] < losses[0]
+    for mine, before in zip(jax.tree.leaves(state.params), jax.tree.leaves(start), strict=True):
+        assert np.isfinite(mine).all() and (np.asarray(mine) != before).any()
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("lbfgs", "line search"), ("schedule_free_adamw", "evaluates other parameters"), ("rprop", "first step alone"),
      ("scale_by_learning_rate", "no optimizer"), ("ScaleByZoomLinesearchState", "no optimizer"),
-     ("_deprecated_dpsgd", "no optimizer"), ("adamv", "did you mean 'adam"), ("inject_hyperparams", "no optimizer")],
+     ("_deprecated_dpsgd", "no optimizer"), ("adamv", "did you mean 'adam"), ("AdamW", "mean 'adamw'"),
+     ("inject_hyperparams", "no optimizer")],
 )  # fmt: skip
 def test_what_is_no_optimizer_or_needs_more_than_gradients_is_refused(name, said):
     with pytest.raises(UserError, match=rf"optimizer\.name: .*{said}"):

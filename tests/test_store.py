@@ -1,6 +1,7 @@
 """What a workdir holds is verified before use, and what is damaged is named and made again."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import random
@@ -8,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from etils import epath
 
@@ -15,8 +17,11 @@ from sftmix_jax.analysis import results
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import opening, stage_training, stages
 from sftmix_jax.experiment import runner as experiments
-from sftmix_jax.machine import files, manifest
+from sftmix_jax.experiment.config import ModelConfig
+from sftmix_jax.machine import array_hash, files, manifest
 from sftmix_jax.machine.errors import UserError
+from sftmix_jax.training.checkpoints import Checkpoints
+from sftmix_jax.training.step import TrainState
 from sftmix_jax.workdir import records
 from tests.campaigns import _scratch as scratch
 from tests.campaigns import checkpoint_faults as faults
@@ -237,6 +242,28 @@ def test_a_stage_is_a_base_model_only_once_it_is_finished(copied):
     base = next((workdir / "stages").glob("base-*"))
     with pytest.raises(UserError, match="is a base and holds no weights; set it to hf:"):
         stages.find_base(f"stage:{base}", "", 0)
+
+
+def test_a_stage_with_parameters_that_are_no_numbers_is_no_base_and_answers_nothing(copied):
+    """As a version that did not look at the parameters before it saved them may have left one."""
+    config, workdir, first, second = copied
+    record, done = (json.loads((second / f"{name}.json").read_text()) for name in ("stage", "done"))
+    abstract = stages.on_one_device(stages.architecture(record))
+    params = stages.stage_params(epath.Path(second), abstract)
+    params["layers"]["up"] = params["layers"]["up"].at[1, 0, 0].set(float("nan"))
+    shutil.rmtree(second / "checkpoints")
+    saves = Checkpoints(epath.Path(second / "checkpoints"), stage=record["id"])
+    saves.save(6, TrainState(params, {"count": np.zeros(1)}), {"seconds": 0.0, "ledger": done["ledger"]})
+    saves.close()
+    done["params_sha256"] = array_hash.tree_digest(params)
+    (second / "done.json").write_text(json.dumps(done | {"digest": stages.done_digest(done)}))
+    said = rf"{second.name}: its parameter layers\.up holds NaN or infinite values"
+    with pytest.raises(UserError, match=said):
+        opening.open_stage(epath.Path(second), opening.Opening())
+    child = dataclasses.replace(config, name="child", model=ModelConfig(init=f"stage:{second}"))
+    with pytest.raises(UserError, match=said), scratch.quiet():
+        experiments.run(child, epath.Path(workdir.parent / "child"))
+    assert scratch.open_params(first)
 
 
 def test_parameters_other_than_before_are_reported(copied):

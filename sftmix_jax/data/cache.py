@@ -21,6 +21,7 @@ from etils import epath
 
 from sftmix_jax.data import sources
 from sftmix_jax.data.chat import Chat, Rendering
+from sftmix_jax.data.copies import Copies
 from sftmix_jax.data.messages import BadRow, LeftOut
 from sftmix_jax.data.sources import Source
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ class Examples:
     skipped: dict[str, int]  # reason → rows
     skipped_where: list[str]  # the first few, "place: reason"
     unused: dict[str, int]  # name of a field that has no meaning for training → rows that have it
-    notices: list[str]  # what the tokenizer makes of the rows that the user may not expect
+    notices: list[str]  # what the user may not expect: of the tokenizer, and of files that are copies
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -159,7 +160,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
     skipped_where: list[str] = []
     unused: Counter[str] = Counter()
     rows = trained = 0
-    reading = _Reading(chat.tokenizer)
+    reading, copies = _Reading(chat.tokenizer), Copies()
     documents = False  # raw text is trained on whole, and that is right
 
     def skip(where: str, reason: BadRow, example: str = "") -> None:
@@ -200,8 +201,10 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
                     continue
                 sizes.append(len(ids))
                 trained += int((weights > 0).sum())
-                tokens_file.write(ids.astype(dtype).tobytes())
-                weights_file.write(weights.astype(np.float32).tobytes())
+                example = ids.astype(dtype).tobytes(), weights.astype(np.float32).tobytes()
+                tokens_file.write(example[0])
+                weights_file.write(example[1])
+                copies.add(where, b"".join(example))
     total = sum(sizes)
     if not sizes:
         raise UserError(f"{source.path}: none of its {rows} rows can be used: {'; '.join(skipped_where[:3])}")
@@ -210,7 +213,7 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
     np.save(folder / "offsets.npy", np.cumsum([0, *sizes], dtype=np.int64))
     meta = {"dtype": np.dtype(dtype).name, "rows": rows, "skipped": skipped, "skipped_where": skipped_where,
-            "unused": unused, "notices": reading.notices(),
+            "unused": unused, "notices": [*reading.notices(), *copies.notices()],
             "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 

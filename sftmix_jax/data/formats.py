@@ -195,8 +195,9 @@ def unknown(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> U
             f"on; {_map_chosen(row)}"
         )
     wanted = "; ".join("+".join(format.columns) for format in FORMATS.values())
+    present = ", ".join(shown(name) + " (null)" * (value is None) for name, value in row.items())
     return UserError(
-        f"{where}: columns {', '.join(map(shown, row)) or '(none)'} are no known format ({wanted}); map them, "
+        f"{where}: columns {present or '(none)'} are no known format ({wanted}); map them, "
         "e.g. columns={'prompt': 'their_name', 'response': 'their_name'}, or name a function in `convert`"
     )
 

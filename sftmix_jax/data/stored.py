@@ -118,7 +118,8 @@ class Fields:
         """The field's value as stored. Raises BadRow where the row lacks it."""
         self._left.discard(name)
         if self._values.get(name) is None:
-            raise BadRow(f"no column '{self.their(name)}'")
+            own = self.their(name)
+            raise BadRow(f"the column '{own}' is null" if name in self._values else f"no column '{own}'")
         return self._values[name]
 
     def one(self, names: Iterable[str]) -> tuple[str, Any]:

@@ -26,6 +26,9 @@ _USUAL_BOS = ("<s>", "<|begin_of_text|>")
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 _SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SPACES = re.compile(r"[\s▁]+")  # what SentencePiece adds, joins or writes as ▁
+# Of tokenizer_config.json; the first four are added by transformers where tokenizer.json stores truncation or padding
+_NOT_OBEYED = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "split_special_tokens",
+               "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")  # fmt: skip
 _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -181,14 +184,22 @@ class Tokenizer:
         return [i for i in self.encode(text) if i in self._special_ids]
 
     def save(self, folder: epath.Path, chat_template: str | None = None) -> None:
-        """Write the files that transformers reads, to a disk or a bucket, with this chat template if one is given."""
+        """Write the files that transformers reads, to a disk or a bucket, with this chat template if one is given.
+
+        Without what is not obeyed here, as other programs would obey it: truncation, padding, dropout, special tokens
+        that are split, and spaces that are cleaned up.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as local:
             saved = copy.deepcopy(self._hf)
             saved.bos_token, saved.eos_token = self.bos or None, self.eos
             if chat_template is not None:
                 saved.chat_template = chat_template
+            for name in _NOT_OBEYED:
+                saved.init_kwargs.pop(name, None)
+            saved.split_special_tokens = saved.clean_up_tokenization_spaces = False
             saved.save_pretrained(local)
+            _settled(saved).save(f"{local}/tokenizer.json")
             for file in Path(local).iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
 

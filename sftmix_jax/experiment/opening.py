@@ -20,6 +20,7 @@ from sftmix_jax.models.hf_config import Ends
 from sftmix_jax.parallel import sharding
 from sftmix_jax.sampling.decode import Setup
 from sftmix_jax.sampling.sampler import Sampler, abstract_params
+from sftmix_jax.workdir.records import RUN_AGAIN
 from sftmix_jax.workdir.records import experiment as read_experiment
 from sftmix_jax.workdir.records import stage_folders as folders_by_id
 
@@ -81,7 +82,7 @@ def _last_stages(workdir: epath.Path) -> dict[str, str]:
     """The ids of the experiments' last stages, and what to call each. Raises UserError."""
     found = {}
     for file in matching(workdir / "experiments", "*.json"):
-        stages = read_experiment(file)["stages"]
+        stages = read_experiment(file, f"{RUN_AGAIN}, or name a stage: --stage=NAME")["stages"]
         for name, id in list(stages.items())[-1:]:
             found[str(id)] = f"{name}-{id}, the last stage of the experiment '{file.stem}',"
     return found

@@ -237,25 +237,32 @@ def trained_params(folder: epath.Path, abstract: Params) -> Params:
     """What a finished stage's checkpoint holds: the trained parameters, with the dtypes and shardings of `abstract`.
 
     They are read in the dtype that they were trained in and hashed before they are cast, one after the other. Raises
-    UserError if the checkpoint is damaged, or if they are not those that done.json names.
+    UserError if the checkpoint is damaged, if they are not those that done.json names, and if they are not finite.
     """
     record = read_stage(folder)
     done = read_done(folder, record)
     saves, step = Checkpoints(folder / "checkpoints", stage=record["id"]), done["steps"]
-    total, params = hashlib.sha256(), []
+    total, params, broken = hashlib.sha256(), [], ""
     try:
         if processes.is_first() and (problem := checkpoints.damage(saves.folder, record["id"], step)):
             raise _set_aside(saves, step, folder, problem)
         processes.wait_for_all("the checkpoint is checked")
         stored = precision.find(record["optimizer"]["state"]).stored(abstract)
         for (path, leaf), wanted in zip(saves.leaves(step, "params", stored), jax.tree.leaves(abstract), strict=True):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
             array_hash.add(total, jax.tree_util.keystr(path), leaf, jax.device_get(array_hash.words(leaf)))
+            broken = broken or ("" if precision.are_finite(leaf) else name)
             params.append(leaf.astype(wanted.dtype))
     finally:
         saves.close()
     if total.hexdigest() != done["params_sha256"]:
         problem = f"its parameters hash to {total.hexdigest()[:12]}…, done.json says {done['params_sha256'][:12]}…"
         raise _set_aside(saves, step, folder, problem)
+    if broken:
+        raise UserError(
+            f"{folder}: its parameter {broken} holds NaN or infinite values, so that the stage cannot be used; train "
+            "it with a lower optimizer.learning_rate, or with optimizer.clip_norm"
+        )
     return jax.tree.unflatten(jax.tree.structure(abstract), params)
 
 

@@ -76,6 +76,10 @@ def _fraction(text: str) -> Fraction:
         raise UserError(f"{text!r}; must be a number or a fraction such as 1/16") from None
 
 
+def _float(text: str) -> float:
+    return float(_fraction(text)) if "/" in text else Number().parse(text)
+
+
 _READERS: dict[str, Reader] = {
-    "int": _int, "float": Number().parse, "bool": Flag().parse, "Fraction": _fraction,
+    "int": _int, "float": _float, "bool": Flag().parse, "Fraction": _fraction,
 }  # fmt: skip

@@ -218,7 +218,7 @@ def save(
     """Writes a folder that transformers loads, in weight files of at most 5 GB; one of them is in memory.
 
     `origin`: fields to add to config.json, which is written last: a folder without it is no model folder.
-    Raises UserError if a weight file cannot be written.
+    Raises UserError if a weight file cannot be written, and for weights beyond what `dtype` holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "generation_config.json", hf_config.generation_fields(special))
@@ -227,12 +227,23 @@ def save(
     sizes = {name: math.prod(shape) * numpy_dtype.itemsize for name, shape in _their_shapes(config)}
     files = _split(sizes)
     for file, names in files.items():
-        part = {name: np.ascontiguousarray(tensor.astype(numpy_dtype)) for name, tensor in islice(tensors, len(names))}
+        part = {name: _narrowed(name, tensor, numpy_dtype) for name, tensor in islice(tensors, len(names))}
         save_file(part, folder / file)
     if len(files) > 1:
         where = {name: file for file, names in files.items() for name in names}
         _write(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
     _write(folder / "config.json", {**hf_config.fields(config, special, dtype), **(origin or {})})
+
+
+def _narrowed(name: str, tensor: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # reported below
+        narrowed = np.ascontiguousarray(tensor.astype(dtype))
+    if not np.isfinite(narrowed).all():
+        largest = float(ml_dtypes.finfo(dtype).max)
+        raise UserError(
+            f"{name} holds weights beyond {largest:g}, the largest number of {dtype}; choose another --dtype"
+        )
+    return narrowed
 
 
 def _write(file: epath.Path, record: Mapping[str, Any]) -> None:

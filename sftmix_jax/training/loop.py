@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax import Array
 
 from sftmix_jax.data import loader
 from sftmix_jax.data.loader import LoaderConfig, Plan
@@ -21,6 +19,7 @@ from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import Integer, setting
 from sftmix_jax.models.decoder import Params
 from sftmix_jax.parallel import sharding
+from sftmix_jax.training import precision
 from sftmix_jax.training.batch_hash import batch_hash
 from sftmix_jax.training.checkpoints import Checkpoints
 from sftmix_jax.training.metrics import FIRST, LoggingConfig, MetricsFile, Progress
@@ -169,12 +168,6 @@ def _diverged(folder: epath.Path, what: str) -> UserError:
     )
 
 
-@jax.jit
-def _are_finite(params: Params) -> Array:
-    """True if no parameter is NaN or infinite."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
-
-
 def train(
     job: Job,
     trainer: Trainer,
@@ -203,7 +196,7 @@ def train(
 
     def save(step: int) -> None:
         check_lease()
-        if not _are_finite(state.params):
+        if not precision.are_finite(state.params):
             raise _diverged(job.folder, f"the parameters after step {step} are not all finite")
         reporter.sync()  # a checkpoint's steps are all in metrics.jsonl
         saves.save(step, state, {"seconds": clock.seconds(), "ledger": plan.ledger(step)})

@@ -52,6 +52,12 @@ def cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
+@jax.jit
+def are_finite(tree: Any) -> Array:
+    """True if no number of these arrays is NaN or infinite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 def map_moments(
     function: Callable[[Any, Any], Any], opt_state: optax.OptState, params: Any, others: Callable[[Any], Any]
 ) -> optax.OptState:

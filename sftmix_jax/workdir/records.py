@@ -25,7 +25,7 @@ from sftmix_jax.machine.files import (
 )
 
 TRAIN_AGAIN = "run the same train command again, which writes what is missing or damaged"
-_RUN_AGAIN = "run its train or study command again, which writes it anew"
+RUN_AGAIN = "run its train or study command again, which writes it anew"
 _STUDY_AGAIN = "run its study command again, which writes it anew"
 _EVALUATE_AGAIN = "evaluate again, which writes it anew and asks only for what is missing"
 
@@ -71,7 +71,7 @@ def renamed(workdir: epath.Path, id: str) -> epath.Path | None:
     return None
 
 
-def experiment(file: epath.Path, remedy: str = _RUN_AGAIN) -> dict[str, Any]:
+def experiment(file: epath.Path, remedy: str = RUN_AGAIN) -> dict[str, Any]:
     """experiments/NAME.json: the resolved experiment and the ids of its base and stages. Raises UserError."""
     return read_json(file, remedy, experiment=dict, base=str, stages=dict)
 

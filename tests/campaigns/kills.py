@@ -70,7 +70,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_PLATFORMS"] = "cpu"  # of the runs; jax has read it here already
+    jax.config.update("jax_platforms", "cpu")
     os.environ["SFTMIX_CACHE"] = str(folder / "cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "xla")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
