@@ -21,6 +21,8 @@ def load(path: str) -> list[Question]:
             "prompt": row["prompt"], "entry_point": row["entry_point"],
             "tests": f"{row['test']}\n\ncheck({row['entry_point']})\n",
         }  # fmt: skip
+        if "canonical_solution" in row:
+            reference["canonical"] = row["prompt"] + row["canonical_solution"]
         questions.append(Question(row["task_id"], (code.instruction(row["prompt"]),), reference))
     return code.checked(questions)
 

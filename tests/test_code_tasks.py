@@ -258,6 +258,54 @@ def test_an_import_of_the_tests_that_cannot_be_had_is_an_error(tmp_path):
         sandbox.run("def f(): pass", "f", "__import__('pandas')")
 
 
+# Tests that fail for want of a file or a name, as some answers make them fail: by what the answer did not do.
+ON_THE_ANSWER = {
+    "a file that nobody wrote": "assert total([1, 2]) == 3 or open('/result')",
+    "a name that nothing defines": "assert total([1, 2]) == 3 or failed",
+    "a module that is nowhere": "assert total([1, 2]) == 3 or __import__('results')",
+    "a module that lacks a function": "import math\nassert total([1, 2]) == 3 or math.half",
+}
+BY_THEMSELVES = {"a file": "open('/expected')\n", "a name": "assert total([1]) == one", "a module": "__import__('no')"}
+
+
+def asked(tests, canonical=WHOLE):
+    given = {"canonical": canonical} if canonical else {}
+    return Question("T/0", ("q",), {"prompt": PROMPT, "entry_point": "total", "tests": tests, **given})
+
+
+@pytest.mark.parametrize("name", ON_THE_ANSWER)
+def test_tests_that_the_canonical_solution_passes_are_not_at_fault(name, monkeypatch):
+    runs, plain = [], sandbox.run
+    monkeypatch.setattr(sandbox, "run", lambda program, *a, **k: runs.append(program) or plain(program, *a, **k))
+    task, _ = find_task("humaneval")
+    question = asked(ON_THE_ANSWER[name])
+    for text, score in (("    return 4\n", 0), (BODY, 1), ("    return 5\n", 0)):
+        found = task.score(question, [text])
+        assert found["pass@1"] == score and found.reason.startswith("" if score else "wrong value: ")
+    assert runs.count(WHOLE) == 1  # of the canonical solution, however many answers fail
+
+
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+@pytest.mark.parametrize("canonical", [WHOLE, ""])
+def test_tests_that_the_canonical_solution_fails_as_well_end_the_run(name, canonical):
+    with pytest.raises(UserError, match="T/0: the tests "):
+        find_task("humaneval")[0].score(asked(BY_THEMSELVES[name], canonical), [BODY])
+
+
+def test_every_layout_of_a_code_benchmark_gives_its_canonical_solution(tmp_path):
+    human = {**rows(1)[0], "canonical_solution": BODY}
+    mbpp = {"task_id": 1, "text": "t", "code": WHOLE, "test_list": ["assert total([1, 2]) == 3"]}
+    plus = {**human, "base_input": [[[1, 2]]], "plus_input": [], "atol": 0}
+    given = {"humaneval": [human], "humaneval_plus": [human, plus], "mbpp": [mbpp],
+             "mbpp_plus": [mbpp, {**plus, "task_id": "Mbpp/1"}]}  # fmt: skip
+    for name, every in given.items():
+        for row in every:
+            (question,) = find_task(name)[0].load(str(write(tmp_path / "c.jsonl", [row])))
+            space: dict = {}
+            exec(question.reference["canonical"], space)
+            assert space["total"]([1, 2]) == 3, name
+
+
 def write(path: Path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return epath.Path(path)
