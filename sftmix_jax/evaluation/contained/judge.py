@@ -24,6 +24,9 @@ from typing import Any, BinaryIO
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
 import operations  # type: ignore[import-not-found]
 import packages  # type: ignore[import-not-found]
+import raised  # type: ignore[import-not-found]
+import selfpipe  # type: ignore[import-not-found]
+import shared  # type: ignore[import-not-found]
 import walls  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
 
@@ -159,21 +162,39 @@ class _Prisoner:
         self._space: dict[str, Any] = {}
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
+        self._shared: list[Any] = []  # mutable objects that the tests hold, too
+        self._fields: list[tuple[BaseException, Any]] = []
 
     def serve(self, standing: list[str]) -> None:
+        socket.socketpair = selfpipe.pair  # type: ignore[assignment]
         while line := self._asked.readline():
-            (verb, *parts), mutable = wire.decode(line, self._incoming)
-            try:
-                value = getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else []))
-                self._reply(("value", value), line, (verb, *parts), mutable)
-            except BaseException as error:
-                self._reply(("error", *_described(error)), line, (verb, *parts), mutable)
+            text, known = self._answer(line, standing)
+            kept = shared.retained(known)  # by now only the program can refer to what was asked and answered
+            self._shared = [known[place] for place in kept]
+            self._answers.write(f"{text}\n{json.dumps(kept)}\n".encode())
+            self._answers.flush()
 
-    def _reply(self, value: tuple[Any, ...], line: bytes, asked: tuple[Any, ...], mutable: list[Any]) -> None:
-        changed = bool(mutable) and wire.encode(asked, self._outgoing)[0].encode() != line[:-1]
-        text, _ = wire.encode(value, self._outgoing, mutable, changed)
-        self._answers.write(text.encode() + b"\n")
-        self._answers.flush()
+    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, list[Any]]:
+        """→ the text, and the mutable objects that both sides know."""
+        before, self._shared = self._shared, []
+        (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
+        for error, fields in self._fields:
+            raised.give_fields(error, fields)
+        self._fields = []
+        known = [before[place] for place in kept]
+        states = shared.states(known, self._outgoing)
+
+        def reply(failed: bool, value: Any) -> tuple[str, list[Any]]:
+            changed = shared.changed(known, states, self._outgoing)
+            if new and wire.encode((kept, verb, *parts), self._outgoing, before)[0].encode() != line[:-1]:
+                changed += range(len(known), len(known) + len(new))
+            text, more = wire.encode((failed, value), self._outgoing, [*known, *new], changed)
+            return text, [*known, *new, *more]
+
+        try:
+            return reply(False, getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else [])))
+        except BaseException as error:
+            return reply(True, error)
 
     def _run(self, program: str, name: str, standing: list[str]) -> list[str]:
         # An empty namespace, as the reference harnesses have: `__name__` is not "__main__".
@@ -197,14 +218,14 @@ class _Prisoner:
     def _operate(self, name: str, *operands: Any) -> Any:
         return operations.BY_NAME[name](*operands)
 
-    def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], BaseException | None]:
         """The next items, and the exception that ended them."""
         items: list[Any] = []
         try:
             for _ in range(min(most, _AT_ONCE)):
                 items.append(next(stream))
         except BaseException as error:
-            return tuple(items), _described(error)
+            return tuple(items), error
         return tuple(items), None
 
     def _outgoing(self, value: Any) -> list[Any]:
@@ -219,6 +240,11 @@ class _Prisoner:
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
         match kind:
+            case "exception":
+                classes, args, text, fields = parts
+                error = raised.made(classes, args, text)
+                self._fields.append((error, fields))  # which are filled later
+                return error
             case "handle":
                 return self._objects[parts[0]]
             case "name":
@@ -227,19 +253,3 @@ class _Prisoner:
         for name in parts[1].split("."):
             found = getattr(found, name)
         return found
-
-
-def _described(error: BaseException) -> tuple[Any, ...]:
-    """An exception as it crosses: its classes from its own to `BaseException`, its arguments, its text."""
-    if isinstance(error, SyntaxError):
-        error.args = (f"{error.msg} (line {error.lineno})",)
-        error.msg, error.lineno, error.filename = error.args[0], None, None
-    classes = [(kind.__module__, kind.__qualname__) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-    plain = (str, int, float, bool, type(None), list, tuple, dict, set)
-    args = tuple(arg if type(arg) in plain else repr(arg)[:200] for arg in error.args)
-    try:
-        text = str(error)[:200]
-    except Exception:
-        text = ""
-    attributes = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    return classes, args, text, attributes
