@@ -42,6 +42,13 @@ RIGHT = {
     "a fence within a list": "1. Write:\n\n   ```python\n"
     + "".join(f"   {line}\n" for line in WHOLE.split("\n"))
     + "   ```",
+    "a closing fence behind the last line": f"```python\n{WHOLE.rstrip()}```\nDone.",
+    "a closing fence behind the last line, and another block": f"```python\n{WHOLE.rstrip()}```\n```\ntotal([1])\n```",
+    "a fence behind a line of a docstring": "```python\n"
+    + WHOLE.replace("int:\n", 'int:\n    """As in x = 1```\n    """\n')
+    + "```",
+    "an end token behind the fence": f"```python\n{WHOLE}```<|im_end|>",
+    "an end token behind a body": f"{BODY.rstrip()}</s><|endoftext|>\n",
     "an unclosed fence": f"```python\n{WHOLE}",
     "prose before and behind": f"Sure, here it is:\n\n{WHOLE}\nThis works because it's a sum.",
     "the future": f"```python\nfrom __future__ import annotations\n{WHOLE}```",

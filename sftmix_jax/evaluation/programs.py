@@ -21,6 +21,8 @@ from types import CodeType
 from sftmix_jax.evaluation.task import Program
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
+_GLUED = re.compile(r"^(.*[^\s`~])[ \t]*(`{3,}|~{3,})[ \t]*$")  # the fence that closes a block, behind its last line
+_END_OF_TEXT = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>|<eos>))+\s*\Z")  # special tokens, as some stored answers hold them
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
@@ -33,6 +35,7 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     if isinstance(response, Program):
         return str(response)
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _END_OF_TEXT.sub("\n", text)
     try:
         return _program(prompt, entry_point, text, names)
     except RecursionError:  # nested too deeply to be looked into: it is run as it stands
@@ -118,13 +121,24 @@ def _fenced(text: str) -> Iterator[str]:
         i += 1
         if not opening:
             continue
-        ends = list(itertools.islice((j for j in range(i, len(lines)) if _closes(lines[j], opening)), _CLOSINGS))
-        blocks = [textwrap.dedent("\n".join(lines[i:j])) + "\n" for j in [*ends, len(lines)]]
+        ends = list(itertools.islice(_ends(lines, i, opening), _CLOSINGS))
+        blocks = [textwrap.dedent("\n".join([*lines[i:j], *last])) + "\n" for j, last in ends]
         whole = next((n for n, block in enumerate(blocks) if block.strip() and _compiled(block)), None)
         if whole is None and not opening[3].strip():
             continue  # it closes a block that the prompt has opened
-        yield blocks[whole or 0]
-        i = [*ends, len(lines)][whole or 0] + 1
+        chosen = whole if whole is not None else next(n for n, (_, last) in enumerate(ends) if not last)
+        yield blocks[chosen]
+        i = ends[chosen][0] + 1
+
+
+def _ends(lines: list[str], begin: int, opening: re.Match[str]) -> Iterator[tuple[int, list[str]]]:
+    """Lines at which a block can end, with what of the line is the block's; the end of the text is the last of them."""
+    for j in range(begin, len(lines)):
+        if _closes(lines[j], opening):
+            yield j, []
+        elif (glued := _GLUED.match(lines[j])) and glued[2][0] == opening[2][0]:
+            yield j, [glued[1]]
+    yield len(lines), []
 
 
 def _closes(line: str, opening: re.Match[str]) -> bool:
