@@ -378,6 +378,8 @@ def test_a_warning_stands_where_most_failures_are_technical():
     assert "2 of 3" in failures.warning({"timed out": 2, "wrong value": 1})
     assert failures.warning({"timed out": 1, "wrong value": 1}) == failures.warning({"wrong value": 9}) == ""
     assert failures.warning({}) == ""
+    opened = sandbox.run("def f():\n    open('/tmp/result', 'w').write('1')", "f", "f()").reason
+    assert "which the sandbox refuses" in failures.warning(failures.count([opened])), opened
 
 
 def test_stored_programs_are_run_as_they_stand(tmp_path):
