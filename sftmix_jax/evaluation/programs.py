@@ -1,10 +1,10 @@
 """How an answer to a programming problem is read: text of a model → the program that is run.
 
-The rules are those of the reference harnesses. A chat model's answer is code among prose and fences: the last fenced
-block that defines the entry point, else the longest run of lines that is Python and defines it. A base model goes on
-where the prompt ends: its text is the function's body, up to where it stops being Python. Of either, imports are kept
-and what the entry point reaches, as EvalPlus' sanitizer does: calls behind it, a main part, half a function at the
-end do not run.
+The rules are those of the reference harnesses. A chat model's answer is code among prose and fences: the longest
+fenced block that defines the entry point (of equal ones the first), else the longest run of lines that is Python and
+defines it. A base model goes on where the prompt ends: its text is the function's body, up to where it stops being
+Python. Of either, imports are kept and what the entry point reaches, as EvalPlus' sanitizer does: calls behind it, a
+main part, half a function at the end do not run.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> 
         return continued
     if blocks:
         defining = [code for code in blocks if _defines(code, entry_point)] or blocks
-        return _joined(before, _reached(_python(defining[-1]), wanted))
+        return _joined(before, _reached(max(map(_python, defining), key=_lines), wanted))
     if fenced and _compiled(fenced[-1]):  # a program, though of something else
         return _joined(before, fenced[-1])
     return prompt + ("" if prompt.endswith("\n") or not prompt else "\n") + text

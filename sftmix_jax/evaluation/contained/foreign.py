@@ -25,14 +25,13 @@ class Solution:
 
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
-        self._raised: list[tuple[BaseException, str]] = []
+        self._raised: list[BaseException] = []
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[str, type[Foreign]] = {}
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
         self._shared: list[Any] = []  # mutable objects that the prisoner holds, too
         self._states: list[str] = []  # what they held after the last answer
-        self._fields: list[tuple[BaseException, Any]] = []  # of exceptions of the answer that is being read
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -60,11 +59,8 @@ class Solution:
             known += more
             self._shared = [known[place] for place in json.loads(self._line())]
             self._states = shared.states(self._shared, self.outgoing)
-            for error, fields in self._fields:
-                raised.give_fields(error, fields)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
-        self._fields = []
         if failed and isinstance(value, BaseException):
             raise self.own(value)
         return value
@@ -78,19 +74,19 @@ class Solution:
 
     def own(self, error: BaseException) -> BaseException:
         """An exception that the answer raised, remembered as such."""
-        self._raised.append((error, type(error).__name__))
+        self._raised.append(error)
         return error
 
     def raised(self, error: BaseException) -> bool:
         """Whether the model's code raised this, and not a test."""
-        return any(own is error for own, _ in self._raised)
+        return any(own is error for own in self._raised)
 
     def reason(self, error: BaseException) -> str:
         """The kind of failure that an exception of the model's code is."""
         for kind, name in ((SyntaxError, "SyntaxError"), (ImportError, "missing module"), (MemoryError, "memory")):
             if isinstance(error, kind):
                 return name
-        return next(str(name) for own, name in self._raised if own is error)
+        return type(error).__name__
 
     def _ending(self) -> str:
         """How the prisoner ended."""
@@ -101,11 +97,6 @@ class Solution:
         return "timed out: out of processor time" if name in ("SIGXCPU", "SIGKILL") else f"killed: by {name}"
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
-        if kind == "exception":
-            classes, args, text, fields = parts
-            error = raised.made(classes, args, text)
-            self._fields.append((error, fields))  # which are filled later
-            return error
         if kind not in ("stream", "generator", "coroutine", "object"):
             raise ValueError("not a value of this wire")
         handle = parts[0]

@@ -2,7 +2,8 @@
 
 The prisoner is forked and shut in before the judge reads the job, so its memory never held a test or the nonce.
 What it answers is compared in the judge; the judge alone can write a verdict. An object that has no plain form stays
-with the prisoner, and the judge holds a `Foreign` in its place (contained/foreign.py).
+with the prisoner, and the judge holds a `Foreign` in its place (contained/foreign.py). A list or another mutable
+object that both keep is one object for both (contained/shared.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any, BinaryIO
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
 import operations  # type: ignore[import-not-found]
 import packages  # type: ignore[import-not-found]
-import raised  # type: ignore[import-not-found]
 import selfpipe  # type: ignore[import-not-found]
 import shared  # type: ignore[import-not-found]
 import walls  # type: ignore[import-not-found]
@@ -163,7 +163,6 @@ class _Prisoner:
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
         self._shared: list[Any] = []  # mutable objects that the tests hold, too
-        self._fields: list[tuple[BaseException, Any]] = []
 
     def serve(self, standing: list[str]) -> None:
         socket.socketpair = selfpipe.pair  # type: ignore[assignment]
@@ -178,9 +177,6 @@ class _Prisoner:
         """→ the text, and the mutable objects that both sides know."""
         before, self._shared = self._shared, []
         (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
-        for error, fields in self._fields:
-            raised.give_fields(error, fields)
-        self._fields = []
         known = [before[place] for place in kept]
         states = shared.states(known, self._outgoing)
 
@@ -240,11 +236,6 @@ class _Prisoner:
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
         match kind:
-            case "exception":
-                classes, args, text, fields = parts
-                error = raised.made(classes, args, text)
-                self._fields.append((error, fields))  # which are filled later
-                return error
             case "handle":
                 return self._objects[parts[0]]
             case "name":

@@ -79,13 +79,19 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
         if kind in _EMPTY:
             made[i] = _EMPTY[kind](*parts[1:])
             waiting.append((made[i], parts[0]))
+    fields = []
     for i, (kind, *parts) in enumerate(nodes):
-        if kind not in _EMPTY:
+        if kind == "exception":
+            made[i] = raised.made(*map(child, parts[:3]))
+            fields.append((made[i], child(parts[3])))
+        elif kind not in _EMPTY:
             made[i] = _whole(kind, parts, child, foreign)
     for own, content in waiting:
         _fill(own, content, child)
     for i, _, content, *_ in changes:
         _fill(known[i], content, child)
+    for error, filled in fields:
+        raised.give_fields(error, filled)
     return child(root), [own for own, _ in waiting]
 
 
