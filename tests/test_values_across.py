@@ -118,6 +118,10 @@ PAIRS = {
     "becomes true by a field": (FLAG, "x = f()\nassert not x\nx.on = True\nassert x"),
     "same object": ("class C: pass\nc = C()\ndef f(): return c", "assert f() is f()\nassert f() == f()"),
     "another object": ("class C: pass\ndef f(): return C()", "assert f() != f()\nassert f() is not f()"),
+    "copied": (NODE, "import copy\na = f([1])\nb, c = copy.copy(a), copy.deepcopy(a)\na.value.append(2)\n"
+                     "assert b.value == [1, 2] and c.value == [1] and b is not a"),
+    "set of equal objects": (POINT, "assert len({f(1), f(1), f(2)}) == 2"),
+    "base of a class": (POINT, "class Own(f): pass\nassert Own(3).x == 3"),
     "key of a dict": (POINT, "p = f(1)\nassert {p: 5}[p] == 5 and p.x == 1"),
     "named tuple as dict": (NAMED, "assert f(1)._asdict() == {'x': 1, 'y': 2}"),
     "named tuple replaced": (NAMED, "p = f(1)._replace(y=9)\nassert (p.x, p.y) == (1, 9) and p == (1, 9)"),
@@ -169,6 +173,10 @@ PAIRS = {
                              "assert str(e) == \"('no', 3)\""),
     "exception as an argument": ("def f(e): return isinstance(e, LookupError), e.args",
                                  "assert f(KeyError(3)) == (True, (3,))"),
+    "exception's own class": (
+        "class Empty(LookupError): pass\nclass f:\n    Empty = Empty\n    def pop(self): raise Empty('no')",
+        "try:\n    f().pop()\nexcept f.Empty as e:\n    assert str(e) == 'no' and issubclass(f.Empty, LookupError)\n"
+        "else:\n    assert False"),
     "file's exception": ("def f(): raise OSError(2, 'no', 'name')",
                          "try:\n    f()\nexcept FileNotFoundError as e:\n"
                          "    assert (e.errno, e.strerror, e.filename) == (2, 'no', 'name')\nelse:\n    assert False"),
@@ -250,7 +258,7 @@ def test_most_pairs_pass():
     refused = {name for name, (program, tests) in PAIRS.items() if not sandbox.run(program, "f", tests).passed}
     assert refused == {
         "equal objects", "unequal objects", "ordered", "sorted", "less a number", "holds without iterating",
-        "asynchronous generator",
+        "asynchronous generator", "set of equal objects", "base of a class",
     }  # fmt: skip
 
 

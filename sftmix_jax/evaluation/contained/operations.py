@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable
@@ -28,6 +29,8 @@ BY_NAME: dict[str, Callable[..., Any]] = {
     **{kind.__name__: kind for kind in (bool, int, float, complex, str)},
     **{each.__name__: each for each in (len, repr, format, round, divmod, reversed, isinstance, delattr)},
     **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
     "enter": lambda manager: type(manager).__enter__(manager),
     "exit": _exit,
     "send": lambda generator, value: generator.send(value),

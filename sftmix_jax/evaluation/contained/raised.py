@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset, range)
@@ -13,14 +14,16 @@ _OWN_FIELDS = ("name", "path")  # of ImportError, AttributeError and NameError, 
 _SPECIAL = ("__cause__", "__notes__")
 
 
+def classes(kind: type[BaseException]) -> tuple[tuple[str, str], ...]:
+    """An exception's classes by module and name, from its own to `BaseException`."""
+    return tuple((each.__module__, each.__qualname__) for each in kind.__mro__ if issubclass(each, BaseException))
+
+
 def described(error: BaseException) -> tuple[Any, ...]:
-    """Classes from its own to `BaseException`, arguments, text, fields."""
+    """Classes, arguments, text, fields."""
     if isinstance(error, SyntaxError):
         error.args = (f"{error.msg} (line {error.lineno})",)
         error.msg, error.lineno, error.filename = error.args[0], None, None
-    classes = tuple(
-        (kind.__module__, kind.__qualname__) for kind in type(error).__mro__ if issubclass(kind, BaseException)
-    )
     try:
         text = str(error)[:200]
     except Exception:
@@ -29,7 +32,7 @@ def described(error: BaseException) -> tuple[Any, ...]:
     if isinstance(error, (ImportError, AttributeError, NameError)):
         fields |= {name: value for name in _OWN_FIELDS if isinstance(value := getattr(error, name, None), str)}
     fields |= {name: value for name in _SPECIAL if (value := getattr(error, name, None)) is not None}
-    return classes, _arguments(error), text, fields
+    return classes(type(error)), _arguments(error), text, fields
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:
@@ -42,22 +45,31 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
     )
 
 
-def made(classes: Sequence[tuple[str, str]], args: tuple[Any, ...], text: str) -> BaseException:
-    """An exception that can be caught by any class of Python's own that the described one has. It has no fields yet."""
-    known = [kind for module, name in classes if (kind := _known(module, name))]
+@functools.cache
+def made_class(described: tuple[tuple[str, str], ...]) -> type[BaseException]:
+    """The class that is described, if it is Python's own, else one like it: with all bases that are Python's own."""
+    known = [kind for module, name in described if (kind := _known(module, name))]
+    if own := _known(*described[0]):
+        return own
     bases = [kind for kind in known if not any(issubclass(other, kind) and other is not kind for other in known)]
-    if own := _known(*classes[0]):
-        try:
-            return own(*args)
-        except Exception:  # its arguments did not cross
-            bases = [own]
+    name = str(described[0][1]).rpartition(".")[2]
     try:
-        kind = type(str(classes[0][1]).rpartition(".")[2], tuple(bases), {"__str__": lambda self: text})
-        error = kind.__new__(kind, *args)
-        error.args = args
-        return error
-    except Exception:  # classes that do not go together
-        return RuntimeError(text)
+        return type(name, tuple(bases), {"__str__": lambda self: self._text})
+    except TypeError:  # classes that do not go together
+        return type(name, (RuntimeError,), {"__str__": lambda self: self._text})
+
+
+def made(described: tuple[tuple[str, str], ...], args: tuple[Any, ...], text: str) -> BaseException:
+    """An exception that can be caught by any class of Python's own that the described one has. It has no fields yet."""
+    kind: Any = made_class(described)
+    if _known(*described[0]):
+        try:
+            return kind(*args)
+        except Exception:  # its arguments did not cross
+            kind = type(kind.__name__, (kind,), {"__str__": lambda self: self._text})
+    error = kind.__new__(kind, *args)
+    error.args, error._text = args, text
+    return error
 
 
 def give_fields(error: BaseException, fields: Mapping[str, Any]) -> None:
@@ -73,6 +85,10 @@ def _known(module: str, name: str) -> type[BaseException] | None:
         return None
     found = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def is_known(kind: type[BaseException]) -> bool:
+    return _known(kind.__module__, kind.__qualname__) is kind
 
 
 def is_pythons_own(module: str) -> bool:

@@ -188,6 +188,8 @@ class _Encoder:
             return ["bytes", value.decode("latin-1")]
         if id(value) in _NAMES:
             return ["constant", _NAMES[id(value)]]
+        if isinstance(value, type) and issubclass(value, BaseException) and not raised.is_known(value):
+            return ["exception class", *self.children([raised.classes(value)])]
         if isinstance(value, BaseException):
             return ["exception", *self.children(raised.described(value))]
         if type(value) is struct_time:
@@ -299,6 +301,8 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
             return complex(*parts)
         case "bytes":
             return first.encode("latin-1")
+        case "exception class":
+            return raised.made_class(child(first))
         case "constant":
             return _CONSTANTS[first]
         case "struct_time":
