@@ -174,6 +174,13 @@ def test_time_runs_out():
     assert not verdict.passed and verdict.reason == "timed out: a call took more than 0.2 s"
 
 
+def test_the_time_of_a_call_is_that_of_the_answer_alone():
+    """Half a million tuples take longer to cross than to make, and than the call may take."""
+    program = "def f():\n    return [(i, i + 1) for i in range(500_000)]"
+    verdict = sandbox.run(program, "f", "assert len(f()) == 500_000", seconds=60, each=2)
+    assert verdict.passed, verdict.reason
+
+
 def test_a_server_ends_with_the_process_that_asked_it():
     script = (
         "from sftmix_jax.evaluation import sandbox; sandbox.walls(); "

@@ -53,12 +53,14 @@ class Solution:
             raise Silent(self._ending()) from None
         if self._each and not select.select([self._back], [], [], self._each)[0]:
             raise Silent(f"timed out: a call took more than {self._each:.3g} s")
+        if not self._back.read(1):
+            raise Silent(self._ending())
         known = [*(self._shared[place] for place in kept), *new]
         try:
             (failed, value), more = wire.decode(self._line(), self._incoming, known)
             known += more
             self._shared = [known[place] for place in json.loads(self._line())]
-            self._states = shared.states(self._shared, self.outgoing)
+            self._states = wire.states(self._shared, self.outgoing)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
         if failed and isinstance(value, BaseException):

@@ -178,7 +178,7 @@ class _Prisoner:
         before, self._shared = self._shared, []
         (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
         known = [before[place] for place in kept]
-        states = shared.states(known, self._outgoing)
+        states = wire.states(known, self._outgoing)
 
         def reply(failed: bool, value: Any) -> tuple[str, list[Any]]:
             changed = shared.changed(known, states, self._outgoing)
@@ -188,7 +188,12 @@ class _Prisoner:
             return text, [*known, *new, *more]
 
         try:
-            return reply(False, getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else [])))
+            try:
+                value = getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else []))
+            finally:
+                self._answers.write(b".")  # the time of a call ends here: a large value takes long to cross
+                self._answers.flush()
+            return reply(False, value)
         except BaseException as error:
             return reply(True, error)
 

@@ -41,11 +41,6 @@ def retained(objects: list[Any]) -> list[int]:
     return sorted(found)
 
 
-def states(objects: Sequence[Any], foreign: Callable[..., Any]) -> list[str]:
-    """What each of the objects holds, as text to compare with."""
-    return [wire.encode(None, foreign, objects, [i])[0] for i in range(len(objects))]
-
-
 def changed(objects: Sequence[Any], before: Sequence[str], foreign: Callable[..., Any]) -> list[int]:
     """The places of the objects whose states are no longer those."""
-    return [i for i, (now, then) in enumerate(zip(states(objects, foreign), before, strict=True)) if now != then]
+    return [i for i, (now, then) in enumerate(zip(wire.states(objects, foreign), before, strict=True)) if now != then]

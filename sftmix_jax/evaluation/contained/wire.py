@@ -17,7 +17,7 @@ import json
 import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -53,12 +53,25 @@ def encode(
 
     `known` are the mutable objects that the other side knows; of those in `changed` the contents are sent.
     """
-    encoder = _Encoder(foreign, known)
+    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(known)})
     with _Recursion():
         root = encoder.child(value)
         changes = [[i, *encoder.contents(known[i])] for i in changed]
         encoder.finish()
     return json.dumps([root, encoder.nodes, changes]), encoder.mutable
+
+
+def states(objects: Sequence[Any], foreign: Foreign) -> list[str]:
+    """What each mutable object holds, as text to compare with; those of `objects` within it by what they are."""
+    places = {id(own): [-1 - i] for i, own in enumerate(objects)}
+    found = []
+    with _Recursion():
+        for own in objects:
+            encoder = _Encoder(foreign, places)
+            contents = encoder.contents(own)
+            encoder.finish()
+            found.append(json.dumps([contents, encoder.nodes]))
+    return found
 
 
 def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
@@ -105,11 +118,12 @@ class _Recursion:
 
 
 class _Encoder:
-    def __init__(self, foreign: Foreign, known: Sequence[Any]):
+    def __init__(self, foreign: Foreign, known: Mapping[int, list[int]]):
         self.nodes: list[Any] = []
         self.mutable: list[Any] = []
         self._foreign = foreign
-        self._places = {id(own): [-1 - i] for i, own in enumerate(known)}
+        self._known = known  # id of an object → its place, of those that the other side knows
+        self._places: dict[int, list[int]] = {}
         self._kept: list[Any] = []  # an object's id is its own only while it lives
         self._waiting: list[tuple[int, Any]] = []
 
@@ -118,8 +132,7 @@ class _Encoder:
             return value
         if type(value) is int and -_LONG < value < _LONG:
             return value
-        found = self._places.get(id(value))
-        return self._node(value) if found is None else found
+        return self._places.get(id(value)) or self._known.get(id(value)) or self._node(value)
 
     def children(self, values: Iterable[Any]) -> list[Any]:
         return [value if type(value) in _INLINE else self.child(value) for value in values]
