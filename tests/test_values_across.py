@@ -192,6 +192,10 @@ PAIRS = {
         "def f(): raise ExceptionGroup('g', [ValueError(1), KeyError(2)])",
         "try:\n    f()\nexcept ExceptionGroup as e:\n    assert [each.args for each in e.exceptions] == [(1,), (2,)]\n"
         "    assert isinstance(e.exceptions[1], LookupError) and e.message == 'g'\nelse:\n    assert False"),
+    "group of the answer's own": (
+        "class Own(ExceptionGroup): pass\ndef f(): raise Own('g', [ValueError(1)])",
+        "try:\n    f()\nexcept ExceptionGroup as e:\n    assert type(e).__name__ == 'Own' and len(e.exceptions) == 1\n"
+        "else:\n    assert False"),
     "missing attribute's name": (
         "def f(x): return x.none", "try:\n    f(1)\nexcept AttributeError as e:\n    assert e.name == 'none'\n"
         "else:\n    assert False"),

@@ -67,12 +67,16 @@ def made(described: tuple[tuple[str, str], ...], args: tuple[Any, ...], text: st
             return kind(*args)
         except Exception:  # its arguments did not cross
             kind = type(kind.__name__, (kind,), {"__str__": lambda self: self._text})
-    error = kind.__new__(kind, *args)
+    try:
+        error = kind.__new__(kind, *args)
+    except Exception:  # it cannot be made of what its class says
+        return RuntimeError(text)
     error.args, error._text = args, text
     return error
 
 
 def give_fields(error: BaseException, fields: Mapping[str, Any]) -> None:
+    """Sets what `described` said of an exception's fields."""
     for name, value in fields.items():
         if not name.startswith("_") or name in _SPECIAL:
             with contextlib.suppress(AttributeError, TypeError):
@@ -88,6 +92,7 @@ def _known(module: str, name: str) -> type[BaseException] | None:
 
 
 def is_known(kind: type[BaseException]) -> bool:
+    """Whether the other process has this class by its name."""
     return _known(kind.__module__, kind.__qualname__) is kind
 
 
