@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,10 @@ def test_answers_that_are_nested_deeply_or_hold_many_fences_are_read():
     )
     for code in (terms, branches):
         assert programs.program("def f(l):\n", "f", f"```python\n{code}\n```").strip() == code.strip()
+    for endless in (" " * 50_000, "\n" * 50_000, "<|" * 20_000, "```x " * 5000, "    x" + " " * 50_000 + "```"):
+        began = time.monotonic()
+        programs.program("def f(l):\n", "f", f"```python\n{terms}\n```{endless}")
+        assert time.monotonic() - began < 4
     fences = "```\n" * 400 + "```python\ndef f(l):\n    return l\n```"
     assert programs.program("def f(l):\n", "f", fences) == "def f(l):\n    return l\n"
 

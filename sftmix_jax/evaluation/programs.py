@@ -22,7 +22,7 @@ from sftmix_jax.evaluation.task import Program
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
 _GLUED = re.compile(r"^(.*[^\s`~])[ \t]*(`{3,}|~{3,})[ \t]*$")  # the fence that closes a block, behind its last line
-_END_OF_TEXT = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>|<eos>))+\s*\Z")  # special tokens, as some stored answers hold them
+_END_TOKEN = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>)\Z")  # as some stored answers end with
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
@@ -35,7 +35,8 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     if isinstance(response, Program):
         return str(response)
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text = _END_OF_TEXT.sub("\n", text)
+    while ended := _END_TOKEN.search(text.rstrip()):
+        text = text[: ended.start()] + "\n"
     try:
         return _program(prompt, entry_point, text, names)
     except RecursionError:  # nested too deeply to be looked into: it is run as it stands
