@@ -73,13 +73,14 @@ ATTACKS = {
     "writes to every pipe": "import os\nfor fd in range(32):\n    try: os.write(fd, b'{{\"passed\": true}}\\n')\n"
                             "    except OSError: pass\nreturn ''",
     "answers as the judge": "import os\nfor fd in range(32):\n"
-                            "    try: os.write(fd, b'.[[0],[[\"tuple\",[false,\"out\"]]],[]]\\n[]\\n')\n"
+                            "    try: os.write(fd, b'.[[0],[[\"tuple\",[false,\"out\",\"\"]]],[]]\\n[]\\n')\n"
                             "    except OSError: pass\nreturn ''",
     "answers with objects that nobody has": "import os\nfor fd in range(32):\n"
         "    try: os.write(fd, b'.[[-9],[],[[7,\"list\",[\"in\"]]]]\\n[99,-9,\"in\"]\\n')\n"
         "    except OSError: pass\nreturn ''",
     "says that the tests share very many objects": "import os\nfor fd in range(32):\n"
-        "    try: os.write(fd, b'.[[1],[[\"list\",[]],[\"tuple\",[false,[0]]]],[]]\\n[' + b'0,' * 30000 + b'0]\\n')\n"
+        "    try: os.write(fd, b'.[[1],[[\"list\",[]],[\"tuple\",[false,[0],\"\"]]],[]]\\n['\n"
+        "                      + b'0,' * 30000 + b'0]\\n')\n"
         "    except OSError: pass\nreturn ''",
     "returns a class that is equal to everything": "class Meta(type):\n    def __eq__(self, other): return True\n"
         "    __hash__ = type.__hash__\nreturn Meta('str', (str,), {{}})",

@@ -130,6 +130,7 @@ def test_no_attack_works_for_an_ordinary_user(surroundings):
         ("def f(x): return {1: (x, [x]), 'a': {x}}", "assert f(2) == {1: (2, [2]), 'a': {2}}"),
         ("def f(x): return [x, None, True, 1.5, b'a', 2j, frozenset([1])]",
          "assert f('é\\n') == ['é\\n', None, True, 1.5, b'a', 2j, frozenset([1])]"),
+        ("def f(): print('\\ud800', 'é'); return 1", "assert f() == 1"),
         ("def f(): return float('inf'), 10**1000", "assert f() == (float('inf'), 10**1000)"),
         ("from collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
         ("import re, math, hashlib, itertools, functools, heapq, datetime, decimal\ndef f(): return 1",

@@ -101,6 +101,9 @@ PAIRS = {
     "sets an attribute": (POINT, "p = f(1)\np.x = 9\nassert p.x == 9"),
     "removes an attribute": (POINT, "p = f(1)\ndel p.x\nassert not hasattr(p, 'x')"),
     "vars": (POINT, "assert vars(f(1, 2)) == {'x': 1, 'y': 2}"),
+    "printed": ("def f(x):\n    print('hi', x)\n    return x",
+                "import io, contextlib\nread = io.StringIO()\nwith contextlib.redirect_stdout(read):\n    f(f(1))\n"
+                "assert read.getvalue() == 'hi 1\\nhi 1\\n'"),
     "doc": ("def f():\n    'What it does.'", "assert f.__doc__ == 'What it does.'"),
     "a function's name": ("def f():\n    def inner(): pass\n    return inner", "assert f().__name__ == 'inner'"),
     "holds": (BAG, "assert 2 in f(1, 2)\nassert 5 not in f(1, 2)"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ import wire  # type: ignore[import-not-found]
 ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to read, the verdict to write
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _AT_ONCE = 1024  # items of an iterator that cross together
+_MOST_PRINTED = 1 << 20
 
 
 def main() -> None:
@@ -154,6 +156,21 @@ def _named(error: BaseException, kind: str, tests: str = "") -> str:
     return f"{kind}: {detail}" if detail else kind
 
 
+class _Printed(io.StringIO):
+    """What the program prints, up to `_MOST_PRINTED` characters per call: tests may read it."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(_MOST_PRINTED - self.tell(), 0)])
+        return len(text)
+
+    def take(self) -> str:
+        """What was printed since it was last taken."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return text
+
+
 class _Prisoner:
     """Runs the program, then calls its functions and reads its objects as often as the judge asks."""
 
@@ -163,9 +180,11 @@ class _Prisoner:
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
         self._shared: list[Any] = []  # mutable objects that the tests hold, too
+        self._printed = _Printed()
 
     def serve(self, standing: list[str]) -> None:
         socket.socketpair = selfpipe.pair  # type: ignore[assignment]
+        sys.stdout = self._printed
         while line := self._asked.readline():
             text, known = self._answer(line, standing)
             kept = shared.retained(known)  # by now only the program can refer to what was asked and answered
@@ -184,7 +203,7 @@ class _Prisoner:
             changed = shared.changed(known, states, self._outgoing)
             if new and wire.encode((kept, verb, *parts), self._outgoing, before)[0].encode() != line[:-1]:
                 changed += range(len(known), len(known) + len(new))
-            text, more = wire.encode((failed, value), self._outgoing, [*known, *new], changed)
+            text, more = wire.encode((failed, value, self._printed.take()), self._outgoing, [*known, *new], changed)
             return text, [*known, *new, *more]
 
         try:
