@@ -6,7 +6,8 @@ List[float], threshold: float) -> bool:\\n    \\"\\"\\" Check if …", "entry_po
 
 Chat models answer in prose and fences, base models go on writing: evaluation/programs.py reads both. A whole
 function is run after the prompt's imports and helpers, a body after the prompt.
-pass@k is the unbiased estimate from n samples (--samples n --temperature t).
+Where the tests themselves fail, for want of a name or a file, the row's canonical solution tells whether the answer did
+it; else the run ends. pass@k is the unbiased estimate from n samples (--samples n --temperature t).
 """
 
 from sftmix_jax.data.sources import Source, read_rows
@@ -21,6 +22,8 @@ def load(path: str) -> list[Question]:
             "prompt": row["prompt"], "entry_point": row["entry_point"],
             "tests": f"{row['test']}\n\ncheck({row['entry_point']})\n",
         }  # fmt: skip
+        if "canonical_solution" in row:
+            reference["canonical"] = row["prompt"] + row["canonical_solution"]
         questions.append(Question(row["task_id"], (code.instruction(row["prompt"]),), reference))
     return code.checked(questions)
 

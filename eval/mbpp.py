@@ -46,6 +46,7 @@ def _question(row: dict[str, Any], where: str) -> Question:
         "prompt": "", "entry_point": entry, "tests": tests,
         "prelude": "\n".join(text for text, names in imports if names & used),
         "names": sorted((defined & used) - {entry}), "seconds": 20,  # reference solutions take up to 5
+        "canonical": row.get("code", ""),
     }  # fmt: skip
     number = str(row["task_id"])
     return Question(number if number.startswith("Mbpp/") else f"Mbpp/{number}", (asked,), reference)

@@ -72,9 +72,21 @@ ATTACKS = {
     "prints a verdict": "print('{{\"passed\": true}}', flush=True)\nreturn ''",
     "writes to every pipe": "import os\nfor fd in range(32):\n    try: os.write(fd, b'{{\"passed\": true}}\\n')\n"
                             "    except OSError: pass\nreturn ''",
-    "answers as the judge": "import os, json\nfor fd in range(32):\n"
-                            "    try: os.write(fd, json.dumps(['tuple', ['value', 'out']]).encode() + b'\\n')\n"
+    "answers as the judge": "import os\nfor fd in range(32):\n"
+                            "    try: os.write(fd, b'.[[0],[[\"tuple\",[false,\"out\",\"\"]]],[]]\\n[]\\n')\n"
                             "    except OSError: pass\nreturn ''",
+    "answers with objects that nobody has": "import os\nfor fd in range(32):\n"
+        "    try: os.write(fd, b'.[[-9],[],[[7,\"list\",[\"in\"]]]]\\n[99,-9,\"in\"]\\n')\n"
+        "    except OSError: pass\nreturn ''",
+    "says that the tests share very many objects": "import os\nfor fd in range(32):\n"
+        "    try: os.write(fd, b'.[[1],[[\"list\",[]],[\"tuple\",[false,[0],\"\"]]],[]]\\n['\n"
+        "                      + b'0,' * 30000 + b'0]\\n')\n"
+        "    except OSError: pass\nreturn ''",
+    "returns a class that is equal to everything": "class Meta(type):\n    def __eq__(self, other): return True\n"
+        "    __hash__ = type.__hash__\nreturn Meta('str', (str,), {{}})",
+    "raises itself as its own cause": "e = AssertionError('in')\ne.__cause__ = e\ne.args = (e,)\nraise e",
+    "connects by a pair of sockets": "import _socket\na, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)\n"
+                                     "a.sendto(b'x', {unix!r})\nreturn 'in'",
     # change or look at files without opening them
     "makes a file readable to all": "import os\nos.chmod({file!r}, 0o644)\nreturn 'in'",
     "changes the mode of an open file": "import os\nfd = os.open(os.__file__, os.O_RDONLY)\n"

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ RIGHT = {
     "a fence within a list": "1. Write:\n\n   ```python\n"
     + "".join(f"   {line}\n" for line in WHOLE.split("\n"))
     + "   ```",
+    "a closing fence behind the last line": f"```python\n{WHOLE.rstrip()}```\nDone.",
+    "a closing fence behind the last line, and another block": f"```python\n{WHOLE.rstrip()}```\n```\ntotal([1])\n```",
+    "a fence behind a line of a docstring": "```python\n"
+    + WHOLE.replace("int:\n", 'int:\n    """As in x = 1```\n    """\n')
+    + "```",
+    "an end token behind the fence": f"```python\n{WHOLE}```<|im_end|>",
+    "an end token behind a body": f"{BODY.rstrip()}</s><|endoftext|>\n",
     "an unclosed fence": f"```python\n{WHOLE}",
     "prose before and behind": f"Sure, here it is:\n\n{WHOLE}\nThis works because it's a sum.",
     "the future": f"```python\nfrom __future__ import annotations\n{WHOLE}```",
@@ -106,6 +114,9 @@ def in_fence(code: str) -> str:
     (ASKED, in_fence(WANTED) + in_fence("import pytest\nfrom solution import incr\n\ndef test_a():\n    pass\n")),
     (ASKED, in_fence(WANTED) + "Its signature:\n" + in_fence("def incr(l: list) -> list: ...\n")),
     (ASKED, in_fence(WANTED) + in_fence("incr = incr\nresult = incr([1])\n")),
+    (ASKED, in_fence(WANTED) + "Without a loop, which is wrong:\n" + in_fence("def incr(l): return l\n")),
+    (ASKED, in_fence("def incr(l): return l\n") + "Better:\n" + in_fence(WANTED)),
+    (ASKED, in_fence(WANTED) + "Or:\n" + in_fence("def incr(l):\n    return [e + 2 for e in l]\n")),
     (ASKED, "\x0c" + WANTED),
     (ASKED, '    """Return a list."""\n' + in_fence(WANTED)),
     (ASKED, "    pass\n\nHere is the implementation:\n" + in_fence(WANTED)),
@@ -131,6 +142,10 @@ def test_answers_that_are_nested_deeply_or_hold_many_fences_are_read():
     )
     for code in (terms, branches):
         assert programs.program("def f(l):\n", "f", f"```python\n{code}\n```").strip() == code.strip()
+    for endless in (" " * 50_000, "\n" * 50_000, "<|" * 20_000, "```x " * 5000, "    x" + " " * 50_000 + "```"):
+        began = time.monotonic()
+        programs.program("def f(l):\n", "f", f"```python\n{terms}\n```{endless}")
+        assert time.monotonic() - began < 4
     fences = "```\n" * 400 + "```python\ndef f(l):\n    return l\n```"
     assert programs.program("def f(l):\n", "f", fences) == "def f(l):\n    return l\n"
 
@@ -258,6 +273,54 @@ def test_an_import_of_the_tests_that_cannot_be_had_is_an_error(tmp_path):
         sandbox.run("def f(): pass", "f", "__import__('pandas')")
 
 
+# Tests that fail for want of a file or a name, as some answers make them fail: by what the answer did not do.
+ON_THE_ANSWER = {
+    "a file that nobody wrote": "assert total([1, 2]) == 3 or open('/result')",
+    "a name that nothing defines": "assert total([1, 2]) == 3 or failed",
+    "a module that is nowhere": "assert total([1, 2]) == 3 or __import__('results')",
+    "a module that lacks a function": "import math\nassert total([1, 2]) == 3 or math.half",
+}
+BY_THEMSELVES = {"a file": "open('/expected')\n", "a name": "assert total([1]) == one", "a module": "__import__('no')"}
+
+
+def asked(tests, canonical=WHOLE):
+    given = {"canonical": canonical} if canonical else {}
+    return Question("T/0", ("q",), {"prompt": PROMPT, "entry_point": "total", "tests": tests, **given})
+
+
+@pytest.mark.parametrize("name", ON_THE_ANSWER)
+def test_tests_that_the_canonical_solution_passes_are_not_at_fault(name, monkeypatch):
+    runs, plain = [], sandbox.run
+    monkeypatch.setattr(sandbox, "run", lambda program, *a, **k: runs.append(program) or plain(program, *a, **k))
+    task, _ = find_task("humaneval")
+    question = asked(ON_THE_ANSWER[name])
+    for text, score in (("    return 4\n", 0), (BODY, 1), ("    return 5\n", 0)):
+        found = task.score(question, [text])
+        assert found["pass@1"] == score and found.reason.startswith("" if score else "wrong value: ")
+    assert runs.count(WHOLE) == 1  # of the canonical solution, however many answers fail
+
+
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+@pytest.mark.parametrize("canonical", [WHOLE, ""])
+def test_tests_that_the_canonical_solution_fails_as_well_end_the_run(name, canonical):
+    with pytest.raises(UserError, match="T/0: the tests "):
+        find_task("humaneval")[0].score(asked(BY_THEMSELVES[name], canonical), [BODY])
+
+
+def test_every_layout_of_a_code_benchmark_gives_its_canonical_solution(tmp_path):
+    human = {**rows(1)[0], "canonical_solution": BODY}
+    mbpp = {"task_id": 1, "text": "t", "code": WHOLE, "test_list": ["assert total([1, 2]) == 3"]}
+    plus = {**human, "base_input": [[[1, 2]]], "plus_input": [], "atol": 0}
+    given = {"humaneval": [human], "humaneval_plus": [human, plus], "mbpp": [mbpp],
+             "mbpp_plus": [mbpp, {**plus, "task_id": "Mbpp/1"}]}  # fmt: skip
+    for name, every in given.items():
+        for row in every:
+            (question,) = find_task(name)[0].load(str(write(tmp_path / "c.jsonl", [row])))
+            space: dict = {}
+            exec(question.reference["canonical"], space)
+            assert space["total"]([1, 2]) == 3, name
+
+
 def write(path: Path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return epath.Path(path)
@@ -323,6 +386,8 @@ def test_a_warning_stands_where_most_failures_are_technical():
     assert "2 of 3" in failures.warning({"timed out": 2, "wrong value": 1})
     assert failures.warning({"timed out": 1, "wrong value": 1}) == failures.warning({"wrong value": 9}) == ""
     assert failures.warning({}) == ""
+    opened = sandbox.run("def f():\n    open('/tmp/result', 'w').write('1')", "f", "f()").reason
+    assert "which the sandbox refuses" in failures.warning(failures.count([opened])), opened
 
 
 def test_stored_programs_are_run_as_they_stand(tmp_path):

@@ -47,6 +47,9 @@ TEXTS = ("trout", "eel", "whale", "shark")
         ("Of the given options, option C, whale, is the mammal.", "C"),
         ("Answer is (C) since (A), (B) and (D) are fish", "C"), ("My answer would be C", "C"),
         ("the correct choice here would be C.", "C"), ("Hence, (C).", "C"), ("C is true", "C"), ("## Answer\nC", "C"),
+        ("A) trout is wrong. B) eel is correct.", "B"), ("B. \"eel\" is right, and C. whale is not", "B"),
+        ("The answer is A, B", None), ("Answer: A, C.", None), ("The answer is A/B", None),
+        ("The answer is B, I think", "B"),
         ("The answer isn't B. It's C.", "C"), ("A is correct. Wait, no. C is correct.", "C"),
     ],
 )  # fmt: skip

@@ -65,11 +65,12 @@ def _letter(reply: str, choices: Sequence[str], texts: Sequence[str]) -> str | N
     text = _plain(reply)
     if found := _heading(text.strip().partition("\n")[0], choices, ()):
         return found
+    lettered = _without_texts(text, choices, texts)
     for pattern in _statements(choices):
-        told = [each for each in pattern.finditer(text) if not _is_word(each, texts)]
+        told = [each for each in pattern.finditer(lettered) if not _is_word(each, texts)]
         if told:
             return _named(told[-1])
-    return _only_one(text, choices, texts) or _by_text(text, choices, texts)
+    return _only_one(lettered, choices, texts) or _by_text(text, choices, texts)
 
 
 def _plain(text: str) -> str:
@@ -77,6 +78,15 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("’", "'")
     text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|boxed|fbox)\s*\{([^{}]*)\}", r"\1", text)
     return re.sub(r"[*`$#]|\b_+|_+\b|\\[()\[\]]", "", text)
+
+
+def _without_texts(text: str, choices: Sequence[str], texts: Sequence[str]) -> str:
+    """`B) four is correct` → `B) is correct`: without the choices' texts behind their letters, where a verb follows."""
+    for named, own in zip(choices, texts, strict=False):
+        if own.strip():
+            verb = r"(?=[\"']? (?:is|are|was|must|would|seems|cannot|can't|isn't|aren't)\b)"
+            text = re.sub(rf"\b({named}[).:])[ \"']*(?i:{re.escape(_plain(own).strip())}){verb}", r"\1", text)
+    return text
 
 
 def _heading(line: str, choices: Sequence[str], texts: Sequence[str]) -> str | None:
@@ -98,7 +108,7 @@ def _statements(choices: Sequence[str]) -> Iterator[re.Pattern[str]]:
     one = _one(choices)
     small = rf"{one.lower()}"
     # not of a name (`Vitamin C's`)
-    several = rf"\W{{1,3}}(?:and|or)\W{{1,3}}{one}\b"
+    several = rf"(?:\W{{1,3}}(?:and|or)\W{{1,3}}{one}\b|\W?(?:[,/&]\W?{one})+\W*(?:\n|\Z))"
     alone = rf"{_BEGINS}(?:({one}){_ENDS}|\(?({small})(?=\)|[.,:;]?\s*(?:\n|\Z)))(?!{several})"
     words = rf"(?:[^\w.;?!]|{_VERBS}){{0,40}}+"
     gap = rf"{words}{_BUT}{words}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sftmix_jax.evaluation import programs, sandbox
 from sftmix_jax.evaluation.statistics import pass_at_k
@@ -59,21 +61,46 @@ def score(question: Question, answers: Turns) -> Verdict:
     """One sample against hidden tests.
 
     The reference holds `prompt`, `entry_point` and `tests`, a program; and where they are needed `prelude` (trusted
-    code that the tests use), `names` (of the answer, beside the entry point), `seconds`, `each` and `memory`
-    (sandbox.run).
+    code that the tests use), `names` (of the answer, beside the entry point), `canonical` (the benchmark's own
+    solution, a whole program), `seconds`, `each` and `memory` (sandbox.run).
+
+    Raises UserError for tests that cannot run: those in which the canonical solution fails as this answer does.
     """
     if not answers[0].strip():
         return Explained({"pass@1": 0.0}, "no answer")
     r = question.reference
-    prelude = programs.context(r["prompt"], r["entry_point"]) + "\n" + r.get("prelude", "")
     try:
-        verdict = sandbox.run(
-            extract(question, answers), r["entry_point"], r["tests"], prelude=prelude, names=r.get("names", ()),
-            seconds=r.get("seconds", 5), each=r.get("each", 0), memory=r.get("memory", 1 << 30),
-        )  # fmt: skip
+        verdict = _run(extract(question, answers), r)
     except sandbox.TestsCannotRun as error:
-        raise UserError(f"{question.id}: {error}") from None
+        if not r.get("canonical") or _is_of_the_tests(r):
+            raise UserError(f"{question.id}: {error}") from None
+        verdict = sandbox.Verdict(False, error.reason)
     return Explained({"pass@1": float(verdict.passed)}, "" if verdict.passed else verdict.reason)
+
+
+def _run(program: str, r: Mapping[str, Any]) -> sandbox.Verdict:
+    return sandbox.run(
+        program, r["entry_point"], r["tests"], names=tuple(r.get("names", ())), seconds=r.get("seconds", 5),
+        each=r.get("each", 0), memory=r.get("memory", 1 << 30),
+        prelude=programs.context(r["prompt"], r["entry_point"]) + "\n" + r.get("prelude", ""),
+    )  # fmt: skip
+
+
+_ONE_AT_A_TIME = threading.Lock()  # answers to one question are scored in several threads
+_found_of_the_tests: dict[str, bool] = {}
+
+
+def _is_of_the_tests(r: Mapping[str, Any]) -> bool:
+    """Whether the tests cannot run on the canonical solution either, which is run once per question."""
+    key = repr(sorted(r.items()))
+    with _ONE_AT_A_TIME:
+        if key not in _found_of_the_tests:
+            try:
+                _run(r["canonical"], r)
+                _found_of_the_tests[key] = False
+            except sandbox.TestsCannotRun:
+                _found_of_the_tests[key] = True
+        return _found_of_the_tests[key]
 
 
 def extract(question: Question, answers: Turns) -> str:

@@ -78,12 +78,13 @@ def reference(row: Mapping[str, Any]) -> dict[str, Any]:
     kinds = _KINDS.get(int(number)) if row["task_id"].startswith("Mbpp/") and number.isdigit() else None
     given = [*row["base_input"], *row["plus_input"]]
     rule = _RULES.get(name, "exact = out == exp")
+    canonical = row["prompt"] + row["canonical_solution"]
     tests = _TESTS.format(
-        canonical=row["prompt"] + row["canonical_solution"], entry_point=name, atol=row["atol"],
+        canonical=canonical, entry_point=name, atol=row["atol"],
         rule="\n".join(f"        {line}" for line in rule.split("\n")),
         inputs=[kinds(inputs) for inputs in given] if kinds else given,
     )  # fmt: skip
-    return {"entry_point": name, "tests": tests, **LIMITS}
+    return {"entry_point": name, "tests": tests, "canonical": canonical, **LIMITS}
 
 
 def _at(depth: int) -> Callable[[Any], Any]:

@@ -10,6 +10,10 @@ _TECHNICAL = {
     "SyntaxError": "the answers are no Python as they are read; --show prints what was run",
     "NameError": "the answers use names that they do not define: is a part of the answer or of the prompt missing?",
     "missing module": "the answers import packages that the sandbox does not have",
+    **dict.fromkeys(
+        ("PermissionError", "FileNotFoundError", "OSError"),
+        "the answers use files, processes or sockets, which the sandbox refuses",
+    ),
     "not a plain value": "the answers' values cannot cross to the tests",
     "timed out": "is the machine busy, or too slow for the time limit?",
     "memory": "the answers need more memory than the sandbox gives",

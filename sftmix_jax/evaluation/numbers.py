@@ -38,7 +38,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"∶", ":"),
         (r"\\times|\\cdot|[×·⋅]", "*"),
         (r"\\!", ""),
-        (r"\{,\}", ","),
+        (r"(?:\\text|\\mathrm)?\{,\}", ","),
         (r"\\[,:; ]|~", " "),
         (r"\\([$%.)])", r"\1"),  # \$5; `1\.`, as Markdown escapes it
         # at the head of a line it may be a list's mark, and behind a number a difference
@@ -60,7 +60,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
          r"\1\2-"),
     )
 )
-_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "quadrillion": 15}
 _SCALED = re.compile(  # 1.5 million; $1.5$ million; 1.5\text{ million}
     rf"(?i)(?<![\w.,/])(?P<number>{_DIGITS}(?:\.\d+| \d+/\d+|/\d+)?)(?:\$|\*\*)?(?:[ -]| ?\\(?:text|mathrm)\{{ ?)"
     rf"(?P<words>(?:{'|'.join(_POWERS)})s?(?:[ -](?:{'|'.join(_POWERS)})s?)*)\b"
@@ -310,10 +310,16 @@ def _gold(question: Question) -> Gold:
 
 
 def _right(found: Quantity | None, gold: Gold) -> float:
-    """Whether all numbers are equal, and none is of the morning where the other is of the afternoon."""
-    if found is None or {found.half, *(quantity.half for quantity in gold)} >= {"a", "p"}:
+    """Whether all numbers are equal, and none is of the morning where the other is of the afternoon.
+
+    19:30 is 7:30 p.m.
+    """
+    halves = {quantity.half for quantity in gold}
+    if found is None or {found.half, *halves} >= {"a", "p"}:
         return 0.0
     wanted = _numbers(gold)
+    if halves == {"p"} and not found.half and found.numbers[0] > 12 > wanted[0]:
+        wanted = (wanted[0] + 12, *wanted[1:])
     return float(len(found.numbers) == len(wanted) and all(map(_equal, found.numbers, wanted)))
 
 

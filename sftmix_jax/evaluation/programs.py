@@ -1,10 +1,10 @@
 """How an answer to a programming problem is read: text of a model → the program that is run.
 
-The rules are those of the reference harnesses. A chat model's answer is code among prose and fences: the last fenced
-block that defines the entry point, else the longest run of lines that is Python and defines it. A base model goes on
-where the prompt ends: its text is the function's body, up to where it stops being Python. Of either, imports are kept
-and what the entry point reaches, as EvalPlus' sanitizer does: calls behind it, a main part, half a function at the
-end do not run.
+The rules are those of the reference harnesses. A chat model's answer is code among prose and fences: the longest
+fenced block that defines the entry point (of equal ones the first), else the longest run of lines that is Python and
+defines it. A base model goes on where the prompt ends: its text is the function's body, up to where it stops being
+Python. Of either, imports are kept and what the entry point reaches, as EvalPlus' sanitizer does: calls behind it, a
+main part, half a function at the end do not run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from types import CodeType
 from sftmix_jax.evaluation.task import Program
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
+_GLUED = re.compile(r"^(.*[^\s`~])[ \t]*(`{3,}|~{3,})[ \t]*$")  # the fence that closes a block, behind its last line
+_END_TOKEN = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>)\Z")  # as some stored answers end with
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
@@ -33,6 +35,8 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     if isinstance(response, Program):
         return str(response)
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    while ended := _END_TOKEN.search(text.rstrip()):
+        text = text[: ended.start()] + "\n"
     try:
         return _program(prompt, entry_point, text, names)
     except RecursionError:  # nested too deeply to be looked into: it is run as it stands
@@ -58,7 +62,7 @@ def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> 
         return continued
     if blocks:
         defining = [code for code in blocks if _defines(code, entry_point)] or blocks
-        return _joined(before, _reached(_python(defining[-1]), wanted))
+        return _joined(before, _reached(max(map(_python, defining), key=_lines), wanted))
     if fenced and _compiled(fenced[-1]):  # a program, though of something else
         return _joined(before, fenced[-1])
     return prompt + ("" if prompt.endswith("\n") or not prompt else "\n") + text
@@ -118,13 +122,24 @@ def _fenced(text: str) -> Iterator[str]:
         i += 1
         if not opening:
             continue
-        ends = list(itertools.islice((j for j in range(i, len(lines)) if _closes(lines[j], opening)), _CLOSINGS))
-        blocks = [textwrap.dedent("\n".join(lines[i:j])) + "\n" for j in [*ends, len(lines)]]
+        ends = list(itertools.islice(_ends(lines, i, opening), _CLOSINGS))
+        blocks = [textwrap.dedent("\n".join([*lines[i:j], *last])) + "\n" for j, last in ends]
         whole = next((n for n, block in enumerate(blocks) if block.strip() and _compiled(block)), None)
         if whole is None and not opening[3].strip():
             continue  # it closes a block that the prompt has opened
-        yield blocks[whole or 0]
-        i = [*ends, len(lines)][whole or 0] + 1
+        chosen = whole if whole is not None else next(n for n, (_, last) in enumerate(ends) if not last)
+        yield blocks[chosen]
+        i = ends[chosen][0] + 1
+
+
+def _ends(lines: list[str], begin: int, opening: re.Match[str]) -> Iterator[tuple[int, list[str]]]:
+    """Lines at which a block can end, with what of the line is the block's; the end of the text is the last of them."""
+    for j in range(begin, len(lines)):
+        if _closes(lines[j], opening):
+            yield j, []
+        elif (glued := _GLUED.match(lines[j])) and glued[2][0] == opening[2][0]:
+            yield j, [glued[1]]
+    yield len(lines), []
 
 
 def _closes(line: str, opening: re.Match[str]) -> bool:

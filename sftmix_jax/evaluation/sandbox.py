@@ -31,7 +31,14 @@ _START = f"import sys; sys.path.insert(0, {str(_CONTAINED)!r}); import judge; de
 
 
 class TestsCannotRun(UserError):
-    """The tests need what the sandbox does not have, or fail by themselves."""
+    """The tests need what the sandbox does not have, or fail by themselves.
+
+    `reason` is that of a `Verdict`, for a caller who knows that the answer is at fault.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +97,14 @@ def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
     if "missing" in report:
         raise TestsCannotRun(
             f"the tests need {report['missing']}, which cannot be imported where they run: there are the standard "
-            f"library and {', '.join(PACKAGES)}"
+            f"library and {', '.join(PACKAGES)}",
+            f"wrong value: the tests import {report['missing']}",
         )
     if "damaged" in report:
-        raise TestsCannotRun(f"the tests cannot run here, whatever the answer: {report['damaged']}; leave the row out")
+        said = report["damaged"]
+        raise TestsCannotRun(
+            f"the tests cannot run here, whatever the answer: {said}; leave the row out", f"wrong value: {said}"
+        )
     if report.get("passed") == nonce:
         return Verdict(True, "passed", tuple(report["walls"]))
     return Verdict(False, str(report.get("error", "a forged verdict")), tuple(report.get("walls", ())))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import builtins
-import contextlib
+import json
 import os
 import select
 import signal
 import sys
 from typing import Any, BinaryIO
 
+import raised  # type: ignore[import-not-found]
+import shared  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
 
 _LONGEST = 1 << 26  # bytes of one answer
@@ -24,11 +25,13 @@ class Solution:
 
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
-        self._raised: list[tuple[BaseException, str]] = []
+        self._raised: list[BaseException] = []
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[str, type[Foreign]] = {}
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
+        self._shared: list[Any] = []  # mutable objects that the prisoner holds, too
+        self._states: list[str] = []  # what they held after the last answer
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -40,7 +43,9 @@ class Solution:
 
     def ask(self, verb: str, *parts: Any) -> Any:
         """The prisoner's answer to one question; raises what its code raised."""
-        line, mutable = wire.encode((verb, *parts), self.outgoing)
+        changed = shared.changed(self._shared, self._states, self.outgoing)
+        kept = shared.retained(self._shared)
+        line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared, changed)
         try:
             self._to.write(line.encode() + b"\n")
             self._to.flush()
@@ -48,42 +53,44 @@ class Solution:
             raise Silent(self._ending()) from None
         if self._each and not select.select([self._back], [], [], self._each)[0]:
             raise Silent(f"timed out: a call took more than {self._each:.3g} s")
+        if not self._back.read(1):
+            raise Silent(self._ending())
+        known = [*(self._shared[place] for place in kept), *new]
+        try:
+            (failed, value, printed), more = wire.decode(self._line(), self._incoming, known)
+            known += more
+            self._shared = [known[place] for place in json.loads(self._line())]
+            self._states = wire.states(self._shared, self.outgoing)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise Silent("no reply: the answer's process wrote something else") from None
+        if printed and sys.stdout is not sys.__stdout__:  # a test reads it
+            sys.stdout.write(str(printed))
+        if failed and isinstance(value, BaseException):
+            raise self.own(value)
+        return value
+
+    def _line(self) -> bytes:
         text = self._back.readline(_LONGEST)
         if not text.endswith(b"\n"):
             much = f"output: one answer of more than {_LONGEST} bytes"
             raise Silent(self._ending() if len(text) < _LONGEST else much)
-        try:
-            (kind, *rest), _ = wire.decode(text, self._incoming, mutable)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise Silent("no reply: the answer's process wrote something else") from None
-        if kind == "error":
-            raise self.exception(*rest)
-        return rest[0]
+        return text
 
-    def exception(
-        self, classes: list[tuple[str, str]], args: tuple[Any, ...], text: str, attributes: dict[str, Any]
-    ) -> BaseException:
-        """An exception that tests can catch by any class of Python's own that it has."""
-        known = [kind for module, name in classes if (kind := _known_exception(module, name))]
-        bases = [kind for kind in known if not any(issubclass(other, kind) and other is not kind for other in known)]
-        name = str(classes[0][1]).rpartition(".")[2]
-        error = _exception(known[0] if _known_exception(*classes[0]) else None, bases, name, args, text)
-        for own, value in attributes.items():
-            with contextlib.suppress(AttributeError, TypeError):
-                setattr(error, own, value)
-        self._raised.append((error, name))
+    def own(self, error: BaseException) -> BaseException:
+        """An exception that the answer raised, remembered as such."""
+        self._raised.append(error)
         return error
 
     def raised(self, error: BaseException) -> bool:
         """Whether the model's code raised this, and not a test."""
-        return any(own is error for own, _ in self._raised)
+        return any(own is error for own in self._raised)
 
     def reason(self, error: BaseException) -> str:
         """The kind of failure that an exception of the model's code is."""
         for kind, name in ((SyntaxError, "SyntaxError"), (ImportError, "missing module"), (MemoryError, "memory")):
             if isinstance(error, kind):
                 return name
-        return next(str(name) for own, name in self._raised if own is error)
+        return type(error).__name__
 
     def _ending(self) -> str:
         """How the prisoner ended."""
@@ -127,7 +134,7 @@ class Solution:
         if isinstance(value, (Foreign, Stream)):
             return list(value._place)
         module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        if isinstance(module, str) and isinstance(name, str) and _is_pythons_own(module):
+        if isinstance(module, str) and isinstance(name, str) and raised.is_pythons_own(module):
             found: Any = sys.modules.get(module)
             for part in name.split("."):
                 found = getattr(found, part, None)
@@ -172,7 +179,20 @@ class Foreign:
         raise self._not("compared")
 
     def __hash__(self) -> int:
-        return hash(tuple(self._place))
+        # sets and dicts of objects that compare by a method of their own must find that out
+        return hash(tuple(self._place) if self._by_identity else self._kind)
+
+    def __copy__(self) -> Any:
+        return self._solution.ask("operate", "copy", self)
+
+    def __deepcopy__(self, known: Any) -> Any:
+        return self._solution.ask("operate", "deepcopy", self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise self._not("pickled")
+
+    def __mro_entries__(self, bases: Any) -> Any:
+        raise self._not("a base of a class of the tests")
 
     def _unordered(self, other: object) -> bool:
         raise self._not("compared")
@@ -200,8 +220,7 @@ class Foreign:
         return self._solution.ask("operate", "enter", self)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        known = kind if kind is None or _known_exception(kind.__module__, kind.__qualname__) else Exception
-        return bool(self._solution.ask("operate", "exit", self, known, error.args if error else ()))
+        return bool(self._solution.ask("operate", "exit", self, error))
 
     def __repr__(self) -> str:
         return self._solution.ask("operate", "repr", self)
@@ -260,7 +279,7 @@ class Stream:
     def __init__(self, solution: Solution, handle: int):
         self._solution, self._place = solution, ["handle", handle]
         self._items: list[Any] = []
-        self._ended: tuple[Any, ...] | None = None
+        self._ended: BaseException | None = None
         self._read = 0
 
     def __iter__(self) -> Stream:
@@ -269,7 +288,7 @@ class Stream:
     def __next__(self) -> Any:
         if not self._items:
             if self._ended is not None:
-                raise self._solution.exception(*self._ended)
+                raise self._solution.own(self._ended)
             items, self._ended = self._solution.ask("next", self, 1 if self._read < _ONE_BY_ONE else self._read)
             self._items = list(reversed(items))
             self._read += max(len(items), 1)
@@ -308,39 +327,10 @@ def _generating(stream: Stream) -> Any:
             stream.ahead("close")
             raise
         except BaseException as error:
-            step = ("throw", type(error), error.args)
+            step = ("throw", error)
         else:
             step = () if value is None else ("send", value)
 
 
 async def _awaiting(solution: Solution, handle: int) -> Any:
     return solution.ask("operate", "await", Stream(solution, handle))
-
-
-def _exception(
-    own: type[BaseException] | None, bases: list[type[BaseException]], name: str, args: tuple[Any, ...], text: str
-) -> BaseException:
-    if own is not None:
-        try:
-            return own(*args)
-        except Exception:  # its arguments did not cross
-            bases = [own]
-    try:
-        kind = type(name, tuple(bases), {"__str__": lambda self: text})
-        error = kind.__new__(kind, *args)
-        error.args = args
-        return error
-    except Exception:  # classes that do not go together
-        return RuntimeError(text)
-
-
-def _known_exception(module: str, name: str) -> type[BaseException] | None:
-    """The judge's own class of this name, where a module of Python's own that it has loaded holds one."""
-    if not _is_pythons_own(module):
-        return None
-    found = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
-
-
-def _is_pythons_own(module: str) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] in {*sys.stdlib_module_names, "builtins", "numpy"}

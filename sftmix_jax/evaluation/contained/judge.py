@@ -2,7 +2,8 @@
 
 The prisoner is forked and shut in before the judge reads the job, so its memory never held a test or the nonce.
 What it answers is compared in the judge; the judge alone can write a verdict. An object that has no plain form stays
-with the prisoner, and the judge holds a `Foreign` in its place (contained/foreign.py).
+with the prisoner, and the judge holds a `Foreign` in its place (contained/foreign.py). A list or another mutable
+object that both keep is one object for both (contained/shared.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -24,12 +26,15 @@ from typing import Any, BinaryIO
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
 import operations  # type: ignore[import-not-found]
 import packages  # type: ignore[import-not-found]
+import selfpipe  # type: ignore[import-not-found]
+import shared  # type: ignore[import-not-found]
 import walls  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
 
 ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to read, the verdict to write
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _AT_ONCE = 1024  # items of an iterator that cross together
+_MOST_PRINTED = 1 << 20
 
 
 def main() -> None:
@@ -151,6 +156,21 @@ def _named(error: BaseException, kind: str, tests: str = "") -> str:
     return f"{kind}: {detail}" if detail else kind
 
 
+class _Printed(io.StringIO):
+    """What the program prints, up to `_MOST_PRINTED` characters per call: tests may read it."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(_MOST_PRINTED - self.tell(), 0)])
+        return len(text)
+
+    def take(self) -> str:
+        """What was printed since it was last taken."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return text
+
+
 class _Prisoner:
     """Runs the program, then calls its functions and reads its objects as often as the judge asks."""
 
@@ -159,21 +179,42 @@ class _Prisoner:
         self._space: dict[str, Any] = {}
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
+        self._shared: list[Any] = []  # mutable objects that the tests hold, too
+        self._printed = _Printed()
 
     def serve(self, standing: list[str]) -> None:
+        socket.socketpair = selfpipe.pair  # type: ignore[assignment]
+        sys.stdout = self._printed
         while line := self._asked.readline():
-            (verb, *parts), mutable = wire.decode(line, self._incoming)
+            text, known = self._answer(line, standing)
+            kept = shared.retained(known)  # by now only the program can refer to what was asked and answered
+            self._shared = [known[place] for place in kept]
+            self._answers.write(f"{text}\n{json.dumps(kept)}\n".encode())
+            self._answers.flush()
+
+    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, list[Any]]:
+        """→ the text, and the mutable objects that both sides know."""
+        before, self._shared = self._shared, []
+        (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
+        known = [before[place] for place in kept]
+        states = wire.states(known, self._outgoing)
+
+        def reply(failed: bool, value: Any) -> tuple[str, list[Any]]:
+            changed = shared.changed(known, states, self._outgoing)
+            if new and wire.encode((kept, verb, *parts), self._outgoing, before)[0].encode() != line[:-1]:
+                changed += range(len(known), len(known) + len(new))
+            text, more = wire.encode((failed, value, self._printed.take()), self._outgoing, [*known, *new], changed)
+            return text, [*known, *new, *more]
+
+        try:
             try:
                 value = getattr(self, f"_{verb}")(*parts, *([standing] if verb == "run" else []))
-                self._reply(("value", value), line, (verb, *parts), mutable)
-            except BaseException as error:
-                self._reply(("error", *_described(error)), line, (verb, *parts), mutable)
-
-    def _reply(self, value: tuple[Any, ...], line: bytes, asked: tuple[Any, ...], mutable: list[Any]) -> None:
-        changed = bool(mutable) and wire.encode(asked, self._outgoing)[0].encode() != line[:-1]
-        text, _ = wire.encode(value, self._outgoing, mutable, changed)
-        self._answers.write(text.encode() + b"\n")
-        self._answers.flush()
+            finally:
+                self._answers.write(b".")  # the time of a call ends here: a large value takes long to cross
+                self._answers.flush()
+            return reply(False, value)
+        except BaseException as error:
+            return reply(True, error)
 
     def _run(self, program: str, name: str, standing: list[str]) -> list[str]:
         # An empty namespace, as the reference harnesses have: `__name__` is not "__main__".
@@ -197,14 +238,14 @@ class _Prisoner:
     def _operate(self, name: str, *operands: Any) -> Any:
         return operations.BY_NAME[name](*operands)
 
-    def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], BaseException | None]:
         """The next items, and the exception that ended them."""
         items: list[Any] = []
         try:
             for _ in range(min(most, _AT_ONCE)):
                 items.append(next(stream))
         except BaseException as error:
-            return tuple(items), _described(error)
+            return tuple(items), error
         return tuple(items), None
 
     def _outgoing(self, value: Any) -> list[Any]:
@@ -227,19 +268,3 @@ class _Prisoner:
         for name in parts[1].split("."):
             found = getattr(found, name)
         return found
-
-
-def _described(error: BaseException) -> tuple[Any, ...]:
-    """An exception as it crosses: its classes from its own to `BaseException`, its arguments, its text."""
-    if isinstance(error, SyntaxError):
-        error.args = (f"{error.msg} (line {error.lineno})",)
-        error.msg, error.lineno, error.filename = error.args[0], None, None
-    classes = [(kind.__module__, kind.__qualname__) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-    plain = (str, int, float, bool, type(None), list, tuple, dict, set)
-    args = tuple(arg if type(arg) in plain else repr(arg)[:200] for arg in error.args)
-    try:
-        text = str(error)[:200]
-    except Exception:
-        text = ""
-    attributes = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    return classes, args, text, attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable
@@ -9,17 +10,14 @@ from typing import Any
 
 
 def _awaited(coroutine: Any) -> Any:
-    """A coroutine's result. One that waits for nothing needs no event loop."""
-    try:
-        while True:
-            if coroutine.send(None) is not None:
-                raise RuntimeError("the answer's coroutine waits for an event loop")
-    except StopIteration as ended:
-        return ended.value
+    """A coroutine's result, from an event loop of its own."""
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
-def _exit(manager: Any, kind: type[BaseException] | None, args: tuple[Any, ...]) -> Any:
-    return type(manager).__exit__(manager, kind, kind(*args) if kind else None, None)
+def _exit(manager: Any, error: BaseException | None) -> Any:
+    return type(manager).__exit__(manager, type(error) if error else None, error, None)
 
 
 _OPERATORS = (
@@ -31,10 +29,12 @@ BY_NAME: dict[str, Callable[..., Any]] = {
     **{kind.__name__: kind for kind in (bool, int, float, complex, str)},
     **{each.__name__: each for each in (len, repr, format, round, divmod, reversed, isinstance, delattr)},
     **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
     "enter": lambda manager: type(manager).__enter__(manager),
     "exit": _exit,
     "send": lambda generator, value: generator.send(value),
-    "throw": lambda generator, kind, args: generator.throw(kind(*args)),
+    "throw": lambda generator, error: generator.throw(error),
     "close": lambda generator: generator.close(),
     "await": _awaited,
 }

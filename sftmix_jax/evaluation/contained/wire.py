@@ -2,25 +2,30 @@
 
 A text is `[root, nodes, changes]`. None, booleans, text and numbers stand inline. Everything else is a node of the
 table, `[i]`, so that objects keep their identity within one message, cycles included. `[-1 - i]` is the i-th mutable
-object of the message that this one replies to; `changes` holds what has become of those objects.
+object that both sides know already (contained/shared.py); `changes` holds the contents of those that have changed.
 
-Subclasses of the built-in types arrive as their base: an `__eq__` of the model's own never meets a test. What has no
-plain form is handed to `foreign`, which describes it by a node of its own.
+Subclasses of the built-in types arrive as their base: an `__eq__` of the model's own never meets a test. Exceptions
+are described (contained/raised.py). What has no plain form is handed to `foreign`, which describes it by a node of its
+own.
 """
 
 from __future__ import annotations
 
 import base64
+import builtins
 import json
 import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from math import prod
+from time import struct_time
 from typing import Any
+
+import raised  # type: ignore[import-not-found]  # beside this file
 
 Foreign = Callable[..., Any]
 _INLINE = frozenset({type(None), bool, float, str})
@@ -28,6 +33,12 @@ _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python lim
 _DEEP = 100_000  # nested values are encoded by recursion
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
+# Python's own classes, and two constants that stand for themselves.
+_CONSTANTS: dict[str, Any] = {
+    **{name: value for name, value in vars(builtins).items() if isinstance(value, type)},
+    **{repr(value): value for value in (..., NotImplemented)},
+}
+_NAMES = {id(value): name for name, value in _CONSTANTS.items()}
 _ARRAYS = frozenset("biufcSUMm")  # kinds of numpy's data types whose bytes are their value
 
 
@@ -35,21 +46,39 @@ class NotPlain(BaseException):
     """A value cannot cross. No `except Exception` of a test hides it."""
 
 
-def encode(value: Any, foreign: Foreign, replied: Sequence[Any] = (), changed: bool = False) -> tuple[str, list[Any]]:
-    """→ the text, and the mutable objects in it.
+def encode(
+    value: Any, foreign: Foreign, known: Sequence[Any] = (), changed: Iterable[int] = ()
+) -> tuple[str, list[Any]]:
+    """→ the text, and the mutable objects in it that are new to the other side.
 
-    `replied` are the mutable objects of the message that this one replies to; `changed` sends their contents too.
+    `known` are the mutable objects that the other side knows; of those in `changed` the contents are sent.
     """
-    encoder = _Encoder(foreign, replied)
+    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(known)})
     with _Recursion():
         root = encoder.child(value)
-        changes = [[i, *encoder.contents(own)] for i, own in enumerate(replied)] if changed else []
+        changes = [[i, *encoder.contents(known[i])] for i in changed]
         encoder.finish()
     return json.dumps([root, encoder.nodes, changes]), encoder.mutable
 
 
-def decode(text: str | bytes, foreign: Foreign, replied: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
-    """→ the value, and the mutable objects in it, in the order in which `encode` gave them."""
+def states(objects: Sequence[Any], foreign: Foreign) -> list[str]:
+    """What each mutable object holds, as text to compare with; those of `objects` within it by what they are."""
+    places = {id(own): [-1 - i] for i, own in enumerate(objects)}
+    found = []
+    with _Recursion():
+        for own in objects:
+            encoder = _Encoder(foreign, places)
+            contents = encoder.contents(own)
+            encoder.finish()
+            found.append(json.dumps([contents, encoder.nodes]))
+    return found
+
+
+def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
+    """→ the value, and the new mutable objects in it, in the order in which `encode` gave them.
+
+    The objects of `known` get the contents that were sent.
+    """
     root, nodes, changes = json.loads(text)
     made: list[Any] = [None] * len(nodes)
     waiting = []
@@ -57,19 +86,25 @@ def decode(text: str | bytes, foreign: Foreign, replied: Sequence[Any] = ()) -> 
     def child(given: Any) -> Any:
         if not isinstance(given, list):
             return given
-        return made[given[0]] if given[0] >= 0 else replied[-1 - given[0]]
+        return made[given[0]] if given[0] >= 0 else known[-1 - given[0]]
 
     for i, (kind, *parts) in enumerate(nodes):
         if kind in _EMPTY:
             made[i] = _EMPTY[kind](*parts[1:])
             waiting.append((made[i], parts[0]))
+    fields = []
     for i, (kind, *parts) in enumerate(nodes):
-        if kind not in _EMPTY:
+        if kind == "exception":
+            made[i] = raised.made(*map(child, parts[:3]))
+            fields.append((made[i], child(parts[3])))
+        elif kind not in _EMPTY:
             made[i] = _whole(kind, parts, child, foreign)
     for own, content in waiting:
         _fill(own, content, child)
     for i, _, content, *_ in changes:
-        _fill(replied[i], content, child)
+        _fill(known[i], content, child)
+    for error, filled in fields:
+        raised.give_fields(error, filled)
     return child(root), [own for own, _ in waiting]
 
 
@@ -83,11 +118,12 @@ class _Recursion:
 
 
 class _Encoder:
-    def __init__(self, foreign: Foreign, replied: Sequence[Any]):
+    def __init__(self, foreign: Foreign, known: Mapping[int, list[int]]):
         self.nodes: list[Any] = []
         self.mutable: list[Any] = []
         self._foreign = foreign
-        self._places = {id(own): [-1 - i] for i, own in enumerate(replied)}
+        self._known = known  # id of an object → its place, of those that the other side knows
+        self._places: dict[int, list[int]] = {}
         self._kept: list[Any] = []  # an object's id is its own only while it lives
         self._waiting: list[tuple[int, Any]] = []
 
@@ -96,8 +132,7 @@ class _Encoder:
             return value
         if type(value) is int and -_LONG < value < _LONG:
             return value
-        found = self._places.get(id(value))
-        return self._node(value) if found is None else found
+        return self._places.get(id(value)) or self._known.get(id(value)) or self._node(value)
 
     def children(self, values: Iterable[Any]) -> list[Any]:
         return [value if type(value) in _INLINE else self.child(value) for value in values]
@@ -129,9 +164,9 @@ class _Encoder:
             pairs = [self.children(pair) for pair in _dict(value).items(value)]
             if isinstance(value, defaultdict):
                 factory = value.default_factory
-                name = getattr(factory, "__name__", "")
-                known = factory is None or _FACTORIES.get(name) is factory
-                return ["defaultdict", [pairs, None if known else self.child(factory)], name if known else ""]
+                # asked of no object that is not here: its name would be one more question
+                name = next((name for name, kind in _FACTORIES.items() if kind is factory), "")
+                return ["defaultdict", [pairs, self.child(factory if not name else None)], name]
             kinds = (Counter, OrderedDict)
             return [next((kind.__name__ for kind in kinds if isinstance(value, kind)), "dict"), pairs]
         if isinstance(value, deque):
@@ -164,6 +199,14 @@ class _Encoder:
             return ["complex", value.real, value.imag]
         if isinstance(value, bytes):
             return ["bytes", value.decode("latin-1")]
+        if id(value) in _NAMES:
+            return ["constant", _NAMES[id(value)]]
+        if isinstance(value, type) and issubclass(value, BaseException) and not raised.is_known(value):
+            return ["exception class", *self.children([raised.classes(value)])]
+        if isinstance(value, BaseException):
+            return ["exception", *self.children(raised.described(value))]
+        if type(value) is struct_time:
+            return ["struct_time", self.children(value)]
         if isinstance(value, tuple):
             items = self.children(tuple.__iter__(value))
             fields = getattr(type(value), "_fields", None)
@@ -271,6 +314,12 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
             return complex(*parts)
         case "bytes":
             return first.encode("latin-1")
+        case "exception class":
+            return raised.made_class(child(first))
+        case "constant":
+            return _CONSTANTS[first]
+        case "struct_time":
+            return struct_time([child(item) for item in first])
         case "tuple":
             return tuple([child(item) for item in first])
         case "named":
