@@ -99,8 +99,8 @@ def test_gradients_of_an_adapter_are_torchs(tmp_path):
     assert len(theirs) == 2 * len(ALL) * config.num_layers
 
 
-def trainer(adapters=None, names=(), frozen_dtype="float32", mesh=None, devices=1, optimizer=None):
-    how = Tuning(SMALL, adapters, names, frozen_dtype)
+def trainer(adapters=None, names=(), frozen_dtype="float32", mesh=None, devices=1, optimizer=None, base=SMALL):
+    how = Tuning(base, adapters, names, frozen_dtype)
     grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
     optimizer = optimizer or optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
     made = make_trainer(
@@ -139,17 +139,19 @@ def test_only_adapters_are_trained_and_have_moments():
     assert size == by_hand
 
 
-def test_gradients_beside_frozen_weights_are_those_of_the_whole_model():
-    """A frozen head and frozen embeddings leave the gradients of the others as they are."""
-    sgd = optax.inject_hyperparams(optax.sgd)
-    params = random_model()
-    full, losses = trained(*trainer(optimizer=sgd(learning_rate=0.0)), params, steps=1)
-    how, made = trainer(names=("layers",), optimizer=sgd(learning_rate=0.0))
-    some, again = trained(how, made, params, steps=1)
+@pytest.mark.parametrize(("tied", "name"), [(False, "layers"), (False, "head"), (False, "embed"), (True, "embed")])
+def test_gradients_beside_frozen_weights_are_those_of_the_whole_model(tied, name):
+    """Tied embeddings have the gradient of the head and that of the embedding."""
+    sgd, base = optax.inject_hyperparams(optax.sgd), dataclasses.replace(SMALL, tied=tied)
+    params = random_model(base)
+    full, losses = trained(*trainer(optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
+    some, again = trained(*trainer(names=(name,), optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
     np.testing.assert_allclose(losses, again, rtol=1e-6)
-    for mine, wanted in zip(*(jax.tree.leaves(x["layers"]) for x in (some.params, full.params)), strict=True):
+    for mine, wanted in zip(*(jax.tree.leaves(x[name]) for x in (some.params, full.params)), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-6)
-    assert set(some.frozen) == {"embed", "norm", "head"}
+    moved = jax.tree.map(lambda x, before: np.abs(x - before).max(), some.params[name], params[name])
+    assert min(jax.tree.leaves(moved)) > 1e-3
+    assert set(some.params) == {name} and set(some.frozen) == params.keys() - {name}
 
 
 def test_full_rank_trains_as_full_fine_tuning():
@@ -237,10 +239,29 @@ def test_weights_that_were_trained_beside_an_adapter_are_not_rounded_where_it_is
     on_device = jax.device_put((how.trainable.split(whole)[0], weights), one)
     found = how.whole(*on_device, wanted)
     np.testing.assert_array_equal(found["norm"], weights["norm"])
+    assert on_device[0]["layers"]["q"].is_deleted()  # a weight in the wanted dtype is merged where it lies
     a, b = (whole["layers"][name] for name in table.adapter_names("q"))
     by_hand = np.einsum("ldr,lrnh->ldnh", a, b, dtype=np.float64) * LORA.scale + weights["layers"]["q"]
     np.testing.assert_allclose(found["layers"]["q"], by_hand, atol=1e-5)
     assert found["layers"]["up"].dtype == jax.numpy.bfloat16
+
+
+@pytest.mark.parametrize("names", [(), ("norm", "layers.1-1")])
+def test_weights_that_lie_on_many_devices_are_merged_where_they_lie(names, recwarn):
+    how, mesh = Tuning(SMALL, LORA, names, "float32"), sharding.make_mesh(MeshConfig(2, 2, 2), jax.devices())
+    whole = random_model(adapted(SMALL, LORA))
+    weights, _ = parts(SMALL, whole)
+    wanted = how.abstract_weights(FLOAT32, mesh, "float32")
+    abstract = how.abstract_trained(wanted)
+    adapters = [x for name, x in abstract["layers"].items() if "_lora_" in name]
+    assert len(adapters) == 2 * len(ALL) and all(x.sharding.is_fully_replicated for x in adapters)
+    trained = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), how.trainable.split(whole)[0], abstract)
+    found = how.whole(trained, sharding.put_tree(weights, wanted), wanted)
+    assert all(x.sharding.is_equivalent_to(like.sharding, x.ndim)
+               for x, like in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))  # fmt: skip
+    by_hand = lora.merged(whole, LORA, weights)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), jax.device_get(found), by_hand)
+    assert not [str(each.message) for each in recwarn if "donated" in str(each.message)]
 
 
 @pytest.mark.parametrize(("state", "frozen"), [("bfloat16", "float32"), ("float32", "bfloat16")])

@@ -156,10 +156,10 @@ def architecture(record: dict[str, Any]) -> Architecture:
     return from_record(record["model"])
 
 
-def on_one_device(config: Architecture) -> Params:
-    """Abstract float32 parameters on this process's first device."""
+def on_one_device(config: Architecture, device: jax.Device | None = None) -> Params:
+    """Abstract float32 parameters on a device, by default this process's first."""
     _, abstract, _ = decoder.build(config, ComputeConfig().resolved(config, jax.default_backend()))
-    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    one = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     return sharding.with_shardings(abstract, jax.tree.map(lambda _: one, abstract))
 
 

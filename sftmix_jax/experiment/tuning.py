@@ -112,7 +112,7 @@ class Tuning:
     def whole(self, trained: Params, weights: Params, abstract: Params) -> Params:
         """A model's weights after training, with the dtypes and shardings of `abstract`.
 
-        `weights` are those it started from; adapters are merged in float32.
+        `weights` are those it started from, and may be overwritten; adapters are merged in float32.
         """
         frozen = quantized.rounded(self.trainable.split(weights)[1], self.frozen_dtype)
         every = self.trainable.joined(trained, frozen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -50,19 +49,31 @@ class LoraConfig:
 def merged(params: Params, lora: Lora, like: Params) -> Params:
     """Weights with their adapters added: W + alpha / rank · A B, computed in float32.
 
-    `params` have A and B of each target among their layers. Each weight gets the dtype that it has in `like`.
+    `params` have A and B of each target among their layers. Each weight gets the dtype that it has in `like`; one that
+    has it already is overwritten, so that a model is merged where there is no room for two.
     """
     layers = dict(params["layers"])
     for name in lora.targets:
         a, b = (layers.pop(adapter) for adapter in table.adapter_names(name))
-        layers[name] = _added(layers[name], a, b, lora.scale, like["layers"][name].dtype)
+        dtype = like["layers"][name].dtype
+        add = _add_in_place if layers[name].dtype == dtype else _add
+        layers[name] = add(layers[name], a, b, lora.scale, dtype)
     return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), {**params, "layers": layers}, like)
 
 
-@partial(jax.jit, static_argnames="dtype")
 def _added(weight: Array, a: Array, b: Array, scale: float, dtype: np.dtype) -> Array:
-    """W [L, …] and A [L, …, r] B [L, r, …]."""
+    """W [L, …] and A [L, …, r] B [L, r, …]; layer by layer, as a product of all layers is a float32 weight."""
     left = a.astype(jnp.float32).reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
     right = b.astype(jnp.float32).reshape(*b.shape[:2], math.prod(b.shape[2:]))
-    product = jnp.matmul(left, right, precision="highest").reshape(weight.shape)
-    return (weight.astype(jnp.float32) + scale * product).astype(dtype)
+    in_place = weight.dtype == dtype
+
+    def add(i: Array, found: Array) -> Array:
+        product = jnp.matmul(left[i], right[i], precision="highest").reshape(weight.shape[1:])
+        own = (found if in_place else weight)[i].astype(jnp.float32)
+        return found.at[i].set((own + scale * product).astype(dtype))
+
+    return jax.lax.fori_loop(0, weight.shape[0], add, weight if in_place else jnp.zeros(weight.shape, dtype))
+
+
+_add = jax.jit(_added, static_argnames="dtype")
+_add_in_place = jax.jit(_added, static_argnames="dtype", donate_argnames="weight")
