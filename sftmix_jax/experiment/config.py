@@ -24,6 +24,7 @@ from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Items, Table,
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.lora import LoraConfig
+from sftmix_jax.models.quantized import FORMATS
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
@@ -45,7 +46,9 @@ class ModelConfig:
         "or with lora.rank the adapters alone",
     )
     frozen_dtype: str = setting(
-        "bfloat16", Choice(("bfloat16", "float32")), "of the parameters that are not trained, in memory"
+        "bfloat16",
+        Choice(("bfloat16", "float32", *FORMATS)),
+        "of the parameters that are not trained, in memory; int8 and nf4 quantise the linear weights of the layers",
     )
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 

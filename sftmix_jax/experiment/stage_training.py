@@ -17,7 +17,7 @@ from sftmix_jax.data.loader import Plan
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import stages
 from sftmix_jax.experiment.stages import Resolved, ResolvedStage
-from sftmix_jax.experiment.tuning import placed
+from sftmix_jax.experiment.tuning import kept, placed
 from sftmix_jax.machine import array_hash, identity, manifest, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.files import exists, read_json, remove, unfinished, write_json
@@ -176,7 +176,7 @@ class _Beginning:
         new = {name: x for name, x in abstract.params.get("layers", {}).items() if name not in wanted["layers"]}
         adapters = how.fresh(self._compute, self._seed(), {"layers": new})
         trained, frozen = how.trainable.split({**weights, "layers": {**weights["layers"], **adapters["layers"]}})
-        return jax.tree.map(placed, trained, abstract.params), jax.tree.map(placed, frozen, abstract.frozen)
+        return jax.tree.map(placed, trained, abstract.params), kept(frozen, abstract.frozen)
 
     def _weights(self, wanted: Params) -> Params:
         """Those of the base, or of the stage before a new adapter."""

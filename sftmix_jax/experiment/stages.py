@@ -172,7 +172,7 @@ def stage_params(folder: epath.Path, abstract: Params) -> Params:
     how = tuning.of_record(record, architecture(record))
     if how.is_full:
         return trained_params(folder, abstract)
-    weights = starting_weights(folder, record, precision.in_dtype(abstract, how.frozen_dtype))
+    weights = starting_weights(folder, record, precision.in_dtype(abstract, how.weights_dtype))
     return how.whole(trained_params(folder, how.abstract_trained(abstract)), weights, abstract)
 
 

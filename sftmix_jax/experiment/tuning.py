@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.tree_util import KeyPath
 
 from sftmix_jax.experiment.config import ModelConfig
-from sftmix_jax.models import decoder, lora, table
+from sftmix_jax.machine.errors import UserError
+from sftmix_jax.models import decoder, lora, quantized, table
 from sftmix_jax.models.architecture import Architecture, Lora, adapted
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.decoder import Params
@@ -41,6 +43,11 @@ class Tuning:
         return trainable.find(self.architecture, self.names)
 
     @property
+    def weights_dtype(self) -> str:
+        """The dtype that frozen weights are read in."""
+        return quantized.READ_IN if self.frozen_dtype in quantized.FORMATS else self.frozen_dtype
+
+    @property
     def is_full(self) -> bool:
         """Whether every parameter is trained."""
         return self.lora is None and not self.names
@@ -66,13 +73,16 @@ class Tuning:
         return {"lora": self.lora, "trainable": self.names, "frozen_dtype": self.frozen_dtype}
 
     def abstract_weights(self, compute: Compute, mesh: Mesh, trained_dtype: str) -> Params:
-        """Shapes, dtypes and shardings of the weights as a stage reads them."""
+        """Shapes, dtypes and shardings of the weights as a stage reads them: on the host if they are then quantised."""
         _, whole, axes = decoder.build(self.base, compute)
         whole = sharding.with_shardings(whole, sharding.param_shardings(mesh, whole, axes))
+        if self.frozen_dtype in quantized.FORMATS:
+            host = SingleDeviceSharding(_host())
+            whole = sharding.with_shardings(whole, jax.tree.map(lambda _: host, whole))
         chosen = self.trainable
 
         def one(path: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            trained = {True: trained_dtype, False: self.frozen_dtype}
+            trained = {True: trained_dtype, False: self.weights_dtype}
             dtypes = {trained[some] for some in chosen.parts(tuple(key.key for key in path))}
             return jax.ShapeDtypeStruct(x.shape, jnp.result_type(*dtypes), sharding=x.sharding)
 
@@ -104,7 +114,8 @@ class Tuning:
 
         `weights` are those it started from, and may be overwritten; adapters are merged in float32.
         """
-        every = self.trainable.joined(trained, self.trainable.split(weights)[1])
+        frozen = quantized.rounded(self.trainable.split(weights)[1], self.frozen_dtype)
+        every = self.trainable.joined(trained, frozen)
         found = lora.merged(every, self.lora, abstract) if self.lora else every
         return jax.tree.map(placed, found, abstract)
 
@@ -113,14 +124,41 @@ def placed(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     """In the dtype and sharding of `wanted`; a program moves what is split over several processes."""
     if x.dtype == wanted.dtype and x.sharding.is_equivalent_to(wanted.sharding, x.ndim):
         return x
+    if x.sharding.device_set != wanted.sharding.device_set and x.is_fully_addressable:
+        return jax.device_put(x.astype(wanted.dtype), wanted.sharding)
     return jax.jit(lambda x: x.astype(wanted.dtype), out_shardings=wanted.sharding)(x)
+
+
+def kept(frozen: Params | None, abstract: Params | None) -> Params:
+    """Frozen parameters as a stage keeps them, with the dtypes, formats and shardings of `abstract`."""
+
+    def one(path: KeyPath, wanted: Any, x: jax.Array) -> Any:
+        return quantized.put(x, wanted, path) if quantized.is_quantized(wanted) else placed(x, wanted)
+
+    return jax.tree_util.tree_map_with_path(one, abstract, frozen, is_leaf=quantized.is_quantized)
+
+
+def _host() -> jax.Device:
+    """This process's CPU, or its first device where JAX_PLATFORMS leaves the CPU out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def of_config(model: ModelConfig, base: Architecture) -> Tuning:
     """What an experiment trains of its base. Raises UserError for a name that is no parameter."""
     adapters, names = model.lora.adapters, tuple(sorted(set(model.trainable)))  # their order changes nothing
     trainable.find(adapted(base, adapters), names)  # refuses a name that is no parameter
-    return Tuning(base, adapters, names, model.frozen_dtype) if adapters or names else Tuning(base)
+    if not adapters and not names:
+        if model.frozen_dtype in quantized.FORMATS:
+            raise UserError(
+                f"config.model.frozen_dtype={model.frozen_dtype}: every parameter is trained, and none is kept so; "
+                "set config.model.lora.rank"
+            )
+        return Tuning(base)
+    quantized.check(model.frozen_dtype)
+    return Tuning(base, adapters, names, model.frozen_dtype)
 
 
 def of_record(record: Mapping[str, Any], base: Architecture) -> Tuning:

@@ -16,11 +16,12 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from sftmix_jax.models import attention, kernels, table
+from sftmix_jax.models import attention, kernels, quantized, table
 from sftmix_jax.models import rope as rotary
 from sftmix_jax.models.architecture import Adapted, Architecture, LayerKind
 from sftmix_jax.models.attention import Cache, Scores
 from sftmix_jax.models.compute import REMAT, Compute
+from sftmix_jax.models.quantized import Quantized
 from sftmix_jax.models.table import Param
 from sftmix_jax.parallel import fsdp, sharding
 
@@ -71,10 +72,12 @@ def project(x: Array, param: nnx.Param, mesh: Mesh | None) -> Array:
     XLA's CPU backend differentiates the product with two batch axes 1.5 times slower. Over a mesh with fsdp, `x` lies
     split along its rows.
     """
-    weight, axes = param[...], param.get_metadata()["axes"][1:]
+    weight, axes = param.get_value(), param.get_metadata()["axes"][1:]
     B, T = x.shape[:2]
     rows = x.reshape(B * T, -1)
-    if mesh is None or mesh.shape["fsdp"] == 1 or "embed" not in axes:
+    if isinstance(weight, Quantized):
+        product = quantized.product(rows, weight)
+    elif mesh is None or mesh.shape["fsdp"] == 1 or "embed" not in axes:
         product = rows @ weight.astype(x.dtype).reshape(rows.shape[1], -1)
     else:
         product = fsdp.product(mesh, rows, weight, axes)

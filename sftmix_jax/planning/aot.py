@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -230,7 +231,12 @@ def _bytes(tree: Any) -> int:
     """Of the arrays of a tree, on one device."""
     arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
     shapes = [x.sharding.shard_shape(x.shape) if x.sharding else x.shape for x in arrays]
-    return sum(math.prod(shape) * x.dtype.itemsize for x, shape in zip(arrays, shapes, strict=True))
+    return sum(math.ceil(math.prod(shape) * _bits(x.dtype) / 8) for x, shape in zip(arrays, shapes, strict=True))
+
+
+def _bits(dtype: np.dtype) -> int:
+    """Of a number; two of 4 bits share a byte in compiled programs."""
+    return jnp.iinfo(dtype).bits if jnp.issubdtype(dtype, jnp.integer) else 8 * dtype.itemsize
 
 
 def _trainer(

@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from sftmix_jax.machine import compilation
-from sftmix_jax.models import decoder
+from sftmix_jax.models import decoder, quantized
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import Compute
 from sftmix_jax.models.decoder import Params
@@ -65,7 +65,7 @@ def make_trainer(
     whole = sharding.with_shardings(whole, sharding.param_shardings(mesh, whole, axes))
     abstract_params, abstract_frozen = trainable.split(whole)
     abstract_params = kept.stored(abstract_params)
-    abstract_frozen = precision.in_dtype(abstract_frozen, frozen_dtype)
+    abstract_frozen = quantized.abstract(abstract_frozen, frozen_dtype)
     replicated = sharding.sharding(mesh, ())
 
     def init_optimizer(params: Params) -> optax.OptState:

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from sftmix_jax.machine.errors import UserError, did_you_mean
-from sftmix_jax.models import table
+from sftmix_jax.models import quantized, table
 from sftmix_jax.models.architecture import Adapted, Architecture
 from sftmix_jax.models.decoder import Params
+from sftmix_jax.models.quantized import Quantized
 
 Path: TypeAlias = tuple[str, ...]
 Layers: TypeAlias = tuple[int, int]  # the first, and the one behind the last
@@ -51,6 +52,8 @@ class Trainable:
             layers = self.chosen[path]
             if layers is not None:
                 rest = whole[path]
+                if isinstance(rest, Quantized):
+                    rest = quantized.dequantized(rest)
                 leaf = jnp.concatenate([rest[: layers[0]], leaf, rest[layers[0] :]])
             whole[path] = leaf
         return _tree(whole)
@@ -104,7 +107,7 @@ def find(architecture: Architecture, names: Sequence[str]) -> Trainable:
 
 
 def _leaves(params: Params) -> Iterator[tuple[Path, Any]]:
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=quantized.is_quantized):
         yield tuple(key.key for key in keys), leaf
 
 
