@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sftmix_jax.analysis import findings, uncertain
+from sftmix_jax.analysis import findings, rule, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper, worst
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.table import ABSENT, Table
@@ -112,7 +112,7 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     """Single against mixed at the same part of every source, ability by ability."""
-    rows, changes, crossings = [], [], []
+    rows, changes, crossings = [], [], {}
     for ability in ours.rated:
         for k in ours.parts(strategy="single", source=ability):
             both = findings.alone_and_mixed(ours, ability, k)
@@ -127,19 +127,21 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
                 _change(theirs[1], theirs[0], paper.best(ability)) if theirs else ABSENT,
             ])  # fmt: skip
         where = findings.crossover_part(ours, (ability,))
-        if where and (found := findings.crossing(where))[0] >= 0.95:
-            _, middle, low, high = found
-            crossings.append(f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})")
+        if where and where.runs != 1:
+            crossings[ability] = findings.crossing(where)
     p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 and change.has_spread else None
          for change in changes]  # fmt: skip
     rows = [[*row[:5], cell, row[5]] for row, cell in zip(rows, _adjusted(p), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p", f"paper {size}: mixed minus alone"]
-    crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else (
+    crossed = [f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})"
+               for ability, (sure, middle, low, high) in crossings.items()
+               if 1 - sure <= rule.LEVEL / len(crossings)]  # fmt: skip
+    turns = f"Gain turns to loss: {', '.join(crossed)}." if crossed else (
         "Where gain turns to loss, or whether it does, is not clear."
     )
     return Table(
         "conflict", "Alone and mixed", columns, rows,
-        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {crossed}",
+        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {turns}",
     )  # fmt: skip
 
 
