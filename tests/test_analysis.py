@@ -262,7 +262,8 @@ def test_one_run_has_no_probability_of_a_crossing_and_no_interval():
     one = Cells(made, "by hand", 1)
     (finding,) = rule.judge([findings.crossover(one)])
     assert (finding.verdict, finding.numbers) == ("one run", "one run: crosses 0 at 1/25")
-    assert "is not clear" in conflict(one, cells.published("7b"), "7b").caption
+    caption = conflict(one, cells.published("7b"), "7b").caption
+    assert "is not clear" in caption and "say nothing of another run" in caption
     for row in laws.table(laws.scores(one)).rows:
         assert row[4] == "one run" and re.fullmatch(r"one run: [-+][\d.]+", row[5][0])
 

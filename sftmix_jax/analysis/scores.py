@@ -31,7 +31,7 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
     columns = ["strategy", "set-up"]
     for ability in ours.abilities:
         columns += [ability, *([f"{ability}, paper {size}"] if ability in BEST else [])]
-    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {by_benchmark(results)}."
+    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {by_benchmark(results)}.{_one_run(ours)}"
     return Table("beside_the_paper", "Final scores beside the paper's", columns, rows, caption)
 
 
@@ -83,8 +83,9 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
                 rows.append(row)
     columns = ["strategy", "set-up", "stage", *(f"{ability}, change" for ability in ours.abilities)]
     return Table(
-        "changes", "What each stage changed", columns, rows, "After the stage minus before it; a loss is forgetting."
-    )
+        "changes", "What each stage changed", columns, rows,
+        f"After the stage minus before it; a loss is forgetting.{_one_run(ours)}",
+    )  # fmt: skip
 
 
 def retention(results: Sequence[Result], ours: Cells) -> Table:
@@ -106,8 +107,9 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
     return Table(
-        "retention", "What was kept", columns, rows, "The final score as a part of the best after an earlier stage."
-    )
+        "retention", "What was kept", columns, rows,
+        f"The final score as a part of the best after an earlier stage.{_one_run(ours)}",
+    )  # fmt: skip
 
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
@@ -141,7 +143,7 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     )
     return Table(
         "conflict", "Alone and mixed", columns, rows,
-        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {turns}",
+        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {turns}{_one_run(ours)}",
     )  # fmt: skip
 
 
@@ -215,7 +217,7 @@ def transfer(ours: Cells) -> Table:
         "What one source gives to the others",
         columns,
         rows,
-        "One source alone minus the base: what it gives to abilities not its own.",
+        f"One source alone minus the base: what it gives to abilities not its own.{_one_run(ours)}",
     )
 
 
@@ -239,6 +241,11 @@ def others(results: Sequence[Result]) -> Table:
         rows,
         "Means over seeds; what each metric counts stands in its file of eval/.",
     )
+
+
+def _one_run(ours: Cells) -> str:
+    """What the intervals of a study with one seed leave out."""
+    return " Intervals are over questions alone and say nothing of another run." if ours.seeds == 1 else ""
 
 
 def _named(setup: Setup) -> list[Any]:
