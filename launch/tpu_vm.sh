@@ -12,8 +12,8 @@
 #   ZONE (us-central2-b), ACCELERATOR (v4-32), RUNTIME (by ACCELERATOR), SPOT=1 for preemptible capacity
 #
 # keep takes what there is: a slice that is there or asked for, what is installed on it, and the same command if it runs
-# there already. It goes on while gcloud does not answer, and ends once the command has ended with code 0 or 2 (bad input), or three times at the same
-# checkpoint.
+# there already. It goes on while gcloud does not answer, and ends once the command has ended with code 0 or 2 (bad
+# input), or three times at the same checkpoint.
 # The workdir must be on gs://, since hosts share nothing else. The project is gcloud's own (gcloud config set project).
 # Cost: by chip and hour from the moment it is ACTIVE until it is deleted, whether it computes or not; spot capacity for
 # about a third. `python -m sftmix_jax.plan` gives chip-hours and a price before.

@@ -13,6 +13,7 @@ from etils import epath
 from scipy import stats
 
 import sftmix_jax.evaluate as evaluate
+from sftmix_jax.analysis import tables
 from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.messages import Conversation, Message
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -251,6 +252,17 @@ def test_newcombe_of_his_example_and_over_all_outcomes():
             for counts, way, (low, high) in zip(outcomes, ways, intervals, strict=True) if low <= truth <= high
         )  # fmt: skip
         assert 0.93 < inside < 0.999, chances
+
+
+def test_an_interval_that_contradicts_its_p_is_said_to(capsys):
+    """Of 164 questions both models pass 16 and the second alone 5: mid-p 1/32, and Newcombe's interval holds 0."""
+    pairs = np.array([[1, 1]] * 16 + [[0, 1]] * 5 + [[0, 0]] * 143, float)
+    found = _difference("pass@1", pairs, np.ones(164), {"best": 1})
+    assert found.low < 0 and found.p == pytest.approx(1 / 32)
+    for difference, said in ((found, True), (dataclasses.replace(found, low=0.001), False)):
+        tables.print_differences("humaneval", "a", "b", [difference])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("pass@1: the interval and p disagree about 0" in printed) == said
 
 
 def test_few_ratings_are_compared_by_student_s_t(tmp_path):

@@ -32,7 +32,8 @@ sys.meta_path.insert(0, Missing())
 from benchmarks.gpu import __main__, sizes, training
 from sftmix_jax.sampling import decode, sampler
 
-print(training.training(sizes.TINY, "micro", "float32", "none", "plain", 1)["note"])
+for rank in (0, 2):
+    print(training.training(sizes.TINY, "micro", "float32", "none", "plain", 1, rank)["note"])
 """
 
 
@@ -40,7 +41,7 @@ def test_it_runs_where_packages_of_the_data_are_missing():
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     found = subprocess.run([sys.executable, "-c", WITHOUT], env=env, text=True, capture_output=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert found.stdout.startswith("plain, first step")
+    assert found.stdout.count("plain, first step") == 2
 
 
 def test_the_documents_that_trl_gets_are_those_of_the_rows():
@@ -70,8 +71,10 @@ def test_a_line_whose_package_is_missing_is_named_as_skipped():
 def test_trl_runs_at_a_tiny_size():
     pytest.importorskip("trl")
     pytest.importorskip("datasets")
-    found = theirs.trl_training(sizes.TINY, "micro", False, 2)
-    assert found["tokens"] > 0 and "its loss in chunks" in found["note"]
+    pytest.importorskip("peft")
+    for rank in (0, 2):
+        found = theirs.trl_training(sizes.TINY, "micro", False, 2, rank)
+        assert found["tokens"] > 0 and "its loss in chunks" in found["note"]
 
 
 def limits(card: str, gib: float) -> dict:

@@ -279,7 +279,7 @@ def test_every_command_of_the_tpu_guide_works_as_written(tools, tmp_path):
     for name in ("python", "pip"):
         shutil.copy(tools / "gcloud", tools / name)
     (tools / "describe").write_text("ACTIVE\n")
-    (tools / "look").write_text("ended 0 1\n")
+    (tools / "look").write_text("ended 0 1\nidle\nrunning\nended 0 1\n")  # training has ended, then evaluate runs
     env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PATIENCE": "0", "PYTHON": str(tools / "python")}
     ran = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=env, text=True, capture_output=True,
                          timeout=60, check=False)  # fmt: skip

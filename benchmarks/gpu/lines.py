@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.gpu.attention import attention
 from benchmarks.gpu.generation import decoding, sampling
 from benchmarks.gpu.measuring import Line
-from benchmarks.gpu.sizes import Size
+from benchmarks.gpu.sizes import RANK, Size
 from benchmarks.gpu.theirs import torch_generation, torch_training, trl_training
 from benchmarks.gpu.training import profile, training
 
@@ -45,6 +45,8 @@ def entries(size: Size, kernels: tuple[str, ...], folder: str) -> list[Entry]:
     own, one, many = kernels[0], *size.batches
     train_small = partial(training, size, size.small)
     train_large = partial(training, size, size.large)
+    train_adapters = partial(training, size, size.adapted, "float32", "full", own, 4, RANK)
+    theirs_adapters = partial(trl_training, size, size.adapted, True, 4, RANK)
     small, large = size.small, size.large
     return [
         Entry(f"{small} float32, remat full, 8 rows", partial(train_small, "float32", "full", own, 8), (30e3, 45e3)),
@@ -54,6 +56,8 @@ def entries(size: Size, kernels: tuple[str, ...], folder: str) -> list[Entry]:
         Entry(f"{large} Sampler, {many} slots", partial(sampling, size, 2 * many, many, 128)),
         Entry(f"  transformers {large}, 4 rows", partial(torch_training, size, large, True, 4)),
         Entry(f"  TRL {large}, packed, 4 rows", partial(trl_training, size, large, True, 4)),
+        Entry(f"{size.adapted} LoRA, remat full, 4 rows", train_adapters),
+        Entry(f"  TRL, PEFT {size.adapted}, 4 rows", theirs_adapters),
         Entry(f"  transformers decode, batch {one}", partial(torch_generation, size, one)),
         Entry(f"  transformers decode, batch {many}", partial(torch_generation, size, many)),
         Entry(f"{small} float32, remat none, 8 rows", partial(train_small, "float32", "none", own, 8)),

@@ -9,12 +9,14 @@ import numpy as np
 from sftmix_jax.data import packing
 
 MEAN_LENGTH, TRAINED_SHARE = 188, 0.5
+RANK = 16  # of LoRA's adapters, beside all linear weights of the layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     small: str  # presets of sftmix_jax.models.families
     large: str
+    adapted: str  # the one that LoRA is measured on
     dtype: str
     rows: int
     length: int
@@ -24,8 +26,11 @@ class Size:
     heads: tuple[tuple[int, int, int], ...]  # query heads, key/value heads, head size
 
 
-FULL = Size("llama3.2-1b", "7b", "bfloat16", 4, 2048, 8192, 512, (1, 64), ((32, 32, 128), (32, 8, 128), (32, 8, 64)))
-TINY = Size("micro", "tiny", "float32", 4, 256, 1024, 64, (1, 8), ((4, 2, 64),))
+FULL = Size(
+    "llama3.2-1b", "7b", "llama3-8b", "bfloat16", 4, 2048, 8192, 512, (1, 64),
+    ((32, 32, 128), (32, 8, 128), (32, 8, 64)),
+)  # fmt: skip
+TINY = Size("micro", "tiny", "tiny", "float32", 4, 256, 1024, 64, (1, 8), ((4, 2, 64),))
 
 
 def packed_rows(size: Size, rows: int, vocabulary: int) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 import sftmix_jax
 from benchmarks.gpu.measuring import Line, seconds
 from benchmarks.gpu.sizes import Size, packed_rows
+from sftmix_jax.models.lora import LoraConfig
 
 _BASE = Path(sftmix_jax.__file__).parent / "tiny" / "base"
 _STEPS = 4  # of TRL's trainer; the first is not counted
@@ -58,8 +59,11 @@ def torch_training(size: Size, name: str, checkpointing: bool, rows: int) -> Lin
     return {"tokens": rate, "peak": torch.cuda.max_memory_allocated() if device == "cuda" else 0}
 
 
-def trl_training(size: Size, name: str, checkpointing: bool, rows: int) -> Line:
-    """TRL's SFTTrainer on the same documents: it packs them, and its loss never makes all logits at once."""
+def trl_training(size: Size, name: str, checkpointing: bool, rows: int, rank: int = 0) -> Line:
+    """TRL's SFTTrainer on the same documents: it packs them, and its loss never makes all logits at once.
+
+    At a rank above 0 it trains PEFT's adapters beside all linear weights of the layers.
+    """
     import datasets
     import torch
     import transformers
@@ -87,8 +91,9 @@ def trl_training(size: Size, name: str, checkpointing: bool, rows: int) -> Line:
         )  # fmt: skip
         documents = datasets.Dataset.from_list(_documents(size, rows * (_STEPS + 1), model.config.vocab_size))
         trainer = trl.SFTTrainer(
-            model, settings, train_dataset=documents, processing_class=tokenizer, callbacks=[Clock()]
-        )
+            model, settings, train_dataset=documents, processing_class=tokenizer, callbacks=[Clock()],
+            peft_config=_adapters(rank) if rank else None,
+        )  # fmt: skip
         trainer.train()
         packed = trainer.train_dataset["input_ids"]
     tokens = rows * sum(map(len, packed)) / len(packed)
@@ -98,6 +103,13 @@ def trl_training(size: Size, name: str, checkpointing: bool, rows: int) -> Line:
         "peak": torch.cuda.max_memory_allocated() if device == "cuda" else 0,
         "note": f"trl {trl.__version__}, {loss}, {model.config._attn_implementation}",
     }
+
+
+def _adapters(rank: int) -> Any:
+    import peft
+
+    linear = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    return peft.LoraConfig(r=rank, lora_alpha=LoraConfig().alpha, target_modules=linear, task_type="CAUSAL_LM")
 
 
 def _documents(size: Size, rows: int, vocabulary: int) -> list[dict[str, list[int]]]:

@@ -73,7 +73,8 @@ def _is_best(outcome: Outcome, name: Callable[[int], str]) -> Claim:
     leads = [outcome.gain(first, other) for other in others]
     verdicts = {rule.HOLDS: max(rule.is_positive(lead, _smallest(outcome)) for lead in leads)}
     if outcome.best:
-        verdicts[rule.NO_EFFECT] = rule.is_within(leads[0], rule.SMALLEST)
+        # the next is the one with the smallest lead, which chance has made smaller
+        verdicts[rule.NO_EFFECT] = min(1.0, len(others) * rule.is_within(leads[0], rule.SMALLEST))
     numbers = f"{_amount(outcome, leads[0])} better than the next, {name(others[0])}"
     least = max(leads, key=lambda lead: rule.is_positive(lead, _smallest(outcome)))  # what the verdict rests on
     return _claim(outcome, BEST, numbers, leads, verdicts, least)

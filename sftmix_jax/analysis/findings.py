@@ -229,7 +229,9 @@ def crossover(cells: Cells) -> Claim:
     inside = where.probability(lambda d: (d >= -3) & (d <= -2))
     half = 0.5 / (len(where.draws) + 1)  # no number of draws makes it 0 or 1
     numbers = f"one crossing has the probability {sure:.2f}"
-    if sure >= 1 - rule.LEVEL:
+    if where.runs == 1:  # draws over questions alone say nothing of another run
+        numbers = "the differences do not cross 0" if np.isnan(where.value) else f"crosses 0 at {part(where.value)}"
+    elif sure >= 1 - rule.LEVEL:
         numbers += f"; at {part(middle)} ({part(low)} to {part(high)})"
     verdicts = {rule.HOLDS: min(1.0, 2 * (1 - inside + half)), rule.FAILS: min(1.0, 2 * (inside + half))}
     return Claim("RQ2", claim, numbers, verdicts, where.runs)

@@ -85,10 +85,12 @@ def table(curves: Iterable[Curve]) -> Table:
         change, low, high = (curve.scale * end for end in fit.change(most, 2 * most))
         digits = 1 if curve.scale == 100 else 2
         errors = ", ".join(f"{law.replace('_', '-')} {curve.scale * error:.2g}" for law, error in fit.errors.items())
+        told = f"{change:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+        if curve.runs == 1:  # an interval over questions alone says nothing of another run
+            told = f"{rule.ONE_RUN}: {change:+.{digits}f}"
         rows.append([
             curve.of, curve.against, fit.law.replace("_", "-"), errors,
-            _where(fit, curve, least, most),
-            (f"{change:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})", change),
+            _where(fit, curve, least, most), (told, change),
         ])  # fmt: skip
     columns = ["of", "against", "law", "held-out error of each law", "saturated", "twice the most would bring"]
     caption = (

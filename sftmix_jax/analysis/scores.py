@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sftmix_jax.analysis import findings, uncertain
+from sftmix_jax.analysis import findings, rule, uncertain
 from sftmix_jax.analysis.cells import BEST, Cells, Scores, benchmarks, is_part, labelled, number, of_paper, worst
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.table import ABSENT, Table
@@ -31,7 +31,7 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
     columns = ["strategy", "set-up"]
     for ability in ours.abilities:
         columns += [ability, *([f"{ability}, paper {size}"] if ability in BEST else [])]
-    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {by_benchmark(results)}."
+    caption = f"Final scores with 95 % intervals, {ours.source}; rates in %, {by_benchmark(results)}.{_one_run(ours)}"
     return Table("beside_the_paper", "Final scores beside the paper's", columns, rows, caption)
 
 
@@ -83,8 +83,9 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
                 rows.append(row)
     columns = ["strategy", "set-up", "stage", *(f"{ability}, change" for ability in ours.abilities)]
     return Table(
-        "changes", "What each stage changed", columns, rows, "After the stage minus before it; a loss is forgetting."
-    )
+        "changes", "What each stage changed", columns, rows,
+        f"After the stage minus before it; a loss is forgetting.{_one_run(ours)}",
+    )  # fmt: skip
 
 
 def retention(results: Sequence[Result], ours: Cells) -> Table:
@@ -106,13 +107,14 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
     return Table(
-        "retention", "What was kept", columns, rows, "The final score as a part of the best after an earlier stage."
-    )
+        "retention", "What was kept", columns, rows,
+        f"The final score as a part of the best after an earlier stage.{_one_run(ours)}",
+    )  # fmt: skip
 
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
     """Single against mixed at the same part of every source, ability by ability."""
-    rows, changes, crossings = [], [], []
+    rows, changes, crossings = [], [], {}
     for ability in ours.rated:
         for k in ours.parts(strategy="single", source=ability):
             both = findings.alone_and_mixed(ours, ability, k)
@@ -127,19 +129,21 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
                 _change(theirs[1], theirs[0], paper.best(ability)) if theirs else ABSENT,
             ])  # fmt: skip
         where = findings.crossover_part(ours, (ability,))
-        if where and (found := findings.crossing(where))[0] >= 0.95:
-            _, middle, low, high = found
-            crossings.append(f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})")
+        if where and where.runs != 1:
+            crossings[ability] = findings.crossing(where)
     p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 and change.has_spread else None
          for change in changes]  # fmt: skip
     rows = [[*row[:5], cell, row[5]] for row, cell in zip(rows, _adjusted(p), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p", f"paper {size}: mixed minus alone"]
-    crossed = f"Gain turns to loss: {', '.join(crossings)}." if crossings else (
+    crossed = [f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})"
+               for ability, (sure, middle, low, high) in crossings.items()
+               if 1 - sure <= rule.LEVEL / len(crossings)]  # fmt: skip
+    turns = f"Gain turns to loss: {', '.join(crossed)}." if crossed else (
         "Where gain turns to loss, or whether it does, is not clear."
     )
     return Table(
         "conflict", "Alone and mixed", columns, rows,
-        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {crossed}",
+        f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {turns}{_one_run(ours)}",
     )  # fmt: skip
 
 
@@ -213,7 +217,7 @@ def transfer(ours: Cells) -> Table:
         "What one source gives to the others",
         columns,
         rows,
-        "One source alone minus the base: what it gives to abilities not its own.",
+        f"One source alone minus the base: what it gives to abilities not its own.{_one_run(ours)}",
     )
 
 
@@ -237,6 +241,11 @@ def others(results: Sequence[Result]) -> Table:
         rows,
         "Means over seeds; what each metric counts stands in its file of eval/.",
     )
+
+
+def _one_run(ours: Cells) -> str:
+    """What the intervals of a study with one seed leave out."""
+    return " Intervals are over questions alone and say nothing of another run." if ours.seeds == 1 else ""
 
 
 def _named(setup: Setup) -> list[Any]:

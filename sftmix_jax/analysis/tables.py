@@ -10,6 +10,7 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
+from sftmix_jax.analysis.assumptions import LEVEL
 from sftmix_jax.analysis.results import Result
 from sftmix_jax.analysis.table import Table as Made
 from sftmix_jax.analysis.table import shown
@@ -184,6 +185,9 @@ def print_differences(
         interval = f"{d.low:+.3f} – {d.high:+.3f}" if is_known else "–"
         row = (d.metric, str(d.n), f"{d.first:.3f}", f"{d.second:.3f}", f"{d.second - d.first:+.3f}", interval)
         table.add_row(*row, f"{d.p:.2g}" if is_known else "–")
-    table.caption = "Two checkpoints: whether a recipe is better than another, several seeds of each can tell (study)."
+    split = [d.metric for d in differences if (d.low > 0 or d.high < 0) != (d.p < LEVEL) and math.isfinite(d.p)]
+    border = f"{', '.join(split)}: the interval and p disagree about 0, as two methods may at the border.\n"
+    recipes = "Two checkpoints: whether a recipe is better than another, several seeds of each can tell (study)."
+    table.caption = border * bool(split) + recipes
     table.caption_justify = "left"
     (console or terminal.Console()).print(table)

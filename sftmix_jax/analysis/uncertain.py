@@ -3,7 +3,8 @@
 A number is a function of scores. It is evaluated on the seeds and questions that all of its scores share, so a
 difference is paired by seed number and question id, whatever the shape of what was measured. Two errors are added:
 
-  seeds      Student's t with one weight per seed number, the same for every score (few seeds: a bootstrap is too sure)
+  seeds      Student's t with one weight per seed number, the same for all scores on the same seeds; scores that share
+             too few seeds to pair have independent weights (few seeds: a bootstrap is too sure)
   questions  the Bayesian bootstrap (Rubin 1981) with one weight per question id, the same for every score; a score
              with a best value has two pseudo-questions of weight Gamma(1/2) at its ends, so that one run of passes and
              failures has exactly the posterior of a rate under Jeffreys' prior, and a score of 0 is no certainty
@@ -11,8 +12,9 @@ difference is paired by seed number and question id, whatever the shape of what 
 The noise of single answers is a part of both errors and must count once. By how much the questions' error is made less:
 
   one seed, or one number per seed     not at all: there is no second estimate of that noise
-  several scores of one task that add  for the sum, as its noise is independent where the questions' difficulty is not,
-  up (a difference, a mean)            so that a difference has another part than each of its scores
+  several scores of one task on the    for the sum, as its noise is independent where the questions' difficulty is not,
+  same seeds and questions that add    so that a difference has another part than each of its scores
+  up (a difference, a mean)
   any other number                     for each of its scores alone
 
 Numbers without questions whose seeds all agree tell no spread: everything is then possible (`Uncertain.has_spread`).
@@ -23,14 +25,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from scipy import stats
+from scipy.stats import qmc
 
-RESAMPLES = 4000
+RESAMPLES = 4096  # a power of two, as Sobol's points want
 _BUCKETS = 2048  # questions whose ids share a bucket share a weight; memory does not grow with a benchmark
-_SEEDS, _DEGREES, _QUESTIONS, _ENDS = range(4)  # independent streams of random numbers
+_SEEDS, _QUESTIONS, _ENDS = range(3)  # independent streams of random numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,10 +172,10 @@ def _shrink(means: np.ndarray, pulls: np.ndarray) -> float:
 
 
 def _shrinks(found: Mapping[Score, Drawn], slopes: Mapping[Score, float]) -> dict[Score, float]:
-    """By how much the questions' error of each score of one task is made less; which case is which: see the module."""
+    """By how much the questions' error is made less of each of some paired scores; which case is which: see the module.
+    """
     moving = [slopes[score] for score in found]
-    alike = len({drawn.pulls.shape for drawn in found.values() if drawn.pulls is not None}) == 1
-    if len(found) > 1 and alike and np.isfinite(moving).all() and any(moving):
+    if len(found) > 1 and np.isfinite(moving).all() and any(moving):
         return dict.fromkeys(found, _shrink(_added(found, slopes, "means"), _added(found, slopes, "pulls")))
     return {s: _shrink(d.means, d.pulls) for s, d in found.items() if d.means is not None and d.pulls is not None}
 
@@ -181,9 +186,8 @@ def _added(found: Mapping[Score, Drawn], slopes: Mapping[Score, float], part: st
 
 
 def _has_spread(found: Mapping[Score, Drawn], slopes: Mapping[Score, float]) -> bool:
-    """Whether a task's part in a number varies, where it has several seeds and no questions."""
-    shapes = {drawn.pulls.shape for drawn in found.values() if drawn.pulls is not None}
-    if len(shapes) != 1 or not all(seeds > 1 and questions == 1 for seeds, questions in shapes):
+    """Whether the part of some paired scores in a number varies, where they have several seeds and no questions."""
+    if not all(d.pulls is not None and len(d.pulls) > 1 and d.pulls.shape[1] == 1 for d in found.values()):
         return True
     added = _added(found, slopes, "means")
     return not np.ptp(added) <= 1e-12 * max(1.0, float(np.abs(added).max()))  # NaN counts as spread
@@ -197,11 +201,16 @@ def _question_weights() -> np.ndarray:
 
 @functools.cache
 def _students(seeds: tuple[int, ...]) -> np.ndarray:
-    """Weights of the seeds' deviations, float64 [RESAMPLES, S]; every sum of them is Student's t with S - 1 degrees."""
-    normal = np.stack([np.random.default_rng([_SEEDS, seed]).standard_normal(RESAMPLES) for seed in seeds], axis=1)
-    degrees = len(seeds) - 1
-    spread = np.random.default_rng([_DEGREES, *seeds]).chisquare(degrees, RESAMPLES) / degrees
-    return np.asarray(normal / np.sqrt(spread)[:, None])
+    """Weights of the seeds' deviations, float64 [RESAMPLES, S]; every sum of them is Student's t with S - 1 degrees.
+
+    They belong to all of the seeds together: scores that share only some have independent weights, as they are not
+    paired. Sobol's points (Owen 1998) reach the tails that a correction for many findings asks for about twice as
+    closely as independent numbers; they are shuffled, since two scrambled sequences are not independent in their order.
+    """
+    rng, degrees = np.random.default_rng([_SEEDS, *seeds]), len(seeds) - 1
+    points = rng.permutation(qmc.Sobol(len(seeds) + 1, rng=rng).random(RESAMPLES)) + 2.0**-31  # never 0
+    spread = stats.chi2.ppf(points[:, :1], degrees) / degrees
+    return np.asarray(stats.norm.ppf(points[:, 1:]) / np.sqrt(spread))
 
 
 class Uncertain:
@@ -219,11 +228,15 @@ class Uncertain:
     def _evaluated(self) -> tuple[float, np.ndarray, bool]:
         """Value, draws, and whether the seeds show any spread where nothing else does."""
         seeds, questions = shared_seeds(self._scores), shared_questions(self._scores)
-        found = {s: s.drawn(s.seeds and (seeds or s.seeds), questions[s.task] or s.questions) for s in self._scores}
+        on = {s: (s.seeds and (seeds or s.seeds), questions[s.task] or s.questions) for s in self._scores}
+        found = {score: score.drawn(*on[score]) for score in self._scores}
         slopes = {score: self._slope(score, found) for score in found}
         has_spread, shrink = True, dict.fromkeys(found, 1.0)
-        for task in dict.fromkeys(score.task for score in found):
-            mine = {score: drawn for score, drawn in found.items() if score.task == task and drawn.means is not None}
+        paired: dict[Hashable, dict[Score, Drawn]] = defaultdict(dict)  # never by the shape of their arrays
+        for score, drawn in found.items():
+            if drawn.means is not None:
+                paired[score.task, *on[score]][score] = drawn
+        for mine in paired.values():
             has_spread &= _has_spread(mine, slopes)
             shrink |= _shrinks(mine, slopes)
         value = self._function({score: drawn.scaled(drawn.mean) for score, drawn in found.items()})

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from sftmix_jax.analysis import family, power
+from sftmix_jax.analysis.assumptions import LEVEL, SMALLEST
 from sftmix_jax.evaluation.config import EvaluationConfig, load_questions
 from sftmix_jax.evaluation.task import find_task
 from sftmix_jax.machine import terminal
@@ -59,23 +60,37 @@ def show_power(chosen: Study, options: StudyOptions, console: terminal.Console) 
     asked = {task: run.experiment.evaluation for run in chosen.runs for task in run.experiment.evaluation.tasks}
     setups = [{name: value for name, value in run.labels.items() if name != "seed"} for run in chosen.runs]
     among = family.size(setups, list(dict.fromkeys(find_task(task)[0].ability for task in asked)))
+    levels = (LEVEL, LEVEL / among)
     for task, config in asked.items():
         questions = _questions(task, config)
         if not questions:
             console.print(f"{task}: its questions are not here, so what it can detect is not known", style="dim")
             continue
-        least = power.planned(seeds, questions, options.seed_spread, among)
-        able = f"detect {least:.1f} points" if seeds > 1 else "says nothing about another seed"
-        enough = power.seeds_for(options.detect, questions, options.seed_spread, among)
-        more = f"{options.detect:g} points take {enough or 'over a thousand'} seeds"
-        console.print(f"{task}: {seeds} seed{'s' * (seeds > 1)} with {questions} questions {able}; {more}")
-    if asked:
+        least = [power.planned(seeds, questions, options.seed_spread, level) for level in levels]
+        points = _span([f"{each:.1f}" if each <= 100 else "over 100" for each in least])
+        able = f"detect {points} points" if seeds > 1 else "says nothing about another seed"
+        many = [power.seeds_for(options.detect, questions, options.seed_spread, level) for level in levels]
+        enough = _span([f"{each or 'over a thousand'}" for each in many])
         console.print(
-            f"detect: a difference between two set-ups is told from 0 in {power.POWER:.0%} of studies, as one of "
-            f"{among} finding{'s' * (among > 1)} that are judged together, where scores of seeds have a standard "
-            f"deviation of {options.seed_spread:g} points (--seed_spread) and answers to a third of the questions "
-            "differ; points are hundredths of the best possible score", style="dim",
+            f"{task}: {seeds} seed{'s' * (seeds > 1)} with {questions} questions {able}; "
+            f"{options.detect:g} points take {enough} seeds"
+        )
+    if asked:
+        family_wide = (
+            f" The larger number is for the only one of {among} findings that holds, the smaller for one of which all "
+            "others hold (Holm's correction)."
+        )
+        console.print(
+            f"detect: in {power.POWER:.0%} of studies a difference between two set-ups holds, which its interval above "
+            f"0 and a value of {SMALLEST:g} points or more show.{family_wide * (among > 1)} Scores of seeds are taken "
+            f"to have a standard deviation of {options.seed_spread:g} points (--seed_spread), and answers to a third "
+            "of the questions to differ; points are hundredths of the best possible score", style="dim",
         )  # fmt: skip
+
+
+def _span(numbers: list[str]) -> str:
+    """`11.1 to 15.2`; one number where both are the same."""
+    return " to ".join(dict.fromkeys(numbers))
 
 
 def _questions(task: str, config: EvaluationConfig) -> int:
