@@ -46,6 +46,7 @@ campaigns: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy sftmix_jax
 
 # The site, docs/_build/html/index.html; a warning is an error.

@@ -19,13 +19,19 @@ from typing import Any
 
 ROWS, LENGTH = 16, 2048
 TOPOLOGIES = {  # MaxText's name, chips
-    "v5p:2x2x2": ("v5p-16", 8), "v5e:4x4": ("v5e-16", 16), "v6e:4x4": ("v6e-16", 16),
-    "v5p:4x4x4": ("v5p-128", 64), "v5e:16x16": ("v5e-256", 256),
-}  # fmt: skip
+    "v5p:2x2x2": ("v5p-16", 8),
+    "v5e:4x4": ("v5e-16", 16),
+    "v6e:4x4": ("v6e-16", 16),
+    "v5p:4x4x4": ("v5p-128", 64),
+    "v5e:16x16": ("v5e-256", 256),
+}
 ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5p-8",
-}  # fmt: skip
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+}
 
 
 def rows(chips: int) -> int:
@@ -50,9 +56,16 @@ def ours(topology: str) -> None:
 
     found = aot.find_topology(topology)
     step = aot.compile_step(
-        Tuning(families.preset("llama2-7b")), Compute("bfloat16", "full", "splash"), OptimizerConfig(),
-        MeshConfig(), found, rows=rows(found.chips), length=LENGTH, domains=3, grad_accum_steps=1,
-    )  # fmt: skip
+        Tuning(families.preset("llama2-7b")),
+        Compute("bfloat16", "full", "splash"),
+        OptimizerConfig(),
+        MeshConfig(),
+        found,
+        rows=rows(found.chips),
+        length=LENGTH,
+        domains=3,
+        grad_accum_steps=1,
+    )
     show(topology, step.arguments, step.temporaries, step.collectives)
 
 
@@ -81,11 +94,19 @@ def theirs(topology: str) -> None:
 
 def _maxtext_arguments(base: str, name: str, chips: int) -> list[str]:
     return [
-        "train_compile", base, "model_name=llama2-7b", f"compile_topology={name}", "compile_topology_num_slices=1",
-        f"per_device_batch_size={rows(chips) // chips}", f"max_target_length={LENGTH}", "remat_policy=full",
-        "run_name=plan", "base_output_directory=/tmp/maxtext", "enable_checkpointing=false",
+        "train_compile",
+        base,
+        "model_name=llama2-7b",
+        f"compile_topology={name}",
+        "compile_topology_num_slices=1",
+        f"per_device_batch_size={rows(chips) // chips}",
+        f"max_target_length={LENGTH}",
+        "remat_policy=full",
+        "run_name=plan",
+        "base_output_directory=/tmp/maxtext",
+        "enable_checkpointing=false",
         "skip_jax_distributed_system=true",
-    ]  # fmt: skip
+    ]
 
 
 def counter() -> Any:

@@ -123,15 +123,18 @@ def main() -> None:
     timing.heading()
     for batch in (1, 8, 32):
         timing.alternate(
-            f"greedy, batch {batch}", "tokens/s",
-            partial(equal_rows_ours, options.model, batch), partial(equal_rows_theirs, options.model, batch),
-        )  # fmt: skip
+            f"greedy, batch {batch}",
+            "tokens/s",
+            partial(equal_rows_ours, options.model, batch),
+            partial(equal_rows_theirs, options.model, batch),
+        )
     if options.gsm8k:
         timing.alternate(
-            "200 questions of GSM8K", "questions/s",
+            "200 questions of GSM8K",
+            "questions/s",
             partial(questions_ours, options.model, options.gsm8k, 200),
             partial(questions_theirs, options.model, options.gsm8k, 200),
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

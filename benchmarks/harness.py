@@ -79,10 +79,11 @@ def main() -> None:
     timing.heading("hf backend")
     for batch in (1, 32):
         timing.alternate(
-            f"{options.count} questions of GSM8K, hf in batches of {batch}", "questions/s",
+            f"{options.count} questions of GSM8K, hf in batches of {batch}",
+            "questions/s",
             partial(ours, options.model, options.gsm8k, options.count),
             partial(theirs, options.model, batch, options.gsm8k, options.count),
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -46,9 +46,12 @@ def _contained(row: dict[str, str]) -> bool:
 def _unprotected(row: dict[str, str]) -> bool:
     program = f"{row['prompt']}{row['canonical_solution']}\n{row['test']}\n\ncheck({row['entry_point']})\n"
     ran = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        [sys.executable, "-I", "-S", "-c", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
     return ran.returncode == 0
 
 
@@ -58,9 +61,11 @@ def main() -> None:
     options = parser.parse_args()
     timing.heading("unprotected")
     timing.alternate(
-        "164 solutions of HumanEval", "solutions/s", partial(_in_parallel, _contained, options.humaneval),
+        "164 solutions of HumanEval",
+        "solutions/s",
+        partial(_in_parallel, _contained, options.humaneval),
         partial(_in_parallel, _unprotected, options.humaneval),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

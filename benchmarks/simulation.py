@@ -77,9 +77,14 @@ class World:
             logits = middle_of(wanted, whole) + _HARD * self.hard[task] + spread * own[:, None]
             values, best = (self.rng.uniform(size=logits.shape) < 1 / (1 + np.exp(-logits))).astype(float), 1.0
         score = Verdicts(
-            f"{task} {name}", task, tuple(range(self.seeds)), tuple(map(str, range(self.questions))), values,
-            np.ones_like(values), best,
-        )  # fmt: skip
+            f"{task} {name}",
+            task,
+            tuple(range(self.seeds)),
+            tuple(map(str, range(self.questions))),
+            values,
+            np.ones_like(values),
+            best,
+        )
         return uncertain.of(score, best=best)
 
 
@@ -171,9 +176,11 @@ def show_studies(trials: int, effect: float) -> None:
             holds, wrong = studies(seeds, questions, points, effect, trials)
             for verdict, found in zip(every, (at_none, wrong, holds), strict=True):
                 every[verdict].update(found)
-            print(f"{seeds:3} seeds {questions:5} questions {points:g} points: of {trials} studies wrong at no effect "
-                  f"{at_none['']}, at {effect:g} points {wrong['']}; findings that hold {holds.total() / trials:.1f}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{seeds:3} seeds {questions:5} questions {points:g} points: of {trials} studies wrong at no effect "
+                f"{at_none['']}, at {effect:g} points {wrong['']}; findings that hold {holds.total() / trials:.1f}",
+                flush=True,
+            )
         for claim in sorted({claim for found in every.values() for claim in found}):
             counts = ", ".join(f"{verdict} {found[claim]}" for verdict, found in every.items())
             print(f"    {claim or 'any finding'}: {counts} of {len(sizes) * trials}", flush=True)

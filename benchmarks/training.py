@@ -107,10 +107,13 @@ def full_rows_ours(config: Architecture, rows: int, length: int) -> timing.Round
     tokens = _random_tokens(config, rows, length).astype(np.int32)
     ones = np.ones((rows, length), np.int32)
     batch = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segment_ids": ones,
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "segment_ids": ones,
         "loss_weights": ones.astype(np.float32),
-        "positions": np.broadcast_to(np.arange(length, dtype=np.int32), ones.shape), "domain_ids": 0 * ones,
-    }  # fmt: skip
+        "positions": np.broadcast_to(np.arange(length, dtype=np.int32), ones.shape),
+        "domain_ids": 0 * ones,
+    }
     return partial(Ours(config, 1).steps, itertools.repeat(batch), FULL_ROWS)
 
 
@@ -134,9 +137,16 @@ class Mix:
         """The whole mix, packed."""
         shares = {name: Share(fraction=1.0) for name in self.examples}
         return loader.make_plan(
-            self.examples, shares, BatchConfig(rows, length), {}, epochs=1, budget=None, unit="tokens", steps=None,
+            self.examples,
+            shares,
+            BatchConfig(rows, length),
+            {},
+            epochs=1,
+            budget=None,
+            unit="tokens",
+            steps=None,
             seed=0,
-        )[0]  # fmt: skip
+        )[0]
 
     def padded(self, rows: int, length: int) -> Batches:
         """The examples shuffled, `rows` at a time, padded to the longest of them."""
@@ -173,16 +183,19 @@ def main() -> None:
     timing.heading()
     for name, config, rows, length in (("tiny (1M)", TINY, 16, 128), ("5M", FIVE_MILLION, 8, 256)):
         timing.alternate(
-            f"training step, {name}, {rows} × {length}", "tokens/s",
-            partial(full_rows_ours, config, rows, length), partial(full_rows_theirs, config, rows, length),
-        )  # fmt: skip
+            f"training step, {name}, {rows} × {length}",
+            "tokens/s",
+            partial(full_rows_ours, config, rows, length),
+            partial(full_rows_theirs, config, rows, length),
+        )
     if options.tokenizer:
         files = {name: getattr(options, name) for name in ("math", "code", "general")}
         timing.alternate(
-            "the real mix, useful tokens, 8 × 512", "tokens/s",
+            "the real mix, useful tokens, 8 × 512",
+            "tokens/s",
             partial(real_mix_ours, files, options.tokenizer, 8, 512),
             partial(real_mix_theirs, files, options.tokenizer, 8, 512),
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,13 @@ def load(path: str) -> list[Question]:
 
 
 TASK = Task(
-    name="gsm8k", ability="math",
-    load=load, score=numbers.score, pool=numbers.pool, extract=numbers.extract, metrics=numbers.METRICS,
-    default_data="hf:openai/gsm8k:main:test", max_new_tokens=512,
-)  # fmt: skip
+    name="gsm8k",
+    ability="math",
+    load=load,
+    score=numbers.score,
+    pool=numbers.pool,
+    extract=numbers.extract,
+    metrics=numbers.METRICS,
+    default_data="hf:openai/gsm8k:main:test",
+    max_new_tokens=512,
+)

@@ -19,9 +19,10 @@ def load(path: str) -> list[Question]:
     questions = []
     for row in (row.value for row in read_rows(Source(path))):
         reference = {
-            "prompt": row["prompt"], "entry_point": row["entry_point"],
+            "prompt": row["prompt"],
+            "entry_point": row["entry_point"],
             "tests": f"{row['test']}\n\ncheck({row['entry_point']})\n",
-        }  # fmt: skip
+        }
         if "canonical_solution" in row:
             reference["canonical"] = row["prompt"] + row["canonical_solution"]
         questions.append(Question(row["task_id"], (code.instruction(row["prompt"]),), reference))
@@ -29,7 +30,15 @@ def load(path: str) -> list[Question]:
 
 
 TASK = Task(
-    name="humaneval", ability="code",
-    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
-    of_samples=code.of_samples, runs_code=True, default_data="hf:openai/openai_humaneval:test", max_new_tokens=512,
-)  # fmt: skip
+    name="humaneval",
+    ability="code",
+    load=load,
+    score=code.score,
+    pool=code.pool,
+    extract=code.extract,
+    metrics=code.METRICS,
+    of_samples=code.of_samples,
+    runs_code=True,
+    default_data="hf:openai/openai_humaneval:test",
+    max_new_tokens=512,
+)

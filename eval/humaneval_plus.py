@@ -26,7 +26,15 @@ def _question(row: dict[str, Any]) -> Question:
 
 
 TASK = Task(
-    name="humaneval_plus", ability="code",
-    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
-    of_samples=code.of_samples, runs_code=True, default_data="hf:evalplus/humanevalplus:test", max_new_tokens=512,
-)  # fmt: skip
+    name="humaneval_plus",
+    ability="code",
+    load=load,
+    score=code.score,
+    pool=code.pool,
+    extract=code.extract,
+    metrics=code.METRICS,
+    of_samples=code.of_samples,
+    runs_code=True,
+    default_data="hf:evalplus/humanevalplus:test",
+    max_new_tokens=512,
+)

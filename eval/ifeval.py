@@ -93,8 +93,12 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 
 TASK = Task(
-    name="ifeval", ability="general",
-    load=load, score=score, default_data="hf:google/IFEval:train", max_new_tokens=1280,
+    name="ifeval",
+    ability="general",
+    load=load,
+    score=score,
+    default_data="hf:google/IFEval:train",
+    max_new_tokens=1280,
     packages=("lm_eval", "langdetect", "nltk"),
     metrics=tuple(Metric(level, weight="instructions" if "instruction" in level else "") for level in _LEVELS),
-)  # fmt: skip
+)

@@ -43,8 +43,12 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 
 TASK = Task(
-    name="math", ability="math",
-    load=load, score=score, metrics=(Metric("boxed"), Metric("flexible")),
-    default_data="hf:EleutherAI/hendrycks_math", max_new_tokens=1024,
+    name="math",
+    ability="math",
+    load=load,
+    score=score,
+    metrics=(Metric("boxed"), Metric("flexible")),
+    default_data="hf:EleutherAI/hendrycks_math",
+    max_new_tokens=1024,
     packages=("math-verify", "latex2sympy2-extended", "sympy"),
-)  # fmt: skip
+)

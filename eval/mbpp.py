@@ -43,11 +43,14 @@ def _question(row: dict[str, Any], where: str) -> Question:
         "It must pass these tests:\n\n```python\n" + "\n".join(shown) + "\n```"
     )
     reference = {
-        "prompt": "", "entry_point": entry, "tests": tests,
+        "prompt": "",
+        "entry_point": entry,
+        "tests": tests,
         "prelude": "\n".join(text for text, names in imports if names & used),
-        "names": sorted((defined & used) - {entry}), "seconds": 20,  # reference solutions take up to 5
+        "names": sorted((defined & used) - {entry}),
+        "seconds": 20,  # reference solutions take up to 5
         "canonical": row.get("code", ""),
-    }  # fmt: skip
+    }
     number = str(row["task_id"])
     return Question(number if number.startswith("Mbpp/") else f"Mbpp/{number}", (asked,), reference)
 
@@ -79,13 +82,21 @@ def _solution(text: str) -> tuple[set[str], list[tuple[str, set[str]]]]:
     defined = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
     return defined, [
         (ast.unparse(node), {alias.asname or alias.name.partition(".")[0] for alias in node.names})
-        for node in body if isinstance(node, (ast.Import, ast.ImportFrom))
-    ]  # fmt: skip
+        for node in body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
 
 
 TASK = Task(
-    name="mbpp", ability="code",
-    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
-    of_samples=code.of_samples, runs_code=True,
-    default_data="hf:google-research-datasets/mbpp:full:test", max_new_tokens=512,
-)  # fmt: skip
+    name="mbpp",
+    ability="code",
+    load=load,
+    score=code.score,
+    pool=code.pool,
+    extract=code.extract,
+    metrics=code.METRICS,
+    of_samples=code.of_samples,
+    runs_code=True,
+    default_data="hf:google-research-datasets/mbpp:full:test",
+    max_new_tokens=512,
+)

@@ -34,7 +34,15 @@ def _question(row: dict[str, Any]) -> Question:
 
 
 TASK = Task(
-    name="mbpp_plus", ability="code",
-    load=load, score=code.score, pool=code.pool, extract=code.extract, metrics=code.METRICS,
-    of_samples=code.of_samples, runs_code=True, default_data="hf:evalplus/mbppplus:test", max_new_tokens=512,
-)  # fmt: skip
+    name="mbpp_plus",
+    ability="code",
+    load=load,
+    score=code.score,
+    pool=code.pool,
+    extract=code.extract,
+    metrics=code.METRICS,
+    of_samples=code.of_samples,
+    runs_code=True,
+    default_data="hf:evalplus/mbppplus:test",
+    max_new_tokens=512,
+)

@@ -48,7 +48,11 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 
 TASK = Task(
-    name="mmlu", ability="knowledge",
-    load=load, score=score, extract=extract, metrics=(Metric("accuracy"),),
+    name="mmlu",
+    ability="knowledge",
+    load=load,
+    score=score,
+    extract=extract,
+    metrics=(Metric("accuracy"),),
     default_data="hf:cais/mmlu:all:test",
-)  # fmt: skip
+)

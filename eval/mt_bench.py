@@ -27,9 +27,15 @@ from sftmix_jax.evaluation.judging import Prompt, Rubric
 from sftmix_jax.evaluation.task import Metric, Question, Task, Turns, Verdict
 
 TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
-    "stem": 0.1, "humanities": 0.1,
-}  # fmt: skip
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
 
 
 def load(path: str) -> list[Question]:
@@ -40,7 +46,7 @@ def load(path: str) -> list[Question]:
         reference = {
             "references": entry.references,
             "prompts": (prompts[name], prompts[f"{name}-multi-turn"]),
-        }  # fmt: skip
+        }
         temperature = TEMPERATURES.get(entry.category, 0.7)
         questions.append(
             Question(f"mt_bench/{entry.number}", entry.turns, reference, temperature, group=entry.category)
@@ -75,10 +81,14 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
 
 
 TASK = Task(
-    name="mt_bench", ability="general",
-    load=load, rubric=Rubric(prompts, read, rate), default_data="", max_new_tokens=1024,
+    name="mt_bench",
+    ability="general",
+    load=load,
+    rubric=Rubric(prompts, read, rate),
+    default_data="",
+    max_new_tokens=1024,
     metrics=(
         Metric("rating", is_rate=False, best=10.0, weight="rated turns"),
         *(Metric(name, is_rate=False, best=10.0) for name in ("turn 1", "turn 2")),
     ),
-)  # fmt: skip
+)

@@ -32,9 +32,10 @@ def load(path: str) -> list[Question]:
             raise UserError(f"{baseline}: has no answer to question {entry.number}")
         name = "pair-math-v1" if entry.references else "pair-v2"
         reference = {
-            "baseline": other.get(entry.number, ()), "references": entry.references,
+            "baseline": other.get(entry.number, ()),
+            "references": entry.references,
             "prompts": (prompts[name], prompts[f"{name}-multi-turn"]),
-        }  # fmt: skip
+        }
         id = f"mt_bench_pairs/{entry.number}"
         questions.append(Question(id, entry.turns, reference, temperatures[str(entry.number)]))
     return questions
@@ -58,9 +59,13 @@ def _one(question: Question, a: Turns, b: Turns) -> Prompt:
 def _both(question: Question, a: Turns, b: Turns) -> Prompt:
     template, given = fastchat.JudgePrompt(*question.reference["prompts"][1]), question.reference["references"]
     fields = {
-        "question_1": question.turns[0], "question_2": question.turns[1],
-        "answer_a_1": a[0], "answer_a_2": a[1], "answer_b_1": b[0], "answer_b_2": b[1],
-    }  # fmt: skip
+        "question_1": question.turns[0],
+        "question_2": question.turns[1],
+        "answer_a_1": a[0],
+        "answer_a_2": a[1],
+        "answer_b_1": b[0],
+        "answer_b_2": b[1],
+    }
     if given:
         fields |= {"ref_answer_1": given[0], "ref_answer_2": given[1]}
     return template.fill([*a, *b], **fields)
@@ -71,7 +76,11 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
 
 
 TASK = Task(
-    name="mt_bench_pairs", ability="general",
-    load=load, rubric=Rubric(prompts, pairs.read, rate, pairwise=True), default_data="",
-    max_new_tokens=1024, metrics=(Metric("wins", is_rate=False), Metric("disagreement", is_rate=False)),
-)  # fmt: skip
+    name="mt_bench_pairs",
+    ability="general",
+    load=load,
+    rubric=Rubric(prompts, pairs.read, rate, pairwise=True),
+    default_data="",
+    max_new_tokens=1024,
+    metrics=(Metric("wins", is_rate=False), Metric("disagreement", is_rate=False)),
+)

@@ -47,7 +47,10 @@ def rate(question: Question, ratings: Sequence[float | None]) -> Verdict:
 
 
 TASK = Task(
-    name="pairs", ability="general",
-    load=load, rubric=Rubric(prompts, pairs.read, rate, pairwise=True), default_data="",
+    name="pairs",
+    ability="general",
+    load=load,
+    rubric=Rubric(prompts, pairs.read, rate, pairwise=True),
+    default_data="",
     metrics=(Metric("wins", is_rate=False), Metric("disagreement", is_rate=False)),
-)  # fmt: skip
+)

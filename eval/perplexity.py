@@ -44,7 +44,10 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 
 TASK = Task(
-    name="perplexity", ability="language modelling",
-    load=load, score=score, default_data="",
+    name="perplexity",
+    ability="language modelling",
+    load=load,
+    score=score,
+    default_data="",
     metrics=(Metric("perplexity", is_rate=False, best=0.0, weight="tokens", geometric=True),),
-)  # fmt: skip
+)

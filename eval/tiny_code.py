@@ -34,7 +34,12 @@ def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]
 
 
 TASK = Task(
-    name="tiny_code", ability="code",
-    load=load, score=score, default_data="tiny:150", max_new_tokens=96,
-    metrics=(Metric("pass@1"), Metric("hard")), runs_code=True,
-)  # fmt: skip
+    name="tiny_code",
+    ability="code",
+    load=load,
+    score=score,
+    default_data="tiny:150",
+    max_new_tokens=96,
+    metrics=(Metric("pass@1"), Metric("hard")),
+    runs_code=True,
+)

@@ -34,10 +34,15 @@ def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]
 
 
 TASK = Task(
-    name="tiny_general", ability="general",
-    load=load, score=score, default_data="tiny:200", max_new_tokens=64,
+    name="tiny_general",
+    ability="general",
+    load=load,
+    score=score,
+    default_data="tiny:200",
+    max_new_tokens=64,
     metrics=(
-        Metric("rating", is_rate=False, best=10.0), Metric("exact"),
+        Metric("rating", is_rate=False, best=10.0),
+        Metric("exact"),
         Metric("hard", is_rate=False, best=10.0),
     ),
-)  # fmt: skip
+)

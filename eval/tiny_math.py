@@ -36,7 +36,11 @@ def score(question: Question, answers: Sequence[str]) -> dict[str, float | None]
 
 
 TASK = Task(
-    name="tiny_math", ability="math",
-    load=load, score=score, default_data="tiny:200", max_new_tokens=96,
+    name="tiny_math",
+    ability="math",
+    load=load,
+    score=score,
+    default_data="tiny:200",
+    max_new_tokens=96,
     metrics=(Metric("strict"), Metric("working"), Metric("hard")),
-)  # fmt: skip
+)

@@ -1,10 +1,10 @@
 """The package in Python: what the commands do, as functions that return what the commands print.
 
-    import sftmix_jax as sm
+import sftmix_jax as sm
 
-    experiment = sm.load("dmt.py", "model.lora.rank=8", size="tiny")
-    sm.train(experiment, "runs/dmt")
-    frame = sm.results("runs/dmt")
+experiment = sm.load("dmt.py", "model.lora.rank=8", size="tiny")
+sm.train(experiment, "runs/dmt")
+frame = sm.results("runs/dmt")
 """
 
 from __future__ import annotations
@@ -91,10 +91,15 @@ class Sampler:
         requests = [
             Request(
                 tuple(self.model.chat.prompt([Message("user", prompt)])),
-                how.max_new_tokens, how.temperature, how.top_p, how.seed, sample,
+                how.max_new_tokens,
+                how.temperature,
+                how.top_p,
+                how.seed,
+                sample,
             )
-            for prompt in prompts for sample in range(how.num_samples)
-        ]  # fmt: skip
+            for prompt in prompts
+            for sample in range(how.num_samples)
+        ]
         texts = [response.text for response in self.model.sampler.generate(requests)]
         return [texts[i : i + how.num_samples] for i in range(0, len(texts), how.num_samples)]
 

@@ -41,9 +41,14 @@ def main(options: Options) -> int:
     jax.config.update("jax_platforms", "cpu")  # this process computes nothing: the devices are for those that it starts
     config = arguments.read(options.config)
     told, is_equal = checking.check_copy(
-        config, options.config, processes=options.processes, kills=options.kills, steps=options.steps,
-        seed=options.seed, workdir=options.workdir,
-    )  # fmt: skip
+        config,
+        options.config,
+        processes=options.processes,
+        kills=options.kills,
+        steps=options.steps,
+        seed=options.seed,
+        workdir=options.workdir,
+    )
     terminal.out(told)
     return 0 if is_equal else 1
 

@@ -60,6 +60,11 @@ def run(*arguments: str, env: dict[str, str] | None = None, timeout: float = 300
     """A command of the package, as a user runs it: one CPU device."""
     clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=clean | (env or {}), timeout=timeout, text=True,
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=clean | (env or {}),
+        timeout=timeout,
+        text=True,
+        capture_output=True,
+        check=False,
+    )

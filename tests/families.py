@@ -18,15 +18,25 @@ EVERY_FOURTH = slice(3, None, 4)  # the positions whose logits are stored
 TOKENS = np.random.default_rng(1).integers(0, 61, (2, 80))
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 _BASE = {
-    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
-}  # fmt: skip
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
 _OWN_HEADS = {"head_dim": 16}
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _GEMMA = {
-    **_OWN_HEADS, "tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 12,
+    **_OWN_HEADS,
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 12,
     "hidden_activation": "gelu_pytorch_tanh",
-}  # fmt: skip
+}
 _LONG = {"type": "longrope", "short_factor": [1.0, 1.5, 2.5], "long_factor": [2.0, 3.0, 4.0]}
 
 # name → config.json; a name begins with its model_type
@@ -41,26 +51,35 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3": {**_BASE, **_OWN_HEADS, "tie_word_embeddings": True},
     "gemma2": {**_BASE, **_GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     "gemma3_text": {
-        **_BASE, **_GEMMA, "num_hidden_layers": 5, "layer_types": [_SLIDING, _SLIDING, _FULL, _SLIDING, _SLIDING],
+        **_BASE,
+        **_GEMMA,
+        "num_hidden_layers": 5,
+        "layer_types": [_SLIDING, _SLIDING, _FULL, _SLIDING, _SLIDING],
         "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
     "olmo2": {**_BASE, "rope_theta": 5e5},
     "olmo3": {**_BASE, "num_hidden_layers": 4, "sliding_window": 12, "rope_scaling": _YARN},
     "smollm3": {**_BASE, "num_hidden_layers": 4, "tie_word_embeddings": True},
     "granite": {
-        **_BASE, "embedding_multiplier": 3.0, "attention_multiplier": 0.3, "residual_multiplier": 0.4,
+        **_BASE,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.4,
         "logits_scaling": 2.0,
     },
     "phi3": {**_BASE, "sliding_window": 12},
     "phi3-longrope": {
-        **_BASE, "max_position_embeddings": 512, "original_max_position_embeddings": 128, "rope_scaling": _LONG,
+        **_BASE,
+        "max_position_embeddings": 512,
+        "original_max_position_embeddings": 128,
+        "rope_scaling": _LONG,
         "partial_rotary_factor": 0.75,
     },
     "glm4": {**_BASE, **_OWN_HEADS},
     "seed_oss": {**_BASE, **_OWN_HEADS},
     "exaone4": {**_BASE, "num_hidden_layers": 4, "sliding_window": 12, "sliding_window_pattern": 4},
     "exaone4-full": {**_BASE, "sliding_window": None, "layer_types": [_FULL] * 3},
-}  # fmt: skip
+}
 
 
 def config_json(case: str) -> dict[str, Any]:
@@ -75,7 +94,7 @@ def transformers_model(folder: Path) -> Any:
 
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def transformers_logits(model: Any, tokens: np.ndarray) -> np.ndarray:

@@ -75,6 +75,7 @@ def test_an_unscored_question_leaves_a_difference_paired():
 
 def test_seeds_are_paired_by_their_numbers():
     """Scores of 20, 40, 60 and 80 % by seed: on the two seeds that both have, nothing differs."""
+
     def of(*seeds: int) -> Uncertain:
         passed = {0: 20, 1: 40, 2: 60, 3: 80}
         return seeded([[float(i < passed[seed]) for i in range(100)] for seed in seeds], str(seeds), seeds)
@@ -136,8 +137,9 @@ def test_bands_hold_known_laws(law):
 def test_saturation_is_where_doubling_stops_to_pay():
     x = np.repeat(LEVELS, 3)
     found = fits.fit(x.tolist(), LAWS["saturating"](x).tolist())
-    wanted = next(a for a in np.geomspace(1, 1e4, 4000) if a > 300 and
-                  LAWS["saturating"](2 * a) - LAWS["saturating"](a) < 0.01)  # fmt: skip
+    wanted = next(
+        a for a in np.geomspace(1, 1e4, 4000) if a > 300 and LAWS["saturating"](2 * a) - LAWS["saturating"](a) < 0.01
+    )
     assert found.saturation(0.01, most=1e4) == pytest.approx(wanted, rel=0.1)
     endless = fits.fit(x.tolist(), LAWS["log_linear"](x).tolist())
     assert endless.saturation(0.01, most=1e4) is None
@@ -182,11 +184,17 @@ def test_the_papers_tables_are_judged_by_the_same_rule():
 def flat(**values: tuple[float, ...]) -> Cells:
     """An ability's own data alone, in points at 1/256 … 1, each known to a tenth of a point."""
     parts = findings.PARTS
-    return Cells({
-        (ability, tuple(sorted({"strategy": "single", "source": ability, "k": k}.items()))):
-            uncertain.published(value / 100 * (10 if ability == "general" else 1), 1e-3, f"{ability} {k}")
-        for ability, points in values.items() for k, value in zip(parts[-len(points):], points, strict=True)
-    }, "by hand", 3)  # fmt: skip
+    return Cells(
+        {
+            (ability, tuple(sorted({"strategy": "single", "source": ability, "k": k}.items()))): uncertain.published(
+                value / 100 * (10 if ability == "general" else 1), 1e-3, f"{ability} {k}"
+            )
+            for ability, points in values.items()
+            for k, value in zip(parts[-len(points) :], points, strict=True)
+        },
+        "by hand",
+        3,
+    )
 
 
 def judged(claim: Claim) -> str:
@@ -202,8 +210,12 @@ def test_rising_is_of_the_last_step():
 
 
 def test_flattening_is_a_rise_and_then_a_last_step_that_does_not_matter():
-    for values, verdict in (((20, 40, 50, 55, 56), "holds"), ((20, 30, 40, 50, 60), "does not hold"),
-                            ((60, 50, 40, 30, 20), "does not hold"), ((20, 40, 50, 60, 40), "does not hold")):
+    for values, verdict in (
+        ((20, 40, 50, 55, 56), "holds"),
+        ((20, 30, 40, 50, 60), "does not hold"),
+        ((60, 50, 40, 30, 20), "does not hold"),
+        ((20, 40, 50, 60, 40), "does not hold"),
+    ):
         assert judged(findings.flattening(flat(general=values))) == verdict, values
 
 
@@ -233,8 +245,10 @@ def conflicting(*points: float, error: float = 1e-3) -> Cells:
     """Mathematics mixed minus alone, in points at 1/256 … 1."""
     made = {}
     for k, change in zip(findings.PARTS, points, strict=True):
-        for labels, value in (({"strategy": "single", "source": "math", "k": k}, 0.5),
-                              ({"strategy": "mixed", "k": k}, 0.5 + change / 100)):
+        for labels, value in (
+            ({"strategy": "single", "source": "math", "k": k}, 0.5),
+            ({"strategy": "mixed", "k": k}, 0.5 + change / 100),
+        ):
             setup = tuple(sorted(labels.items()))
             made["math", setup] = uncertain.published(value, error, str(setup))
     return Cells(made, "by hand", 3)
@@ -270,11 +284,23 @@ def test_one_run_has_no_probability_of_a_crossing_and_no_interval():
 
 def test_a_replay_costs_nothing_where_it_costs_a_tenth_of_the_gain_at_most():
     """Training gains 40 points, so 4 are allowed."""
+
     def of(cost: float) -> Cells:
-        levels = {("mixed_sequential", "0", ""): 6.0, ("mixed_sequential", "0", "base"): 2.0,
-                  ("dmt", "1/256", ""): 6.0 - cost}  # fmt: skip
-        return Cells({("general", tuple(sorted(zip(("strategy", "k", "stage"), labels, strict=True)))):
-                      uncertain.published(value, 0.01, str(labels)) for labels, value in levels.items()}, "", 3)
+        levels = {
+            ("mixed_sequential", "0", ""): 6.0,
+            ("mixed_sequential", "0", "base"): 2.0,
+            ("dmt", "1/256", ""): 6.0 - cost,
+        }
+        return Cells(
+            {
+                ("general", tuple(sorted(zip(("strategy", "k", "stage"), labels, strict=True)))): uncertain.published(
+                    value, 0.01, str(labels)
+                )
+                for labels, value in levels.items()
+            },
+            "",
+            3,
+        )
 
     assert judged(findings.replay_costs_nothing(of(0.3))) == "holds"
     assert judged(findings.replay_costs_nothing(of(0.5))) == "does not hold"
@@ -300,8 +326,10 @@ def test_a_scale_comes_from_the_metric_and_not_from_its_values():
 
 
 def test_one_seed_gets_no_verdict():
-    made = {("math", (("strategy", name),)): seeded([[float(i < n) for i in range(50)]], name)
-            for name, n in (("multitask", 40), ("sequential", 5))}  # fmt: skip
+    made = {
+        ("math", (("strategy", name),)): seeded([[float(i < n) for i in range(50)]], name)
+        for name, n in (("multitask", 40), ("sequential", 5))
+    }
     made |= {("code", setup): cell for (_, setup), cell in made.items()}
     (found,) = [f for f in findings.find(Cells(made, "by hand", 1)) if f.is_measured]
     assert found.verdict == "one run"
@@ -355,11 +383,32 @@ def test_losses_make_laws_too():
     """Validation losses of three seeds at five parts, made by a known law."""
     rng = np.random.default_rng(0)
     found = [
-        Result(f"{k}-{seed}", {"strategy": "single", "source": "math", "k": k, "seed": seed}, "math", "i", 1, True,
-               "gsm8k", "math", "strict", True, 0.5, 0.4, 0.6, 100, 1.0, 1, 0,
-               float(0.5 + 0.4 * cells.number(k) ** -0.3 + 0.01 * rng.standard_normal()), "0", "{}", "")
-        for k in ("1/256", "1/64", "1/16", "1/4", "1") for seed in range(3)
-    ]  # fmt: skip
+        Result(
+            f"{k}-{seed}",
+            {"strategy": "single", "source": "math", "k": k, "seed": seed},
+            "math",
+            "i",
+            1,
+            True,
+            "gsm8k",
+            "math",
+            "strict",
+            True,
+            0.5,
+            0.4,
+            0.6,
+            100,
+            1.0,
+            1,
+            0,
+            float(0.5 + 0.4 * cells.number(k) ** -0.3 + 0.01 * rng.standard_normal()),
+            "0",
+            "{}",
+            "",
+        )
+        for k in ("1/256", "1/64", "1/16", "1/4", "1")
+        for seed in range(3)
+    ]
     (row,) = laws.table(laws.losses(found, "7b")).rows
     assert row[:3] == ["math, validation loss", "its own data alone", "power"]
     assert row[5][1] == pytest.approx(0.4 * (2**-0.3 - 1), abs=0.02)
@@ -376,12 +425,19 @@ def test_single_against_mixed_and_one_source_on_the_others():
         ("single", "code", "1", "base"): 0.2,
     }
     axes = ("strategy", "source", "k", "stage")
-    ours = Cells({("math", tuple(zip(axes, at, strict=True))): uncertain.published(value, 0.0, str(at))
-                  for at, value in scores.items()}, "by hand", 3)  # fmt: skip
+    ours = Cells(
+        {
+            ("math", tuple(zip(axes, at, strict=True))): uncertain.published(value, 0.0, str(at))
+            for at, value in scores.items()
+        },
+        "by hand",
+        3,
+    )
     table = conflict(ours, cells.published("7b"), "7b")
     assert [(row[1][0], row[4][0]) for row in table.rows] == [
-        ("1/16", "+5.0 (5.0 to 5.0)"), ("1", "-10.0 (-10.0 to -10.0)")
-    ]  # fmt: skip
+        ("1/16", "+5.0 (5.0 to 5.0)"),
+        ("1", "-10.0 (-10.0 to -10.0)"),
+    ]
     assert all(row[5][1] < 0.001 for row in table.rows)
     assert [round(row[6][1], 4) for row in table.rows] == [-0.0293, -0.0157]  # the paper's 32.97 - 35.9, 47.53 - 49.1
     (given,) = [row for row in transfer(ours).rows if row[0] == "code"]
@@ -397,8 +453,11 @@ def test_many_rows_are_adjusted_by_benjamini_and_hochberg():
 def test_leaving_nothing_out_finds_nothing():
     setups = [{"strategy": "mixed", "k": "1"}, {"strategy": "mixed", "k": "1", "without": "code,math"}]
     values = (np.random.default_rng(0).uniform(size=(3, 20)) < 0.5).astype(float)
-    every = {(ability, tuple(sorted(setup.items()))): seeded(values, str(setup))
-             for ability in ("math", "code") for setup in setups}  # fmt: skip
+    every = {
+        (ability, tuple(sorted(setup.items()))): seeded(values, str(setup))
+        for ability in ("math", "code")
+        for setup in setups
+    }
     (found,) = rule.judge([findings.ablation(cells.Cells(every, "here", 3))])
     assert found.verdict == "not measured" and "nothing was left out" in found.numbers
 
@@ -409,10 +468,18 @@ def test_full_data_is_the_most_that_was_measured():
     def cell(value: float, **setup: str) -> tuple[tuple[str, tuple[tuple[str, str], ...]], Uncertain]:
         return ("math", tuple(sorted(setup.items()))), uncertain.published(value, 0.005, str(setup))
 
-    some = Cells(dict([
-        cell(0.2, strategy="single", source="math", k="1"), cell(0.3, strategy="mixed", k="1"),
-        cell(0.4, strategy="single", source="math", k="4"), cell(0.32, strategy="mixed", k="4"),
-    ]), "here", 3)  # fmt: skip
+    some = Cells(
+        dict(
+            [
+                cell(0.2, strategy="single", source="math", k="1"),
+                cell(0.3, strategy="mixed", k="1"),
+                cell(0.4, strategy="single", source="math", k="4"),
+                cell(0.32, strategy="mixed", k="4"),
+            ]
+        ),
+        "here",
+        3,
+    )
     found = {k: change.value for k, change in findings.mixed_minus_single(some)}
     assert found == {"1": pytest.approx(10), "4": pytest.approx(-8)}
     verdict = findings.mixing_hurts_with_much(some)
@@ -423,9 +490,28 @@ def trained(strategy: str, k: str, seed: int, loss: float, **more: str) -> Resul
     """What one experiment says of mathematics after its last stage."""
     labels = {"strategy": strategy, "k": k, "seed": seed, "size": "tiny", **more}
     return Result(
-        f"{strategy}-{k}-{seed}", labels, "s", "id", 1, True, "tiny_math", "math", "strict", True, 0.5, 0.4, 0.6, 100,
-        1.0, 10, 0, loss, "0", "{}", "",
-    )  # fmt: skip
+        f"{strategy}-{k}-{seed}",
+        labels,
+        "s",
+        "id",
+        1,
+        True,
+        "tiny_math",
+        "math",
+        "strict",
+        True,
+        0.5,
+        0.4,
+        0.6,
+        100,
+        1.0,
+        10,
+        0,
+        loss,
+        "0",
+        "{}",
+        "",
+    )
 
 
 def test_conflict_in_losses_is_paired_by_seed():
@@ -475,8 +561,10 @@ def test_seeds_that_all_agree_tell_nothing_of_another_seed():
         assert judged(Claim("q", "c", "", rule.of_effect(change), change.runs, change)) == "cannot tell"
     varied = uncertain.from_seeds([1.0, 2.0, 4.0], task="other")
     assert varied.has_spread and not uncertain.mean([varied, uncertain.from_seeds([3.0] * 3, task="t")]).has_spread
-    (row,) = conflict_in_losses([trained("single", "1", seed, 1.0 + seed, source="math") for seed in range(2)]
-                                + [trained("mixed", "1", seed, 1.5 + seed) for seed in range(2)]).rows  # fmt: skip
+    (row,) = conflict_in_losses(
+        [trained("single", "1", seed, 1.0 + seed, source="math") for seed in range(2)]
+        + [trained("mixed", "1", seed, 1.5 + seed) for seed in range(2)]
+    ).rows
     assert "its spread is not known" in row[4][0] and row[5] == "–"
 
 
@@ -549,10 +637,21 @@ def test_a_replay_costs_nothing_only_of_a_gain_that_is_shown():
         levels = {("mixed_sequential", "0", ""): 6.0, ("dmt", "1/256", ""): 6.0}
         if gain is not None:
             levels["mixed_sequential", "0", "base"] = 6.0 - gain
-        return judged(findings.replay_costs_nothing(Cells({
-            ("general", tuple(sorted(zip(("strategy", "k", "stage"), labels, strict=True)))):
-                uncertain.published(value, 0.01, str(labels)) for labels, value in levels.items()
-        }, "", 3)))  # fmt: skip
+        return judged(
+            findings.replay_costs_nothing(
+                Cells(
+                    {
+                        (
+                            "general",
+                            tuple(sorted(zip(("strategy", "k", "stage"), labels, strict=True))),
+                        ): uncertain.published(value, 0.01, str(labels))
+                        for labels, value in levels.items()
+                    },
+                    "",
+                    3,
+                )
+            )
+        )
 
     assert [of(gain) for gain in (4.0, 0.0, -1.0, None)] == ["holds", "cannot tell", "cannot tell", "cannot tell"]
 

@@ -61,8 +61,10 @@ def test_results_have_the_labels_of_the_studies(workdir):  # noqa: F811
     frame = sm.results(str(workdir))
     final = frame[frame.primary & frame.is_last & (frame.task == "tiny_math")]
     assert sorted(final[["strategy", "k", "seed"]].itertuples(index=False, name=None)) == [
-        ("dmt", "1/256", 0), ("mixed_sequential", "0", 0), ("mixed_sequential", "0", 1)
-    ]  # fmt: skip
+        ("dmt", "1/256", 0),
+        ("mixed_sequential", "0", 0),
+        ("mixed_sequential", "0", 1),
+    ]
 
 
 def test_results_of_a_workdir_without_a_study_have_the_experiments_names(workdir):  # noqa: F811

@@ -36,12 +36,16 @@ def test_responses_of_other_systems_are_read_as_they_are(tmp_path):
     layouts = {
         "ours": [{"id": q.id, "response": t} for q, t in zip(questions, texts, strict=True)],
         "stored": [{"id": q.id, "samples": [t], "scores": {}} for q, t in zip(questions, texts, strict=True)],
-        "fastchat": [{"question_id": i, "model_id": "m", "choices": [{"index": 0, "turns": [t]}]}
-                     for i, t in enumerate(texts)],
+        "fastchat": [
+            {"question_id": i, "model_id": "m", "choices": [{"index": 0, "turns": [t]}]} for i, t in enumerate(texts)
+        ],
         "evalplus": [{"task_id": q.id, "solution": t} for q, t in zip(questions, texts, strict=True)],
-        "lm_eval": [{"doc_id": i, "doc": {}, "resps": [[t]], "filter": f}
-                    for f in ("strict-match", "flexible-extract") for i, t in enumerate(texts)],
-    }  # fmt: skip
+        "lm_eval": [
+            {"doc_id": i, "doc": {}, "resps": [[t]], "filter": f}
+            for f in ("strict-match", "flexible-extract")
+            for i, t in enumerate(texts)
+        ],
+    }
     for name, rows in layouts.items():
         record = runner.score_responses("tiny_math", write(tmp_path / f"{name}.jsonl", rows), TINY)
         assert [v["strict"] for v in record["verdicts"].values()] == [1, 0, 1, 0], name
@@ -115,8 +119,12 @@ def test_ifeval_by_hand(shared):
     reference = {"key": 1, "prompt": "p", "instruction_id_list": kinds, "kwargs": [{}, {}]}
     found = task.score(Question("ifeval/1", ("p",), reference), ["Sure:\nno comma and all of it is in lower case"])
     assert found == {
-        "instructions": 2, "prompt strict": 0, "instruction strict": 0.5, "prompt loose": 1, "instruction loose": 1
-    }  # fmt: skip
+        "instructions": 2,
+        "prompt strict": 0,
+        "instruction strict": 0.5,
+        "prompt loose": 1,
+        "instruction loose": 1,
+    }
     asked = [Question("ifeval/1", ("p",), reference)] * 2
     metrics = summarise(task, asked, [found, {**found, "instructions": 6.0, "instruction strict": 1.0}])
     assert metrics["instruction strict"]["value"] == pytest.approx((2 * 0.5 + 6 * 1.0) / 8)
@@ -166,8 +174,15 @@ def test_an_unknown_kind_of_instruction_is_refused_before_anything_is_asked(tmp_
 
 
 def test_evalplus_rows_are_tested_against_their_canonical_solution(tmp_path):
-    row = {"task_id": "HumanEval/0", "prompt": "def f(x):\n    'Half.'\n", "canonical_solution": "    return x / 2\n",
-           "entry_point": "f", "base_input": [[1], [4]], "plus_input": [[-3]], "atol": 1e-6}  # fmt: skip
+    row = {
+        "task_id": "HumanEval/0",
+        "prompt": "def f(x):\n    'Half.'\n",
+        "canonical_solution": "    return x / 2\n",
+        "entry_point": "f",
+        "base_input": [[1], [4]],
+        "plus_input": [[-3]],
+        "atol": 1e-6,
+    }
     task, _ = find_task("humaneval_plus")
     (question,) = task.load(str(write(tmp_path / "p.jsonl", [row])))
     assert task.score(question, ["    return x * 0.5\n"])["pass@1"] == 1
@@ -236,9 +251,9 @@ def test_questions_that_stand_in_the_training_data_are_found_once(tmp_path, monk
     (tmp_path / "w" / "experiments").mkdir(parents=True)
     for name, own in (("a", copied), ("b", clean)):
         domains = {"math": dataclasses.asdict(Source(str(write(tmp_path / f"{name}.jsonl", own))))}
-        (tmp_path / "w" / "experiments" / f"{name}.json").write_text(json.dumps(
-            {"experiment": {"domains": domains}, "base": "b", "stages": {}}
-        ))
+        (tmp_path / "w" / "experiments" / f"{name}.json").write_text(
+            json.dumps({"experiment": {"domains": domains}, "base": "b", "stages": {}})
+        )
     config = EvaluationConfig(tasks=("gsm8k",), data={"gsm8k": questions})
     workdir = epath.Path(tmp_path / "w")
     found = contamination.measure(workdir, config)["gsm8k"]
@@ -276,11 +291,12 @@ def test_a_changed_answer_in_a_journal_is_asked_again(tmp_path, capsys):
     [
         ('{"key": "1", "row": {"te', "000000.jsonl:2: truncated or changed; what"),
         ("[]\n\xff\n" + "[" * 99_999, "000000.jsonl:2: truncated or changed, and 2 more lines; what"),
-        ('{"key": "1"}', "000000.jsonl:2: "), ('{"key": 1, "row": "text"}', "000000.jsonl:2: "),
+        ('{"key": "1"}', "000000.jsonl:2: "),
+        ('{"key": 1, "row": "text"}', "000000.jsonl:2: "),
         ('{"key": "1", "row": "text"}', "000000.jsonl:2: "),
         ('{"key": "1", "row": "text", "digest": "0123456789ab"}', "000000.jsonl:2: "),
     ],
-)  # fmt: skip
+)
 def test_what_a_damaged_line_of_a_journal_held_is_asked_again(tmp_path, capsys, line, said):
     folder = epath.Path(tmp_path)
     Journal(folder, every=1).put("0", "zero")

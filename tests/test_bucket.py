@@ -27,9 +27,24 @@ def bucket(tmp_path_factory):
         host = f"127.0.0.1:{free.getsockname()[1]}"
     log = (tmp_path_factory.mktemp("server") / "log").open("w")
     server = subprocess.Popen(
-        [str(binary), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", host.partition(":")[2],
-         "-external-url", f"http://{host}", "-log-level", "error"], stdout=log, stderr=log,
-    )  # fmt: skip
+        [
+            str(binary),
+            "-scheme",
+            "http",
+            "-backend",
+            "memory",
+            "-host",
+            "127.0.0.1",
+            "-port",
+            host.partition(":")[2],
+            "-external-url",
+            f"http://{host}",
+            "-log-level",
+            "error",
+        ],
+        stdout=log,
+        stderr=log,
+    )
     try:
         request = urllib.request.Request(
             f"http://{host}/storage/v1/b?project=test", b'{"name": "bucket"}', {"Content-Type": "application/json"}
@@ -53,9 +68,14 @@ def bucket(tmp_path_factory):
 def python(script: str, bucket, *arguments: str) -> str:
     """What a few lines of Python print."""
     found = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=os.environ | bucket, text=True, capture_output=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        env=os.environ | bucket,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -68,8 +88,10 @@ def stages(bucket, workdir: str) -> dict[str, dict]:
     listed = python(
         "import sys, json; from etils import epath\n"
         "print(json.dumps({f.parent.name: json.loads(f.read_text()) "
-        "for f in epath.Path(sys.argv[1]).glob('stages/*/done.json')}))", bucket, workdir,
-    )  # fmt: skip
+        "for f in epath.Path(sys.argv[1]).glob('stages/*/done.json')}))",
+        bucket,
+        workdir,
+    )
     return json.loads(listed)
 
 
@@ -92,9 +114,14 @@ def test_a_killed_run_in_a_bucket_ends_as_one_on_a_disk(bucket, config, finished
         assert {name: r[key] for name, r in mine.items()} == {name: r[key] for name, r in local.items()}, key
 
     scored = run(
-        "sftmix_jax.evaluate", "--workdir=gs://bucket/w", "--stage=general", "--tasks=tiny_math",
-        "--data=tiny:4", "--json", env=bucket,
-    )  # fmt: skip
+        "sftmix_jax.evaluate",
+        "--workdir=gs://bucket/w",
+        "--stage=general",
+        "--tasks=tiny_math",
+        "--data=tiny:4",
+        "--json",
+        env=bucket,
+    )
     assert scored.returncode == 0, scored.stderr
     (general,) = (name for name in mine if name.startswith("general"))
     stored = python(READ, bucket, f"gs://bucket/w/stages/{general}/eval/tiny_math/score.json")
@@ -111,10 +138,14 @@ def test_data_and_weights_are_read_from_a_bucket_and_exported_to_it(bucket, conf
     for file in (config.parent / "model").iterdir():
         python(COPY, bucket, str(file), f"gs://bucket/model/{file.name}")
     trained = run(
-        "sftmix_jax.train", f"--config={config}", "--workdir=gs://bucket/own", "--config.model.init=hf:gs://bucket/model",
-        "--config.domains.math.path=gs://bucket/data/math.jsonl", "--config.stages.specialised.mixture.math.count=20",
+        "sftmix_jax.train",
+        f"--config={config}",
+        "--workdir=gs://bucket/own",
+        "--config.model.init=hf:gs://bucket/model",
+        "--config.domains.math.path=gs://bucket/data/math.jsonl",
+        "--config.stages.specialised.mixture.math.count=20",
         env=bucket,
-    )  # fmt: skip
+    )
     assert trained.returncode == 0, trained.stderr
     (special,) = (r for name, r in stages(bucket, "gs://bucket/own").items() if name.startswith("specialised"))
     assert special["rows"]["math"]["stored"] == 30 and special["rows"]["math"]["used"] == 20
@@ -122,8 +153,9 @@ def test_data_and_weights_are_read_from_a_bucket_and_exported_to_it(bucket, conf
         "sftmix_jax.export", "--workdir=gs://bucket/own", "--stage=general", "--out=gs://bucket/exported", env=bucket
     )
     assert out.returncode == 0, out.stderr
-    said = run("sftmix_jax.sample", "--model=gs://bucket/exported", "--prompt=Hi", "--max_new_tokens=4", "--json",
-               env=bucket)  # fmt: skip
+    said = run(
+        "sftmix_jax.sample", "--model=gs://bucket/exported", "--prompt=Hi", "--max_new_tokens=4", "--json", env=bucket
+    )
     assert said.returncode == 0 and json.loads(said.stdout)["finish_reason"] in ("stop", "length"), said.stderr
 
 

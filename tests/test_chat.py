@@ -18,9 +18,11 @@ from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine.errors import UserError
 
 TALK = [
-    Message("user", "Say apple."), Message("assistant", "apple"),
-    Message("user", "Again."), Message("assistant", "apple!"),
-]  # fmt: skip
+    Message("user", "Say apple."),
+    Message("assistant", "apple"),
+    Message("user", "Again."),
+    Message("assistant", "apple!"),
+]
 SYSTEM = [Message("system", "Be short."), *TALK]
 
 LLAMA2 = (
@@ -253,8 +255,10 @@ def own(tmp_path):
 
 def trained(chat: Chat, messages, tools=()) -> list[str]:
     """The trained stretches of the text."""
-    parts = [(weight > 0, "".join(p.text for p in group)) for weight, group in
-             itertools.groupby(chat.pieces(messages, tools).pieces, key=lambda p: p.weight)]  # fmt: skip
+    parts = [
+        (weight > 0, "".join(p.text for p in group))
+        for weight, group in itertools.groupby(chat.pieces(messages, tools).pieces, key=lambda p: p.weight)
+    ]
     return [text for is_trained, text in parts if is_trained]
 
 
@@ -304,8 +308,9 @@ def test_a_generation_prompt_that_opens_a_thought_trains_what_is_rendered_and_sa
 
 def test_a_thought_in_the_words_begins_in_the_generation_prompt_that_opens_it(own):
     """As data of R1 is stored; templates like Qwen 3.5's take the thought out of the words and write it again."""
-    parsed = CHATML.replace("m.content", "('<think>\n' + m.content.split('<think>\n')[1] if '<think>\n' in m.content"
-                            " else m.content)")  # fmt: skip
+    parsed = CHATML.replace(
+        "m.content", "('<think>\n' + m.content.split('<think>\n')[1] if '<think>\n' in m.content else m.content)"
+    )
     opening = parsed.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
     thought = Message("assistant", "<think>\nA fruit.\n</think>\n\napple")
     chat = own(opening)
@@ -464,8 +469,17 @@ def test_white_space_around_a_tool_s_result_may_depend_on_what_follows(own, line
     chat = own(RESULTS.replace("BREAK", line_break).replace("ANSWERED", ""))
     call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     asked = Message("assistant", "", fields={"tool_calls": [call]})
-    talk = [TALK[0], asked, Message("tool", "sunny\n\nwarm"), Message("tool", " dry "), TALK[1], TALK[2], asked,
-            Message("tool", "sunny"), TALK[3]]  # fmt: skip
+    talk = [
+        TALK[0],
+        asked,
+        Message("tool", "sunny\n\nwarm"),
+        Message("tool", " dry "),
+        TALK[1],
+        TALK[2],
+        asked,
+        Message("tool", "sunny"),
+        TALK[3],
+    ]
     calls = '<call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</call><|im_end|>'
     assert trained(chat, talk) == [calls, "apple<|im_end|>", calls, "apple!<|im_end|>"]
     between = line_break.replace("\\n", "\n")
@@ -551,17 +565,29 @@ def test_a_header_that_the_generation_prompt_lacks_is_said(own):
         (GEMMA, [TALK[0], TALK[0], TALK[1]], "Roles must alternate"),
         (DEEPSEEK, [TALK[0], Message("assistant", "hm</think>apple")], "leaves out or rewrites words of a 'assistant'"),
         ("{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}", SYSTEM, "words of a 'system'"),
-        ("{% for m in messages %}[{{ m.content | upper if m.role == 'system' else m.content }}]{% endfor %}", SYSTEM,
-         "words of a 'system'"),
-        ("{% for m in messages %}[{{ m.content[:4] if m.role == 'system' else m.content }}]{% endfor %}", SYSTEM,
-         "words of a 'system'"),
-        ("{% for m in messages %}[{{ m.content }}]{{ m.content.nothing.at_all if m.role == 'system' }}{% endfor %}",
-         SYSTEM, "cannot hold it: .*no attribute 'nothing'"),
-        ("{% for m in messages %}[{{ m.content }}]{{ 1 + m.content if m.role == 'system' }}{% endfor %}", SYSTEM,
-         "cannot hold it: unsupported operand"),
+        (
+            "{% for m in messages %}[{{ m.content | upper if m.role == 'system' else m.content }}]{% endfor %}",
+            SYSTEM,
+            "words of a 'system'",
+        ),
+        (
+            "{% for m in messages %}[{{ m.content[:4] if m.role == 'system' else m.content }}]{% endfor %}",
+            SYSTEM,
+            "words of a 'system'",
+        ),
+        (
+            "{% for m in messages %}[{{ m.content }}]{{ m.content.nothing.at_all if m.role == 'system' }}{% endfor %}",
+            SYSTEM,
+            "cannot hold it: .*no attribute 'nothing'",
+        ),
+        (
+            "{% for m in messages %}[{{ m.content }}]{{ 1 + m.content if m.role == 'system' }}{% endfor %}",
+            SYSTEM,
+            "cannot hold it: unsupported operand",
+        ),
         (MISTRAL, SYSTEM, "renders earlier messages differently once others follow"),
     ],
-)  # fmt: skip
+)
 def test_what_a_template_refuses_leaves_out_or_rewrites_is_a_bad_row(own, source, messages, said):
     chat = own(source)
     with pytest.raises(BadRow, match=said):
@@ -593,21 +619,40 @@ GROWING = (
         "{{ '%1000000000d' % 1 }}",
         "{{ '{:>1000000000}'.format(1) }}",
         "{% macro again() %}{{ again() }}{{ again() }}{% endmacro %}{{ again() }}",
-        *(GROWING.replace("GROWN", grown) for grown in (
-            "[ns.x, ns.x] | join", "ns.x | replace('x', 'xxxx')", "'%s%s' | format(ns.x, ns.x)",
-            "'%s%s' % (ns.x, ns.x)",
-            "'{0}{0}{0}'.format(ns.x)", "ns.x.join(['x', ns.x])", "ns.x.replace('x', ns.x ~ 'x')", "[ns.x, ns.x]",
-            "{'a': ns.x, 'b': ns.x}", "(ns.x, ns.x)", "dict(a=ns.x, b=ns.x)", "[ns.x, ns.x] | list | string",
-            "[ns.x, ns.x] | map('string') | join(ns.x)", "(ns.x ~ ns.x)", "ns.x | indent(9999, true)",
-            "ns.x | replace('x', 'y' * 9999) | replace('y', 'x')", "{'x': [ns.x] * 99} | tojson",
-            "ns.x.translate({120: 'xx'})",
-            "(ns.x ~ 'x') | wordwrap(1, true, ns.x)", "[ns.x, ns.x] | tojson(indent=99)", "twice(ns.x)",
-        )),
+        *(
+            GROWING.replace("GROWN", grown)
+            for grown in (
+                "[ns.x, ns.x] | join",
+                "ns.x | replace('x', 'xxxx')",
+                "'%s%s' | format(ns.x, ns.x)",
+                "'%s%s' % (ns.x, ns.x)",
+                "'{0}{0}{0}'.format(ns.x)",
+                "ns.x.join(['x', ns.x])",
+                "ns.x.replace('x', ns.x ~ 'x')",
+                "[ns.x, ns.x]",
+                "{'a': ns.x, 'b': ns.x}",
+                "(ns.x, ns.x)",
+                "dict(a=ns.x, b=ns.x)",
+                "[ns.x, ns.x] | list | string",
+                "[ns.x, ns.x] | map('string') | join(ns.x)",
+                "(ns.x ~ ns.x)",
+                "ns.x | indent(9999, true)",
+                "ns.x | replace('x', 'y' * 9999) | replace('y', 'x')",
+                "{'x': [ns.x] * 99} | tojson",
+                "ns.x.translate({120: 'xx'})",
+                "(ns.x ~ 'x') | wordwrap(1, true, ns.x)",
+                "[ns.x, ns.x] | tojson(indent=99)",
+                "twice(ns.x)",
+            )
+        ),
         "{% set ns = namespace(n=9) %}{% for i in range(60) %}{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n }}",
-        "{{ (1).to_bytes(1000000000, 'big') | length }}", "{{ ('x'.encode() * 1000000000) | length }}",
+        "{{ (1).to_bytes(1000000000, 'big') | length }}",
+        "{{ ('x'.encode() * 1000000000) | length }}",
         "{{ 'x'.encode().ljust(1000000000) | length }}",
         "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-        "{{ 9 ** 999999999 }}", "{{ 1.5 | round(1000000000) }}", "{{ [1] | batch(1000000000, 'x') | list }}",
+        "{{ 9 ** 999999999 }}",
+        "{{ 1.5 | round(1000000000) }}",
+        "{{ [1] | batch(1000000000, 'x') | list }}",
         "{% set ns = namespace(x='x' * 9999) %}{% for i in range(99) %}{% set y %}{% for j in range(99) %}{{ ns.x }}"
         "{% endfor %}{% endset %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
         "{% for i in range(99999) %}{% set y = [m.content] * 999 %}{% endfor %}",
@@ -667,9 +712,11 @@ def test_a_file_that_is_no_template_is_refused_by_line(own, tokenizer):
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 CALLING = [
-    Message("user", "How is Oslo?"), Message("assistant", "", fields={"tool_calls": CALLS}),
-    Message("tool", "sunny", fields={"tool_call_id": "c1"}), Message("assistant", "It is sunny."),
-]  # fmt: skip
+    Message("user", "How is Oslo?"),
+    Message("assistant", "", fields={"tool_calls": CALLS}),
+    Message("tool", "sunny", fields={"tool_call_id": "c1"}),
+    Message("assistant", "It is sunny."),
+]
 
 
 def test_calls_are_trained_on_in_the_templates_form(own):
@@ -678,9 +725,15 @@ def test_calls_are_trained_on_in_the_templates_form(own):
     assert trained(chat, CALLING, TOOLS) == [call, "It is sunny.<|eot_id|>"]
     assert '"name": "weather"' in chat.pieces(CALLING, TOOLS).text.partition("How is")[0]
     text_form = LLAMA31.replace("{{ c.function | tojson }}", "{{ c.function.name + c.function.arguments }}")
-    parsed = [CALLING[0], CALLING[1]._replace(fields={"tool_calls": [
-        {"type": "function",
-         "function": {"name": "weather", "arguments": {"city": "Oslo"}}}]}), *CALLING[2:]]  # fmt: skip
+    parsed = [
+        CALLING[0],
+        CALLING[1]._replace(
+            fields={
+                "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}]
+            }
+        ),
+        *CALLING[2:],
+    ]
     assert trained(own(text_form), parsed, TOOLS)[0] == 'weather{"city": "Oslo"}<|eom_id|>'
 
 
@@ -726,9 +779,20 @@ CALLER = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 ARGUMENTS = {"n": 3, "x": 2.5, "on": True, "off": False, "none": None, "all": [1, "b", {"k": 'ü "q"\n'}]}
-ADD = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {
-    "type": "object", "required": ["a"],
-    "properties": {"a": {"type": "integer", "description": "a number"}}}}}]  # fmt: skip
+ADD = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds.",
+            "parameters": {
+                "type": "object",
+                "required": ["a"],
+                "properties": {"a": {"type": "integer", "description": "a number"}},
+            },
+        },
+    }
+]
 
 
 def calling(**arguments) -> list[Message]:
@@ -746,14 +810,16 @@ def test_every_value_of_a_call_is_in_the_text(own):
 @pytest.mark.parametrize(
     ("written", "arguments"),
     [
-        ("c.function.name", {"n": 3}), ("c.function.name", {"on": True}), ("c.function.name", {"none": None}),
+        ("c.function.name", {"n": 3}),
+        ("c.function.name", {"on": True}),
+        ("c.function.name", {"none": None}),
         ("c.function.name ~ c.function.arguments.s", {"s": "v"}),  # without its key
         ("c.function.name ~ {'s': c.function.arguments.s} | tojson", {"s": "v", "n": 3}),
         ("c.function.name ~ (c.function.arguments | tojson | replace('3', '4'))", {"n": 3}),
         ("c.function.name ~ (c.function.arguments | tojson | replace('true', 'false'))", {"on": True}),
         ("c.function.name ~ (c.function.arguments | tojson | lower)", {"s": "Paris"}),
     ],
-)  # fmt: skip
+)
 def test_a_call_of_which_a_value_is_lost_refuses_the_row(own, written, arguments):
     with pytest.raises(BadRow, match=r"no place for 'tool_calls'|cannot hold it"):
         own(CALLER.replace("c.function | tojson", written)).pieces(calling(**arguments))
@@ -761,10 +827,13 @@ def test_a_call_of_which_a_value_is_lost_refuses_the_row(own, written, arguments
 
 @pytest.mark.parametrize(
     "written",
-    ["tools[0].function.name", "tools[0].function.description",
-     "[tools[0].function.name, tools[0].function.parameters] | tojson",
-     "[tools[0].function.name, tools[0].function.description, {'a': 'a number'}] | tojson"],
-)  # fmt: skip
+    [
+        "tools[0].function.name",
+        "tools[0].function.description",
+        "[tools[0].function.name, tools[0].function.parameters] | tojson",
+        "[tools[0].function.name, tools[0].function.description, {'a': 'a number'}] | tojson",
+    ],
+)
 def test_tools_need_their_names_descriptions_and_parameters(own, written):
     assert trained(own(CALLER), TALK[:2], ADD) == ["apple</s>"]
     with pytest.raises(BadRow, match="no place for 'tools'"):
@@ -775,16 +844,21 @@ def test_tools_need_their_names_descriptions_and_parameters(own, written):
     ("source", "said"),
     [
         # the words stand elsewhere whole, and rewritten in their turn
-        (CALLER.replace("{% for m", "{{ messages | map(attribute='content') | join(' ') }}{% for m", 1).replace(
-            "{{ m.content }}", "{{ m.content | replace('a', 'A') }}"), "differently|leaves out or rewrites"),
+        (
+            CALLER.replace("{% for m", "{{ messages | map(attribute='content') | join(' ') }}{% for m", 1).replace(
+                "{{ m.content }}", "{{ m.content | replace('a', 'A') }}"
+            ),
+            "differently|leaves out or rewrites",
+        ),
         # the generation prompt stands before the question, or an answer begins with it
         (CALLER.replace("messages %}<", "messages if m.role != 'user' or not add_generation_prompt %}<"), "elsewhere"),
-        (CALLER.replace("{{ m.content }}", "{{ messages[0].content if m.role == 'assistant' }}{{ m.content }}"),
-         "elsewhere"),
-        (CALLER.replace("{{ m.content }}", "{{ range(10**5) | random }}{{ m.content }}"),
-         "No filter named 'random'"),
+        (
+            CALLER.replace("{{ m.content }}", "{{ messages[0].content if m.role == 'assistant' }}{{ m.content }}"),
+            "elsewhere",
+        ),
+        (CALLER.replace("{{ m.content }}", "{{ range(10**5) | random }}{{ m.content }}"), "No filter named 'random'"),
     ],
-)  # fmt: skip
+)
 def test_other_words_are_never_trained_on_as_an_answer(own, source, said):
     with pytest.raises((BadRow, UserError), match=said):
         own(source).pieces([TALK[0]._replace(content="a pear"), Message("assistant", " apple")])
@@ -803,12 +877,19 @@ def test_weights_are_those_of_the_messages(tokenizer):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("chatml", "<|im_end|>\n<|im_start|>assistant\nfine"), ("llama-3", "x<|eot_id|>"),
-        ("llama-3", "<|start_header_id|>"), ("llama-2", "[/INST] sure [INST]"), ("llama-2", "<<SYS>>"),
-        ("alpaca", "### Response:\nsure"), ("vicuna_v1.1", "fine ASSISTANT: sure"), ("vicuna_v1.1", "</s>"),
-        (GEMMA, "<end_of_turn>\n<start_of_turn>model"), (PHI, "<|assistant|>"), (DEEPSEEK, "<|User|>"),
+        ("chatml", "<|im_end|>\n<|im_start|>assistant\nfine"),
+        ("llama-3", "x<|eot_id|>"),
+        ("llama-3", "<|start_header_id|>"),
+        ("llama-2", "[/INST] sure [INST]"),
+        ("llama-2", "<<SYS>>"),
+        ("alpaca", "### Response:\nsure"),
+        ("vicuna_v1.1", "fine ASSISTANT: sure"),
+        ("vicuna_v1.1", "</s>"),
+        (GEMMA, "<end_of_turn>\n<start_of_turn>model"),
+        (PHI, "<|assistant|>"),
+        (DEEPSEEK, "<|User|>"),
     ],
-)  # fmt: skip
+)
 def test_marks_in_words_are_refused_special_token_or_not(own, tmp_path, template, words):
     plain = json.loads((TINY / "tokenizer.json").read_text())["added_tokens"]
     entries = [{**token, "special": token["id"] < 3} for token in plain]
@@ -836,20 +917,30 @@ def test_marks_in_calls_and_tools_are_refused_at_any_place(own, place):
 @pytest.mark.parametrize(
     ("before", "end", "words"),
     [
-        ("### ", "\n", "### assistant"), ("[{}] ", " [/{}]\n", "x [/assistant]"),
+        ("### ", "\n", "### assistant"),
+        ("[{}] ", " [/{}]\n", "x [/assistant]"),
         ("<!-- {} -->", "<!-- end -->", "<!-- user -->"),
-        ("{}: ", " ---end---\n", "say ---end---"), ("{} said ", " DONE\n", "I am DONE"), ("{}>", "@end@", "x@end@y"),
-        ("**{}**: ", "\n", "**user**: hi"), ("**{}:** ", "\n", "**user:** hi"), ("{}：", "\n", "user：hi"),
-        ("{}> ", "\n", "say user> hi"), ("<{} turn>", "\n", "<user turn>"), ("{} said ", "<end >\n", "x<end >"),
-        ("{} said ", "§\n", "see §3"), ("{} said ", "<end_thought>\n", "<end_thought>"),
+        ("{}: ", " ---end---\n", "say ---end---"),
+        ("{} said ", " DONE\n", "I am DONE"),
+        ("{}>", "@end@", "x@end@y"),
+        ("**{}**: ", "\n", "**user**: hi"),
+        ("**{}:** ", "\n", "**user:** hi"),
+        ("{}：", "\n", "user：hi"),
+        ("{}> ", "\n", "say user> hi"),
+        ("<{} turn>", "\n", "<user turn>"),
+        ("{} said ", "<end >\n", "x<end >"),
+        ("{} said ", "§\n", "see §3"),
+        ("{} said ", "<end_thought>\n", "<end_thought>"),
     ],
-)  # fmt: skip
+)
 def test_what_ends_turns_and_headers_of_any_form_are_refused_in_words(own, before, end, words):
     head, tail = (part.replace("{}", "{{ m.role }}") for part in (before, end))
     head = head + "{{ m.role }}\n" if "{}" not in before else head
     asked = head.replace("m.role", "'assistant'").rstrip()
-    chat = own("{% for m in messages %}" + head + "{{ m.content }}" + tail + "{% endfor %}"
-               "{% if add_generation_prompt %}" + asked + "{% endif %}")  # fmt: skip
+    chat = own(
+        "{% for m in messages %}" + head + "{{ m.content }}" + tail + "{% endfor %}"
+        "{% if add_generation_prompt %}" + asked + "{% endif %}"
+    )
     assert trained(chat, TALK[:2])
     for talk in ([TALK[0], Message("assistant", words)], [Message("user", words), TALK[1]]):
         with pytest.raises(BadRow, match="is a control token or a mark"):
@@ -924,11 +1015,18 @@ def test_stored_truncation_padding_and_dropout_are_not_obeyed(tokenizer, tmp_pat
 
     stored = json.loads((TINY / "tokenizer.json").read_text())
     changed = with_tokenizer(
-        tmp_path / "changed", model=stored["model"] | {"dropout": 0.5},
+        tmp_path / "changed",
+        model=stored["model"] | {"dropout": 0.5},
         truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
-        padding={"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                 "pad_type_id": 0, "pad_token": "<unk>"},
-    )  # fmt: skip
+        padding={
+            "strategy": {"Fixed": 50},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<unk>",
+        },
+    )
     other = Tokenizer(str(changed))
     text = "one two three four five six seven"
     before = other.fingerprint

@@ -50,9 +50,11 @@ def two_stages(**second) -> Experiment:
     first = Stage(mixture={"math": Share(fraction=1.0), "code": Share(count=50)}, epochs=1, batch=BATCH)
     stages = {"first": first, "second": dataclasses.replace(first, **second)}
     return Experiment(
-        "two", {name: Source(f"tiny:{name},rows=100", validation_rows=10) for name in ("math", "code", "general")},
-        stages, template="chatml",
-    )  # fmt: skip
+        "two",
+        {name: Source(f"tiny:{name},rows=100", validation_rows=10) for name in ("math", "code", "general")},
+        stages,
+        template="chatml",
+    )
 
 
 def test_a_replay_of_no_row_is_refused_before_anything_is_written_and_the_k_it_names_works(tmp_path):
@@ -65,8 +67,9 @@ def test_a_replay_of_no_row_is_refused_before_anything_is_written_and_the_k_it_n
     assert k == "1/180"
     resolved = Resolved(own_files(tmp_path, rows, k))
     second = resolved.chain()[1]
-    assert {n: a["used"] for n, a in resolved.plan(second.stage)[0].rows_account(
-        resolved.plan(second.stage)[1], 0).items()} == {"general": 40, "code": 1, "math": 1}  # fmt: skip
+    assert {
+        n: a["used"] for n, a in resolved.plan(second.stage)[0].rows_account(resolved.plan(second.stage)[1], 0).items()
+    } == {"general": 40, "code": 1, "math": 1}
 
 
 def test_a_study_writes_nothing_while_one_of_its_runs_cannot_be_trained(tmp_path):
@@ -142,17 +145,21 @@ def warned(config: Experiment) -> list[str]:
     [
         # 16 rows of 160 tokens hold some 40 rows
         ({"mixture": {"math": Share(fraction=0.5)}, "steps": 2}, []),
-        ({"mixture": {"math": Share(fraction=1.0)}, "steps": 2},
-         ["stage 'second': steps=2 takes", " of the 90 rows of math"]),
-        ({"mixture": {"math": Share(weight=1.0), "general": Share(weight=1e-6)}, "steps": 2, "budget": 10**9},
-         ["steps=2 takes none of the rows of general; raise steps"]),
+        (
+            {"mixture": {"math": Share(fraction=1.0)}, "steps": 2},
+            ["stage 'second': steps=2 takes", " of the 90 rows of math"],
+        ),
+        (
+            {"mixture": {"math": Share(weight=1.0), "general": Share(weight=1e-6)}, "steps": 2, "budget": 10**9},
+            ["steps=2 takes none of the rows of general; raise steps"],
+        ),
         ({"mixture": {"math": Share(weight=1.0), "general": Share(weight=1.0)}, "steps": 2}, []),
         ({"optimizer": OptimizerConfig(warmup=500)}, ["optimizer.warmup=500 is not shorter than the stage's"]),
         ({"optimizer": OptimizerConfig(warmup=2), "steps": 2}, ["warmup=2 is not shorter", "stage's 2 steps", "takes"]),
         ({"optimizer": OptimizerConfig(warmup=2)}, []),
         ({"optimizer": OptimizerConfig(warmup=0.99)}, []),
     ],
-)  # fmt: skip
+)
 def test_what_steps_cut_off_and_a_warm_up_without_end_are_said_before_training(second, said):
     found = "\n".join(warned(two_stages(**second)))
     assert all(each in found for each in said) and bool(found) == bool(said), found

@@ -109,24 +109,30 @@ def in_fence(code: str) -> str:
     return f"```python\n{code}```\n"
 
 
-@pytest.mark.parametrize(("prompt", "answer"), [
-    (ASKED, in_fence(WANTED) + "Use it:\n" + in_fence("from my_module import incr\n\nprint(incr([1]))\n")),
-    (ASKED, in_fence(WANTED) + in_fence("import pytest\nfrom solution import incr\n\ndef test_a():\n    pass\n")),
-    (ASKED, in_fence(WANTED) + "Its signature:\n" + in_fence("def incr(l: list) -> list: ...\n")),
-    (ASKED, in_fence(WANTED) + in_fence("incr = incr\nresult = incr([1])\n")),
-    (ASKED, in_fence(WANTED) + "Without a loop, which is wrong:\n" + in_fence("def incr(l): return l\n")),
-    (ASKED, in_fence("def incr(l): return l\n") + "Better:\n" + in_fence(WANTED)),
-    (ASKED, in_fence(WANTED) + "Or:\n" + in_fence("def incr(l):\n    return [e + 2 for e in l]\n")),
-    (ASKED, "\x0c" + WANTED),
-    (ASKED, '    """Return a list."""\n' + in_fence(WANTED)),
-    (ASKED, "    pass\n\nHere is the implementation:\n" + in_fence(WANTED)),
-    (ASKED, "    # Your code here\n\nHere:\n" + in_fence(WANTED)),
-    (ASKED, "".join(f"    {line}\n" for line in WANTED.splitlines())),
-    (ASKED, " " + WANTED), (ASKED, "\n\n " + WANTED),
-    (ASKED.rstrip("\n"), WANTED), (ASKED.rstrip("\n"), " # Sure\n" + in_fence(WANTED)),
-    ("Write incr which adds one to each.\n", in_fence(WANTED)),
-    ("```python\n" + ASKED, in_fence(WANTED)), ("```python\n" + ASKED, "    return [e + 1 for e in l]\n```\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        (ASKED, in_fence(WANTED) + "Use it:\n" + in_fence("from my_module import incr\n\nprint(incr([1]))\n")),
+        (ASKED, in_fence(WANTED) + in_fence("import pytest\nfrom solution import incr\n\ndef test_a():\n    pass\n")),
+        (ASKED, in_fence(WANTED) + "Its signature:\n" + in_fence("def incr(l: list) -> list: ...\n")),
+        (ASKED, in_fence(WANTED) + in_fence("incr = incr\nresult = incr([1])\n")),
+        (ASKED, in_fence(WANTED) + "Without a loop, which is wrong:\n" + in_fence("def incr(l): return l\n")),
+        (ASKED, in_fence("def incr(l): return l\n") + "Better:\n" + in_fence(WANTED)),
+        (ASKED, in_fence(WANTED) + "Or:\n" + in_fence("def incr(l):\n    return [e + 2 for e in l]\n")),
+        (ASKED, "\x0c" + WANTED),
+        (ASKED, '    """Return a list."""\n' + in_fence(WANTED)),
+        (ASKED, "    pass\n\nHere is the implementation:\n" + in_fence(WANTED)),
+        (ASKED, "    # Your code here\n\nHere:\n" + in_fence(WANTED)),
+        (ASKED, "".join(f"    {line}\n" for line in WANTED.splitlines())),
+        (ASKED, " " + WANTED),
+        (ASKED, "\n\n " + WANTED),
+        (ASKED.rstrip("\n"), WANTED),
+        (ASKED.rstrip("\n"), " # Sure\n" + in_fence(WANTED)),
+        ("Write incr which adds one to each.\n", in_fence(WANTED)),
+        ("```python\n" + ASKED, in_fence(WANTED)),
+        ("```python\n" + ASKED, "    return [e + 1 for e in l]\n```\n"),
+    ],
+)
 def test_the_answer_is_the_code_that_defines_the_function(prompt, answer):
     """Not what imports it, shows its head or gives it its own value; nor a body without a statement."""
     space: dict = {}
@@ -311,8 +317,12 @@ def test_every_layout_of_a_code_benchmark_gives_its_canonical_solution(tmp_path)
     human = {**rows(1)[0], "canonical_solution": BODY}
     mbpp = {"task_id": 1, "text": "t", "code": WHOLE, "test_list": ["assert total([1, 2]) == 3"]}
     plus = {**human, "base_input": [[[1, 2]]], "plus_input": [], "atol": 0}
-    given = {"humaneval": [human], "humaneval_plus": [human, plus], "mbpp": [mbpp],
-             "mbpp_plus": [mbpp, {**plus, "task_id": "Mbpp/1"}]}  # fmt: skip
+    given = {
+        "humaneval": [human],
+        "humaneval_plus": [human, plus],
+        "mbpp": [mbpp],
+        "mbpp_plus": [mbpp, {**plus, "task_id": "Mbpp/1"}],
+    }
     for name, every in given.items():
         for row in every:
             (question,) = find_task(name)[0].load(str(write(tmp_path / "c.jsonl", [row])))
@@ -578,6 +588,15 @@ def test_an_answer_that_depends_on_the_order_of_a_set_has_one_score():
         "reference = {'prompt': '', 'entry_point': 'order', 'tests': 'assert order()[0] < \"e\"'}\n"
         f"print(find_task('humaneval')[0].score(Question('x', ('q',), reference), [{code!r}]))\n"
     )
-    told = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
-                           cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}).stdout for seed in "1234"}  # fmt: skip
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "1234"
+    }
     assert len(told) == 1 and "pass@1" in told.pop()

@@ -53,9 +53,12 @@ def test_help_with_a_config_lists_its_fields_with_their_values(monkeypatch):
     for entry in (
         "  --config.stages.specialised.mixture.code.count=512\n        exactly this many rows, each `epochs` times; "
         "a whole number (int), at least 1",
-        "  --config.domains.NAME=new\n", "  --config.domains.math.columns.KEY", "  --config.model.init='tiny'",
-        "  --config.evaluation.data.tiny_math='tiny:100'", "  --config.logging.wandb=''",
-    ):  # fmt: skip
+        "  --config.domains.NAME=new\n",
+        "  --config.domains.math.columns.KEY",
+        "  --config.model.init='tiny'",
+        "  --config.evaluation.data.tiny_math='tiny:100'",
+        "  --config.logging.wandb=''",
+    ):
         assert entry in lines, entry
     assert "Fields of dmt.py:tiny (--config.FIELD=VALUE):" in lines
 
@@ -102,15 +105,21 @@ def test_options_are_read_in_every_way_of_writing():
             own(*arguments)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    ([], "name what to measure"),
-    (["--tasks=gsm8k", "--model=a", "--workdir=b"], "name two things to score"),
-    (["--tasks=gsm8k", "--compare", "a"], "--compare takes two stages"),
-    (["--tasks=gsm8k", "--judge_prices=1"], "--judge_prices takes two numbers"),
-    (["--task=gsm8k,svamp", "--responses=x"], "--responses belong to one task"),
-    (["--task=gsm8k", "--responses=x", "--workdir=y"], "--responses scores what is stored already; leave --workdir"),
-    (["--show=gsm8k"], "name the workdir whose responses to show"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name what to measure"),
+        (["--tasks=gsm8k", "--model=a", "--workdir=b"], "name two things to score"),
+        (["--tasks=gsm8k", "--compare", "a"], "--compare takes two stages"),
+        (["--tasks=gsm8k", "--judge_prices=1"], "--judge_prices takes two numbers"),
+        (["--task=gsm8k,svamp", "--responses=x"], "--responses belong to one task"),
+        (
+            ["--task=gsm8k", "--responses=x", "--workdir=y"],
+            "--responses scores what is stored already; leave --workdir",
+        ),
+        (["--show=gsm8k"], "name the workdir whose responses to show"),
+    ],
+)
 def test_what_does_not_go_together_is_refused_before_anything_is_read(arguments, said):
     with pytest.raises(UserError, match=said):
         evaluate.main(options.parse(evaluate.Options, arguments))
@@ -124,9 +133,14 @@ def test_an_option_that_is_given_twice_is_refused(given):
 
 def test_entries_are_added_and_removed_and_none_is_a_value():
     config = changed(
-        "stages.third.mixture.extra.count=3", "domains.extra.path=x.jsonl", "domains.extra.columns.question=q",
-        "domains.extra=new", "stages.third=new", "stages.third.epochs=2", "stages.general.mixture.math=None",
-    )  # fmt: skip
+        "stages.third.mixture.extra.count=3",
+        "domains.extra.path=x.jsonl",
+        "domains.extra.columns.question=q",
+        "domains.extra=new",
+        "stages.third=new",
+        "stages.third.epochs=2",
+        "stages.general.mixture.math=None",
+    )
     assert config.domains["extra"] == Source("x.jsonl", columns={"question": "q"})
     assert list(config.stages) == ["specialised", "general", "third"]
     assert config.stages["third"].mixture == {"extra": Share(count=3)} and config.stages["third"].epochs == 2
@@ -137,18 +151,23 @@ def test_entries_are_added_and_removed_and_none_is_a_value():
     assert changed("evaluation.tasks=tiny_math,tiny_code").evaluation.tasks == ("tiny_math", "tiny_code")
 
 
-@pytest.mark.parametrize(("override", "said"), [
-    ("domains.maths.path=x", "--config.domains.maths: no field 'maths'; did you mean 'math'?; to add it: "
-     "--config.domains.maths=new"),
-    ("domains.math=new", "--config.domains.math: holds fields of its own"),
-    ("domains.maths=None", "no field 'maths'; did you mean 'math'"),
-    ("domains.math=None", "no domain 'math' in config.domains"),
-    ("seed.x=1", "--config.seed.x: config.seed holds one value and has no field 'x'"),
-    ("seed.x.y=1", "--config.seed.x: config.seed holds one value and has no field 'x'"),
-    ("evaluation.tasks[0]=x", "is no path of fields"),
-    (".seed=", "config.seed: ''; must be a whole number"),
-    ("stages[general=1", "is no path of fields"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "domains.maths.path=x",
+            "--config.domains.maths: no field 'maths'; did you mean 'math'?; to add it: --config.domains.maths=new",
+        ),
+        ("domains.math=new", "--config.domains.math: holds fields of its own"),
+        ("domains.maths=None", "no field 'maths'; did you mean 'math'"),
+        ("domains.math=None", "no domain 'math' in config.domains"),
+        ("seed.x=1", "--config.seed.x: config.seed holds one value and has no field 'x'"),
+        ("seed.x.y=1", "--config.seed.x: config.seed holds one value and has no field 'x'"),
+        ("evaluation.tasks[0]=x", "is no path of fields"),
+        (".seed=", "config.seed: ''; must be a whole number"),
+        ("stages[general=1", "is no path of fields"),
+    ],
+)
 def test_a_path_that_cannot_be_set_is_named(override, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         changed(override)
@@ -163,32 +182,38 @@ def test_two_configs_are_one_too_many():
 def build(size: str = "7b", k: Fraction = Fraction(1, 256), seeds: int = 1, hard: bool = False, rate: float = 0.5): ...
 
 
-@pytest.mark.parametrize(("text", "values"), [
-    ("", {}),
-    ("7b", {"size": "7b"}),
-    ("13b,k=1/16", {"size": "13b", "k": Fraction(1, 16)}),
-    ("size=a=b,k=0.25", {"size": "a=b", "k": Fraction(1, 4)}),
-    ("k=1", {"k": Fraction(1)}),
-    ("seeds=3,hard=true,rate=1e-3", {"seeds": 3, "hard": True, "rate": 0.001}),
-    ("rate=1/48", {"rate": 1 / 48}),
-    ("/a:b/c,hard=False", {"size": "/a:b/c", "hard": False}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("7b", {"size": "7b"}),
+        ("13b,k=1/16", {"size": "13b", "k": Fraction(1, 16)}),
+        ("size=a=b,k=0.25", {"size": "a=b", "k": Fraction(1, 4)}),
+        ("k=1", {"k": Fraction(1)}),
+        ("seeds=3,hard=true,rate=1e-3", {"seeds": 3, "hard": True, "rate": 0.001}),
+        ("rate=1/48", {"rate": 1 / 48}),
+        ("/a:b/c,hard=False", {"size": "/a:b/c", "hard": False}),
+    ],
+)
 def test_the_arguments_of_a_config_are_read_by_name(text, values):
     found = specs.read("f.py", text, specs.readers(build))
     assert found == values and {type(value) for value in found.values()} == {type(value) for value in values.values()}
     assert specs.described(build) == ["size=7b", "k=1/256", "seeds=1", "hard=False", "rate=0.5"]
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("7b,1/16", "'1/16' has no name; write k=1/16 or seeds=1/16 or hard=1/16 or rate=1/16"),
-    ("size=7b,sedes=3", "no argument 'sedes'; did you mean 'seeds'"),
-    ("7b,size=13b", "'size' is given twice"),
-    ("k=1/0", "k: '1/0'; must be a number or a fraction"),
-    ("seeds=many", "seeds: 'many'; must be a whole number"),
-    ("hard=yes", "hard: 'yes'; must be True or False"),
-    ("rate=1/x", "rate: '1/x'; must be a number or a fraction"),
-    ("rate=nan", "rate: nan; must be a finite number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("7b,1/16", "'1/16' has no name; write k=1/16 or seeds=1/16 or hard=1/16 or rate=1/16"),
+        ("size=7b,sedes=3", "no argument 'sedes'; did you mean 'seeds'"),
+        ("7b,size=13b", "'size' is given twice"),
+        ("k=1/0", "k: '1/0'; must be a number or a fraction"),
+        ("seeds=many", "seeds: 'many'; must be a whole number"),
+        ("hard=yes", "hard: 'yes'; must be True or False"),
+        ("rate=1/x", "rate: '1/x'; must be a number or a fraction"),
+        ("rate=nan", "rate: nan; must be a finite number"),
+    ],
+)
 def test_arguments_that_cannot_be_read_are_named_with_the_whole_spec(text, said):
     with pytest.raises(UserError, match=re.escape(f"f.py:{text}: {said}")):
         specs.read("f.py", text, specs.readers(build))

@@ -90,11 +90,16 @@ def parsed(*overrides):
 
 def test_keys_of_dicts_are_set_from_the_command_line():
     config = parsed(
-        "domains.math.columns.question=q=1", "domains.math.columns.answer=5", "domains.code.columns['query']=",
-        "stages.general.optimizer.options.b2=0.5", "stages.general.optimizer.options.b1=0.25",
-        "stages.general.optimizer.options.nesterov=True", "stages.general.optimizer.options.b2=0.75",
-        "evaluation.data.tiny_math=tiny:3", "seed=7",
-    )  # fmt: skip
+        "domains.math.columns.question=q=1",
+        "domains.math.columns.answer=5",
+        "domains.code.columns['query']=",
+        "stages.general.optimizer.options.b2=0.5",
+        "stages.general.optimizer.options.b1=0.25",
+        "stages.general.optimizer.options.nesterov=True",
+        "stages.general.optimizer.options.b2=0.75",
+        "evaluation.data.tiny_math=tiny:3",
+        "seed=7",
+    )
     assert config.domains["math"].columns == {"question": "q=1", "answer": "5"}
     assert config.domains["code"].columns == {"query": ""} and config.domains["general"].columns == {}
     assert config.stages["general"].optimizer.options == {"b2": 0.75, "b1": 0.25, "nesterov": True}
@@ -131,17 +136,23 @@ def test_keys_that_a_config_has_are_set_too(tmp_path):
     assert config.stages["general"].optimizer.options == {"eps_root": 0.5, "nesterov": True}
 
 
-@pytest.mark.parametrize(("override", "said"), [
-    ("stages.general.optimizer.options.b2=x", "config.stages.general.optimizer.options.b2: 'x'; must be a finite"),
-    ("stages.general.optimizer.options.b2=[1]", "config.stages.general.optimizer.options.b2: [1]; must be a finite"),
-    ("stages.general.optimizer.options.b9=1", "adamw has no argument 'b9'; did you mean 'b2'"),
-    ("domains.maths.columns.question=q", "--config.domains.maths: no field 'maths'; did you mean 'math'"),
-    ("domains.math.column.question=q", "--config.domains.math.column: no field 'column'; did you mean 'columns'"),
-    ("domains.none.path=x", "--config.domains.none: no field 'none'"),
-    ("stages.general.mixture.maths.count=3", "no field 'maths'; did you mean 'math'"),
-    ("domains.math.columns={'question':'q'}", "set one of them: --config.domains.math.columns.KEY=VALUE"),
-    ("stages.general.batch=8", "set one of them: --config.stages.general.batch.KEY=VALUE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.general.optimizer.options.b2=x", "config.stages.general.optimizer.options.b2: 'x'; must be a finite"),
+        (
+            "stages.general.optimizer.options.b2=[1]",
+            "config.stages.general.optimizer.options.b2: [1]; must be a finite",
+        ),
+        ("stages.general.optimizer.options.b9=1", "adamw has no argument 'b9'; did you mean 'b2'"),
+        ("domains.maths.columns.question=q", "--config.domains.maths: no field 'maths'; did you mean 'math'"),
+        ("domains.math.column.question=q", "--config.domains.math.column: no field 'column'; did you mean 'columns'"),
+        ("domains.none.path=x", "--config.domains.none: no field 'none'"),
+        ("stages.general.mixture.maths.count=3", "no field 'maths'; did you mean 'math'"),
+        ("domains.math.columns={'question':'q'}", "set one of them: --config.domains.math.columns.KEY=VALUE"),
+        ("stages.general.batch=8", "set one of them: --config.stages.general.batch.KEY=VALUE"),
+    ],
+)
 def test_a_key_that_cannot_be_set_is_named(override, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         parsed(override)
@@ -179,9 +190,13 @@ def get_config():
 
 def test_stages_that_share_an_object_are_set_one_by_one(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    config = experiment.read([
-        f"--config={tmp_path / 'own.py'}", "--config.stages.two.epochs=5", "--config.stages.one.batch.batch_size=4",
-    ])  # fmt: skip
+    config = experiment.read(
+        [
+            f"--config={tmp_path / 'own.py'}",
+            "--config.stages.two.epochs=5",
+            "--config.stages.one.batch.batch_size=4",
+        ]
+    )
     one, two = config.stages["one"], config.stages["two"]
     assert (one.epochs, two.epochs) == (2, 5) and one.batch.batch_size == 4 != two.batch.batch_size
     assert one.optimizer.learning_rate == 0.5 and one.mixture["d"].fraction == 0.25

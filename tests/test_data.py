@@ -135,10 +135,22 @@ def test_ratios_take_the_rows_of_exact_arithmetic():
 
 @pytest.mark.parametrize(
     ("fraction", "rows", "wanted"),
-    [(0.29, 100, 29), (0.07, 100, 7), (0.57, 1000, 570), (1 / 49, 49, 1), (1 / 3, 3, 1), (1 / 256, 256, 1),
-     (1 / 256, 255, 0), (0.1 * 3, 10, 3), (0.29 * 0.1, 1000, 29), (1 / 3 / 7, 21, 1), (0.289999, 100, 28),
-     (0.999999, 1000, 999), (0.7, 10_000_000, 7_000_000)],
-)  # fmt: skip
+    [
+        (0.29, 100, 29),
+        (0.07, 100, 7),
+        (0.57, 1000, 570),
+        (1 / 49, 49, 1),
+        (1 / 3, 3, 1),
+        (1 / 256, 256, 1),
+        (1 / 256, 255, 0),
+        (0.1 * 3, 10, 3),
+        (0.29 * 0.1, 1000, 29),
+        (1 / 3 / 7, 21, 1),
+        (0.289999, 100, 28),
+        (0.999999, 1000, 999),
+        (0.7, 10_000_000, 7_000_000),
+    ],
+)
 def test_decimals_take_the_rows_that_a_person_expects(fraction, rows, wanted):
     assert mixture.rows_of(fraction, rows) == wanted
     if wanted and rows <= 1000:
@@ -417,8 +429,17 @@ def test_impossible_shares_say_why(examples, shares, rest, said):
         plan_of(examples, shares, **rest)
 
 
-@pytest.mark.parametrize("share", [Share(), Share(fraction=1.5), Share(fraction=0.0), Share(count=0),
-                                   Share(weight=-1.0), Share(fraction=0.5, count=3)])  # fmt: skip
+@pytest.mark.parametrize(
+    "share",
+    [
+        Share(),
+        Share(fraction=1.5),
+        Share(fraction=0.0),
+        Share(count=0),
+        Share(weight=-1.0),
+        Share(fraction=0.5, count=3),
+    ],
+)
 def test_shares_out_of_range_are_named(share):
     with pytest.raises(UserError, match="here"):
         ranges.check(share, "here")

@@ -139,8 +139,12 @@ def test_own_files_of_nothing_are_refused(spec, said):
 
 def test_wilson_against_published_values():
     """Newcombe 1998, table I: 81/263, 15/148, 0/20, 1/29."""
-    for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
-                                    (1, 29, 0.0061, 0.1718)):  # fmt: skip
+    for successes, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
         np.testing.assert_allclose(wilson(successes, n), (low, high), atol=6e-5)
 
 
@@ -176,8 +180,16 @@ def test_stored_responses_are_scored_without_a_model(tmp_path):
     record = runner.score_responses("tiny_math", write(tmp_path / "r.jsonl", rows), TINY)
     assert record["metrics"]["strict"]["value"] == 0.5
     assert record["missing"] == ["tiny_math/3"] and record["questions"] == 4
-    found = run("sftmix_jax.evaluate", "--task", "tiny_math", "--responses", str(tmp_path / "r.jsonl"), "--json",
-                "--data", "tiny:4")  # fmt: skip
+    found = run(
+        "sftmix_jax.evaluate",
+        "--task",
+        "tiny_math",
+        "--responses",
+        str(tmp_path / "r.jsonl"),
+        "--json",
+        "--data",
+        "tiny:4",
+    )
     assert json.loads(found.stdout)["metrics"] == record["metrics"]
 
 
@@ -249,8 +261,9 @@ def test_newcombe_of_his_example_and_over_all_outcomes():
         truth = chances[2] - chances[1]
         inside = sum(
             way * math.prod(p**k for p, k in zip(chances, counts, strict=True))
-            for counts, way, (low, high) in zip(outcomes, ways, intervals, strict=True) if low <= truth <= high
-        )  # fmt: skip
+            for counts, way, (low, high) in zip(outcomes, ways, intervals, strict=True)
+            if low <= truth <= high
+        )
         assert 0.93 < inside < 0.999, chances
 
 
@@ -308,10 +321,14 @@ def test_a_comparison_has_the_scores_of_the_two_records(tmp_path):
     questions = [Question(f"q{i}", ("?",), {}, group="ab"[i % 2]) for i in range(40)]
     metrics = (Metric("share", weight="parts"), Metric("perplexity", best=0, is_rate=False, geometric=True))
     task = Task("t", lambda path: questions, metrics, "")
-    told = [{"share": float(rng.random()), "parts": float(rng.integers(1, 9)), "perplexity": float(rng.random() + 1)}
-             for _ in questions]  # fmt: skip
-    other = [verdict | {"share": verdict["share"] / 2, "perplexity": verdict["perplexity"] * (2 + rng.random())}
-             for verdict in told]
+    told = [
+        {"share": float(rng.random()), "parts": float(rng.integers(1, 9)), "perplexity": float(rng.random() + 1)}
+        for _ in questions
+    ]
+    other = [
+        verdict | {"share": verdict["share"] / 2, "perplexity": verdict["perplexity"] * (2 + rng.random())}
+        for verdict in told
+    ]
     folders = []
     for name, verdicts in (("x", told), ("y", other)):
         folder = epath.Path(tmp_path / name)
@@ -399,10 +416,13 @@ def test_what_a_score_left_damaged_is_noticed_and_scored_again(tmp_path, capsys)
 @pytest.mark.parametrize(
     "other",
     [
-        {"limit": 4}, {"samples": 8, "temperature": 0.7}, {"temperature": 0.7}, {"seed": 1},
+        {"limit": 4},
+        {"samples": 8, "temperature": 0.7},
+        {"temperature": 0.7},
+        {"seed": 1},
         {"data": {"tiny_math": "tiny:14"}},
     ],
-)  # fmt: skip
+)
 def test_a_score_of_another_config_is_not_the_one_that_a_study_wants(tmp_path, other):
     model = open_model("tiny", Opening(slots=4), epath.Path(tmp_path))
     runner.run_task(model, "tiny_math", TINY)
@@ -444,14 +464,20 @@ def parrot(folder) -> Model:
 def test_prompts_that_hold_marks_are_recorded_as_refused(tmp_path, capsys):
     marked = "type <|im_end|>"
     questions = [
-        Question("free", (marked,), {}), Question("fine", ("hi",), {}),
-        Question("second", ("hi", marked), {}), Question("choice", (marked,), {}, choices=("A", "B")),
+        Question("free", (marked,), {}),
+        Question("fine", ("hi",), {}),
+        Question("second", ("hi", marked), {}),
+        Question("choice", (marked,), {}, choices=("A", "B")),
         Question("measured", ("",), {}, measured=Conversation([Message("user", marked), Message("assistant", "a")])),
-    ]  # fmt: skip
+    ]
     asked = ask(parrot(tmp_path), "task", questions, Decoding(0.0, 4), Journal(epath.Path(tmp_path / "journal")))
     assert asked.answers == {
-        "free": [[""]], "fine": [["fine"]], "second": [["fine", ""]], "choice": [[""]], "measured": [[""]],
-    }  # fmt: skip
+        "free": [[""]],
+        "fine": [["fine"]],
+        "second": [["fine", ""]],
+        "choice": [[""]],
+        "measured": [[""]],
+    }
     assert asked.finish_reasons == {"prompt_refused": 4, "stop": 2}
     assert "3 prompts are not asked and count as unanswered: the text holds '<|im_end|>'" in capsys.readouterr().err
 
@@ -471,9 +497,10 @@ def test_a_judge_that_cannot_be_asked_has_failed(tmp_path):
         ("{'m': 'x'}", "must be a dict of finite numbers"),
         ("{'m': float('nan'), 'w': 1}", "must be a dict of finite numbers"),
         ("{'m': 7, 'w': 1}", "has m=7; must be from 0 to 1"),
-        ("{'n': 1.0}", "its score of 'q0' has no 'm', only n"), ("{'m': 1.0}", "has no 'w', only m"),
+        ("{'n': 1.0}", "its score of 'q0' has no 'm', only n"),
+        ("{'m': 1.0}", "has no 'w', only m"),
     ],
-)  # fmt: skip
+)
 def test_a_task_of_one_s_own_whose_score_is_no_verdict_is_named(tmp_path, verdict, said):
     (tmp_path / "own.py").write_text(
         "from sftmix_jax.evaluation.task import Metric, Question, Task\n"
@@ -486,8 +513,10 @@ def test_a_task_of_one_s_own_whose_score_is_no_verdict_is_named(tmp_path, verdic
 
 
 def test_questions_of_one_s_own_must_be_told_apart_and_have_turns(tmp_path):
-    for questions, said in (("[Question('q', ('?',), {})] * 2", "2 questions have the id 'q'"),
-                            ("[Question('q', 'text', {})]", "must be a tuple of texts")):  # fmt: skip
+    for questions, said in (
+        ("[Question('q', ('?',), {})] * 2", "2 questions have the id 'q'"),
+        ("[Question('q', 'text', {})]", "must be a tuple of texts"),
+    ):
         (tmp_path / "own.py").write_text(
             "from sftmix_jax.evaluation.task import Metric, Question, Task\n"
             f"TASK = Task('own', lambda path: {questions}, (Metric('m'),), 'x', score=lambda q, t: {{'m': 1}})\n"
@@ -511,11 +540,12 @@ def test_a_copy_beside_a_journal_s_files_is_read_and_leaves_their_numbers(tmp_pa
 @pytest.mark.parametrize(
     ("task", "row"),
     [
-        ("gsm8k", {"question": 5, "answer": "#### 1"}), ("gsm8k", {"question": "q", "answer": 5}),
+        ("gsm8k", {"question": 5, "answer": "#### 1"}),
+        ("gsm8k", {"question": "q", "answer": 5}),
         ("mmlu", {"question": "q", "subject": None, "choices": ["a", "b"], "answer": 0}),
         ("mmlu", {"question": "q", "subject": "s", "choices": 5, "answer": 0}),
     ],
-)  # fmt: skip
+)
 def test_a_benchmark_s_row_of_another_type_is_refused(tmp_path, task, row):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     config = EvaluationConfig(data={task: str(tmp_path / "rows.jsonl")})

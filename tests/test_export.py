@@ -92,9 +92,13 @@ def test_an_export_gives_our_prompts_texts_stops_and_scores(tmp_path, tiny, temp
     model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     conversations = [
         [Message("user", WORDS)],
-        [Message("system", "Be short."), Message("user", "Say apple."), Message("assistant", "apple"),
-         Message("user", "Write a function that adds one.")],
-    ]  # fmt: skip
+        [
+            Message("system", "Be short."),
+            Message("user", "Say apple."),
+            Message("assistant", "apple"),
+            Message("user", "Write a function that adds one."),
+        ],
+    ]
     requests = [Request(tuple(chat.prompt(messages)), 24) for messages in conversations]
     answers = ours.generate(requests)
     assert any(answer.finish_reason == "stop" for answer in answers)
@@ -103,9 +107,12 @@ def test_an_export_gives_our_prompts_texts_stops_and_scores(tmp_path, tiny, temp
         prompt = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
         assert tuple(prompt) == request.tokens
         told = model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=24,
-            do_sample=False, tokenizer=tokenizer,
-        )[0, len(prompt) :].tolist()  # fmt: skip
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=24,
+            do_sample=False,
+            tokenizer=tokenizer,
+        )[0, len(prompt) :].tolist()
         stopped = told[-1] in model.generation_config.eos_token_id
         assert (told[:-1] if stopped else told) == list(answer.tokens)
         assert stopped == (answer.finish_reason == "stop")
@@ -280,8 +287,16 @@ def test_a_target_with_a_half_written_config_is_refused_with_the_remedy_of_a_tar
 
 
 UNWRITABLE = [
-    "/proc/x", "/proc/self/x/y", "/dev/null/x", "/sys/x", "FILE/x", "FILE/x/y", "x" * 250, "x" * 300, "x" * 300 + "/y",
-]  # fmt: skip
+    "/proc/x",
+    "/proc/self/x/y",
+    "/dev/null/x",
+    "/sys/x",
+    "FILE/x",
+    "FILE/x/y",
+    "x" * 250,
+    "x" * 300,
+    "x" * 300 + "/y",
+]
 
 
 @pytest.mark.parametrize("target", UNWRITABLE)

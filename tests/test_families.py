@@ -98,10 +98,13 @@ def batch(tokens) -> dict[str, jax.Array]:
     segments = np.ones_like(tokens)
     segments[:, -1] = 0
     return {
-        "tokens": tokens, "targets": np.roll(tokens, -1, axis=1), "loss_weights": segments.astype(np.float32),
-        "segment_ids": segments, "positions": np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape),
+        "tokens": tokens,
+        "targets": np.roll(tokens, -1, axis=1),
+        "loss_weights": segments.astype(np.float32),
+        "segment_ids": segments,
+        "positions": np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape),
         "domain_ids": 0 * tokens,
-    }  # fmt: skip
+    }
 
 
 def total(config, params) -> jax.Array:
@@ -127,9 +130,13 @@ def test_greedy_texts_are_those_of_transformers(case, theirs):
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = torch.tensor([prompt])
         whole = theirs(case)[1].generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, eos_token_id=None,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=None,
             pad_token_id=0,
-        )  # fmt: skip
+        )
         assert list(answer.tokens) == whole[0, len(prompt) :].tolist()
 
 
@@ -168,8 +175,9 @@ def test_decoding_token_by_token_is_reading_at_once(case):
 def step(config, mesh: MeshConfig, devices: int) -> tuple[float, float]:
     """Loss and gradient norm of one training step."""
     grid = sharding.make_mesh(mesh, jax.devices()[:devices])
-    trainer = make_trainer(config, Compute("float32", "full"), make_optimizer(OptimizerConfig()), grid, domains=1,
-                           grad_accum_steps=1)  # fmt: skip
+    trainer = make_trainer(
+        config, Compute("float32", "full"), make_optimizer(OptimizerConfig()), grid, domains=1, grad_accum_steps=1
+    )
     params = sharding.put_tree(random_model(config), trainer.abstract.params)
     rows = {name: np.tile(x, (2, 1)) for name, x in batch(TOKENS).items()}
     state = TrainState(params, trainer.init_optimizer(params))
@@ -204,9 +212,16 @@ def test_a_step_compiles_for_a_tpu(case):
 
     config = dataclasses.replace(architecture(case), hidden_size=256, head_dim=128, max_length=512)
     compiled = aot.compile_step(
-        Tuning(config), Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(fsdp=4, tensor=2),
-        aot.find_topology("v5e:2x4"), rows=8, length=512, domains=1, grad_accum_steps=1,
-    )  # fmt: skip
+        Tuning(config),
+        Compute("bfloat16", "full", "splash"),
+        OptimizerConfig(),
+        MeshConfig(fsdp=4, tensor=2),
+        aot.find_topology("v5e:2x4"),
+        rows=8,
+        length=512,
+        domains=1,
+        grad_accum_steps=1,
+    )
     assert compiled.fits, compiled.message
 
 
@@ -223,13 +238,33 @@ def test_a_preset_survives_its_config_json(name):
     assert hf_config.parse(hf_config.fields(config, hf_config.Special(1), "float32"), name) == config
 
 
-@pytest.mark.parametrize(("name", "billions"), [
-    ("smollm2-135m", 0.13), ("smollm2-360m", 0.36), ("mistral-7b-v0.1", 7.24), ("mistral-7b-v0.3", 7.25),
-    ("qwen2.5-0.5b", 0.49), ("qwen2.5-1.5b", 1.54), ("qwen2.5-3b", 3.09), ("qwen2.5-7b", 7.62), ("qwen3-0.6b", 0.60),
-    ("qwen3-1.7b", 1.72), ("qwen3-4b", 4.02), ("qwen3-8b", 8.19), ("qwen3-14b", 14.77), ("qwen3-32b", 32.76),
-    ("gemma3-270m", 0.27), ("gemma3-1b", 1.00), ("olmo2-1b", 1.48), ("olmo2-7b", 7.30), ("olmo2-13b", 13.72),
-    ("smollm3-3b", 3.08), ("granite3.3-2b", 2.53), ("granite3.3-8b", 8.17),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("smollm2-135m", 0.13),
+        ("smollm2-360m", 0.36),
+        ("mistral-7b-v0.1", 7.24),
+        ("mistral-7b-v0.3", 7.25),
+        ("qwen2.5-0.5b", 0.49),
+        ("qwen2.5-1.5b", 1.54),
+        ("qwen2.5-3b", 3.09),
+        ("qwen2.5-7b", 7.62),
+        ("qwen3-0.6b", 0.60),
+        ("qwen3-1.7b", 1.72),
+        ("qwen3-4b", 4.02),
+        ("qwen3-8b", 8.19),
+        ("qwen3-14b", 14.77),
+        ("qwen3-32b", 32.76),
+        ("gemma3-270m", 0.27),
+        ("gemma3-1b", 1.00),
+        ("olmo2-1b", 1.48),
+        ("olmo2-7b", 7.30),
+        ("olmo2-13b", 13.72),
+        ("smollm3-3b", 3.08),
+        ("granite3.3-2b", 2.53),
+        ("granite3.3-8b", 8.17),
+    ],
+)
 def test_presets_have_the_published_sizes(name, billions):
     assert round(table.num_params(families.preset(name)) / 1e9, 2) == billions
 
@@ -241,23 +276,26 @@ def test_a_field_that_is_not_known_is_named(case):
             hf_config.parse({**config_json(case), field: value}, "config.json")
 
 
-@pytest.mark.parametrize(("case", "fields", "said"), [
-    ("qwen3", {"attention_bias": True}, "attention_bias is true; only false"),
-    ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation is \"gelu\"; only \"gelu_pytorch_tanh\""),
-    ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0; must be null"),
-    ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is true; only false"),
-    ("gemma3_text", {"layer_types": ["linear_attention"] * 5}, "layer_types is .*; must be a list of 5 out of"),
-    ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window is true; only false"),
-    ("olmo2", {"clip_qkv": 8.0}, "clip_qkv is 8.0; only null"),
-    ("granite", {"mlp_bias": True}, "mlp_bias is true; only false"),
-    ("phi3", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type is \"dynamic\"; must be longrope"),
-    ("phi3-longrope", {"partial_rotary_factor": 0.5}, "short_factor is .*; must be a list of 2 positive numbers"),
-    ("seed_oss", {"attention_out_bias": True}, "attention_out_bias is true; only false"),
-    ("exaone4", {"sliding_window": None, "layer_types": ["sliding_attention"] * 4}, "sliding_window is null"),
-    ("qwen2", {"layer_types": ["sliding_attention"] * 3}, "layer_types is .*use_sliding_window is false"),
-    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast is not known"),
-    ("mistral", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; only 1.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "fields", "said"),
+    [
+        ("qwen3", {"attention_bias": True}, "attention_bias is true; only false"),
+        ("gemma2", {"hidden_activation": "gelu"}, 'hidden_activation is "gelu"; only "gelu_pytorch_tanh"'),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0; must be null"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is true; only false"),
+        ("gemma3_text", {"layer_types": ["linear_attention"] * 5}, "layer_types is .*; must be a list of 5 out of"),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window is true; only false"),
+        ("olmo2", {"clip_qkv": 8.0}, "clip_qkv is 8.0; only null"),
+        ("granite", {"mlp_bias": True}, "mlp_bias is true; only false"),
+        ("phi3", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 'rope_type is "dynamic"; must be longrope'),
+        ("phi3-longrope", {"partial_rotary_factor": 0.5}, "short_factor is .*; must be a list of 2 positive numbers"),
+        ("seed_oss", {"attention_out_bias": True}, "attention_out_bias is true; only false"),
+        ("exaone4", {"sliding_window": None, "layer_types": ["sliding_attention"] * 4}, "sliding_window is null"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 3}, "layer_types is .*use_sliding_window is false"),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast is not known"),
+        ("mistral", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; only 1.0"),
+    ],
+)
 def test_an_option_that_is_not_supported_is_named(case, fields, said):
     with pytest.raises(UserError, match=rf"^config\.json(: [a-z ]+)?: {said}"):
         hf_config.parse({**config_json(case), **fields}, "config.json")

@@ -53,12 +53,21 @@ def weights(conversation: Conversation) -> list[float]:
 @pytest.mark.parametrize(
     ("fields", "weight"),
     [
-        ({"weight": 0}, 0), ({"weight": 1}, 1), ({"weight": 0.3}, 0.3), ({"weight": 2}, 2), ({"loss": False}, 0),
-        ({"loss": True}, 1), ({"train": False}, 0), ({"training": False}, 0), ({"training": True}, 1),
-        ({"trainable": 0}, 0), ({"weight": 0.5, "train": True}, 0.5), ({"weight": 1, "loss": False}, 0),
+        ({"weight": 0}, 0),
+        ({"weight": 1}, 1),
+        ({"weight": 0.3}, 0.3),
+        ({"weight": 2}, 2),
+        ({"loss": False}, 0),
+        ({"loss": True}, 1),
+        ({"train": False}, 0),
+        ({"training": False}, 0),
+        ({"training": True}, 1),
+        ({"trainable": 0}, 0),
+        ({"weight": 0.5, "train": True}, 0.5),
+        ({"weight": 1, "loss": False}, 0),
         ({"weight": None}, 1),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_a_turn_says_how_much_it_is_trained_on(tmp_path, column, fields, weight):
     found = one(tmp_path, {column: [ASK, SAY | fields, ASK, SAY]})
@@ -68,13 +77,26 @@ def test_a_turn_says_how_much_it_is_trained_on(tmp_path, column, fields, weight)
 @pytest.mark.parametrize(
     "fields",
     [
-        {"weight": -0.5}, {"weight": "0"}, {"weight": True}, {"weight": float("nan")}, {"weight": float("inf")},
-        {"weight": 1e30}, {"loss": "false"}, {"loss": 1.7}, {"train": 2}, {"training": []} | {"training": [1]},
-        {"loss_mask": 0}, {"mask": False}, {"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}]},
-        {"loss_scale": 0.5}, {"prefix": True}, {"images": ["a.png"]}, {"refusal": "I will not."},
+        {"weight": -0.5},
+        {"weight": "0"},
+        {"weight": True},
+        {"weight": float("nan")},
+        {"weight": float("inf")},
+        {"weight": 1e30},
+        {"loss": "false"},
+        {"loss": 1.7},
+        {"train": 2},
+        {"training": []} | {"training": [1]},
+        {"loss_mask": 0},
+        {"mask": False},
+        {"train_detail": [{"begin_offset": 0, "end_offset": 2, "train": False}]},
+        {"loss_scale": 0.5},
+        {"prefix": True},
+        {"images": ["a.png"]},
+        {"refusal": "I will not."},
         {"reasoning_details": [{"text": "t"}]},
     ],
-)  # fmt: skip
+)
 def test_a_field_that_cannot_be_used_refuses_the_row_by_its_name(tmp_path, fields):
     (name,) = fields
     assert f"'{name}'" in refused(tmp_path, {"messages": [ASK, SAY | fields]})
@@ -83,33 +105,99 @@ def test_a_field_that_cannot_be_used_refuses_the_row_by_its_name(tmp_path, field
 
 @pytest.mark.parametrize(
     "name",
-    ["System", "systemPrompt", "SYSTEM_PROMPT", "system-prompt", "Weight", "weights", "turn_weights", "lossMask",
-     "loss_weights", "answer_mask", "train_on_turn", "trainOnTurn", "rejected_answer", "answerRejected", "Chosen",
-     "Tools", "toolCalls", "Label", "History", "Reasoning_Content"],
-)  # fmt: skip
+    [
+        "System",
+        "systemPrompt",
+        "SYSTEM_PROMPT",
+        "system-prompt",
+        "Weight",
+        "weights",
+        "turn_weights",
+        "lossMask",
+        "loss_weights",
+        "answer_mask",
+        "train_on_turn",
+        "trainOnTurn",
+        "rejected_answer",
+        "answerRejected",
+        "Chosen",
+        "Tools",
+        "toolCalls",
+        "Label",
+        "History",
+        "Reasoning_Content",
+    ],
+)
 def test_a_meaning_in_another_spelling_refuses_the_row_by_its_name(tmp_path, name):
-    for row in ({"messages": [ASK, SAY | {name: "x"}]}, {"messages": [ASK, SAY], name: "x"},
-                {"prompt": "p", "response": "r", name: ["x"]}):  # fmt: skip
+    for row in (
+        {"messages": [ASK, SAY | {name: "x"}]},
+        {"messages": [ASK, SAY], name: "x"},
+        {"prompt": "p", "response": "r", name: ["x"]},
+    ):
         assert f"'{name}' would be lost" in refused(tmp_path, row)
     assert said(one(tmp_path, {"prompt": "p", "response": "r", name: "x"}, columns={name: ""}))
-    others = {"train_on_turn": False, "learn": False, "is_train": False, "no_loss": True, "ignore": True,
-              "thinking_content": "hm", "chat_history": [["q", "a"]], "available_tools": [{}]}  # fmt: skip
+    others = {
+        "train_on_turn": False,
+        "learn": False,
+        "is_train": False,
+        "no_loss": True,
+        "ignore": True,
+        "thinking_content": "hm",
+        "chat_history": [["q", "a"]],
+        "available_tools": [{}],
+    }
     for name, value in others.items():
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: value}]})
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: value})
-    for name in ("Loss", "Train", "Trainable", "lossMask", "Weight", "Label", "Desirable", "is_train", "compute_loss",
-                 "use_loss", "do_not_train_on_this", "chosen", "loss_weight"):  # fmt: skip
+    for name in (
+        "Loss",
+        "Train",
+        "Trainable",
+        "lossMask",
+        "Weight",
+        "Label",
+        "Desirable",
+        "is_train",
+        "compute_loss",
+        "use_loss",
+        "do_not_train_on_this",
+        "chosen",
+        "loss_weight",
+    ):
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: False}]})
         assert f"'{name}' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", name: False})
     for name in ("loss", "Loss", "train"):
         part = {"type": "text", "text": "a", name: False}
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {"content": [part]}]})
     assert "'image_url' would be lost" in refused(tmp_path, {"prompt": "p", "response": "r", "image_url": "u"})
-    for name in ("sys_prompt", "systemMsg", "tool_schemas", "function_definitions", "available_functions", "options",
-                 "include_in_loss", "use_for_training", "loss_on", "trainable_turns", "deleted"):  # fmt: skip
+    for name in (
+        "sys_prompt",
+        "systemMsg",
+        "tool_schemas",
+        "function_definitions",
+        "available_functions",
+        "options",
+        "include_in_loss",
+        "use_for_training",
+        "loss_on",
+        "trainable_turns",
+        "deleted",
+    ):
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: True})
-    for name in ("supervised", "calculate_loss", "no_train", "exclude", "dialogue_history", "tool_definitions",
-                 "passage", "image_path", "attachments", "enable_thinking", "cot", "is_error"):  # fmt: skip
+    for name in (
+        "supervised",
+        "calculate_loss",
+        "no_train",
+        "exclude",
+        "dialogue_history",
+        "tool_definitions",
+        "passage",
+        "image_path",
+        "attachments",
+        "enable_thinking",
+        "cot",
+        "is_error",
+    ):
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY | {name: "x"}]})
         assert f"'{name}' would be lost" in refused(tmp_path, {"messages": [ASK, SAY], name: True})
     for name in ("no_loss", "ignore", "prefix", "Ignore", "skip", "is_error", "train_on_prompt", "images", "tools"):
@@ -165,11 +253,12 @@ def test_a_text_classifier_s_classes_are_no_verdicts(tmp_path):
 @pytest.mark.parametrize(
     "row",
     [
-        {"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+        {"prompt": "p", "chosen": "c", "rejected": "r"},
+        {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
         {"prompt": "p", "chosen": "c", "rejected": "r", "messages": [ASK, SAY]},
         {"query": "q", "response": "r", "rejected_response": "x"},
     ],
-)  # fmt: skip
+)
 def test_preference_rows_are_named_as_such(tmp_path, row):
     try:
         reason = refused(tmp_path, row)
@@ -257,14 +346,17 @@ STRUCT = {"role": ["user", "assistant"], "content": ["ask", "say"]}
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": STRUCT}, {"conversations": {"from": ["human", "gpt"], "value": ["ask", "say"]}},
-        {"messages": json.dumps(STRUCT)}, {"messages": STRUCT | {"name": None}},
-        {"messages": STRUCT, "conversations": [ASK, SAY]}, {"messages": [ASK, SAY], "conversations": STRUCT},
+        {"messages": STRUCT},
+        {"conversations": {"from": ["human", "gpt"], "value": ["ask", "say"]}},
+        {"messages": json.dumps(STRUCT)},
+        {"messages": STRUCT | {"name": None}},
+        {"messages": STRUCT, "conversations": [ASK, SAY]},
+        {"messages": [ASK, SAY], "conversations": STRUCT},
         {"messages": STRUCT | {"tool_calls": [None, None], "weight": [None, 1]}},
         {"prompt": {"role": ["user"], "content": ["ask"]}, "completion": {"role": ["assistant"], "content": ["say"]}},
         {"prompt": "ask", "completion": "say", "history": {"role": [], "content": []}},
     ],
-)  # fmt: skip
+)
 def test_turns_may_be_an_object_of_lists(tmp_path, row):
     found = one(tmp_path, row)
     assert said(found) == [("user", "ask"), ("assistant", "say")] and weights(found) == [1] and not found.unused
@@ -272,8 +364,12 @@ def test_turns_may_be_an_object_of_lists(tmp_path, row):
 
 def test_an_object_of_lists_is_read_turn_by_turn_or_refused(tmp_path):
     calls = {"name": ["w"], "arguments": [{"city": "Ulm"}]}
-    turns = {"role": ["user", "assistant", "tool", "assistant"], "content": ["ask", None, "sunny", "say"],
-             "tool_calls": [None, calls, None, None], "weight": [None, 0.5, None, 1]}  # fmt: skip
+    turns = {
+        "role": ["user", "assistant", "tool", "assistant"],
+        "content": ["ask", None, "sunny", "say"],
+        "tool_calls": [None, calls, None, None],
+        "weight": [None, 0.5, None, 1],
+    }
     found = one(tmp_path, {"messages": turns, "tools": {"type": ["function"], "function": [TOOL["function"]]}})
     assert found.messages[1].fields == {"tool_calls": [CALL]} and weights(found) == [0.5, 1] and found.tools == [TOOL]
     for unequal in ({"role": ["user", "assistant"], "content": ["ask"]}, STRUCT | {"weight": [1]}):
@@ -298,26 +394,39 @@ def test_a_structure_that_is_stored_as_the_text_of_nothing_is_absent(tmp_path, n
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"t": 3, "ok": True, "ä": None}, '{"t": 3, "ok": true, "ä": null}'), ([1, "b"], '[1, "b"]'), (["x"], '["x"]'),
-        ([{"t": 3}], '[{"t": 3}]'), ([], "[]"), ({}, "{}"), (42, "42"), (False, "false"), ("", ""),
-        ('{"t":3}', '{"t":3}'), ([{"type": "rain"}], '[{"type": "rain"}]'),
+        ({"t": 3, "ok": True, "ä": None}, '{"t": 3, "ok": true, "ä": null}'),
+        ([1, "b"], '[1, "b"]'),
+        (["x"], '["x"]'),
+        ([{"t": 3}], '[{"t": 3}]'),
+        ([], "[]"),
+        ({}, "{}"),
+        (42, "42"),
+        (False, "false"),
+        ("", ""),
+        ('{"t":3}', '{"t":3}'),
+        ([{"type": "rain"}], '[{"type": "rain"}]'),
         ({"type": "text", "text": "sunny"}, "sunny"),
         ([{"type": "text", "text": "sun"}, {"type": "text", "text": "ny"}], "sunny"),
     ],
-)  # fmt: skip
+)
 def test_a_tool_s_result_that_is_no_text_is_json(tmp_path, content, text):
     found = one(tmp_path, {"messages": [ASK, SAY, {"role": "tool", "content": content}, SAY]})
     assert said(found)[2] == ("tool", text)
-    chat = Chat("", Tokenizer(str(resources.files("sftmix_jax.tiny").joinpath("base"))), "{% for m in messages %}"
-                "{{ '<|' + m.role + '|>' + m.content + '</s>' }}{% endfor %}")  # fmt: skip
+    chat = Chat(
+        "",
+        Tokenizer(str(resources.files("sftmix_jax.tiny").joinpath("base"))),
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '</s>' }}{% endfor %}",
+    )
     assert f"<|tool|>{text}</s>" in chat.pieces(found.messages).text
 
 
 def test_a_tool_s_result_that_is_missing_refuses_the_row(tmp_path):
     for turn in ({"role": "tool", "content": None}, {"role": "tool"}, {"from": "observation", "value": None}):
         assert "without a result" in refused(tmp_path, {"messages": [ASK, SAY, turn, SAY]})
-    for content, reason in (([{"type": "image_url", "image_url": "u"}], "'image_url', which"),
-                            ({"t": float("nan")}, "a value that JSON does not have")):  # fmt: skip
+    for content, reason in (
+        ([{"type": "image_url", "image_url": "u"}], "'image_url', which"),
+        ({"t": float("nan")}, "a value that JSON does not have"),
+    ):
         assert reason in refused(tmp_path, {"messages": [ASK, SAY, {"role": "tool", "content": content}, SAY]})
 
 
@@ -332,11 +441,27 @@ def test_a_class_0_is_refused_with_the_setting_that_leaves_it_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "bad"),
-    [("is_safe", False), ("valid", "false"), ("answer_valid", 0), ("toxic", True), ("flagged", 1), ("spam", "yes"),
-     ("low_quality", True), ("hallucination", "yes"), ("status", "rejected"), ("Status", " Rejected"),
-     ("quality", "bad"), ("answer_quality", "very poor"), ("review_status", "failed"), ("llm_verdict", "incorrect"),
-     ("safety", "unsafe"), ("llama_guard_2", "unsafe\nS1"), ("finalDecision", "discard"), ("quality", False)],
-)  # fmt: skip
+    [
+        ("is_safe", False),
+        ("valid", "false"),
+        ("answer_valid", 0),
+        ("toxic", True),
+        ("flagged", 1),
+        ("spam", "yes"),
+        ("low_quality", True),
+        ("hallucination", "yes"),
+        ("status", "rejected"),
+        ("Status", " Rejected"),
+        ("quality", "bad"),
+        ("answer_quality", "very poor"),
+        ("review_status", "failed"),
+        ("llm_verdict", "incorrect"),
+        ("safety", "unsafe"),
+        ("llama_guard_2", "unsafe\nS1"),
+        ("finalDecision", "discard"),
+        ("quality", False),
+    ],
+)
 def test_a_verdict_that_the_answer_is_bad_refuses_the_row(tmp_path, field, bad):
     row = {"question": "q", "answer": "a", field: bad}
     reason = refused(tmp_path, row)
@@ -350,11 +475,28 @@ def test_a_verdict_that_the_answer_is_bad_refuses_the_row(tmp_path, field, bad):
 
 @pytest.mark.parametrize(
     ("field", "other"),
-    [("is_safe", True), ("valid", "true"), ("toxic", False), ("toxic", "no"), ("status", "done"), ("status", 404),
-     ("quality", 0), ("quality", 0.3), ("quality", "good"), ("rating", -1.5), ("final_decision", "no"),
-     ("input_quality", "very poor"), ("prompt_quality", "bad"), ("grade", "B"), ("correctness_count", 0),
-     ("finish_reason", "length"), ("review", "A bad film."), ("toxicity", 0.9), ("status", ["rejected", "kept"])],
-)  # fmt: skip
+    [
+        ("is_safe", True),
+        ("valid", "true"),
+        ("toxic", False),
+        ("toxic", "no"),
+        ("status", "done"),
+        ("status", 404),
+        ("quality", 0),
+        ("quality", 0.3),
+        ("quality", "good"),
+        ("rating", -1.5),
+        ("final_decision", "no"),
+        ("input_quality", "very poor"),
+        ("prompt_quality", "bad"),
+        ("grade", "B"),
+        ("correctness_count", 0),
+        ("finish_reason", "length"),
+        ("review", "A bad film."),
+        ("toxicity", 0.9),
+        ("status", ["rejected", "kept"]),
+    ],
+)
 def test_scores_and_other_words_are_left_out_and_named(tmp_path, field, other):
     found = one(tmp_path, {"question": "q", "answer": "a", field: other})
     assert said(found) == [("user", "q"), ("assistant", "a")]
@@ -363,8 +505,16 @@ def test_scores_and_other_words_are_left_out_and_named(tmp_path, field, other):
 
 def test_what_was_measured_of_two_answers_makes_no_preference_row(tmp_path):
     """UltraFeedback's chosen answer can be mapped beside its scores."""
-    row = {"prompt": "q", "chosen": [ASK, SAY], "rejected": [ASK, SAY], "messages": [ASK, SAY], "score_chosen": 8.0,
-           "score_rejected": 3.0, "chosen_model": "m", "chosen-rating": 5}  # fmt: skip
+    row = {
+        "prompt": "q",
+        "chosen": [ASK, SAY],
+        "rejected": [ASK, SAY],
+        "messages": [ASK, SAY],
+        "score_chosen": 8.0,
+        "score_rejected": 3.0,
+        "chosen_model": "m",
+        "chosen-rating": 5,
+    }
     assert "map the wanted one by `columns`" in refused(tmp_path, row)
     found = one(tmp_path, row, columns={"messages": "chosen", "rejected": ""})
     assert found.unused >= {"score_chosen", "score_rejected", "chosen_model", "chosen-rating"}
@@ -411,15 +561,25 @@ def test_fields_that_say_a_row_is_wrong_refuse_it(tmp_path):
 @pytest.mark.parametrize(
     ("field", "cause"),
     [
-        ({"thumbs_down": True}, "bad one"), ({"valid_for_training": False}, "not to use"),
-        ({"usable_for_training": 0}, "not to use"), ({"do_not_use": True}, "would be lost"),
-        ({"downvoted": "yes"}, "bad one"), ({"is_negative": 1}, "bad one"), ({"good": False}, "bad one"),
-        ({"helpful": "no"}, "bad one"), ({"harmless": False}, "bad one"), ({"ok": "false"}, "bad one"),
-        ({"use": False}, "not to use"), ({"include": "no"}, "not to use"), ({"label": "spam"}, "bad one"),
-        ({"hidden": True}, "no part of the conversation"), ({"error": True}, "no part of the conversation"),
-        ({"chat_history": [["q", "a"]]}, "context"), ({"Label": "x"}, "read under the name 'label'"),
+        ({"thumbs_down": True}, "bad one"),
+        ({"valid_for_training": False}, "not to use"),
+        ({"usable_for_training": 0}, "not to use"),
+        ({"do_not_use": True}, "would be lost"),
+        ({"downvoted": "yes"}, "bad one"),
+        ({"is_negative": 1}, "bad one"),
+        ({"good": False}, "bad one"),
+        ({"helpful": "no"}, "bad one"),
+        ({"harmless": False}, "bad one"),
+        ({"ok": "false"}, "bad one"),
+        ({"use": False}, "not to use"),
+        ({"include": "no"}, "not to use"),
+        ({"label": "spam"}, "bad one"),
+        ({"hidden": True}, "no part of the conversation"),
+        ({"error": True}, "no part of the conversation"),
+        ({"chat_history": [["q", "a"]]}, "context"),
+        ({"Label": "x"}, "read under the name 'label'"),
     ],
-)  # fmt: skip
+)
 def test_a_negative_name_refuses_rows_and_turns_and_says_why(tmp_path, field, cause):
     (name,) = field
     for row in ({"question": "q", "answer": "a"} | field, {"messages": [ASK, SAY | field]}):
@@ -430,14 +590,20 @@ def test_a_negative_name_refuses_rows_and_turns_and_says_why(tmp_path, field, ca
 @pytest.mark.parametrize(
     ("field", "path"),
     [
-        ({"metadata": {"train": False}}, "metadata.train"), ({"meta": {"weight": 0}}, "meta.weight"),
-        ({"metadata": {"weight": 0.5}}, "metadata.weight"), ({"metadata": {"toxic": True}}, "metadata.toxic"),
-        ({"metadata": {"label": False}}, "metadata.label"), ({"meta": {"quality": "bad"}}, "meta.quality"),
-        ({"metadata": {"loss_mask": [0, 1]}}, "metadata.loss_mask"), ({"meta": {"rejected": "x"}}, "meta.rejected"),
-        ({"label": {"good": False}}, "label.good"), ({"quality": {"is_valid": False}}, "quality.is_valid"),
-        ({"metadata": '{"train": false}'}, "metadata.train"), ({"meta": {"do_not_use": 1}}, "meta.do_not_use"),
+        ({"metadata": {"train": False}}, "metadata.train"),
+        ({"meta": {"weight": 0}}, "meta.weight"),
+        ({"metadata": {"weight": 0.5}}, "metadata.weight"),
+        ({"metadata": {"toxic": True}}, "metadata.toxic"),
+        ({"metadata": {"label": False}}, "metadata.label"),
+        ({"meta": {"quality": "bad"}}, "meta.quality"),
+        ({"metadata": {"loss_mask": [0, 1]}}, "metadata.loss_mask"),
+        ({"meta": {"rejected": "x"}}, "meta.rejected"),
+        ({"label": {"good": False}}, "label.good"),
+        ({"quality": {"is_valid": False}}, "quality.is_valid"),
+        ({"metadata": '{"train": false}'}, "metadata.train"),
+        ({"meta": {"do_not_use": 1}}, "meta.do_not_use"),
     ],
-)  # fmt: skip
+)
 def test_control_in_an_object_of_notes_refuses_by_its_path(tmp_path, field, path):
     row = {"question": "q", "answer": "a"} | field
     assert f"'{path}'" in (reason := refused(tmp_path, row))
@@ -447,9 +613,18 @@ def test_control_in_an_object_of_notes_refuses_by_its_path(tmp_path, field, path
 
 @pytest.mark.parametrize(
     "notes",
-    [{"train": True}, {"weight": 1}, {"toxic": False}, {"label": True, "id": 3}, {"source": {"train": False}}, "{",
-     {"quality": 0.2}, ["train"], '{"lang": "en"}'],
-)  # fmt: skip
+    [
+        {"train": True},
+        {"weight": 1},
+        {"toxic": False},
+        {"label": True, "id": 3},
+        {"source": {"train": False}},
+        "{",
+        {"quality": 0.2},
+        ["train"],
+        '{"lang": "en"}',
+    ],
+)
 def test_notes_that_change_nothing_are_left_out_and_named(tmp_path, notes):
     for column in ("metadata", "meta"):
         assert one(tmp_path, {"question": "q", "answer": "a", column: notes}).unused == {column}
@@ -466,10 +641,11 @@ def test_notes_on_a_question_or_a_document_are_no_verdicts_of_an_answer(tmp_path
 # --- beside the turns -----------------------------------------------------------------------------
 
 ROWS = {
-    "alpaca": {"instruction": "q", "output": "a"}, "query": {"query": "q", "response": "a"},
-    "orca": {"question": "q", "response": "a"}, "sharegpt": {"conversations": [
-        {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-}  # fmt: skip
+    "alpaca": {"instruction": "q", "output": "a"},
+    "query": {"query": "q", "response": "a"},
+    "orca": {"question": "q", "response": "a"},
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+}
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -569,16 +745,40 @@ def test_alpaca_joins_what_is_there(tmp_path):
 
 
 def test_notes_change_nothing(tmp_path):
-    notes = {"id": 3, "source": "s", "score": 0.5, "tags": ["a"], "split": "train", "language": "en",
-             "text": "User: ask\nBot: say", "prompt": "ask", "question": "You: ask", "answer": "42",
-             "images": [], "tools": None, "label": None}  # fmt: skip
+    notes = {
+        "id": 3,
+        "source": "s",
+        "score": 0.5,
+        "tags": ["a"],
+        "split": "train",
+        "language": "en",
+        "text": "User: ask\nBot: say",
+        "prompt": "ask",
+        "question": "You: ask",
+        "answer": "42",
+        "images": [],
+        "tools": None,
+        "label": None,
+    }
     turn = {"id": 1, "timestamp": 2.5, "model": "m", "markdown": None}
     plain = one(tmp_path, {"messages": [ASK, SAY]})
     found = one(tmp_path, {"messages": [ASK | turn, SAY | turn]} | notes)
     assert found._replace(unused=frozenset()) == plain
     # said once per run: what is not the conversation word for word (as prompt is) and not absent
-    assert found.unused == {"id", "source", "score", "tags", "split", "language", "answer", "text", "question",
-                            "id of turns", "timestamp of turns", "model of turns"}  # fmt: skip
+    assert found.unused == {
+        "id",
+        "source",
+        "score",
+        "tags",
+        "split",
+        "language",
+        "answer",
+        "text",
+        "question",
+        "id of turns",
+        "timestamp of turns",
+        "model of turns",
+    }
 
 
 def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
@@ -598,15 +798,20 @@ def test_another_format_s_columns_must_hold_the_same_words(tmp_path):
 @pytest.mark.parametrize(
     ("row", "name"),
     [
-        ({"messages": [ASK | {"content": "A or B"}, SAY | {"content": "A"}],
-          "conversations": [ASK | {"content": "A or B"}, SAY | {"content": "B"}]}, "conversations"),
+        (
+            {
+                "messages": [ASK | {"content": "A or B"}, SAY | {"content": "A"}],
+                "conversations": [ASK | {"content": "A or B"}, SAY | {"content": "B"}],
+            },
+            "conversations",
+        ),
         ({"prompt": "yes or no?", "completion": "no", "response": "yes"}, "response"),
         ({"question": "4 or 5?", "answer": "5", "response": "4"}, "response"),
         ({"messages": [ASK, SAY], "prompt": "say"}, "prompt"),
         ({"messages": [ASK, SAY], "response": "ask"}, "response"),
         ({"messages": [ASK, SAY], "conversations": [SAY, ASK]}, "conversations"),
     ],
-)  # fmt: skip
+)
 def test_another_answer_to_the_same_question_is_never_dropped(tmp_path, row, name):
     """Words of the answer may stand in the question: each column is compared with turns of its own role."""
     assert f"'{name}' stands beside" in refused(tmp_path, row)
@@ -637,8 +842,13 @@ def test_a_column_that_is_left_out_must_be_there(tmp_path):
 
 
 def test_an_empty_conversation_beside_another_format_is_refused(tmp_path):
-    for row in ({"messages": [], "prompt": "p"}, {"conversations": [], "instruction": "i"}, {"messages": []},
-                {"messages": [], "text": "t"}, {"messages": "[]", "question": "q"}):  # fmt: skip
+    for row in (
+        {"messages": [], "prompt": "p"},
+        {"conversations": [], "instruction": "i"},
+        {"messages": []},
+        {"messages": [], "text": "t"},
+        {"messages": "[]", "question": "q"},
+    ):
         assert refused(tmp_path, row)
 
 
@@ -654,10 +864,12 @@ def test_half_a_character_is_refused_wherever_it_stands(tmp_path):
     half = "\ud83d"
     call = {"role": "assistant", "tool_calls": [{"name": "w", "arguments": {"a": half}}]}
     for row in (
-        {"prompt": half, "response": "r"}, {"text": half}, {"messages": [ASK, call]},
+        {"prompt": half, "response": "r"},
+        {"text": half},
+        {"messages": [ASK, call]},
         {"messages": [ASK, SAY], "tools": [{"name": "w", "description": half}]},
         {"messages": [ASK, SAY | {"reasoning_content": half}]},
-    ):  # fmt: skip
+    ):
         assert "surrogate" in refused(tmp_path, row)
     assert said(one(tmp_path, {"prompt": "\U0001f600", "response": "r"}))[0] == ("user", "\U0001f600")
     assert refused(tmp_path, {"messages": [{"role": half, "content": "c"}, SAY]}).encode()
@@ -689,15 +901,22 @@ def test_columns_that_make_no_format_are_explained(tmp_path, columns, reason):
 
 
 def test_a_field_in_whose_place_another_is_mapped_is_named(tmp_path):
-    found = one(tmp_path, {"question": "old", "problem": "p", "solution": "s"},
-                columns={"question": "problem", "answer": "solution"})  # fmt: skip
+    found = one(
+        tmp_path,
+        {"question": "old", "problem": "p", "solution": "s"},
+        columns={"question": "problem", "answer": "solution"},
+    )
     assert said(found) == [("user", "p"), ("assistant", "s")] and found.unused == {"question"}
 
 
 def test_the_advice_for_preference_rows_works(tmp_path):
-    for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
-                {"question": "p", "chosen": "c", "rejected": "r"}, {"query": "p", "chosen": "c", "rejected": "r"},
-                {"instruction": "p", "input": "", "chosen_response": "c", "rejected_response": "r"}):  # fmt: skip
+    for row in (
+        {"prompt": "p", "chosen": "c", "rejected": "r"},
+        {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+        {"question": "p", "chosen": "c", "rejected": "r"},
+        {"query": "p", "chosen": "c", "rejected": "r"},
+        {"instruction": "p", "input": "", "chosen_response": "c", "rejected_response": "r"},
+    ):
         with pytest.raises(UserError, match="preference row") as error:
             one(tmp_path, row)
         columns = eval(re.search(r"columns=(\{.*\})", str(error.value))[1])
@@ -738,8 +957,9 @@ def test_a_column_that_the_file_lacks_is_named_as_in_the_file(tmp_path):
     mapped = {"question": "problem", "answer": "solution"}  # what has our name is not what was mapped
     without = {"problem": "p", "answer": "gold"}
     for row, reason in (
-        (without, "no column 'solution'"), ({**without, "solution": None}, "the column 'solution' is null")
-    ):  # fmt: skip
+        (without, "no column 'solution'"),
+        ({**without, "solution": None}, "the column 'solution' is null"),
+    ):
         found = read(tmp_path, {"problem": "p", "solution": "s", "answer": "4"}, row, columns=mapped)
         assert said(found[0]) == [("user", "p"), ("assistant", "s")] and str(found[1]) == reason
     found = read(tmp_path, {"body": "q", "reply": "a"}, {"body": "q"}, columns={"prompt": "body", "response": "reply"})
@@ -750,8 +970,11 @@ def test_the_format_is_that_of_the_first_row_which_has_one(tmp_path):
     pair = {"prompt": "p", "response": "r"}
     found = read(tmp_path, {"note": "a header"}, pair, {"messages": [ASK, SAY]}, {"prompt": "p"})
     assert [str(row) if isinstance(row, BadRow) else said(row)[0] for row in found] == [
-        "no column 'prompt'", ("user", "p"), "no column 'prompt'", "no column 'response'",
-    ]  # fmt: skip
+        "no column 'prompt'",
+        ("user", "p"),
+        "no column 'prompt'",
+        "no column 'response'",
+    ]
     found = read(tmp_path, {"messages": None, **pair}, {"messages": [ASK, SAY], **dict.fromkeys(pair)})
     assert said(found[0])[0] == ("user", "p") and str(found[1]) == "the column 'prompt' is null"
 
@@ -850,8 +1073,11 @@ def test_what_convert_returns_is_never_mended_by_columns(tmp_path, field):
 
 def test_a_convert_file_that_fails_is_named(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [{"q": "q"}])
-    for text, reason in [("def turns(:\n", r"mine\.py:1: convert: not Python"), ("1 / 0\n", "ZeroDivisionError"),
-                         ("def turnz(row): ...\n", "has no function turns; did you mean 'turnz'")]:  # fmt: skip
+    for text, reason in [
+        ("def turns(:\n", r"mine\.py:1: convert: not Python"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("def turnz(row): ...\n", "has no function turns; did you mean 'turnz'"),
+    ]:
         (tmp_path / "mine.py").write_text(text)
         with pytest.raises(UserError, match=reason):
             conversations(Source(path, convert=f"{tmp_path / 'mine.py'}:turns"))

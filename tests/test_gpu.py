@@ -151,12 +151,18 @@ def test_a_kernel_gives_the_values_and_gradients_of_float64(kernel, dtype, head_
 def arguments(workdir: Path) -> list[str]:
     stages = [
         f"--config.stages.{name}.{field}"
-        for name, steps in STEPS.items() for field in (f"steps={steps}", "batch.seq_len=256")
-    ]  # fmt: skip
+        for name, steps in STEPS.items()
+        for field in (f"steps={steps}", "batch.seq_len=256")
+    ]
     return [
-        "--config=quickstart.py", f"--workdir={workdir}", *stages, "--config.evaluation.tasks=()",
-        f"--config.checkpoints.every={EVERY}", "--config.logging.every=1", "--config.logging.batch_hashes=true",
-    ]  # fmt: skip
+        "--config=quickstart.py",
+        f"--workdir={workdir}",
+        *stages,
+        "--config.evaluation.tasks=()",
+        f"--config.checkpoints.every={EVERY}",
+        "--config.logging.every=1",
+        "--config.logging.batch_hashes=true",
+    ]
 
 
 def train(workdir: Path) -> None:
@@ -250,8 +256,15 @@ def test_greedy_answers_are_those_of_a_cpu(trained, tmp_path):
     prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": prompt} for prompt in PROMPTS])
 
     def answers(where: dict[str, str]) -> list[list[int]]:
-        ended = run("sftmix_jax.sample", f"--workdir={trained}", f"--prompts={prompts}", "--json", "--dtype=float32",
-                    "--max_new_tokens=32", env=where | EXACT)  # fmt: skip
+        ended = run(
+            "sftmix_jax.sample",
+            f"--workdir={trained}",
+            f"--prompts={prompts}",
+            "--json",
+            "--dtype=float32",
+            "--max_new_tokens=32",
+            env=where | EXACT,
+        )
         assert ended.returncode == 0, ended.stderr
         return [json.loads(line)["tokens"] for line in ended.stdout.splitlines()]
 
@@ -263,8 +276,15 @@ def test_greedy_answers_are_those_of_a_cpu(trained, tmp_path):
 
 
 def test_a_stage_is_scored(trained):
-    ended = run("sftmix_jax.evaluate", f"--workdir={trained}", "--stage=general", "--tasks=tiny_math,tiny_general",
-                "--limit=8", "--json", env=DEVICE)  # fmt: skip
+    ended = run(
+        "sftmix_jax.evaluate",
+        f"--workdir={trained}",
+        "--stage=general",
+        "--tasks=tiny_math,tiny_general",
+        "--limit=8",
+        "--json",
+        env=DEVICE,
+    )
     assert ended.returncode == 0, ended.stderr
     records = json.loads(ended.stdout)
     assert [record["task"] for record in records] == ["tiny_math", "tiny_general"]
@@ -336,8 +356,15 @@ print(json.dumps({
 def test_a_step_takes_the_memory_that_its_program_was_planned_with():
     sizes = ["1024", "12", "4", "2048"] if ON_GPU else ["128", "2", "2", "128"]
     clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | DEVICE
-    ended = subprocess.run([sys.executable, "-c", STEP, *sizes], cwd=ROOT, env=clean, capture_output=True, text=True,
-                           timeout=200, check=False)  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", STEP, *sizes],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     print(found)

@@ -114,6 +114,10 @@ def test_cards_are_told_apart(monkeypatch, capsys, card, gib, decode, trains, mo
     shown = {name: next(line for line in lines if name in line) for name in (decodes, "moments", "4 rows")}
     assert decode in shown[decodes] and trains in shown["4 rows"] and moments in shown["moments"]
     assert ("–" in shown["4 rows"]) == ("H" in card.split()[1])
-    order = [i for name in ("1b float32", "7b bfloat16", "7b decode", "transformers 7b") for i, line in enumerate(lines)
-             if name in line]  # fmt: skip
+    order = [
+        i
+        for name in ("1b float32", "7b bfloat16", "7b decode", "transformers 7b")
+        for i, line in enumerate(lines)
+        if name in line
+    ]
     assert order[0] < lines.index(shown["4 rows"]) < lines.index(shown[decodes])

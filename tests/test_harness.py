@@ -33,8 +33,12 @@ def asked(kind, arguments):
 
 
 def test_log_likelihoods_are_the_hf_backends(both):
-    pairs = [(TEXTS[0], " She had a big smile."), (TEXTS[1], " So he stayed at home."), ("", "Once upon a time"),
-             (TEXTS[2], " Then it slept.")]  # fmt: skip
+    pairs = [
+        (TEXTS[0], " She had a big smile."),
+        (TEXTS[1], " So he stayed at home."),
+        ("", "Once upon a time"),
+        (TEXTS[2], " Then it slept."),
+    ]
     ours, theirs = (model.loglikelihood(asked("loglikelihood", pairs)) for model in both)
     for (mine, greedy), (other, same) in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, abs=1e-3) and greedy == same
@@ -58,14 +62,17 @@ def test_greedy_texts_are_the_hf_backends(both):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"until": [], "max_new_tokens": 9}, {"until": ["q"], "max_tokens": 7}, {"max_completion_tokens": 5},
+        {"until": [], "max_new_tokens": 9},
+        {"until": ["q"], "max_tokens": 7},
+        {"max_completion_tokens": 5},
         {"until": "a", "max_gen_toks": 6, "max_tokens": 40},  # the first alias decides
-        {"until": ["</s>"], "max_gen_toks": 30}, {"until": ["<|im_end|>"], "max_gen_toks": 200},
+        {"until": ["</s>"], "max_gen_toks": 30},
+        {"until": ["<|im_end|>"], "max_gen_toks": 200},
         {"until": ["<|im_start|>user", "e"], "max_gen_toks": 40},
         {"until": ["\n"], "max_gen_toks": 20, "temperature": 0.7, "do_sample": False, "top_k": 5, "num_beams": 1},
         {"until": [], "max_gen_toks": 511},
     ],
-)  # fmt: skip
+)
 def test_settings_of_a_request_are_read_as_the_hf_backend_reads_them(both, settings):
     chat = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     ours, theirs = (
@@ -88,12 +95,14 @@ def test_copies_of_a_request_are_other_samples(both):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"max_gen_toks": 512}, "asks for 512 new tokens"), ({"max_gen_toks": 4096}, "asks for 4096 new tokens"),
+        ({"max_gen_toks": 512}, "asks for 512 new tokens"),
+        ({"max_gen_toks": 4096}, "asks for 4096 new tokens"),
         ({"num_beams": 4}, "num_beams=4 is not supported"),
         ({"do_sample": True, "temperature": 1.0, "top_k": 5}, "top_k=5"),
-        ({"repetition_penalty": 1.2}, "repetition_penalty=1.2"), ({"max_length": 30}, "max_length=30"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty=1.2"),
+        ({"max_length": 30}, "max_length=30"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_followed_are_refused(both, settings, said):
     with pytest.raises(UserError, match=said):
         both[0].generate_until(asked("generate_until", [("a", {"until": [], "max_gen_toks": 9} | settings)]))
@@ -102,12 +111,21 @@ def test_settings_that_cannot_be_followed_are_refused(both, settings, said):
 @pytest.mark.parametrize(
     ("metric", "value", "is_more_better", "best"),
     [
-        ("acc", 0.4, True, 1), ("exact_match", 1.0, None, 1), ("mcc", -0.2, True, 1), ("bleu_acc", 0.4, True, 1),
-        ("bleu", 0.7, True, 100), ("bleu_max", 31.5, True, 100), ("chrf++", 50.1, True, 100), ("f1", 80.2, True, 100),
-        ("rouge1", 22.0, None, 100), ("bleu_diff", -3.0, True, 100), ("word_perplexity", 9.5, False, 0),
-        ("byte_perplexity", 1.7, None, 0), ("ter", 60.0, False, 0),
+        ("acc", 0.4, True, 1),
+        ("exact_match", 1.0, None, 1),
+        ("mcc", -0.2, True, 1),
+        ("bleu_acc", 0.4, True, 1),
+        ("bleu", 0.7, True, 100),
+        ("bleu_max", 31.5, True, 100),
+        ("chrf++", 50.1, True, 100),
+        ("f1", 80.2, True, 100),
+        ("rouge1", 22.0, None, 100),
+        ("bleu_diff", -3.0, True, 100),
+        ("word_perplexity", 9.5, False, 0),
+        ("byte_perplexity", 1.7, None, 0),
+        ("ter", 60.0, False, 0),
     ],
-)  # fmt: skip
+)
 def test_only_shares_are_shown_as_percent(metric, value, is_more_better, best):
     """A metric with another best than 1 is shown as it stands."""
     assert harness._best(metric, value, is_more_better) == best

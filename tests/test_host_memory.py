@@ -84,13 +84,17 @@ def driver(version: str) -> str:
 @pytest.mark.parametrize(
     ("cuda", "version", "said"),
     [
-        (13, "570.86.10", "is 570.86.10, and jax here is for CUDA 13, which wants 580.65 or later: install a later "
-                          "driver, or pip install 'sftmix-jax[cuda12]' in its place (from 525 on); JAX_PLATFORMS=cpu"),
+        (
+            13,
+            "570.86.10",
+            "is 570.86.10, and jax here is for CUDA 13, which wants 580.65 or later: install a later "
+            "driver, or pip install 'sftmix-jax[cuda12]' in its place (from 525 on); JAX_PLATFORMS=cpu",
+        ),
         (12, "470.82", "for CUDA 12, which wants 525.60 or later: install a later driver; JAX_PLATFORMS=cpu"),
         (12, "535.104.05", "jax cannot use the GPU of this machine (Unable to initialize backend 'cuda': no device)"),
         (13, "", "jax cannot use the GPU of this machine"),
     ],
-)  # fmt: skip
+)
 def test_a_driver_that_is_too_old_is_named_with_what_to_do(tmp_path, monkeypatch, cuda, version, said):
     if version:
         (tmp_path / "version").write_text(driver(version))

@@ -38,8 +38,18 @@ MAY_IMPORT = {
 }
 # They assemble an experiment, or are verbs.
 VERBS = {
-    "audit", "evaluate", "export", "init_data", "plan", "probe", "report", "resume_check", "sample", "study", "train",
-}  # fmt: skip
+    "audit",
+    "evaluate",
+    "export",
+    "init_data",
+    "plan",
+    "probe",
+    "report",
+    "resume_check",
+    "sample",
+    "study",
+    "train",
+}
 ABOVE = {"api", "experiment", "planning", "resuming", "studies", "__main__"} | VERBS
 
 
@@ -95,18 +105,35 @@ def test_training_sampling_scoring_and_exporting_start_without_what_only_other_c
 def test_a_package_that_a_command_lacks_is_named(spec, package, tmp_path):
     module = package.replace("-", "_")
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
-    ended = run("sftmix_jax.train", "--config=quickstart.py", f"--config.domains.math.path={spec}",
-                f"--workdir={tmp_path / 'workdir'}", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})  # fmt: skip
+    ended = run(
+        "sftmix_jax.train",
+        "--config=quickstart.py",
+        f"--config.domains.math.path={spec}",
+        f"--workdir={tmp_path / 'workdir'}",
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
     assert f"needs the package {package}, which is not installed: pip install {package}" in ended.stderr
 
 
 CONFIGS = [
-    "dmt.py", "dmt.py:13b", "dmt.py:size=33b,k=1/16", "dmt.py:tiny", "multitask.py:7b", "sequential.py",
-    "mixed_sequential.py:65b", "single.py", "single.py:code,size=13b", "single.py:general,size=33b,k=1/64",
-    "single.py:math,size=tiny,k=1/4", "quickstart.py", "quickstart.py:mixed_sequential",
-    "own_files.py", "own_files.py:k=1/16", "pretrain_tiny.py",
-]  # fmt: skip
+    "dmt.py",
+    "dmt.py:13b",
+    "dmt.py:size=33b,k=1/16",
+    "dmt.py:tiny",
+    "multitask.py:7b",
+    "sequential.py",
+    "mixed_sequential.py:65b",
+    "single.py",
+    "single.py:code,size=13b",
+    "single.py:general,size=33b,k=1/64",
+    "single.py:math,size=tiny,k=1/4",
+    "quickstart.py",
+    "quickstart.py:mixed_sequential",
+    "own_files.py",
+    "own_files.py:k=1/16",
+    "pretrain_tiny.py",
+]
 
 
 def test_every_config_is_listed_here():
@@ -217,10 +244,13 @@ def test_toy_rows_are_asked_for_by_count_and_difficulty():
     assert min(row["difficulty"] for row in hard) == domains.HARD["math"]
     assert list(domains.read_train("code,rows=3")) == list(domains.train_rows("code", 3))
     for wrong, said in {
-        "seven": "rows: 'seven'; must be a whole number", "0": "rows: 0; must be at least 1",
-        "7,hard": "'hard' has no name; write hard=hard", "7,hard=er": "hard: 'er'; must be True or False",
-        "7,hrad=true": "no argument 'hrad'; did you mean 'hard'", "7,rows=8": "'rows' is given twice",
-    }.items():  # fmt: skip
+        "seven": "rows: 'seven'; must be a whole number",
+        "0": "rows: 0; must be at least 1",
+        "7,hard": "'hard' has no name; write hard=hard",
+        "7,hard=er": "hard: 'er'; must be True or False",
+        "7,hrad=true": "no argument 'hrad'; did you mean 'hard'",
+        "7,rows=8": "'rows' is given twice",
+    }.items():
         with pytest.raises(UserError, match=said) as error:
             domains.read_test("math", f"tiny:{wrong}")
         assert str(error.value).startswith(f"tiny:{wrong}: ")

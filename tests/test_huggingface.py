@@ -90,7 +90,7 @@ def test_what_is_no_plain_llama_is_refused_by_name(folder, fields, named):
         (lambda t: t.update({"model.norm.weight": np.zeros(31, np.float32)}), r"shape \(31,\), config"),
         (lambda t: t.update({"model.norm.weight": np.zeros(32, np.int32)}), "only float"),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_do_not_fit_are_named(folder, change, named):
     edit_tensors(folder, change)
     with pytest.raises(UserError, match=named):
@@ -141,9 +141,7 @@ def test_only_the_part_that_is_asked_for_is_read(tmp_path, monkeypatch):
     whole = huggingface.load(tmp_path)[1]
     weights, read = huggingface.Weights(tmp_path), []
     plain = huggingface.Folder.read
-    monkeypatch.setattr(
-        huggingface.Folder, "read", lambda self, *args: read.append(plain(self, *args)) or read[-1]
-    )  # fmt: skip
+    monkeypatch.setattr(huggingface.Folder, "read", lambda self, *args: read.append(plain(self, *args)) or read[-1])
     for name, index in {
         "q": (slice(1, 2), slice(8, 16), slice(2, 3), slice(0, 8)),
         "k": (slice(0, 2), slice(0, 32), slice(1, 2), slice(2, 6)),

@@ -48,9 +48,10 @@ def test_a_kernel_attends_as_the_plain_path_within_documents(kernel, fsdp, tenso
 
 
 @pytest.mark.parametrize(
-    "scores", [Scores(0.2, window=40), Scores(0.2, cap=0.5), Scores(0.1, cap=2.0, window=150)],
+    "scores",
+    [Scores(0.2, window=40), Scores(0.2, cap=0.5), Scores(0.1, cap=2.0, window=150)],
     ids=["window", "cap", "both"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("kernel", ["plain", "splash"])
 def test_windows_and_soft_caps_are_those_of_scores_written_out(kernel, scores):
     """Values and gradients in float32, against all scores at once with a mask."""
@@ -95,10 +96,13 @@ def test_a_training_step_with_splash_is_the_step_without(remat):
     tokens = rng.integers(0, 61, (4, 129)).astype(np.int32)
     segments = np.repeat([[1, 2, 0]], [70, 50, 8], axis=1).repeat(4, 0).astype(np.int32)
     batch = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_weights": (segments > 0).astype(np.float32),
-        "segment_ids": segments, "positions": np.broadcast_to(np.arange(128, dtype=np.int32), (4, 128)),
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "loss_weights": (segments > 0).astype(np.float32),
+        "segment_ids": segments,
+        "positions": np.broadcast_to(np.arange(128, dtype=np.int32), (4, 128)),
         "domain_ids": 0 * segments,
-    }  # fmt: skip
+    }
 
     def step(kernel):
         compute, optimizer = Compute("float32", remat, kernel), make_optimizer(OptimizerConfig())

@@ -130,9 +130,15 @@ def test_a_tpu_slice_is_asked_for_waited_for_set_up_and_run_on_every_host(tools)
 
 @pytest.mark.parametrize(
     ("accelerator", "version"),
-    [("v4-32", "tpu-ubuntu2204-base"), ("v5litepod-16", "v2-alpha-tpuv5-lite"), ("v5p-32", "v2-alpha-tpuv5"),
-     ("v6e-16", "v2-alpha-tpuv6e"), ("tpu7x-8", "GKE alone: launch/gke.sh"), ("v9-8", "set RUNTIME")],
-)  # fmt: skip
+    [
+        ("v4-32", "tpu-ubuntu2204-base"),
+        ("v5litepod-16", "v2-alpha-tpuv5-lite"),
+        ("v5p-32", "v2-alpha-tpuv5"),
+        ("v6e-16", "v2-alpha-tpuv6e"),
+        ("tpu7x-8", "GKE alone: launch/gke.sh"),
+        ("v9-8", "set RUNTIME"),
+    ],
+)
 def test_the_runtime_version_follows_from_the_accelerator(tools, accelerator, version):
     (tools / "describe").write_text("ACTIVE\n")
     made = launch(tools, "tpu_vm.sh", "create", "pod", ACCELERATOR=accelerator)
@@ -166,8 +172,9 @@ fi
 def on_host(host, command: str) -> str:
     """What a remote command says, run by a real shell."""
     env = os.environ | {"HOME": str(host), "PATH": f"{host / 'bin'}:{os.environ['PATH']}"}
-    ran = subprocess.run(["bash", "-c", command], cwd=host, env=env, text=True, capture_output=True, timeout=30,
-                         check=False)  # fmt: skip
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=host, env=env, text=True, capture_output=True, timeout=30, check=False
+    )
     return ran.stdout.strip() if not ran.returncode else f"code {ran.returncode}: {ran.stderr}"
 
 
@@ -189,8 +196,9 @@ def test_what_runs_on_a_host_is_what_was_asked_and_is_found_again(tools, host):
     assert launch(tools, "tpu_vm.sh", "setup", "pod").returncode == 0
     set_up = asked(tools)[-1][-1]
     assert launch(tools, "tpu_vm.sh", "keep", "pod", *words).returncode == 0
-    look, stop, start = (next(w[-1] for w in asked(tools) if sign in w[-1])
-                         for sign in ("echo bare", "kill -TERM", "setsid"))  # fmt: skip
+    look, stop, start = (
+        next(w[-1] for w in asked(tools) if sign in w[-1]) for sign in ("echo bare", "kill -TERM", "setsid")
+    )
     assert on_host(host, look) == "bare"
     (host / "empty").mkdir()
     subprocess.run(["tar", "-czf", host / "sftmix.tar.gz", "-C", host / "empty", "."], check=True)
@@ -221,8 +229,14 @@ KEEP = ("tpu_vm.sh", "keep", "pod", "train", "--workdir", "gs://b/w")
 
 def did(tools) -> list[str]:
     """What keep changed, in order."""
-    signs = {"queued-resources create": "create", "queued-resources delete": "delete", " scp ": "copy",
-             "pip install": "install", "setsid": "start", "kill -TERM": "stop"}  # fmt: skip
+    signs = {
+        "queued-resources create": "create",
+        "queued-resources delete": "delete",
+        " scp ": "copy",
+        "pip install": "install",
+        "setsid": "start",
+        "kill -TERM": "stop",
+    }
     lines = [" ".join(words) for words in asked(tools)]
     return [next((name for sign, name in signs.items() if sign in line), "") for line in lines]
 
@@ -231,31 +245,55 @@ def did(tools) -> list[str]:
     ("describe", "look", "node", "wanted", "said"),
     [
         # nothing there: asked for, waited for, set up, started; it ends with code 0
-        ("!ERROR: NOT_FOUND: no such\nWAITING_FOR_RESOURCES\nACTIVE", "bare\nidle\nrunning\nended 0 1", "",
-         "create copy install start", "pod: done"),
+        (
+            "!ERROR: NOT_FOUND: no such\nWAITING_FOR_RESOURCES\nACTIVE",
+            "bare\nidle\nrunning\nended 0 1",
+            "",
+            "create copy install start",
+            "pod: done",
+        ),
         # gcloud fails now and then: nothing is begun over what runs
-        ("!ERROR: 503 backend\nACTIVE\n!timed out\nACTIVE\n!no network\nACTIVE", "running\nrunning\nended 0 1", "",
-         "", "503 backend"),
+        (
+            "!ERROR: 503 backend\nACTIVE\n!timed out\nACTIVE\n!no network\nACTIVE",
+            "running\nrunning\nended 0 1",
+            "",
+            "",
+            "503 backend",
+        ),
         # a slice that is installed and free is used
         ("ACTIVE", "idle\nrunning\nended 0 1", "", "start", "pod: done"),
         # preempted twice: first the request says so, then the machine alone
-        ("ACTIVE\nSUSPENDING\nSUSPENDED\n!Resource not found\nACTIVE",
-         "running\nbare\nidle\n!ssh: refused\nrunning\nended 0 1", "PREEMPTED",
-         "delete create copy install start delete", "pod: done"),
+        (
+            "ACTIVE\nSUSPENDING\nSUSPENDED\n!Resource not found\nACTIVE",
+            "running\nbare\nidle\n!ssh: refused\nrunning\nended 0 1",
+            "PREEMPTED",
+            "delete create copy install start delete",
+            "pod: done",
+        ),
         # a host that does not answer, of a machine that is there, is waited for
         ("ACTIVE", "running\n!ssh: refused\nrunning\nended 0 1", "READY", "", "host 0 does not answer"),
         # an error is begun again, as long as checkpoints come
-        ("ACTIVE", "running\nended 1 5\nended 1 6\nended 1 7\nended 1 8\nended 0 8", "",
-         "stop start stop start stop start stop start", "pod: done"),
+        (
+            "ACTIVE",
+            "running\nended 1 5\nended 1 6\nended 1 7\nended 1 8\nended 0 8",
+            "",
+            "stop start stop start stop start stop start",
+            "pod: done",
+        ),
         # the same error from the same checkpoint
         ("ACTIVE", "running\nended 1 5", "", "stop start stop start", "three times at the same checkpoint"),
         ("ACTIVE", "running\nended 2 5", "", "", "refused its input"),
         ("ACTIVE", "other", "", "", "another command runs on pod"),
         # requests that fail, and gcloud that refuses to make one
-        ("FAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED", "", "",
-         "delete create delete create delete create delete create delete", "failed 5 times"),
+        (
+            "FAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED\n!not found\nFAILED",
+            "",
+            "",
+            "delete create delete create delete create delete create delete",
+            "failed 5 times",
+        ),
     ],
-)  # fmt: skip
+)
 def test_keep_goes_on_through_what_may_happen(tools, describe, look, node, wanted, said):
     for name, text in (("describe", describe), ("look", look), ("node", node)):
         (tools / name).write_text(f"{text}\n")
@@ -281,8 +319,15 @@ def test_every_command_of_the_tpu_guide_works_as_written(tools, tmp_path):
     (tools / "describe").write_text("ACTIVE\n")
     (tools / "look").write_text("ended 0 1\nidle\nrunning\nended 0 1\n")  # training has ended, then evaluate runs
     env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PATIENCE": "0", "PYTHON": str(tools / "python")}
-    ran = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=env, text=True, capture_output=True,
-                         timeout=60, check=False)  # fmt: skip
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
 
     lines = [" ".join(words) for words in asked(tools)]
@@ -307,9 +352,20 @@ def test_every_command_of_the_tpu_guide_works_as_written(tools, tmp_path):
 
 def test_several_slices_on_gke(tools):
     ran = launch(
-        tools, "gke.sh", "run", "cluster", "dmt", "train", "--workdir", "gs://b/w",
-        PROJECT="p", ZONE="z", SLICES="2", TPU_TYPE="v5litepod-256", IMAGE="registry/sftmix",
-    )  # fmt: skip
+        tools,
+        "gke.sh",
+        "run",
+        "cluster",
+        "dmt",
+        "train",
+        "--workdir",
+        "gs://b/w",
+        PROJECT="p",
+        ZONE="z",
+        SLICES="2",
+        TPU_TYPE="v5litepod-256",
+        IMAGE="registry/sftmix",
+    )
     assert ran.returncode == 0, ran.stderr
     words = asked(tools)[-1]
     assert words[words.index("--docker-image") + 1] == "registry/sftmix"
@@ -565,9 +621,15 @@ def test_emitted_jobs_train_a_study_in_their_order(slurm, config, tmp_path):  # 
     command = [sys.executable, "-m", "sftmix_jax.study", *arguments, "--emit", "slurm"]
     script = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=True).stdout
     ran = subprocess.run(
-        ["bash", "-s", "--", "--output", f"{tmp_path}/%j.log"], input=script, cwd=ROOT, env=env, text=True,
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        ["bash", "-s", "--", "--output", f"{tmp_path}/%j.log"],
+        input=script,
+        cwd=ROOT,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     wait_for_jobs(slurm)
     logs = [file.read_text()[-1500:] for file in tmp_path.glob("*.log")]

@@ -88,8 +88,13 @@ def test_it_only_reads_and_only_for_its_own_hosts(scored, served):  # noqa: F811
         assert ask(address, method)[0] == ask(address + "live.json", method)[0] == 405
     for path in ("stages", "../experiments", "%2e%2e/etc/passwd", "docs", "openapi.json"):
         assert ask(address + path)[0] == 404
-    for host, wanted in (("evil.example", 400), (f"evil.example:{port}", 400), ("127.0.0.1.evil.example", 400),
-                         ("report.example", 200), (f"localhost:{port}", 200)):  # fmt: skip
+    for host, wanted in (
+        ("evil.example", 400),
+        (f"evil.example:{port}", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("report.example", 200),
+        (f"localhost:{port}", 200),
+    ):
         assert ask(address + "live.json", Host=host)[0] == wanted, host
 
 
@@ -105,8 +110,10 @@ def test_records_that_are_being_written_are_read_again(scored):  # noqa: F811
     state = live.state(epath.Path(scored))
     assert len(state["notes"]) >= 2 and any("dmt-s1.json" in note for note in state["notes"])
     assert {name for stage in state["stages"] for name in stage["experiments"]} == {
-        "dmt-s0", "mixed_sequential-s0", "mixed_sequential-s1"
-    }  # fmt: skip
+        "dmt-s0",
+        "mixed_sequential-s0",
+        "mixed_sequential-s1",
+    }
     experiment.write_text(whole)
     again = live.state(epath.Path(scored))
     assert "dmt-s1" in {name for stage in again["stages"] for name in stage["experiments"]}
@@ -154,14 +161,40 @@ def test_speed_and_time_left_by_hand(tmp_path):
     assert live.state(epath.Path(tmp_path))["dollars"] is None
 
 
-@pytest.mark.parametrize(("kind", "chip"), [
-    ("TPU v4", "v4"), ("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"),
-    ("NVIDIA GeForce RTX 4090", "rtx4090"), ("NVIDIA L4", "l4"), ("NVIDIA L40S", "l40s"), ("NVIDIA A10G", "a10g"),
-    ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA A100 80GB PCIe", "a100"),
-    ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA B200", "b200"),
-    *((kind, "") for kind in ("cpu", "", "TPU v4 lite", "TPU v3", "NVIDIA A10", "NVIDIA L40", "NVIDIA GH200 480GB",
-                              "NVIDIA GeForce RTX 4090 D", "NVIDIA H100 80GB HBM3 MIG 1g.10gb")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "chip"),
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v5p", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA A10G", "a10g"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100 80GB PCIe", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA B200", "b200"),
+        *(
+            (kind, "")
+            for kind in (
+                "cpu",
+                "",
+                "TPU v4 lite",
+                "TPU v3",
+                "NVIDIA A10",
+                "NVIDIA L40",
+                "NVIDIA GH200 480GB",
+                "NVIDIA GeForce RTX 4090 D",
+                "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+            )
+        ),
+    ],
+)
 def test_a_device_has_the_price_of_its_chip_alone(kind, chip):
     assert chips.price_of(kind) == (chips.CHIPS[chip].price if chip else None)
 
@@ -265,10 +298,22 @@ def test_a_browser_shows_the_planted_string_as_text(planted, served, tmp_path): 
     """In stages, scores and failures that the page's script has drawn."""
     address = served(planted)
     found = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-         "--virtual-time-budget=6000", f"--user-data-dir={tmp_path}/browser", address],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            "--virtual-time-budget=6000",
+            f"--user-data-dir={tmp_path}/browser",
+            address,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
     drawn = Parsed(found.stdout)
     now = found.stdout.partition('id="now"')[2].partition("</section>")[0]

@@ -107,9 +107,18 @@ def test_remat_changes_no_gradient(policy):
 
 
 @pytest.mark.parametrize(
-    ("name", "billions"), [("7b", 6.74), ("13b", 13.02), ("33b", 32.53), ("65b", 65.29), ("llama2-70b", 68.98),
-                           ("llama3-8b", 8.03), ("llama3.2-1b", 1.24), ("llama3.2-3b", 3.21)]
-)  # fmt: skip
+    ("name", "billions"),
+    [
+        ("7b", 6.74),
+        ("13b", 13.02),
+        ("33b", 32.53),
+        ("65b", 65.29),
+        ("llama2-70b", 68.98),
+        ("llama3-8b", 8.03),
+        ("llama3.2-1b", 1.24),
+        ("llama3.2-3b", 3.21),
+    ],
+)
 def test_presets_have_the_published_sizes(name, billions):
     config = families.preset(name)
     assert round(table.num_params(config) / 1e9, 2) == billions

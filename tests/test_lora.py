@@ -104,9 +104,15 @@ def trainer(adapters=None, names=(), frozen_dtype="float32", mesh=None, devices=
     grid = sharding.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
     optimizer = optimizer or optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
     made = make_trainer(
-        how.architecture, FLOAT32, optimizer, grid, domains=2, grad_accum_steps=1,
-        trainable=how.trainable, frozen_dtype=frozen_dtype,
-    )  # fmt: skip
+        how.architecture,
+        FLOAT32,
+        optimizer,
+        grid,
+        domains=2,
+        grad_accum_steps=1,
+        trainable=how.trainable,
+        frozen_dtype=frozen_dtype,
+    )
     return how, made
 
 
@@ -257,8 +263,10 @@ def test_weights_that_lie_on_many_devices_are_merged_where_they_lie(names, recwa
     assert len(adapters) == 2 * len(ALL) and all(x.sharding.is_fully_replicated for x in adapters)
     trained = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), how.trainable.split(whole)[0], abstract)
     found = how.whole(trained, sharding.put_tree(weights, wanted), wanted)
-    assert all(x.sharding.is_equivalent_to(like.sharding, x.ndim)
-               for x, like in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))  # fmt: skip
+    assert all(
+        x.sharding.is_equivalent_to(like.sharding, x.ndim)
+        for x, like in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    )
     by_hand = lora.merged(whole, LORA, weights)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), jax.device_get(found), by_hand)
     assert not [str(each.message) for each in recwarn if "donated" in str(each.message)]
@@ -283,9 +291,14 @@ def test_adapters_start_as_no_change_and_as_peft_draws_them():
         assert a.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
 
 
-FLAGS = ("--config.model.lora.rank=4", "--config.evaluation.tasks=", "--config.checkpoints.every=3",
-         "--config.stages.specialised.steps=8", "--config.stages.general.steps=8",
-         "--config.logging.batch_hashes=true")  # fmt: skip
+FLAGS = (
+    "--config.model.lora.rank=4",
+    "--config.evaluation.tasks=",
+    "--config.checkpoints.every=3",
+    "--config.stages.specialised.steps=8",
+    "--config.stages.general.steps=8",
+    "--config.logging.batch_hashes=true",
+)
 
 
 def train(workdir, *more):
@@ -367,8 +380,11 @@ def test_a_new_adapter_stands_on_the_merged_weights(tuned, tmp_path):
     shutil.copytree(tuned, workdir)
     result = train(workdir, "--config.stages.general.adapter=new", "--config.name=new")
     assert result.returncode == 0 and "done already" in result.stderr, result.stderr
-    new = next(folder for folder in (workdir / "stages").glob("general-*")
-               if json.loads((folder / "stage.json").read_text())["adapter"] == "new")  # fmt: skip
+    new = next(
+        folder
+        for folder in (workdir / "stages").glob("general-*")
+        if json.loads((folder / "stage.json").read_text())["adapter"] == "new"
+    )
     new = epath.Path(new)
     first, config = folders(workdir)["specialised"], stages.architecture(stages.read_stage(epath.Path(new)))
     where, how = stages.on_one_device(config), Tuning(config, Lora(4, 16.0, ALL))
@@ -482,10 +498,16 @@ def test_adapters_are_kept_in_the_precision_of_the_state(state):
 
     how = Tuning(SMALL, LORA, (), "bfloat16")
     made = make_trainer(
-        how.architecture, FLOAT32, optax.inject_hyperparams(optax.adam)(learning_rate=0.0),
-        sharding.make_mesh(MeshConfig(), jax.devices()[:1]), domains=2, grad_accum_steps=2,
-        kept=precision.find(state), trainable=how.trainable, frozen_dtype="bfloat16",
-    )  # fmt: skip
+        how.architecture,
+        FLOAT32,
+        optax.inject_hyperparams(optax.adam)(learning_rate=0.0),
+        sharding.make_mesh(MeshConfig(), jax.devices()[:1]),
+        domains=2,
+        grad_accum_steps=2,
+        kept=precision.find(state),
+        trainable=how.trainable,
+        frozen_dtype="bfloat16",
+    )
     state, losses = trained(how, made, random_model(adapted(SMALL, LORA)))
     assert np.isfinite(losses).all() and {str(x.dtype) for x in jax.tree.leaves(state.frozen)} == {"bfloat16"}
     assert [x.dtype for x in jax.tree.leaves(state.params)] == [x.dtype for x in jax.tree.leaves(made.abstract.params)]

@@ -81,17 +81,29 @@ def test_code_that_no_config_names_is_never_looked_at(tmp_path, monkeypatch):
 def verb(*arguments, marker, stdin="y\n" * 20):
     clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"MARKER": str(marker)}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=clean, timeout=300, text=True, input=stdin,
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=clean,
+        timeout=300,
+        text=True,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize("verb_and_flags", [
-    ["sample", "--model={}", "--prompt=hi"],
-    pytest.param(["train", "--config=quickstart.py", "--workdir={}-runs", "--config.model.init=hf:{}"],
-                 marks=pytest.mark.slow),
-    pytest.param(["audit", "--config=quickstart.py", "--config.model.tokenizer={}"], marks=pytest.mark.slow),
-], ids=["sample", "train", "audit"])  # fmt: skip
+@pytest.mark.parametrize(
+    "verb_and_flags",
+    [
+        ["sample", "--model={}", "--prompt=hi"],
+        pytest.param(
+            ["train", "--config=quickstart.py", "--workdir={}-runs", "--config.model.init=hf:{}"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["audit", "--config=quickstart.py", "--config.model.tokenizer={}"], marks=pytest.mark.slow),
+    ],
+    ids=["sample", "train", "audit"],
+)
 def test_yes_on_standard_input_runs_no_code(tmp_path, verb_and_flags):
     folder = folder_with_code(tmp_path / "model", "tokenizer of an unknown class")
     name, *flags = verb_and_flags
@@ -113,8 +125,15 @@ def test_standard_input_is_empty_but_in_a_chat():
         "    asks()\n"
         "command.run(main, dataclasses.make_dataclass('Options', []))"
     )
-    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input="hello\ny\n", text=True, capture_output=True,
-                          check=False, timeout=120)  # fmt: skip
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        input="hello\ny\n",
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
     assert said.stdout.split("\n")[:3] == ["library nothing", "chat 'hello'", "library nothing"], said.stderr
 
 
@@ -191,12 +210,18 @@ def other_shape(tensors):
     tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].copy()
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (other_value, r"model\.layers\.1\.mlp\.up_proj\.weight has other values in model-0000\d"),
-    (other_dtype, r"model\.norm\.weight is F16 of shape \(32,\) in model\.safetensors, F32 of shape \(32,\) in model-"),
-    (other_shape, r"model\.norm\.weight is F32 of shape \(31,\) in model\.safetensors, F32 of shape \(32,\)"),
-    (lambda tensors: tensors.pop("lm_head.weight"), r"only model-.* holds lm_head\.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (other_value, r"model\.layers\.1\.mlp\.up_proj\.weight has other values in model-0000\d"),
+        (
+            other_dtype,
+            r"model\.norm\.weight is F16 of shape \(32,\) in model\.safetensors, F32 of shape \(32,\) in model-",
+        ),
+        (other_shape, r"model\.norm\.weight is F32 of shape \(31,\) in model\.safetensors, F32 of shape \(32,\)"),
+        (lambda tensors: tensors.pop("lm_head.weight"), r"only model-.* holds lm_head\.weight"),
+    ],
+)
 def test_two_whole_models_that_differ_are_refused(both, change, said):
     tensors = load_file(both / "model.safetensors")
     change(tensors)
@@ -224,18 +249,21 @@ def test_transformers_reads_the_same_files(single, sharded):
         np.testing.assert_array_equal(theirs.model.norm.weight.detach().numpy(), loaded(folder))
 
 
-@pytest.mark.parametrize(("weight_map", "said"), [
-    ({"model.norm.weight": "absent.safetensors"}, r"absent\.safetensors: this weight file is missing"),
-    ({"model.norm.weight": "../model.safetensors"}, r"'\.\./model\.safetensors'; must be a \*\.safetensors file"),
-    ({"model.norm.weight": "/etc/x.safetensors"}, "must be a"),
-    ({"model.norm.weight": "pytorch_model.bin"}, "must be a"),
-    ({"model.norm.weight": 3}, "must be a"),
-    ({"model.extra": "FIRST"}, "lacks a tensor that .* lists: model.extra"),
-    ({"model.layers.1.mlp.down_proj.weight": "FIRST"}, r"down_proj\.weight; download both again"),
-    ([], "weight_map must be an object"),
-    ({}, "weight_map must be an object"),
-    (None, "weight_map must be an object"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        ({"model.norm.weight": "absent.safetensors"}, r"absent\.safetensors: this weight file is missing"),
+        ({"model.norm.weight": "../model.safetensors"}, r"'\.\./model\.safetensors'; must be a \*\.safetensors file"),
+        ({"model.norm.weight": "/etc/x.safetensors"}, "must be a"),
+        ({"model.norm.weight": "pytorch_model.bin"}, "must be a"),
+        ({"model.norm.weight": 3}, "must be a"),
+        ({"model.extra": "FIRST"}, "lacks a tensor that .* lists: model.extra"),
+        ({"model.layers.1.mlp.down_proj.weight": "FIRST"}, r"down_proj\.weight; download both again"),
+        ([], "weight_map must be an object"),
+        ({}, "weight_map must be an object"),
+        (None, "weight_map must be an object"),
+    ],
+)
 def test_an_index_that_does_not_fit_is_explained(sharded, weight_map, said):
     file = sharded / "model.safetensors.index.json"
     index = json.loads(file.read_text())["weight_map"]
@@ -287,19 +315,22 @@ def rewrite_header(file, change):
     file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
 
 
-@pytest.mark.parametrize("change", [
-    lambda text: text.replace('"data_offsets":[0,', '"data_offsets":[4,', 1),
-    lambda text: text.replace('"F32"', '"F16"', 1),
-    lambda text: text.replace('"F32"', '"F64"', 1),
-    lambda text: text.replace('"shape":[', '"shape":[1.0,', 1),
-    lambda text: text.replace('"shape":[', '"shape":[true,', 1),
-    lambda text: text.replace('"shape":[', '"shape":[18446744073709551616,', 1),
-    lambda text: text.replace('"dtype"', '"dtype":"F32","dtype"', 1),
-    lambda text: "{}",
-    lambda text: "[" + text + "]",
-    lambda text: text[:-3],
-    lambda text: text.replace('"format"', '"format":1,"x"', 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"data_offsets":[0,', '"data_offsets":[4,', 1),
+        lambda text: text.replace('"F32"', '"F16"', 1),
+        lambda text: text.replace('"F32"', '"F64"', 1),
+        lambda text: text.replace('"shape":[', '"shape":[1.0,', 1),
+        lambda text: text.replace('"shape":[', '"shape":[true,', 1),
+        lambda text: text.replace('"shape":[', '"shape":[18446744073709551616,', 1),
+        lambda text: text.replace('"dtype"', '"dtype":"F32","dtype"', 1),
+        lambda text: "{}",
+        lambda text: "[" + text + "]",
+        lambda text: text[:-3],
+        lambda text: text.replace('"format"', '"format":1,"x"', 1),
+    ],
+)
 def test_a_header_that_the_safetensors_package_refuses_is_refused(single, change):
     rewrite_header(single / "model.safetensors", change)
     from safetensors import SafetensorError
@@ -337,15 +368,18 @@ def test_a_weight_that_is_no_number_is_named(single, value, dtype):
         huggingface.load(single)
 
 
-@pytest.mark.parametrize(("generation", "config", "ids"), [
-    (None, {"eos_token_id": 2}, (2,)),
-    (None, {"eos_token_id": [2, 5, 2]}, (2, 5)),
-    (None, {}, ()),
-    ({"eos_token_id": 7}, {"eos_token_id": 2}, (7,)),
-    ({"eos_token_id": [7, 8]}, {"eos_token_id": 2}, (7, 8)),
-    ({}, {"eos_token_id": 2}, ()),
-    ({"eos_token_id": None}, {"eos_token_id": 2}, ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("generation", "config", "ids"),
+    [
+        (None, {"eos_token_id": 2}, (2,)),
+        (None, {"eos_token_id": [2, 5, 2]}, (2, 5)),
+        (None, {}, ()),
+        ({"eos_token_id": 7}, {"eos_token_id": 2}, (7,)),
+        ({"eos_token_id": [7, 8]}, {"eos_token_id": 2}, (7, 8)),
+        ({}, {"eos_token_id": 2}, ()),
+        ({"eos_token_id": None}, {"eos_token_id": 2}, ()),
+    ],
+)
 def test_the_ends_of_a_folder_are_those_of_transformers(tmp_path, generation, config, ids):
     import transformers
 
@@ -371,20 +405,28 @@ def test_an_end_that_is_no_token_id_is_named(tmp_path, name, value):
         hf_config.read_ends(epath.Path(tmp_path))
 
 
-_SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-           "original_max_position_embeddings": 64}  # fmt: skip
+_SCALED = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize(
     "rope",
     [
-        {}, {"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
+        {},
+        {"rope_theta": 5e5},
+        {"rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
         {"rope_theta": 5e5, "rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
         {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}},
-        {"rope_theta": 5e5, "rope_scaling": _SCALED}, {"rope_parameters": {**_SCALED, "rope_theta": 3e4}},
+        {"rope_theta": 5e5, "rope_scaling": _SCALED},
+        {"rope_parameters": {**_SCALED, "rope_theta": 3e4}},
         {"rope_theta": 5e5, "rope_scaling": _SCALED, "rope_parameters": {"rope_theta": 3e4, "rope_type": "default"}},
     ],
-)  # fmt: skip
+)
 def test_rotations_are_those_that_transformers_reads(single, rope):
     from transformers import LlamaConfig
 
@@ -403,10 +445,24 @@ def test_rotations_are_those_that_transformers_reads(single, rope):
 
 WRONG = [None, True, -1, 0, 1.5, 10**40, float("nan"), float("inf"), "32", "", [], [1], {}, {"a": 1}]
 FIELDS = [
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters",
-    "rms_norm_eps", "tie_word_embeddings", "hidden_act", "attention_bias", "mlp_bias", "architectures",
-]  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "hidden_act",
+    "attention_bias",
+    "mlp_bias",
+    "architectures",
+]
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -489,10 +545,20 @@ def test_quantised_weights_are_refused_by_name(copied):
     find_base(f"hf:{copied}", "", 0)
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("hidden_size", "64"), ("rope_scaling", [1]), ("vocab_size", None), ("vocab_size", {}), ("id2label", 4),
-    ("rms_norm_eps", "x"), ("tie_word_embeddings", "x"), ("eos_token_id", "2"), ("model_type", ["llama"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", "64"),
+        ("rope_scaling", [1]),
+        ("vocab_size", None),
+        ("vocab_size", {}),
+        ("id2label", 4),
+        ("rms_norm_eps", "x"),
+        ("tie_word_embeddings", "x"),
+        ("eos_token_id", "2"),
+        ("model_type", ["llama"]),
+    ],
+)
 def test_a_field_that_keeps_the_tokenizer_from_being_read_is_named(copied, field, value):
     edit(copied / "config.json", **{field: value})
     with pytest.raises(UserError) as error:

@@ -23,17 +23,52 @@ def scores(response: str, gold: float | str) -> tuple[float | None, float | None
 @pytest.mark.parametrize(
     ("written", "number"),
     [
-        ("\u221212", -12), ("\u201312", -12), ("+12", 12), ("$-12", -12), ("-$12", -12), ("\\$12", 12), ("€12", 12),
-        ("£ 12.50", 12.5), ("32,500", 32500), ("32{,}500", 32500), ("32\u2009500", 32500), ("32\u202f500", 32500),
-        ("32\u00a0500", 32500), ("32 500", 32500), ("32\\,500", 32500), ("32,\\!500", 32500), ("32’500", 32500),
-        ("3,25,000", 325000), ("4e6", 4e6), ("2.5E+3", 2500), ("6.25e-03", 0.00625), ("4 × 10^6", 4e6),
-        ("4 \\times 10^{6}", 4e6), ("4\\cdot10^{-2}", 0.04), ("4 × 10⁻²", 0.04), ("10^3", 1000), ("3/8", 0.375),
-        ("4 x 10^(-2)", 0.04), ("4*10**5", 4e5),
-        ("-3/8", -0.375), ("-(3/8)", -0.375), ("5 3/4", 5.75), ("5¾", 5.75), ("¾", 0.75), ("\\frac{3}{8}", 0.375),
-        ("-\\dfrac38", -0.375), ("5\\frac{3}{4}", 5.75), ("３２", 32), (".5", 0.5), ("60 cm^2", 60), ("60 m²", 60),
-        ("15%", 15), ("12.", 12), ("32\\text{,}500", 32500),
+        ("\u221212", -12),
+        ("\u201312", -12),
+        ("+12", 12),
+        ("$-12", -12),
+        ("-$12", -12),
+        ("\\$12", 12),
+        ("€12", 12),
+        ("£ 12.50", 12.5),
+        ("32,500", 32500),
+        ("32{,}500", 32500),
+        ("32\u2009500", 32500),
+        ("32\u202f500", 32500),
+        ("32\u00a0500", 32500),
+        ("32 500", 32500),
+        ("32\\,500", 32500),
+        ("32,\\!500", 32500),
+        ("32’500", 32500),
+        ("3,25,000", 325000),
+        ("4e6", 4e6),
+        ("2.5E+3", 2500),
+        ("6.25e-03", 0.00625),
+        ("4 × 10^6", 4e6),
+        ("4 \\times 10^{6}", 4e6),
+        ("4\\cdot10^{-2}", 0.04),
+        ("4 × 10⁻²", 0.04),
+        ("10^3", 1000),
+        ("3/8", 0.375),
+        ("4 x 10^(-2)", 0.04),
+        ("4*10**5", 4e5),
+        ("-3/8", -0.375),
+        ("-(3/8)", -0.375),
+        ("5 3/4", 5.75),
+        ("5¾", 5.75),
+        ("¾", 0.75),
+        ("\\frac{3}{8}", 0.375),
+        ("-\\dfrac38", -0.375),
+        ("5\\frac{3}{4}", 5.75),
+        ("３２", 32),
+        (".5", 0.5),
+        ("60 cm^2", 60),
+        ("60 m²", 60),
+        ("15%", 15),
+        ("12.", 12),
+        ("32\\text{,}500", 32500),
     ],
-)  # fmt: skip
+)
 def test_a_number_is_read_in_any_spelling(written, number):
     assert scores(f"#### {written}", float(number)) == (1, 1)
     assert scores(f"So there were 7, and ${written}$ is it." if "$" not in written else written, float(number))[1] == 1
@@ -43,11 +78,23 @@ def test_a_number_is_read_in_any_spelling(written, number):
 @pytest.mark.parametrize(
     ("response", "number"),
     [
-        ("9-4=5", 5), ("from 4-6", 6), ("21,22,23", 23), ("a 10%-15 chance", 15), ("version 1.2.3", 3),
-        ("x=-4", -4), ("(-4)", -4), ("3 for $5", 5), ("8/2=4", 4), ("6 + 7 = 13", 13), ("2,500,750", 2500750),
-        ("so …12", 12), ("x = - 4", -4), ("9 - 4", 4), ("- 4 pens", 4),
+        ("9-4=5", 5),
+        ("from 4-6", 6),
+        ("21,22,23", 23),
+        ("a 10%-15 chance", 15),
+        ("version 1.2.3", 3),
+        ("x=-4", -4),
+        ("(-4)", -4),
+        ("3 for $5", 5),
+        ("8/2=4", 4),
+        ("6 + 7 = 13", 13),
+        ("2,500,750", 2500750),
+        ("so …12", 12),
+        ("x = - 4", -4),
+        ("9 - 4", 4),
+        ("- 4 pens", 4),
     ],
-)  # fmt: skip
+)
 def test_the_last_number_of_a_text(response, number):
     assert scores(response, float(number)) == (0, 1)
 
@@ -55,17 +102,37 @@ def test_the_last_number_of_a_text(response, number):
 @pytest.mark.parametrize(
     ("written", "number"),
     [
-        ("1.5 million", 1_500_000), ("$2.5 Million", 2_500_000), ("2 thousand", 2000), ("3 billion", 3e9),
-        ("2 hundred thousand", 200_000), ("2.3 trillion", 2_300_000_000_000), ("1,200 million", 1.2e9),
-        ("$1.5$ million", 1_500_000), ("1.5\\text{ million}", 1_500_000), ("2 1/2 million", 2_500_000),
-        ("1/2 million", 500_000), ("-4 thousand", -4000), ("5 thousandths", 5), ("5 thousandaires", 5),
-        ("1_234_567", 1_234_567), ("1_234", 1234), ("1.234.567", 1_234_567), ("1.234.567,89", 1_234_567.89),
-        ("1.000,00", 1000), ("€ 2.500,75", 2500.75), ("1.234, 56", 56),
-        ("1.234", 1.234), ("minus 3", -3), ("Negative $3", -3),
-        ("4 quadrillion", 4e15), ("negative 2 thousand", -2000), ("minus 1/2", -0.5),
-        ("negative **3**", -3), ("**minus 3**", -3),
+        ("1.5 million", 1_500_000),
+        ("$2.5 Million", 2_500_000),
+        ("2 thousand", 2000),
+        ("3 billion", 3e9),
+        ("2 hundred thousand", 200_000),
+        ("2.3 trillion", 2_300_000_000_000),
+        ("1,200 million", 1.2e9),
+        ("$1.5$ million", 1_500_000),
+        ("1.5\\text{ million}", 1_500_000),
+        ("2 1/2 million", 2_500_000),
+        ("1/2 million", 500_000),
+        ("-4 thousand", -4000),
+        ("5 thousandths", 5),
+        ("5 thousandaires", 5),
+        ("1_234_567", 1_234_567),
+        ("1_234", 1234),
+        ("1.234.567", 1_234_567),
+        ("1.234.567,89", 1_234_567.89),
+        ("1.000,00", 1000),
+        ("€ 2.500,75", 2500.75),
+        ("1.234, 56", 56),
+        ("1.234", 1.234),
+        ("minus 3", -3),
+        ("Negative $3", -3),
+        ("4 quadrillion", 4e15),
+        ("negative 2 thousand", -2000),
+        ("minus 1/2", -0.5),
+        ("negative **3**", -3),
+        ("**minus 3**", -3),
     ],
-)  # fmt: skip
+)
 def test_a_number_is_read_in_words_and_other_groups(written, number):
     assert scores(f"So out of 7 the answer is {written}.", float(number))[1] == 1
     assert scores(f"So out of 7 the answer is {written}.", number + 1.0)[1] == 0
@@ -74,10 +141,16 @@ def test_a_number_is_read_in_words_and_other_groups(written, number):
 @pytest.mark.parametrize(
     ("response", "number"),
     [
-        ("Take 10 minus 3", 3), ("ten minus 3", 3), ("Of 10 pens\nminus 3", 3), ("a non-negative 3", 3),
-        ("version 1.234.5678", 5678), ("4 million", 4), ("#### $4 million to manage", 4), ("4 million", 4_000_000),
+        ("Take 10 minus 3", 3),
+        ("ten minus 3", 3),
+        ("Of 10 pens\nminus 3", 3),
+        ("a non-negative 3", 3),
+        ("version 1.234.5678", 5678),
+        ("4 million", 4),
+        ("#### $4 million to manage", 4),
+        ("4 million", 4_000_000),
     ],
-)  # fmt: skip
+)
 def test_a_number_that_may_be_read_in_two_ways_is_read_as_it_stands(response, number):
     """And a word such as million is the unit where the gold is counted in it."""
     assert scores(response, float(number))[1] == 1
@@ -116,10 +189,20 @@ def test_headings_and_boxes(response, strict, flexible):
 @pytest.mark.parametrize(
     "response",
     [
-        "#### 5/0", "9" * 5000, "1 111" * 5000, "1.111" * 5000, "1,11" * 5000, "1_111" * 5000 + " million",
-        "1e999999999", "####", "#### -", "$", "7/", "\\frac{}{}",
+        "#### 5/0",
+        "9" * 5000,
+        "1 111" * 5000,
+        "1.111" * 5000,
+        "1,11" * 5000,
+        "1_111" * 5000 + " million",
+        "1e999999999",
+        "####",
+        "#### -",
+        "$",
+        "7/",
+        "\\frac{}{}",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_number_is_wrong(response):
     assert scores(response, 5.0) == (0, 0)
 
@@ -128,8 +211,14 @@ def test_numbers_survive_formatting():
     draw = random.Random(0)
     for _ in range(300):
         value = draw.randint(-(10**9), 10**9) / draw.choice((1, 10, 100))
-        for written in (f"{value}", f"{value:,}", f"{value:,}".replace(",", " "), f"{value:.12e}", f"**{value:_}**"
-                        .replace("_", "{,}"), f"${value:,}".replace("-", "\u2212")):  # fmt: skip
+        for written in (
+            f"{value}",
+            f"{value:,}",
+            f"{value:,}".replace(",", " "),
+            f"{value:.12e}",
+            f"**{value:_}**".replace("_", "{,}"),
+            f"${value:,}".replace("-", "\u2212"),
+        ):
             assert scores(f"The result is {written}.", value)[1] == 1, written
 
 
@@ -143,7 +232,7 @@ def test_numbers_survive_formatting():
         (1 / 6, ("1/6", "0.1667", "0.16667"), ("0.166", "0.17", "6")),
         (18.0, ("18", "18.00005"), ("18.001", "17.9")),
     ],
-)  # fmt: skip
+)
 def test_small_and_large_golds(gold, right, wrong):
     assert [scores(f"#### {text}", gold) for text in right] == [(1, 1)] * len(right)
     assert [scores(f"#### {text}", gold) for text in wrong] == [(0, 0)] * len(wrong)
@@ -152,17 +241,44 @@ def test_small_and_large_golds(gold, right, wrong):
 @pytest.mark.parametrize(
     ("reply", "letter"),
     [
-        ("C", "C"), (" c\n", "C"), ("C.", "C"), ("(C)", "C"), ("**C**", "C"), ("C) a whale", "C"), ("C. A whale", "C"),
-        ("The answer is C", "C"), ("The correct answer is (C).", "C"), ("Answer: **C**", "C"), ("answer: c", "C"),
-        ("the answer is c) a whale", "C"), ("The best option is C, since A and B are fish.", "C"),
-        ("\\boxed{C}, for A is a fish", "C"), ("$\\boxed{\\text{(C)}}$", "C"), ("I would say C.", "C"),
-        ("A whale is no fish: C", "C"), ("A is the one.", "A"), ("A. trout\nB. eel\nC. whale\nAnswer: C", "C"),
-        ("Think of gills.\nC. whale", "C"), ("The answer was A at first. No, the answer is C.", "C"),
-        ("", None), ("whale", None), ("A whale", None), ("A or C", None), ("The answer is A or C.", None),
-        ("A. trout\nB. eel", None), ("The answer is not C.", None), ("A, C", None), ("The answer is a whale", None),
-        ("F", None), ("(c) 4", "C"), ("Not C.", None), ("\uff23", "C"), ("It is (C).", "C"), ("(a) or (b)", None),
+        ("C", "C"),
+        (" c\n", "C"),
+        ("C.", "C"),
+        ("(C)", "C"),
+        ("**C**", "C"),
+        ("C) a whale", "C"),
+        ("C. A whale", "C"),
+        ("The answer is C", "C"),
+        ("The correct answer is (C).", "C"),
+        ("Answer: **C**", "C"),
+        ("answer: c", "C"),
+        ("the answer is c) a whale", "C"),
+        ("The best option is C, since A and B are fish.", "C"),
+        ("\\boxed{C}, for A is a fish", "C"),
+        ("$\\boxed{\\text{(C)}}$", "C"),
+        ("I would say C.", "C"),
+        ("A whale is no fish: C", "C"),
+        ("A is the one.", "A"),
+        ("A. trout\nB. eel\nC. whale\nAnswer: C", "C"),
+        ("Think of gills.\nC. whale", "C"),
+        ("The answer was A at first. No, the answer is C.", "C"),
+        ("", None),
+        ("whale", None),
+        ("A whale", None),
+        ("A or C", None),
+        ("The answer is A or C.", None),
+        ("A. trout\nB. eel", None),
+        ("The answer is not C.", None),
+        ("A, C", None),
+        ("The answer is a whale", None),
+        ("F", None),
+        ("(c) 4", "C"),
+        ("Not C.", None),
+        ("\uff23", "C"),
+        ("It is (C).", "C"),
+        ("(a) or (b)", None),
     ],
-)  # fmt: skip
+)
 def test_a_reply_to_a_choice(reply, letter):
     task, _ = find_task("mmlu")
     for answer in "ABCD":
@@ -225,20 +341,32 @@ def word_problem(folder, answer):
     [
         ("5/8", ("#### 5/8", "It is 0.625.", "\\boxed{\\frac{5}{8}}", "10/16"), ("#### 5", "8", "5:8")),
         ("-(2/3)", ("#### -2/3", "\u22122/3", "$-\\frac{2}{3}$"), ("2/3", "#### -2")),
-        ("11:4", ("#### 11:4", "It is 11 : 4.", "11∶4", "The ratio is 11 to 4", "11/4", "$\\frac{11}{4}$"),
-         ("#### 11", "#### 4:11", "4", "11:40", "2.75", "1:4")),
+        (
+            "11:4",
+            ("#### 11:4", "It is 11 : 4.", "11∶4", "The ratio is 11 to 4", "11/4", "$\\frac{11}{4}$"),
+            ("#### 11", "#### 4:11", "4", "11:40", "2.75", "1:4"),
+        ),
         ("4:45", ("#### 4:45", "at 4:45 p.m.", "04:45"), ("#### 4", "4:54", "45", "4:45:10")),
-        ("4:45 p.m.", ("#### 4:45 PM", "at 4:45pm.", "4:45", "#### 16:45"),
-         ("#### 4:45 a.m.", "#### 15:45", "5:45 p.m.", "#### 4")),
+        (
+            "4:45 p.m.",
+            ("#### 4:45 PM", "at 4:45pm.", "4:45", "#### 16:45"),
+            ("#### 4:45 a.m.", "#### 15:45", "5:45 p.m.", "#### 4"),
+        ),
         ("8:02:30 a.m.", ("#### 8:02:30", "8:02:30 am"), ("8:02", "8:02:31", "8:02:30 pm")),
-        ("3 (hours); 20 (minutes)", ("3 hours and 20 minutes", "#### 3 hours 20 min", "#### 3; 20", "3:20"),
-         ("#### 3", "20 minutes", "20 hours and 3 minutes", "#### 3\n#### 20 of 7")),
-        ("21; 22; 23", ("#### 21,22,23", "They are 21, 22 and 23.", "x = 21, y = 22, z = 23"),
-         ("21 and 22", "#### 22", "21, 22 and 24", "23")),
+        (
+            "3 (hours); 20 (minutes)",
+            ("3 hours and 20 minutes", "#### 3 hours 20 min", "#### 3; 20", "3:20"),
+            ("#### 3", "20 minutes", "20 hours and 3 minutes", "#### 3\n#### 20 of 7"),
+        ),
+        (
+            "21; 22; 23",
+            ("#### 21,22,23", "They are 21, 22 and 23.", "x = 21, y = 22, z = 23"),
+            ("21 and 22", "#### 22", "21, 22 and 24", "23"),
+        ),
         ("1,250 (dollars); 2.5 (dollars)", ("$1,250 and $2.50", "#### 1250, 2.5"), ("#### 1250", "1250 and 2")),
         ("9 (apples)", ("#### 9", "9 apples"), ("9:2", "90")),
     ],
-)  # fmt: skip
+)
 def test_ratios_times_and_pairs(tmp_path, gold, right, wrong):
     question = word_problem(tmp_path, gold)
     score = find_task("asdiv")[0].score

@@ -152,11 +152,18 @@ def test_every_optimizer_moves_every_parameter_and_lowers_the_loss(name):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("lbfgs", "line search"), ("schedule_free_adamw", "evaluates other parameters"), ("rprop", "first step alone"),
-     ("scale_by_learning_rate", "no optimizer"), ("ScaleByZoomLinesearchState", "no optimizer"),
-     ("_deprecated_dpsgd", "no optimizer"), ("adamv", "did you mean 'adam"), ("AdamW", "mean 'adamw'"),
-     ("inject_hyperparams", "no optimizer")],
-)  # fmt: skip
+    [
+        ("lbfgs", "line search"),
+        ("schedule_free_adamw", "evaluates other parameters"),
+        ("rprop", "first step alone"),
+        ("scale_by_learning_rate", "no optimizer"),
+        ("ScaleByZoomLinesearchState", "no optimizer"),
+        ("_deprecated_dpsgd", "no optimizer"),
+        ("adamv", "did you mean 'adam"),
+        ("AdamW", "mean 'adamw'"),
+        ("inject_hyperparams", "no optimizer"),
+    ],
+)
 def test_what_is_no_optimizer_or_needs_more_than_gradients_is_refused(name, said):
     with pytest.raises(UserError, match=rf"optimizer\.name: .*{said}"):
         make_optimizer(OptimizerConfig(name=name))
@@ -193,12 +200,13 @@ def test_options_that_training_could_not_use_are_refused(config, said):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("adam", {"eps_root": 1e30}, "change nothing"), ("adafactor", {"clipping_threshold": 1e-300}, "change nothing"),
+        ("adam", {"eps_root": 1e30}, "change nothing"),
+        ("adafactor", {"clipping_threshold": 1e-300}, "change nothing"),
         ("lars", {"trust_coefficient": 0.0}, "change nothing"),
         ("adafactor", {"weight_decay_rate": 1e30}, "not finite"),
         ("adamw", {"b2": 0.95, "eps": 1e-6}, ""),
     ],
-)  # fmt: skip
+)
 def test_options_with_which_nothing_is_trained_are_refused(name, options, said):
     config = OptimizerConfig(name=name, learning_rate=1e-4, options=options)
     if not said:
@@ -214,8 +222,10 @@ def test_weight_decay_is_for_what_has_two_logical_axes_besides_the_layers():
     assert optimizer.decayed(params) == by_axes
     flat = {jax.tree_util.keystr(path): yes for path, yes in jax.tree_util.tree_leaves_with_path(by_axes)}
     assert {path for path, yes in flat.items() if not yes} == {
-        "['norm']", "['layers']['attention_norm']", "['layers']['feed_forward_norm']"
-    }  # fmt: skip
+        "['norm']",
+        "['layers']['attention_norm']",
+        "['layers']['feed_forward_norm']",
+    }
     bias = {"layers": {"q_bias": jnp.zeros((2, 4))}, "bias": jnp.zeros(4), "head": jnp.zeros((4, 4))}
     assert optimizer.decayed(bias) == {"layers": {"q_bias": False}, "bias": False, "head": True}
 

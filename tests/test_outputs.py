@@ -64,31 +64,74 @@ def plant_stage(workdir, id, *, is_base):
     for task, metric, best in (("tiny_math", PLANTED, 1.0), (NAME, PLANTED, 10.0)):
         out = folder / "eval" / task
         rows = [
-            {"id": f"{PLANTED}{i}", "turns": [PLANTED], "reference": {"answer": PLANTED}, "extracted": [PLANTED],
-             "reasons": [PLANTED], "scores": {metric: best * (i % 2)},
-             **({"samples": [[PLANTED], [PLANTED]]} if best == 10 else {"response": PLANTED})}
+            {
+                "id": f"{PLANTED}{i}",
+                "turns": [PLANTED],
+                "reference": {"answer": PLANTED},
+                "extracted": [PLANTED],
+                "reasons": [PLANTED],
+                "scores": {metric: best * (i % 2)},
+                **({"samples": [[PLANTED], [PLANTED]]} if best == 10 else {"response": PLANTED}),
+            }
             for i in range(4)
-        ]  # fmt: skip
+        ]
         summary = {"value": best / 2, "n": 4, "low": best / 4, "high": best, "best": best}
-        records.write_scored(epath.Path(out), rows, {
-            "task": task, "model": PLANTED, "metrics": {metric: summary, f"{metric}, {PLANTED}": summary},
-            "questions": 4, "missing": [PLANTED], "failures": {PLANTED: 4}, "warning": PLANTED,
-            "judgments": 1, "judgments_known_before": 0, "judge_input_tokens": 0, "judge_output_tokens": 0,
-            "judge_dollars": 0.0, "unparsed": [PLANTED], "failed": {PLANTED: PLANTED}, "flags": {PLANTED: [PLANTED]},
-            "fixed_by": {"code_version": PLANTED, PLANTED: PLANTED, "judge": {"id": PLANTED}},
-        })  # fmt: skip
-    write(folder / "probe.json", {
-        "settings": {PLANTED: PLANTED}, "domains": [PLANTED, "b"], "silhouette": {PLANTED: 0.5, "b": 0.5},
-        "cosines": {PLANTED: {PLANTED: 0.5}}, "x": [0.0, 1.0], "y": [0.0, 1.0], "layer": PLANTED,
-    })  # fmt: skip
+        records.write_scored(
+            epath.Path(out),
+            rows,
+            {
+                "task": task,
+                "model": PLANTED,
+                "metrics": {metric: summary, f"{metric}, {PLANTED}": summary},
+                "questions": 4,
+                "missing": [PLANTED],
+                "failures": {PLANTED: 4},
+                "warning": PLANTED,
+                "judgments": 1,
+                "judgments_known_before": 0,
+                "judge_input_tokens": 0,
+                "judge_output_tokens": 0,
+                "judge_dollars": 0.0,
+                "unparsed": [PLANTED],
+                "failed": {PLANTED: PLANTED},
+                "flags": {PLANTED: [PLANTED]},
+                "fixed_by": {"code_version": PLANTED, PLANTED: PLANTED, "judge": {"id": PLANTED}},
+            },
+        )
+    write(
+        folder / "probe.json",
+        {
+            "settings": {PLANTED: PLANTED},
+            "domains": [PLANTED, "b"],
+            "silhouette": {PLANTED: 0.5, "b": 0.5},
+            "cosines": {PLANTED: {PLANTED: 0.5}},
+            "x": [0.0, 1.0],
+            "y": [0.0, 1.0],
+            "layer": PLANTED,
+        },
+    )
     if not is_base:
-        rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0,
-                "skipped": {PLANTED: 1}, "without an answer within the length": 0}  # fmt: skip
-        write(folder / "done.json", {
-            "id": id, "digest": PLANTED, "steps": 2, "params_sha256": PLANTED,
-            "ledger": {PLANTED: {"examples": 10, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}},
-            "rows": {PLANTED: rows}, "validation_loss": {PLANTED: 0.5},
-        })  # fmt: skip
+        rows = {
+            "used": 10,
+            "stored": 12,
+            "of them truncated": 1,
+            "not taken": 2,
+            "held out": 0,
+            "skipped": {PLANTED: 1},
+            "without an answer within the length": 0,
+        }
+        write(
+            folder / "done.json",
+            {
+                "id": id,
+                "digest": PLANTED,
+                "steps": 2,
+                "params_sha256": PLANTED,
+                "ledger": {PLANTED: {"examples": 10, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}},
+                "rows": {PLANTED: rows},
+                "validation_loss": {PLANTED: 0.5},
+            },
+        )
         lines = [{"step": step, "loss": 2.0 / step, f"loss/{PLANTED}": 2.0 / step} for step in (1, 2)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -107,9 +150,7 @@ def workdir(tmp_path_factory):
     record = {"name": PLANTED, "question": PLANTED, "hold": PLANTED, "experiments": experiments | {PLANTED: {}}}
     write(workdir / "studies" / f"{NAME}.json", record)
     write(workdir / "failures" / "x.json", {"job": PLANTED, "experiments": [PLANTED], "error": f"x\n{PLANTED}"})
-    write(workdir / "contamination.json", {
-        PLANTED: {"key": PLANTED, "of": 4, "questions": {PLANTED: [PLANTED]}}
-    })  # fmt: skip
+    write(workdir / "contamination.json", {PLANTED: {"key": PLANTED, "of": 4, "questions": {PLANTED: [PLANTED]}}})
     return epath.Path(workdir)
 
 
@@ -150,9 +191,28 @@ def test_the_page_holds_the_string_as_text_alone(written):
     assert [value for tag, name, value in found.attributes if name == "src"] == ["plotly.min.js"]
     assert found.tags.count("script") == 2 and not {"img", "iframe", "object", "embed", "form"} & set(found.tags)
     assert {name for _, name, _ in found.attributes} <= {
-        "lang", "charset", "name", "content", "href", "id", "class", "style", "type", "data-key", "data-plot",
-        "placeholder", "aria-label", "data-curves", "src", "value", "min", "max", "step", "checked", "tabindex",
-    }  # fmt: skip
+        "lang",
+        "charset",
+        "name",
+        "content",
+        "href",
+        "id",
+        "class",
+        "style",
+        "type",
+        "data-key",
+        "data-plot",
+        "placeholder",
+        "aria-label",
+        "data-curves",
+        "src",
+        "value",
+        "min",
+        "max",
+        "step",
+        "checked",
+        "tabindex",
+    }
     for tag, name, value in found.attributes:
         if tag == "a":
             assert name == "href" and re.fullmatch(r"#[a-z]+|(figures|tables)/[A-Za-z0-9_][A-Za-z0-9_.-]*", value)
@@ -219,10 +279,10 @@ def test_latex_reads_every_sign_as_text(written):
             assert row.endswith(r" \\")
             # without what stands for a sign or parts cells, nothing special is left
             left = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|-\{\}|\{[\[*]\}|\{\\char34\}", "", row.removesuffix(r" \\"))
-            assert left.count("&") == width - 1 and not set(left.replace("&", "")) & set("\\%$#_{}~^[<>|`\""), left
+            assert left.count("&") == width - 1 and not set(left.replace("&", "")) & set('\\%$#_{}~^[<>|`"'), left
             assert not re.search(r"[\x00-\x1f\x7f-\x9f]", row)
     assert escaping.latex("a~b^c\\d") == r"a\textasciitilde{}b\textasciicircum{}c\textbackslash{}d"
-    assert escaping.latex("[1] --k-a=\"x\"\n*") == r"{[}1] -{}-k-a={\char34}x{\char34} {*}"
+    assert escaping.latex('[1] --k-a="x"\n*') == r"{[}1] -{}-k-a={\char34}x{\char34} {*}"
 
 
 def test_pictures_are_whole_and_show_the_string_as_it_is(written):
@@ -351,9 +411,10 @@ def test_an_audit_shows_rows_and_roles_as_text(tmp_path):
     assert is_shown(example)
 
 
-@pytest.mark.parametrize("labels", [
-    {"k": "=x", "strategy": "single", "source": "math", PLANTED: "\ud800"}, {"k": 0.5, "size": 7, "source": True}
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "labels",
+    [{"k": "=x", "strategy": "single", "source": "math", PLANTED: "\ud800"}, {"k": 0.5, "size": 7, "source": True}],
+)
 def test_a_report_is_written_whatever_the_labels_are(workdir, tmp_path, labels):
     file = workdir / "studies" / f"{NAME}.json"
     study = records.study(file)
@@ -386,10 +447,22 @@ def test_a_browser_obeys_nothing_of_the_string(written, tmp_path):
     opened = written.with_name("opened.html")
     opened.write_text(written.read_text().replace("</body>", fold))
     found = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         "--virtual-time-budget=6000", f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{opened}"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=6000",
+            f"--user-data-dir={tmp_path}/browser",
+            "--dump-dom",
+            f"file://{opened}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     opened.unlink()
     assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
     assert found.stdout.count("js-plotly-plot") > 3
@@ -400,10 +473,23 @@ def test_a_browser_obeys_nothing_of_the_string(written, tmp_path):
     assert not [value for _, name, value in drawn.attributes if name.endswith("href") and "example.org" in value]
 
 
-@pytest.mark.parametrize("field", [
-    "limit=-1", "limit=nan", "samples=0", "samples=-1", "temperature=nan", "temperature=inf", "temperature=-0.5",
-    "judge.temperature=nan", "judge.judgings=0", "judge.limit=nan", "judge.timeout=nan", "judge.input_price=inf",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "field",
+    [
+        "limit=-1",
+        "limit=nan",
+        "samples=0",
+        "samples=-1",
+        "temperature=nan",
+        "temperature=inf",
+        "temperature=-0.5",
+        "judge.temperature=nan",
+        "judge.judgings=0",
+        "judge.limit=nan",
+        "judge.timeout=nan",
+        "judge.input_price=inf",
+    ],
+)
 def test_numbers_without_a_meaning_are_refused_from_a_config_an_option_and_a_call(field, tmp_path):
     name, _, text = field.partition("=")
     with pytest.raises(UserError, match="must be"):
@@ -469,9 +555,13 @@ def test_an_error_of_ours_is_shown_as_text(tmp_path):
     )
     (tmp_path / "failing.py").write_text(failing)
     ended = subprocess.run(
-        [sys.executable, tmp_path / "failing.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, tmp_path / "failing.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 1 and "Traceback" in ended.stderr and r"RuntimeError: \x1b[31m" in ended.stderr
 
 

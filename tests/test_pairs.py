@@ -30,32 +30,68 @@ def score(tmp_path, *files, data=None, task="pairs", **config):
 
 def alpaca(question, preference, first="base", second="ours"):
     """As in annotations.json; the preference is of output 1 or 2."""
-    return {"instruction": question, "output_1": f"by {first}", "output_2": f"by {second}", "generator_1": first,
-            "generator_2": second, "annotator": "a judge", "preference": preference}  # fmt: skip
+    return {
+        "instruction": question,
+        "output_1": f"by {first}",
+        "output_2": f"by {second}",
+        "generator_1": first,
+        "generator_2": second,
+        "annotator": "a judge",
+        "preference": preference,
+    }
 
 
 def qlora(number, score, first="x", second="y", key="question_id", text=None):
     """As in ratings-gpt4/*-threeclass.jsonl; answer ids are of one question."""
     said = f"Both are good.\n\n{score}" if text is None else text
-    return {"review_id": "r", key: number, "answer1_id": f"{first}{number}", "answer2_id": f"{second}{number}",
-            "reviewer_id": 1, "metadata": {}, "text": said, "score": score}  # fmt: skip
+    return {
+        "review_id": "r",
+        key: number,
+        "answer1_id": f"{first}{number}",
+        "answer2_id": f"{second}{number}",
+        "reviewer_id": 1,
+        "metadata": {},
+        "text": said,
+        "score": score,
+    }
 
 
 def fastchat(number, first, second, turn=1, **more):
     """As in model_judgment/gpt-4_pair.jsonl."""
-    return {"question_id": number, "model_1": "ours", "model_2": "base", "g1_winner": first, "g2_winner": second,
-            "judge": ["gpt-4", "pair-v2"], "turn": turn, "tstamp": 1.0, **more}  # fmt: skip
+    return {
+        "question_id": number,
+        "model_1": "ours",
+        "model_2": "base",
+        "g1_winner": first,
+        "g2_winner": second,
+        "judge": ["gpt-4", "pair-v2"],
+        "turn": turn,
+        "tstamp": 1.0,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
     ("ours_first", "other_first", "wins", "disagreement"),
     [
-        (1, -1, 1, 0), (-1, 1, 0, 0), (0, 0, 0.5, 0), (1, 1, 0.5, 1), (-1, -1, 0.5, 1), (1, 0, 0.5, 1), (0, 1, 0.5, 1),
-        (None, 1, None, None), (1, None, None, None), (None, None, None, None),
-        (1, math.nan, 1, None), (math.nan, 1, 0, None), (0, math.nan, 0.5, None), (None, math.nan, None, None),
-        (0.5, math.nan, 0.75, None), (math.nan, -0.4, 0.7, None),
+        (1, -1, 1, 0),
+        (-1, 1, 0, 0),
+        (0, 0, 0.5, 0),
+        (1, 1, 0.5, 1),
+        (-1, -1, 0.5, 1),
+        (1, 0, 0.5, 1),
+        (0, 1, 0.5, 1),
+        (None, 1, None, None),
+        (1, None, None, None),
+        (None, None, None, None),
+        (1, math.nan, 1, None),
+        (math.nan, 1, 0, None),
+        (0, math.nan, 0.5, None),
+        (None, math.nan, None, None),
+        (0.5, math.nan, 0.75, None),
+        (math.nan, -0.4, 0.7, None),
     ],
-)  # fmt: skip
+)
 def test_both_orders_become_one_verdict(ours_first, other_first, wins, disagreement):
     found = pairs.rate([ours_first, other_first])
     assert found == {"wins": pytest.approx(wins) if wins is not None else None, "disagreement": disagreement}
@@ -85,12 +121,15 @@ def test_annotations_of_alpaca_eval_give_its_win_rate(tmp_path):
 
 def test_both_orders_of_alpaca_eval_and_several_models(tmp_path):
     rows = [
-        alpaca("both agree?", 2), alpaca("both agree?", 1, "ours", "base"),
-        alpaca("by place?", 2), alpaca("by place?", 2, "ours", "base"),
-        alpaca("ties?", 1.5), alpaca("ties?", 1.5, "ours", "base"),
+        alpaca("both agree?", 2),
+        alpaca("both agree?", 1, "ours", "base"),
+        alpaca("by place?", 2),
+        alpaca("by place?", 2, "ours", "base"),
+        alpaca("ties?", 1.5),
+        alpaca("ties?", 1.5, "ours", "base"),
         alpaca("once?", 1),
         alpaca("once?", 2, second="third"),
-    ]  # fmt: skip
+    ]
     ours, third = score(tmp_path, write(tmp_path / "a.jsonl", rows))
     assert ours["metrics"]["wins"]["value"] == (1 + 0.5 + 0.5 + 0) / 4
     disagreement, wins = ours["metrics"]["disagreement"], third["metrics"]["wins"]
@@ -120,11 +159,15 @@ def test_verdicts_of_qlora_in_both_orders(tmp_path, key, apart):
 
 def test_ratings_of_qlora_and_replies_that_say_another_verdict(tmp_path):
     rows = [
-        qlora(1, [9.0, 6.0], text="9 6\nBetter."), qlora(2, [7, 7], text=""), qlora(3, [-1, -1], text="?"),
+        qlora(1, [9.0, 6.0], text="9 6\nBetter."),
+        qlora(2, [7, 7], text=""),
+        qlora(3, [-1, -1], text="?"),
         qlora(6, [math.nan, 5], text="?"),
-        qlora(4, 1, text="As I said.\n\n2"), qlora(5, 2, text="The best answer: 2"),
-        qlora(7, [None, 9], text="?"), qlora(8, None, text="?"),
-    ]  # fmt: skip
+        qlora(4, 1, text="As I said.\n\n2"),
+        qlora(5, 2, text="The best answer: 2"),
+        qlora(7, [None, 9], text="?"),
+        qlora(8, None, text="?"),
+    ]
     (record,) = score(tmp_path, write(tmp_path / "a.jsonl", rows))
     assert record["metrics"]["wins"]["value"] == (1 + 0.5 + 1 + 0) / 4
     assert record["unparsed"] == [f"{tmp_path}/a.jsonl:{line}" for line in (3, 4, 7, 8)]
@@ -133,8 +176,10 @@ def test_ratings_of_qlora_and_replies_that_say_another_verdict(tmp_path):
 
 def test_two_models_that_wrote_the_same_answer(tmp_path):
     """It has one id then, so the second row about it is of the other order; whoever stands first is no better."""
-    files = [write(tmp_path / name, [qlora(1, 1, "x", "x"), qlora(2, score, *names)])
-             for name, score, names in (("a.jsonl", 1, ("x", "y")), ("b.jsonl", 2, ("y", "x")))]  # fmt: skip
+    files = [
+        write(tmp_path / name, [qlora(1, 1, "x", "x"), qlora(2, score, *names)])
+        for name, score, names in (("a.jsonl", 1, ("x", "y")), ("b.jsonl", 2, ("y", "x")))
+    ]
     (record,) = score(tmp_path, *files)
     assert record["metrics"]["wins"]["value"] == 0.75 and record["metrics"]["disagreement"]["value"] == 0.5
 
@@ -162,8 +207,11 @@ def test_pairs_of_fastchat_on_mt_bench(tmp_path):
     assert record["metrics"]["disagreement"]["value"] == pytest.approx(disagreed / 2 / 41)
     assert record["stored_judgments"] == 164 and len(record["missing"]) == 39 and record["one_order"] == 0
     assert record["unparsed"] == [f"{file}:81 g1"] and record["fixed_by"]["judge"]["id"] == "gpt-4"
-    says = [where for i, where in ((0, f"{file}:1 g1"), (1, f"{file}:2 g1"))
-            if rows[i]["g1_winner"] != ("model_1", "model_2")[i]]  # fmt: skip
+    says = [
+        where
+        for i, where in ((0, f"{file}:1 g1"), (1, f"{file}:2 g1"))
+        if rows[i]["g1_winner"] != ("model_1", "model_2")[i]
+    ]
     assert record["differing"] == says
     (first,) = score(tmp_path, file, data=MT_BENCH, task="mt_bench_pairs", limit=1)
     assert first["questions"] == 1 and first["metrics"]["wins"]["value"] == sum(worth[:2]) / 2
@@ -180,15 +228,31 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
         file = write(tmp_path / name, rows)
         if name.endswith(".json"):
             file.write_text(json.dumps(rows))
-        ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--json",
-                    "--judgments", str(file))  # fmt: skip
+        ended = run(
+            "sftmix_jax.evaluate",
+            "--task",
+            "mt_bench_pairs",
+            "--data",
+            str(MT_BENCH),
+            "--json",
+            "--judgments",
+            str(file),
+        )
         assert ended.returncode == 0, ended.stderr
         record = json.loads(ended.stdout)
         assert record["metrics"]["wins"]["value"] == 1 and record["metrics"]["disagreement"]["value"] == 0
         assert record["stored_judgments"] == 2
     (tmp_path / "bad.jsonl").write_text('{"question_id": 81, "score": 1}\n')
-    ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--judgments",
-                str(tmp_path / "qlora.jsonl"), str(tmp_path / "bad.jsonl"))  # fmt: skip
+    ended = run(
+        "sftmix_jax.evaluate",
+        "--task",
+        "mt_bench_pairs",
+        "--data",
+        str(MT_BENCH),
+        "--judgments",
+        str(tmp_path / "qlora.jsonl"),
+        str(tmp_path / "bad.jsonl"),
+    )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and len(ended.stderr.strip().split("\n")) == 1
     assert "bad.jsonl:1: must be a verdict in a known layout, but its fields are question_id, score" in ended.stderr
 
@@ -197,8 +261,18 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
 def test_a_pairwise_task_that_a_judge_rates_wants_the_stored_baseline(tmp_path):
     pytest.importorskip("openai")
     answers = write(tmp_path / "a.jsonl", [{"id": 81, "response": ["a", "b"]}])
-    ended = run("sftmix_jax.evaluate", "--task", "mt_bench_pairs", "--data", str(MT_BENCH), "--responses", str(answers),
-                "--judge", "openai:x", env={"OPENAI_API_KEY": "x"})  # fmt: skip
+    ended = run(
+        "sftmix_jax.evaluate",
+        "--task",
+        "mt_bench_pairs",
+        "--data",
+        str(MT_BENCH),
+        "--responses",
+        str(answers),
+        "--judge",
+        "openai:x",
+        env={"OPENAI_API_KEY": "x"},
+    )
     assert ended.returncode == 2 and "name the stored baseline too" in ended.stderr
 
 
@@ -255,12 +329,16 @@ def test_the_questions_of_pairs_come_from_any_of_their_files(tmp_path):
         "annotations": [alpaca("How?", 1), alpaca("How?", 2)],
         "verdicts": [qlora("m-1", 1, key="message_id"), qlora("m-1", 1, "y", "x", key="message_id")],
     }
-    said = {name: [(q.id, q.turns) for q in load(str(write(tmp_path / f"{name}.jsonl", rows)))]
-            for name, rows in found.items()}  # fmt: skip
+    said = {
+        name: [(q.id, q.turns) for q in load(str(write(tmp_path / f"{name}.jsonl", rows)))]
+        for name, rows in found.items()
+    }
     assert said == {
-        "vicuna": [("pairs/1", ("How?",))], "alpaca_eval": [("pairs/0", ("How?",))],
-        "annotations": [("pairs/0", ("How?",))], "verdicts": [("pairs/m-1", ("m-1",))],
-    }  # fmt: skip
+        "vicuna": [("pairs/1", ("How?",))],
+        "alpaca_eval": [("pairs/0", ("How?",))],
+        "annotations": [("pairs/0", ("How?",))],
+        "verdicts": [("pairs/m-1", ("m-1",))],
+    }
     with pytest.raises(UserError, match=r"r\.jsonl:1: has none of the fields question_id, message_id, id, instruction"):
         load(str(write(tmp_path / "r.jsonl", [{"answer": "a"}])))
 

@@ -88,9 +88,12 @@ def test_collectives_in_loops_count_as_often_as_they_run():
     """
     found = collectives.bytes_sent(PROGRAM)
     assert found == {
-        "all-gather": 8 * (8 * 16 * 2) * 7 / 8, "reduce-scatter": (8 * 3 + 1) * (8 * 4 * 4) * 3 / 4,
-        "all-reduce": 2 * 40 * 7 / 8, "collective-permute": 2 * 4 * (2 * 4 * 4), "between slices": 8 * (2 * 4 * 2 + 4),
-    }  # fmt: skip
+        "all-gather": 8 * (8 * 16 * 2) * 7 / 8,
+        "reduce-scatter": (8 * 3 + 1) * (8 * 4 * 4) * 3 / 4,
+        "all-reduce": 2 * 40 * 7 / 8,
+        "collective-permute": 2 * 4 * (2 * 4 * 4),
+        "between slices": 8 * (2 * 4 * 2 + 4),
+    }
 
 
 def test_fsdp_needs_every_parameter_twice_and_every_gradient_once():
@@ -266,9 +269,16 @@ def test_the_step_compiles_for(model, topology, slices, rows, fits):
     needs_compiler()
     config, described = families.preset(model), aot.find_topology(topology, slices)
     compiled = aot.compile_step(
-        Tuning(config), Compute("bfloat16", "full", "splash"), OptimizerConfig(), MeshConfig(), described, rows=rows,
-        length=2048, domains=3, grad_accum_steps=1,
-    )  # fmt: skip
+        Tuning(config),
+        Compute("bfloat16", "full", "splash"),
+        OptimizerConfig(),
+        MeshConfig(),
+        described,
+        rows=rows,
+        length=2048,
+        domains=3,
+        grad_accum_steps=1,
+    )
     assert compiled.fits == fits, compiled.message
     if not fits:
         assert compiled.message and compiled.total > compiled.limit
@@ -293,9 +303,14 @@ def test_33b_does_not_fit_on_eight_v5e_and_says_so():
 
 @pytest.mark.parametrize(
     ("topology", "sides"),
-    [("v5e:16x16", [16, 16]), ("v5p:4x4x8", [4, 4, 8]), ("v4:2x2x4", [2, 2, 4]), ("tpu7x:4x4x4", [4, 4, 4, 2]),
-     ("v5e:4x4", [16])],
-)  # fmt: skip
+    [
+        ("v5e:16x16", [16, 16]),
+        ("v5p:4x4x8", [4, 4, 8]),
+        ("v4:2x2x4", [2, 2, 4]),
+        ("tpu7x:4x4x4", [4, 4, 4, 2]),
+        ("v5e:4x4", [16]),
+    ],
+)
 def test_the_box_that_chips_stand_in(topology, sides):
     """Both cores of a v4 chip are one device; 4x4 is walked as a ring."""
     needs_compiler()
@@ -312,9 +327,16 @@ def test_devices_of_this_machine_stand_for_gpus():
     """The state as counted, split over as many devices; a shape that is none is an error."""
     described = aot.find_topology("h200:4")
     compiled = aot.compile_step(
-        Tuning(SMALL), Compute("float32", "none", "mosaic"), OptimizerConfig(), MeshConfig(), described, rows=8,
-        length=128, domains=2, grad_accum_steps=1,
-    )  # fmt: skip
+        Tuning(SMALL),
+        Compute("float32", "none", "mosaic"),
+        OptimizerConfig(),
+        MeshConfig(),
+        described,
+        rows=8,
+        length=128,
+        domains=2,
+        grad_accum_steps=1,
+    )
     norms = 5 * SMALL.hidden_size  # are not split
     state, batch = 12 * ((table.num_params(SMALL) - norms) / 4 + norms), 6 * 4 * 8 * 128 / 4
     assert compiled.fits and compiled.arguments == pytest.approx(state + batch, rel=0.01)
@@ -345,9 +367,16 @@ def test_a_gpu_s_memory_is_what_arithmetic_gives(uncompiled, topology, gib, mode
     config, described = families.preset(model), aot.find_topology(topology)
     n = len(described.devices)
     found = aot.compile_step(
-        Tuning(config), Compute("bfloat16", "full", "mosaic"), OptimizerConfig(state=state), MeshConfig(), described,
-        rows=n, length=2048, domains=3, grad_accum_steps=1,
-    )  # fmt: skip
+        Tuning(config),
+        Compute("bfloat16", "full", "mosaic"),
+        OptimizerConfig(state=state),
+        MeshConfig(),
+        described,
+        rows=n,
+        length=2048,
+        domains=3,
+        grad_accum_steps=1,
+    )
     layer_inputs = 2048 * 32 * 4096 * 2
     whole_layers = 3 * layer * 2 if n > 1 else layer * 2
     head = 4096 * config.vocab_size * (2 + 4) + 2.5 * min(256 * 2**20, 2048 * config.vocab_size * 4)
@@ -366,9 +395,16 @@ def test_a_gpu_s_memory_with_adapters_is_what_arithmetic_gives(uncompiled):
     config, rows = families.preset("llama3-8b"), 1
     how = Tuning(config, Lora(16, 16.0, tuple(table.LINEAR)), frozen_dtype="bfloat16")
     found = aot.compile_step(
-        how, Compute("bfloat16", "full", "mosaic"), OptimizerConfig(), MeshConfig(), aot.find_topology("h100:1"),
-        rows=rows, length=2048, domains=3, grad_accum_steps=1,
-    )  # fmt: skip
+        how,
+        Compute("bfloat16", "full", "mosaic"),
+        OptimizerConfig(),
+        MeshConfig(),
+        aot.find_topology("h100:1"),
+        rows=rows,
+        length=2048,
+        domains=3,
+        grad_accum_steps=1,
+    )
     sides = [4096 + 4096, 4096 + 1024, 4096 + 1024, 4096 + 4096, *3 * [4096 + 14_336]]  # q, k, v, o, gate, up, down
     adapters = 16 * 32 * sum(sides)
     assert how.num_trained() == adapters == 41_943_040
@@ -393,9 +429,16 @@ def test_a_frozen_weight_has_two_of_three_products():
 def test_what_a_gpu_needs_falls_with_the_bytes_of_its_state_and_grows_with_rows(uncompiled):
     def total(state="float32", rows=4, grad_accum_steps=1, remat="full", topology="h200:1"):
         return aot.compile_step(
-            Tuning(SEVEN), Compute("bfloat16", remat, "mosaic"), OptimizerConfig(state=state), MeshConfig(),
-            aot.find_topology(topology), rows=rows, length=2048, domains=3, grad_accum_steps=grad_accum_steps,
-        ).total  # fmt: skip
+            Tuning(SEVEN),
+            Compute("bfloat16", remat, "mosaic"),
+            OptimizerConfig(state=state),
+            MeshConfig(),
+            aot.find_topology(topology),
+            rows=rows,
+            length=2048,
+            domains=3,
+            grad_accum_steps=grad_accum_steps,
+        ).total
 
     assert total("bfloat16") < total("bfloat16_moments") < total("float32")
     assert total(rows=8) - total(rows=4) > 4 * 2048 * 32 * 4096 * 2  # what enters each layer

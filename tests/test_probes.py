@@ -17,10 +17,13 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     tokens = rng.integers(0, SMALL.vocab_size, (4, 33))
     ones = np.ones((4, 32), np.int32)
     return {
-        "tokens": tokens[:, :-1].astype(np.int32), "targets": tokens[:, 1:].astype(np.int32), "segment_ids": ones,
-        "loss_weights": ones.astype(np.float32), "domain_ids": 0 * ones,
+        "tokens": tokens[:, :-1].astype(np.int32),
+        "targets": tokens[:, 1:].astype(np.int32),
+        "segment_ids": ones,
+        "loss_weights": ones.astype(np.float32),
+        "domain_ids": 0 * ones,
         "positions": np.tile(np.arange(32, dtype=np.int32), (4, 1)),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.slow
@@ -44,9 +47,11 @@ def test_sketched_cosines_are_those_of_the_whole_gradients():
         return gradient["layers"][name][1] if name in gradient["layers"] else gradient[name]
 
     for group, names in {
-        "head": ("head",), "embed": ("embed",), "layer 1 feed_forward": ("gate", "up", "down", "feed_forward_norm"),
+        "head": ("head",),
+        "embed": ("embed",),
+        "layer 1 feed_forward": ("gate", "up", "down", "feed_forward_norm"),
         "layer 1 attention": ("q", "k", "v", "o", "attention_norm"),
-    }.items():  # fmt: skip
+    }.items():
         assert found[group] == pytest.approx(cosine(*names), abs=4 / np.sqrt(gradients.SIZE)), group
     assert len(found) == 2 * SMALL.num_layers + 3
 

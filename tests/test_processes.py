@@ -56,12 +56,16 @@ def start_all(count: int, *arguments: str, devices: int = 2, come: int | None = 
     port = free_port()
     started = []
     for index in range(count if come is None else come):
-        env = os.environ | variables | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": str(count),
-            "JAX_PROCESS_ID": str(index),
-        }  # fmt: skip
+        env = (
+            os.environ
+            | variables
+            | {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(index),
+            }
+        )
         command = [sys.executable, "-m", "sftmix_jax.train", *arguments]
         started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
     return started
@@ -239,9 +243,11 @@ def read_by_two(*arguments, caches) -> list[dict]:
     address, started = f"127.0.0.1:{free_port()}", []
     for index in range(2):
         env = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index),
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(index),
             "SFTMIX_CACHE": str(caches / f"cache{index}"),
-        }  # fmt: skip
+        }
         command = [sys.executable, "-c", READS, *map(str, arguments)]
         started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
     ended = finish(started, timeout=120)
@@ -306,10 +312,15 @@ def test_a_task_of_slurm_sees_all_gpus_of_its_node():
     address, started = f"127.0.0.1:{free_port()}", []
     for index in range(2):
         env = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": address, "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[001-002]",
-            "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": str(index),
+            "JAX_COORDINATOR_ADDRESS": address,
+            "SLURM_JOB_ID": "77",
+            "SLURM_STEP_NODELIST": "node[001-002]",
+            "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NUM_NODES": "2",
+            "SLURM_PROCID": str(index),
             "SLURM_LOCALID": "0",
-        }  # fmt: skip
+        }
         command = [sys.executable, "-c", SEES]
         started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True))
     try:

@@ -77,9 +77,15 @@ def made(dtype, adapters=LORA, names=(), *, compute=FLOAT32, config=SMALL, mesh=
     how = Tuning(config, adapters, names, dtype)
     grid = sharding.make_mesh(mesh or MeshConfig(data=-1, fsdp=1), jax.devices()[:devices])
     return how, make_trainer(
-        how.architecture, compute, optimizer.make_optimizer(OptimizerConfig()), grid, domains=2, grad_accum_steps=1,
-        trainable=how.trainable, frozen_dtype=dtype,
-    )  # fmt: skip
+        how.architecture,
+        compute,
+        optimizer.make_optimizer(OptimizerConfig()),
+        grid,
+        domains=2,
+        grad_accum_steps=1,
+        trainable=how.trainable,
+        frozen_dtype=dtype,
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,9 +132,7 @@ def test_a_step_holds_few_bits_of_each_weight_and_dequantises_one_layer_at_a_tim
         assert taken[dtype] - taken["float32"] < 4 * linear / 2
 
 
-@pytest.mark.parametrize(
-    ("mesh", "devices"), [(MeshConfig(fsdp=2), 2), (MeshConfig(data=1, fsdp=1, tensor=2), 2)]
-)
+@pytest.mark.parametrize(("mesh", "devices"), [(MeshConfig(fsdp=2), 2), (MeshConfig(data=1, fsdp=1, tensor=2), 2)])
 def test_a_mesh_that_splits_weights_is_refused(mesh, devices):
     with pytest.raises(UserError, match=r"frozen_dtype=nf4: .* lie whole on each device .*mesh\.fsdp=1"):
         made("nf4", mesh=mesh, devices=devices)
@@ -142,9 +146,14 @@ def test_what_cannot_be_quantised_is_refused(monkeypatch):
         tuning.of_config(ModelConfig(frozen_dtype="nf4", lora=LoraConfig(rank=2)), SMALL)
 
 
-FLAGS = ("--config.model.lora.rank=4", "--config.model.frozen_dtype=nf4", "--config.evaluation.tasks=",
-         "--config.stages.specialised.steps=4", "--config.stages.general.steps=4",
-         "--config.stages.general.adapter=new")  # fmt: skip
+FLAGS = (
+    "--config.model.lora.rank=4",
+    "--config.model.frozen_dtype=nf4",
+    "--config.evaluation.tasks=",
+    "--config.stages.specialised.steps=4",
+    "--config.stages.general.steps=4",
+    "--config.stages.general.adapter=new",
+)
 
 
 @pytest.mark.slow

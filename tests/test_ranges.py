@@ -100,10 +100,25 @@ def test_every_field_of_every_config_refuses_what_is_out_of_its_range():
     found = list(leaves(config, Tree(Study), "study", None))
     types = {type(value) for _, value, _, _ in found if dataclasses.is_dataclass(value)}
     assert {t.__name__ for t in types} == {
-        "Study", "Run", "Experiment", "ModelConfig", "ComputeConfig", "Stage", "Share", "Source", "BatchConfig",
-        "OptimizerConfig", "MeshConfig", "CheckpointConfig", "LoaderConfig", "LoggingConfig", "EvaluationConfig",
-        "JudgeConfig", "Axis", "LoraConfig",
-    }  # fmt: skip
+        "Study",
+        "Run",
+        "Experiment",
+        "ModelConfig",
+        "ComputeConfig",
+        "Stage",
+        "Share",
+        "Source",
+        "BatchConfig",
+        "OptimizerConfig",
+        "MeshConfig",
+        "CheckpointConfig",
+        "LoaderConfig",
+        "LoggingConfig",
+        "EvaluationConfig",
+        "JudgeConfig",
+        "Axis",
+        "LoraConfig",
+    }
     tried = 0
     for path, value, allowed, put in found[:-1]:
         for wrong in outside(allowed):
@@ -238,9 +253,29 @@ def test_a_command_line_out_of_range_is_refused_in_one_line(field, value, said):
 
 
 BAD_NAMES = [
-    "", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-x", "a b", "a:b", "a\nb", "a\0b", "tab\t", "*",
-    "x" * 101, "größe", "gs://x", "a?b", 5, None, ("a",),
-]  # fmt: skip
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "a\\b",
+    "/tmp/x",
+    ".hidden",
+    "-x",
+    "a b",
+    "a:b",
+    "a\nb",
+    "a\0b",
+    "tab\t",
+    "*",
+    "x" * 101,
+    "größe",
+    "gs://x",
+    "a?b",
+    5,
+    None,
+    ("a",),
+]
 GOOD_NAMES = ["dmt_1_4-7b-s0", "llama3.1-8b", "A", "0", "_x", "x" * 100, "a..b"]
 
 

@@ -27,20 +27,38 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         out.mkdir(parents=True)
         given = [best * ((i + 0.5) / 40 < worth) for i in range(40)]
         common = {"turns": ["question <b>?"], "response": "answer", "reference": {}}
-        rows = [{"id": f"{task}/{i}", **common, "scores": {metric: v}}
-                for i, v in enumerate(given)]  # fmt: skip
+        rows = [{"id": f"{task}/{i}", **common, "scores": {metric: v}} for i, v in enumerate(given)]
         value = sum(given) / 40
         metrics = {metric: {"value": value, "n": 40, "low": value, "high": value, "best": best}}
         metrics[f"{metric}, easy"] = {"value": value / 2, "n": 20, "low": 0.0, "high": best, "best": best}
-        record = {"task": task, "ability": task.removeprefix("tiny_"), "model": name, "metrics": metrics,
-                  "fixed_by": {"code_version": "0"}}  # fmt: skip
+        record = {
+            "task": task,
+            "ability": task.removeprefix("tiny_"),
+            "model": name,
+            "metrics": metrics,
+            "fixed_by": {"code_version": "0"},
+        }
         records.write_scored(epath.Path(out), rows, record)
     if parent:
-        rows = {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
-                "without an answer within the length": 0}  # fmt: skip
+        rows = {
+            "used": 10,
+            "stored": 12,
+            "of them truncated": 1,
+            "not taken": 2,
+            "held out": 0,
+            "skipped": {},
+            "without an answer within the length": 0,
+        }
         account = {"examples": 10, "tokens": tokens, "trained_tokens": tokens, "epochs": 1.0}
-        done = {"id": id, "digest": "", "steps": 2, "params_sha256": "", "ledger": {"math": account},
-                "rows": {"math": rows}, "validation_loss": {"math": 0.5}}  # fmt: skip
+        done = {
+            "id": id,
+            "digest": "",
+            "steps": 2,
+            "params_sha256": "",
+            "ledger": {"math": account},
+            "rows": {"math": rows},
+            "validation_loss": {"math": 0.5},
+        }
         (folder / "done.json").write_text(json.dumps(done))
         (folder / "metrics.jsonl").write_text(
             '{"step": 1, "loss": 2, "loss/math": 2}\n{"step": 2, "loss": 1, "loss/math": 1}\n'
@@ -72,14 +90,30 @@ def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     (page,) = reporting.write(workdir)
     text = page.read_text()
     sections = re.findall("<h2>(.*?)</h2>", text)
-    assert sections == ["Best set-up", "Scores in detail", "Training", "The paper&#x27;s findings", "Data and stages",
-                        "Experiments"]  # fmt: skip
+    assert sections == [
+        "Best set-up",
+        "Scores in detail",
+        "Training",
+        "The paper&#x27;s findings",
+        "Data and stages",
+        "Experiments",
+    ]
     assert "dmt-s1: its stage general is not trained" in text
     assert ("<p>Not measured: parts of 1 of 4 experiments (dmt-s1); 9 of the paper&#x27;s findings.</p>") in text
     assert "Does &lt;it&gt; show?" in text and "question &lt;b&gt;?" in text
-    for file in ("results.csv", "results.parquet", "tables/main.csv", "tables/verdicts.tex", "figures/replay.svg",
-                 "figures/replay.pdf", "figures/losses.svg", "figures/groups.svg", "figures/own_axes.svg",
-                 "plotly.min.js", "report.json"):  # fmt: skip
+    for file in (
+        "results.csv",
+        "results.parquet",
+        "tables/main.csv",
+        "tables/verdicts.tex",
+        "figures/replay.svg",
+        "figures/replay.pdf",
+        "figures/losses.svg",
+        "figures/groups.svg",
+        "figures/own_axes.svg",
+        "plotly.min.js",
+        "report.json",
+    ):
         assert (page.parent / file).exists(), file
     metrics = (page.parent / "tables" / "metrics.csv").read_text().splitlines()
     assert metrics[0].endswith('"tiny_code pass@1, easy","tiny_general rating, easy","tiny_math strict, easy"')
@@ -146,8 +180,10 @@ def test_the_table_is_tidy(workdir):
     found = results.read_results(workdir, results.read_studies(workdir)["toy"])
     last = [r for r in found if r.experiment == "dmt-s0" and r.task == "tiny_math" and r.primary]
     assert [(r.stage, r.position, r.is_last, r.own_tokens) for r in last] == [
-        ("base", 0, False, 0), ("specialised", 1, False, 100), ("general", 2, True, 200)
-    ]  # fmt: skip
+        ("base", 0, False, 0),
+        ("specialised", 1, False, 100),
+        ("general", 2, True, 200),
+    ]
 
 
 def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir):
@@ -228,11 +264,22 @@ for (const fold of document.querySelectorAll('details')) fold.open = true;
 </script></body>"""
     (page.parent / "clicked.html").write_text(page.read_text().replace("</body>", click))
     found = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         "--virtual-time-budget=6000",
-         f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{page.parent}/clicked.html"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=6000",
+            f"--user-data-dir={tmp_path}/browser",
+            "--dump-dom",
+            f"file://{page.parent}/clicked.html",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "CONSOLE" not in found.stderr, [line for line in found.stderr.splitlines() if "CONSOLE" in line]
     assert found.stdout.count("js-plotly-plot") >= 3 and 'aria-sort="ascending"' in found.stdout
     main = found.stdout.split('id="table-main"')[1].split("</table>")[0]

@@ -74,9 +74,16 @@ def test_an_ability_is_text(tmp_path):
 
 
 def test_a_task_of_lm_eval_has_the_ability_of_the_benchmark_that_its_name_holds():
-    said = {"gsm8k_cot": "math", "hendrycks_math": "math", "mmlu_college_mathematics": "knowledge",
-            "mmlu_pro_math": "knowledge", "mbpp_plus_instruct": "code", "leaderboard_ifeval": "general",
-            "arc_challenge": "arc_challenge", "aftermath": "aftermath"}  # fmt: skip
+    said = {
+        "gsm8k_cot": "math",
+        "hendrycks_math": "math",
+        "mmlu_college_mathematics": "knowledge",
+        "mmlu_pro_math": "knowledge",
+        "mbpp_plus_instruct": "code",
+        "leaderboard_ifeval": "general",
+        "arc_challenge": "arc_challenge",
+        "aftermath": "aftermath",
+    }
     assert {task: ability_of(task) for task in said} == said
 
 
@@ -149,8 +156,11 @@ def test_every_main_metric_stands_in_the_page_the_csv_and_the_terminal(tmp_path)
     assert by_task["lm_eval/arc_easy"] == "43.2"  # it came without an interval
     for task, value in wanted.items():
         (metric,) = (r.metric for r in found if r.primary and r.task == task)
-        best = 1.0 if task == "lm_eval/arc_easy" else find_task(
-            str(tmp_path / "own.py") if task == "own" else task)[0].metrics[0].best  # fmt: skip
+        best = (
+            1.0
+            if task == "lm_eval/arc_easy"
+            else find_task(str(tmp_path / "own.py") if task == "own" else task)[0].metrics[0].best
+        )
         shown = f"{100 * value:.1f}" if best == 1 else f"{value:.2f}"
         assert by_task[task].split()[0] == shown, task
         assert f">{task} {metric}</button>" in html and f">{by_task[task]}</td>" in html, task
@@ -162,8 +172,12 @@ def test_every_main_metric_stands_in_the_page_the_csv_and_the_terminal(tmp_path)
 
 def test_the_paper_s_benchmark_stands_for_an_ability_where_as_often_measured():
     def of(task, ability, times):
-        return [Result("e", {}, "s", str(i), 1, True, task, ability, "m", True, 0.5, 0.4, 0.6, 9, 1.0, 0, 0, None, "",
-                       "{}", "") for i in range(times)]  # fmt: skip
+        return [
+            Result(
+                "e", {}, "s", str(i), 1, True, task, ability, "m", True, 0.5, 0.4, 0.6, 9, 1.0, 0, 0, None, "", "{}", ""
+            )
+            for i in range(times)
+        ]
 
     both = of("asdiv", "math", 2) + of("gsm8k", "math", 2) + of("b", "own", 1) + of("a", "own", 1)
     assert cells.benchmarks(both) == {"math": "gsm8k", "own": "a"}
@@ -188,25 +202,46 @@ def of_two_own_axes(workdir, **more) -> dict[tuple[float, int], float]:
                     folder.mkdir(parents=True)
                     values = [float((i + 0.5) / 40 < of) for i in range(40)]
                     common = {"turns": ["?"], "response": "!", "reference": {}}
-                    lines = [{"id": f"own/{i}", **common, "scores": {"right": v}}
-                             for i, v in enumerate(values)]  # fmt: skip
+                    lines = [{"id": f"own/{i}", **common, "scores": {"right": v}} for i, v in enumerate(values)]
                     low, high = wilson(int(sum(values)), 40)
                     metrics = {"right": {"value": sum(values) / 40, "n": 40, "low": low, "high": high, "best": 1.0}}
                     record = {"task": "own", "ability": "sums", "model": "m", "metrics": metrics, "fixed_by": {}}
                     records.write_scored(epath.Path(folder), lines, record)
             account = {"examples": 1, "tokens": 9, "trained_tokens": 9, "epochs": 1.0}
-            done = {"id": id, "digest": "", "steps": 2, "params_sha256": "", "ledger": {"sums": account}, "rows": {
-                "sums": {"used": 10, "stored": 12, "of them truncated": 1, "not taken": 2, "held out": 0, "skipped": {},
-                         "without an answer within the length": 0}},
-                    "validation_loss": {"sums": 1 - value}}  # fmt: skip
+            done = {
+                "id": id,
+                "digest": "",
+                "steps": 2,
+                "params_sha256": "",
+                "ledger": {"sums": account},
+                "rows": {
+                    "sums": {
+                        "used": 10,
+                        "stored": 12,
+                        "of them truncated": 1,
+                        "not taken": 2,
+                        "held out": 0,
+                        "skipped": {},
+                        "without an answer within the length": 0,
+                    }
+                },
+                "validation_loss": {"sums": 1 - value},
+            }
             (workdir / "stages" / f"general-{id}" / "done.json").write_text(json.dumps(done))
             (workdir / "stages" / f"general-{id}" / "metrics.jsonl").write_text(
                 '{"step": 1, "loss": 2, "loss/sums": 2}\n{"step": 2, "loss": 1, "loss/sums": 1}\n'
             )
             record = {"experiment": {"name": name}, "base": "b", "stages": {"general": id}}
             (workdir / "experiments" / f"{name}.json").write_text(json.dumps(record))
-            labels[name] = {"strategy": "dmt", "k": "1/16", "size": "tiny", "seed": seed, "learning_rate": lr,
-                            "rows": rows, **more}  # fmt: skip
+            labels[name] = {
+                "strategy": "dmt",
+                "k": "1/16",
+                "size": "tiny",
+                "seed": seed,
+                "learning_rate": lr,
+                "rows": rows,
+                **more,
+            }
     study = {"name": "two", "question": "Which rate?", "hold": "epochs", "experiments": labels}
     (workdir / "studies" / "two.json").write_text(json.dumps(study))
     return worth
@@ -265,26 +300,72 @@ def test_findings_and_tables_compare_what_has_the_same_of_the_own_axes(tmp_path)
             (folder / "eval" / "gsm8k").mkdir(parents=True)
             rows = [{"id": str(i), "scores": {"m": float(i < 40 * score - 0.5)}} for i in range(40)]
             records.write_scored(folder / "eval" / "gsm8k", rows, {"task": "gsm8k", "metrics": {}, "fixed_by": {}})
-            found.append(Result(name, labels | {"k": "1", "learning_rate": lr, "seed": 0}, "s", name, 1, True, "gsm8k",
-                                "math", "m", True, score, 0.0, 1.0, 40, 1.0, 0, 0, 2 - score, "", "{}",
-                                str(folder)))  # fmt: skip
+            found.append(
+                Result(
+                    name,
+                    labels | {"k": "1", "learning_rate": lr, "seed": 0},
+                    "s",
+                    name,
+                    1,
+                    True,
+                    "gsm8k",
+                    "math",
+                    "m",
+                    True,
+                    score,
+                    0.0,
+                    1.0,
+                    40,
+                    1.0,
+                    0,
+                    0,
+                    2 - score,
+                    "",
+                    "{}",
+                    str(folder),
+                )
+            )
     view = paper.view("", "", found)
     tables_ = {table.name: table for table in view.comparison_tables}
     assert [(row[0], row[2][0], row[3][1], row[4][1]) for row in tables_["conflict"].rows] == [
-        ("learning_rate 1e-05", "1", 0.5, 0.4), ("learning_rate 2e-05", "1", 0.7, pytest.approx(0.6))
-    ]  # fmt: skip
+        ("learning_rate 1e-05", "1", 0.5, 0.4),
+        ("learning_rate 2e-05", "1", 0.7, pytest.approx(0.6)),
+    ]
     assert [(row[0], float(row[3][0])) for row in tables_["conflict_losses"].rows] == [
-        ("learning_rate 1e-05", 1.5), ("learning_rate 2e-05", 1.3)
-    ]  # fmt: skip
+        ("learning_rate 1e-05", 1.5),
+        ("learning_rate 2e-05", 1.3),
+    ]
 
 
 def test_a_verdict_that_is_no_number_is_refused_by_name(tmp_path):
     (tmp_path / "eval" / "gsm8k").mkdir(parents=True)
     rows = [{"id": "q7", "scores": {"m": float("nan")}}]
-    records.write_scored(epath.Path(tmp_path) / "eval" / "gsm8k", rows,
-                         {"task": "gsm8k", "metrics": {}, "fixed_by": {}})  # fmt: skip
-    found = Result("a", {"k": "1", "seed": 0}, "s", "a", 1, True, "gsm8k", "math", "m", True, 0.5, 0.0, 1.0, 1, 1.0, 0,
-                   0, None, "", "{}", str(tmp_path))  # fmt: skip
+    records.write_scored(
+        epath.Path(tmp_path) / "eval" / "gsm8k", rows, {"task": "gsm8k", "metrics": {}, "fixed_by": {}}
+    )
+    found = Result(
+        "a",
+        {"k": "1", "seed": 0},
+        "s",
+        "a",
+        1,
+        True,
+        "gsm8k",
+        "math",
+        "m",
+        True,
+        0.5,
+        0.0,
+        1.0,
+        1,
+        1.0,
+        0,
+        0,
+        None,
+        "",
+        "{}",
+        str(tmp_path),
+    )
     with pytest.raises(UserError, match=r"responses\.jsonl: the verdict on q7 by m is nan; evaluate"):
         results.verdicts(found)
 
@@ -292,13 +373,35 @@ def test_a_verdict_that_is_no_number_is_refused_by_name(tmp_path):
 def test_all_values_of_own_axes_and_all_sizes_are_one_family():
     """Forgetting of three seeds at two rates and two sizes: four findings are tested, not one four times."""
     found = [
-        Result(f"{strategy}-{rate}-{size}-{seed}",
-               {"strategy": strategy, "learning_rate": rate, "size": size, "seed": seed}, "s", f"{strategy}{seed}", 1,
-               True, task, ability, "m", True, 0.5 + 0.01 * seed + 0.1 * (strategy == "multitask"), None, None, 100,
-               1.0, 0, 0, None, "", "{}", "/nowhere")
-        for strategy in ("multitask", "sequential") for rate in (1e-5, 2e-5) for size in ("7b", "13b")
-        for seed in range(3) for ability, task in (("math", "lm_eval/a"), ("code", "lm_eval/b"))
-    ]  # fmt: skip
+        Result(
+            f"{strategy}-{rate}-{size}-{seed}",
+            {"strategy": strategy, "learning_rate": rate, "size": size, "seed": seed},
+            "s",
+            f"{strategy}{seed}",
+            1,
+            True,
+            task,
+            ability,
+            "m",
+            True,
+            0.5 + 0.01 * seed + 0.1 * (strategy == "multitask"),
+            None,
+            None,
+            100,
+            1.0,
+            0,
+            0,
+            None,
+            "",
+            "{}",
+            "/nowhere",
+        )
+        for strategy in ("multitask", "sequential")
+        for rate in (1e-5, 2e-5)
+        for size in ("7b", "13b")
+        for seed in range(3)
+        for ability, task in (("math", "lm_eval/a"), ("code", "lm_eval/b"))
+    ]
     views = paper.views({"experiments": {r.experiment: r.labels for r in found}}, found)
     assert len(views) == 2 and [len(view.parts) for view in views] == [2, 2]
     assert all("4 findings are tested here" in view.rule_in_words() for view in views)
@@ -308,8 +411,10 @@ def test_all_values_of_own_axes_and_all_sizes_are_one_family():
 def test_experiments_with_the_same_labels_get_their_names_as_one_more():
     study = {"experiments": {"a": {"k": "1", "seed": 0}, "b": {"k": "1"}, "c": {"k": "1", "seed": 1}}}
     assert results.told_apart(study)["experiments"] == {
-        "a": {"k": "1", "seed": 0, "experiment": "a"}, "b": {"k": "1", "experiment": "b"}, "c": {"k": "1", "seed": 1}
-    }  # fmt: skip
+        "a": {"k": "1", "seed": 0, "experiment": "a"},
+        "b": {"k": "1", "experiment": "b"},
+        "c": {"k": "1", "seed": 1},
+    }
 
 
 def test_a_set_up_without_an_axis_of_the_paper_is_not_the_one_with_it():
@@ -385,11 +490,22 @@ def test_a_bootstrap_is_that_of_resampled_questions_with_their_weights():
 
 def test_a_share_of_lm_eval_s_documents_has_the_interval_that_ours_have(tmp_path):
     samples = [{"doc_id": i, "filter": "none", "acc": int(i < 3), "word_perplexity": [1, 2]} for i in range(4)]
-    told = {"alias": "x", "acc,none": 0.75, "acc_stderr,none": 0.25, "word_perplexity,none": 9.5,
-            "word_perplexity_stderr,none": "N/A"}  # fmt: skip
-    every = {"results": {"arc_easy": told}, "samples": {"arc_easy": samples}, "versions": {"arc_easy": 1},
-             "n-samples": {"arc_easy": {"effective": 4}}, "n-shot": {"arc_easy": 0}, "lm_eval_version": "0",
-             "higher_is_better": {"arc_easy": {"acc": True, "word_perplexity": False}}}  # fmt: skip
+    told = {
+        "alias": "x",
+        "acc,none": 0.75,
+        "acc_stderr,none": 0.25,
+        "word_perplexity,none": 9.5,
+        "word_perplexity_stderr,none": "N/A",
+    }
+    every = {
+        "results": {"arc_easy": told},
+        "samples": {"arc_easy": samples},
+        "versions": {"arc_easy": 1},
+        "n-samples": {"arc_easy": {"effective": 4}},
+        "n-shot": {"arc_easy": 0},
+        "lm_eval_version": "0",
+        "higher_is_better": {"arc_easy": {"acc": True, "word_perplexity": False}},
+    }
     folder = tmp_path / "stages" / "base-b"
     model = SimpleNamespace(name="base", folder=epath.Path(folder), identity="i")
     harness._record(model, "arc_easy", every, 0)
@@ -408,11 +524,20 @@ def test_two_stages_are_compared_on_a_task_of_lm_eval(tmp_path):
     """3 of 6 against 5 of 6, of which two are right for both; hand-worked."""
     right = {"a": (1, 1, 1, 0, 0, 0), "b": (1, 1, 0, 1, 1, 1)}
     for name, values in right.items():
-        samples = [{"doc_id": i, "filter": f, "exact_match": value if f == "strict-match" else 0, "bleu": [1, 2]}
-                   for i, value in enumerate(values) for f in ("strict-match", "flexible-extract")]  # fmt: skip
+        samples = [
+            {"doc_id": i, "filter": f, "exact_match": value if f == "strict-match" else 0, "bleu": [1, 2]}
+            for i, value in enumerate(values)
+            for f in ("strict-match", "flexible-extract")
+        ]
         told = {"exact_match,strict-match": sum(values) / 6, "exact_match,flexible-extract": 0.0, "bleu,none": 9.5}
-        every = {"results": {"gsm8k": told}, "samples": {"gsm8k": samples}, "versions": {"gsm8k": 1},
-                 "n-samples": {"gsm8k": {"effective": 6}}, "n-shot": {"gsm8k": 0}, "lm_eval_version": "0"}  # fmt: skip
+        every = {
+            "results": {"gsm8k": told},
+            "samples": {"gsm8k": samples},
+            "versions": {"gsm8k": 1},
+            "n-samples": {"gsm8k": {"effective": 6}},
+            "n-shot": {"gsm8k": 0},
+            "lm_eval_version": "0",
+        }
         model = SimpleNamespace(name=name, folder=epath.Path(tmp_path / name), identity=name)
         harness._record(model, "gsm8k", every, 0)
     first, second = epath.Path(tmp_path / "a"), epath.Path(tmp_path / "b")
@@ -426,9 +551,31 @@ def test_two_stages_are_compared_on_a_task_of_lm_eval(tmp_path):
 
 def test_a_base_that_experiments_share_counts_once():
     """Three experiments hold one base, scored by an old rule; two of their stages were scored by the new one."""
+
     def result(experiment, stage_id, rule):
-        return Result(experiment, {}, "general", stage_id, 1, True, "t", "math", "m", True, 0.5, 0.4, 0.6, 9, 1.0, 0, 0,
-                      None, "", json.dumps({"rule": rule}), "f")  # fmt: skip
+        return Result(
+            experiment,
+            {},
+            "general",
+            stage_id,
+            1,
+            True,
+            "t",
+            "math",
+            "m",
+            True,
+            0.5,
+            0.4,
+            0.6,
+            9,
+            1.0,
+            0,
+            0,
+            None,
+            "",
+            json.dumps({"rule": rule}),
+            "f",
+        )
 
     base = [result(name, "base", "old") for name in "abc"]
     stages = [result("a", "s1", "new"), result("b", "s2", "new")]
@@ -445,8 +592,11 @@ def test_flags_and_numbers_are_other_values_of_an_axis(tmp_path):
 
     found = labels(a={"x": True}, b={"x": 1}, c={"x": 1.0, "seed": "01"}, d={"x": 0.5})
     assert [found[name] for name in "abcd"] == [
-        {"x": "True", "seed": 0}, {"x": 1, "seed": 0}, {"x": 1, "seed": 1}, {"x": 0.5, "seed": 0},
-    ]  # fmt: skip
+        {"x": "True", "seed": 0},
+        {"x": 1, "seed": 0},
+        {"x": 1, "seed": 1},
+        {"x": 0.5, "seed": 0},
+    ]
     for wrong in ([0.9, 0.95], {"a": 1}):
         with pytest.raises(UserError, match=r"has the label x=.*; a label is text, a number or a flag"):
             labels(a={"x": wrong})

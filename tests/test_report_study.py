@@ -45,8 +45,9 @@ def test_axes_are_as_they_are_declared_and_in_that_order():
     setups = grid(lr=(2e-5, 1e-5), rows=(4, 2), strategy=("dmt",))
     found = axes.varied({"axes": [declared("rows", scale="log", default=4), declared("lr")]}, setups)
     assert [(a.name, a.values, a.scale, a.default) for a in found] == [
-        ("rows", (2, 4), "log", 4), ("lr", (1e-5, 2e-5), "linear", None)
-    ]  # fmt: skip
+        ("rows", (2, 4), "log", 4),
+        ("lr", (1e-5, 2e-5), "linear", None),
+    ]
     (kind,) = axes.varied({"axes": [declared("kind", order=("b", "c", "a"))]}, grid(kind=("a", "b", "c")))
     assert (kind.values, kind.scale) == (("b", "c", "a"), "category")
 
@@ -146,8 +147,9 @@ def test_a_best_chosen_among_equals_is_rarely_said_to_hold():
     for trial in range(60):
         rng = np.random.default_rng(trial)
         hard = rng.uniform(size=100)
-        values = [(hard < 0.5 + rng.normal(0, 0.03, (4, 1)) + rng.normal(0, 0.1, (4, 100))).astype(float)
-                  for _ in range(8)]  # fmt: skip
+        values = [
+            (hard < 0.5 + rng.normal(0, 0.03, (4, 1)) + rng.normal(0, 0.1, (4, 100))).astype(float) for _ in range(8)
+        ]
         made = {i: uncertain.from_verdicts(v, name=f"{trial} {i}", task="t") for i, v in enumerate(values)}
         said += best.find([Outcome("math", 1.0, made)], str)[0].finding.verdict == rule.HOLDS
     assert said <= 6  # 3 are expected at 5 %; more than 6 would be seen in 3 % of such tests
@@ -158,8 +160,10 @@ def test_the_next_of_many_is_rarely_said_to_be_as_good_where_it_is_not():
     said = 0
     for trial in range(100):
         rng = np.random.default_rng(trial)
-        made = {i: uncertain.from_seeds((0.5 + 0.02 * (i == 0) + rng.normal(0, 0.015, 10)).tolist(), best=1.0)
-                for i in range(16)}  # fmt: skip
+        made = {
+            i: uncertain.from_seeds((0.5 + 0.02 * (i == 0) + rng.normal(0, 0.015, 10)).tolist(), best=1.0)
+            for i in range(16)
+        }
         (found,) = best.find([Outcome("math", 1.0, made)], str)
         said += found.finding.verdict == rule.NO_EFFECT and 0 in (found.setup, found.next)
     assert said <= 9  # 5 are expected at 5 %; more than 9 would be seen in 3 % of such tests
@@ -174,13 +178,22 @@ def test_a_set_up_without_a_score_of_an_ability_is_no_other(tmp_path):
 
 
 def drawn(study, setups, values, best_possible=1.0):
-    made = {i: uncertain.published(value, 0.01, str(i), (value - 0.02, value + 0.02))
-            for i, value in enumerate(values) if value is not None}  # fmt: skip
+    made = {
+        i: uncertain.published(value, 0.01, str(i), (value - 0.02, value + 0.02))
+        for i, value in enumerate(values)
+        if value is not None
+    }
     figure = axes_figure.draw(axes.varied(study, setups), setups, [Outcome("math", best_possible, made)])
-    return None if figure is None else {
-        (panel.title, line.name, x): (y, low, high) for panel in figure.panels for line in panel.lines
-        for x, y, low, high in zip(line.x, line.y, line.low, line.high, strict=True)
-    }  # fmt: skip
+    return (
+        None
+        if figure is None
+        else {
+            (panel.title, line.name, x): (y, low, high)
+            for panel in figure.panels
+            for line in panel.lines
+            for x, y, low, high in zip(line.x, line.y, line.low, line.high, strict=True)
+        }
+    )
 
 
 def test_the_figure_has_every_score_once_at_its_place():
@@ -196,16 +209,21 @@ def test_axes_that_are_varied_at_once_and_a_score_without_a_best_are_drawn_as_th
     setups = [{"lr": 1e-5, "rows": 64}, {"lr": 2e-5, "rows": 32}, {"lr": 4e-5, "rows": 16}]
     found = drawn({}, setups, [9.5, 7.25, 8.0], best_possible=0.0)
     assert {key: point[0] for key, point in found.items()} == {
-        ("math", "math", "1e-05, 64"): 9.5, ("math", "math", "2e-05, 32"): 7.25, ("math", "math", "4e-05, 16"): 8.0
-    }  # fmt: skip
+        ("math", "math", "1e-05, 64"): 9.5,
+        ("math", "math", "2e-05, 32"): 7.25,
+        ("math", "math", "4e-05, 16"): 8.0,
+    }
 
 
 def test_a_set_up_without_the_axis_is_a_level_and_one_without_a_score_is_absent():
     setups = [{"strategy": "all"}, {"strategy": "dmt", "k": "1/4"}, {"strategy": "dmt", "k": "1"}, {"strategy": "x"}]
     found = drawn({"axes": [declared("k", order=("1/4", "1")), declared("strategy")]}, setups, [0.5, 0.1, 0.2, None])
     assert {key: round(point[0]) for key, point in found.items()} == {
-        ("math", "all", "1/4"): 50, ("math", "all", "1"): 50, ("math", "dmt", "1/4"): 10, ("math", "dmt", "1"): 20
-    }  # fmt: skip
+        ("math", "all", "1/4"): 50,
+        ("math", "all", "1"): 50,
+        ("math", "dmt", "1/4"): 10,
+        ("math", "dmt", "1"): 20,
+    }
 
 
 def test_more_lines_than_can_be_told_apart_stand_in_panels_of_their_own():
@@ -260,8 +278,14 @@ def test_what_was_not_measured_is_one_line_at_the_end(tmp_path):
     of_two_own_axes(tmp_path)
     file = tmp_path / "studies" / "two.json"
     record = json.loads(file.read_text())
-    record["experiments"]["later"] = {"strategy": "dmt", "k": "1/16", "size": "tiny", "seed": 0, "learning_rate": 9e-5,
-                                      "rows": 2}  # fmt: skip
+    record["experiments"]["later"] = {
+        "strategy": "dmt",
+        "k": "1/16",
+        "size": "tiny",
+        "seed": 0,
+        "learning_rate": 9e-5,
+        "rows": 2,
+    }
     file.write_text(json.dumps(record))
     (page,) = reporting.write(epath.Path(tmp_path))
     assert page.read_text().index("Not measured:") > page.read_text().index("<h2>Experiments</h2>")
@@ -281,8 +305,12 @@ def test_a_workdir_without_a_study_gets_a_report_of_its_runs(tmp_path):
     record = json.loads((page.parent / "report.json").read_text())
     assert record["kind"] == "run" and record["title"] == "Run: dmt-1e-05-2-s0"
     assert [section["title"] for section in record["sections"]] == [
-        "Scores over stages", "Training", "Data and stages", "Answers before and after", "Config"
-    ]  # fmt: skip
+        "Scores over stages",
+        "Training",
+        "Data and stages",
+        "Answers before and after",
+        "Config",
+    ]
     asked = [part["question"] for part in record["sections"][3]["parts"]]
     assert asked == ["own/2", "own/0"]  # gained: the third question; as before: the first; lost: none
     head = (page.parent / "tables" / "benchmarks.csv").read_text().splitlines()[0]
@@ -355,8 +383,10 @@ def test_the_page_of_forty_experiments_stays_under_a_megabyte(tmp_path):
     """55 stages of 3,000 steps with three domains; sizes are those of the page, without plotly's script."""
     rng = np.random.default_rng(0)
     names = ("loss", "loss/math", "loss/code", "loss/general", "grad_norm", "learning_rate")
-    rows = [{"step": s, **{name: float(rng.uniform()) for name in names}, "tokens": 600, "seconds": s / 9}
-            for s in (*range(1, 10), *range(10, 3001, 10))]  # fmt: skip
+    rows = [
+        {"step": s, **{name: float(rng.uniform()) for name in names}, "tokens": 600, "seconds": s / 9}
+        for s in (*range(1, 10), *range(10, 3001, 10))
+    ]
     stages, _ = curves.thinned({str(i): curves.of_stage("general", rows) for i in range(55)})
     runs = {f"experiment-{i}": [str(i), str(i + 15)] for i in range(40)}
     section = document.Section("training", "Training", [document.curves("", "")])
@@ -384,10 +414,21 @@ setTimeout(() => {
 </script>"""
     (page.parent / "frame.html").write_text(frame)
     found = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000",
-         f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{page.parent}/frame.html"],
-        capture_output=True, text=True, timeout=120, check=False,
-    ).stdout  # fmt: skip
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=8000",
+            f"--user-data-dir={tmp_path}/browser",
+            "--dump-dom",
+            f"file://{page.parent}/frame.html",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    ).stdout
     width, inner, traces = json.loads(found.split("<p>")[1].split("</p>")[0])
     assert width <= inner == 390
     assert traces == ["sums lines+markers"]  # one run is chosen: its domain, with marks as there are two points
@@ -401,8 +442,9 @@ def test_the_record_of_a_study_is_read_with_its_axes(tmp_path):
     file.write_text(json.dumps(held))
     made = files.read(epath.Path(tmp_path), results.read_studies(epath.Path(tmp_path))["two"])
     assert [(axis.name, axis.values, axis.scale) for axis in made.axes] == [
-        ("rows", (4, 2), "category"), ("learning_rate", (1e-5, 2e-5), "log")
-    ]  # fmt: skip
+        ("rows", (4, 2), "category"),
+        ("learning_rate", (1e-5, 2e-5), "log"),
+    ]
     assert made.main_table.columns[:2] == ["rows", "learning_rate"]
     assert [row[0] for row in made.main_table.rows] == [4, 4, 2, 2]
     assert records.study(epath.Path(file))["axes"] == held["axes"]

@@ -312,8 +312,9 @@ def test_rounding_is_allowed_in_measured_numbers_alone():
 
 def test_a_copy_trains_on_the_first_rows_of_the_experiments_order(world):
     """By count and fraction, and by weight without a budget."""
-    weights = dataclasses.replace(world[0].stages["general"], steps=20, mixture={
-        "math": Share(weight=0.8), "code": Share(weight=0.2)})  # fmt: skip
+    weights = dataclasses.replace(
+        world[0].stages["general"], steps=20, mixture={"math": Share(weight=0.8), "code": Share(weight=0.2)}
+    )
     by_weight = dataclasses.replace(copy.deepcopy(world[0]), stages={"weights": weights})
     for whole in (world[0], by_weight):
         lengths = measure(whole, 4)

@@ -31,10 +31,16 @@ def surroundings(tmp_path_factory):
     unix.bind(str(folder / "socket"))
     unix.listen()
     yield {
-        "secret": "secret-of-the-caller", "file": str(folder / "file"), "folder": str(folder), "pid": os.getpid(),
-        "left": str(attacks.LEFT_BEHIND), "port": listening.getsockname()[1], "unix": str(folder / "socket"),
-        "link": str(folder / "link"), "packages": str(Path(pytest.__file__).parents[1]),
-    }  # fmt: skip
+        "secret": "secret-of-the-caller",
+        "file": str(folder / "file"),
+        "folder": str(folder),
+        "pid": os.getpid(),
+        "left": str(attacks.LEFT_BEHIND),
+        "port": listening.getsockname()[1],
+        "unix": str(folder / "socket"),
+        "link": str(folder / "link"),
+        "packages": str(Path(pytest.__file__).parents[1]),
+    }
     listening.close()
     unix.close()
 
@@ -86,8 +92,12 @@ TAKES = (
     "becomes",
 )
 # What only newer kernels or some file systems can do.
-MAYBE = {"marks a file by the newest call", "changes a mode by the newest call", "sets a file's attributes",
-         "watches all files"}  # fmt: skip
+MAYBE = {
+    "marks a file by the newest call",
+    "changes a mode by the newest call",
+    "sets a file's attributes",
+    "watches all files",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in attacks.ATTACKS if name.startswith(TAKES) and name not in MAYBE])
@@ -128,19 +138,28 @@ def test_no_attack_works_for_an_ordinary_user(surroundings):
     [
         ("def f(*x): return sum(x)", "assert f(1, 2) == 3 and candidate(4) == 4"),
         ("def f(x): return {1: (x, [x]), 'a': {x}}", "assert f(2) == {1: (2, [2]), 'a': {2}}"),
-        ("def f(x): return [x, None, True, 1.5, b'a', 2j, frozenset([1])]",
-         "assert f('é\\n') == ['é\\n', None, True, 1.5, b'a', 2j, frozenset([1])]"),
+        (
+            "def f(x): return [x, None, True, 1.5, b'a', 2j, frozenset([1])]",
+            "assert f('é\\n') == ['é\\n', None, True, 1.5, b'a', 2j, frozenset([1])]",
+        ),
         ("def f(): print('\\ud800', 'é'); return 1", "assert f() == 1"),
         ("def f(): return float('inf'), 10**1000", "assert f() == (float('inf'), 10**1000)"),
         ("from collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
-        ("import re, math, hashlib, itertools, functools, heapq, datetime, decimal\ndef f(): return 1",
-         "assert f() == 1"),
-        ("def f(x):\n    if x < 0: raise ValueError('no')\n    return x",
-         "try:\n    f(-1)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False"),
-        ("import threading\ndef f():\n    got = []\n    t = threading.Thread(target=lambda: got.append(1))\n"
-         "    t.start(); t.join()\n    return got", "assert f() == [1]"),
+        (
+            "import re, math, hashlib, itertools, functools, heapq, datetime, decimal\ndef f(): return 1",
+            "assert f() == 1",
+        ),
+        (
+            "def f(x):\n    if x < 0: raise ValueError('no')\n    return x",
+            "try:\n    f(-1)\nexcept ValueError as e:\n    assert str(e) == 'no'\nelse:\n    assert False",
+        ),
+        (
+            "import threading\ndef f():\n    got = []\n    t = threading.Thread(target=lambda: got.append(1))\n"
+            "    t.start(); t.join()\n    return got",
+            "assert f() == [1]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_good_code_passes(program, tests):
     verdict = sandbox.run(program, "f", tests)
     assert verdict.passed, verdict.reason

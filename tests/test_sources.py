@@ -86,8 +86,10 @@ def test_hub_datasets_on_disk(tmp_path):
     datasets.DatasetDict({"train": rows, "test": rows.add_item({"question": "q", "answer": "b"})}).save_to_disk(
         tmp_path / "splits"
     )
-    assert [len(conversations(Source(f"{head}{tmp_path / 'splits'}{split}"))) for head, split in
-            (("hf:", ""), ("", ""), ("hf:", ":test"))] == [1, 1, 2]  # fmt: skip
+    assert [
+        len(conversations(Source(f"{head}{tmp_path / 'splits'}{split}")))
+        for head, split in (("hf:", ""), ("", ""), ("hf:", ":test"))
+    ] == [1, 1, 2]
     rows.save_to_disk(tmp_path / "set")
     with pytest.raises(UserError, match="one dataset without splits; leave ':test' out"):
         conversations(Source(f"hf:{tmp_path / 'set'}:test"))
@@ -190,9 +192,11 @@ def test_zstandard_files_are_read_to_the_end_of_the_last_frame(tmp_path, zstanda
     streamed = zstandard.ZstdCompressor(compression_params=wide).compressobj()  # the frame does not say its size
     one = zstandard.ZstdCompressor().compress
     written = {
-        "one": one(whole), "many": SKIPPABLE + b"".join(map(one, lines)) + SKIPPABLE,
-        "wide": streamed.compress(whole) + streamed.flush(), "rows.json": one(b"[" + b",".join(lines) + b"]"),
-    }  # fmt: skip
+        "one": one(whole),
+        "many": SKIPPABLE + b"".join(map(one, lines)) + SKIPPABLE,
+        "wide": streamed.compress(whole) + streamed.flush(),
+        "rows.json": one(b"[" + b",".join(lines) + b"]"),
+    }
     wanted = conversations(Source(str(tmp_path / "plain.jsonl")))
     for name, data in written.items():
         file = tmp_path / f"{name}{'' if '.' in name else '.jsonl'}.zst"
@@ -287,9 +291,11 @@ def test_a_path_is_a_file_a_folder_a_glob_or_several(tmp_path, monkeypatch):
     assert said(f"{tmp_path}/b.jsonl, ~/deep/er,~/a*") == ["b", "d", "a"]
     assert said("~/odd [1], x.jsonl") == ["o"]  # the file of that name
     for path, reason in (
-        ("~/a.jsonl,~/[ab].jsonl", "names .*a.jsonl twice"), ("~/empty", "without a file that can be read"),
-        ("~/a.jsonl,~/none.jsonl", r"no file .*none\.jsonl"), ("gs://bucket/**/x.jsonl", "local files alone"),
-    ):  # fmt: skip
+        ("~/a.jsonl,~/[ab].jsonl", "names .*a.jsonl twice"),
+        ("~/empty", "without a file that can be read"),
+        ("~/a.jsonl,~/none.jsonl", r"no file .*none\.jsonl"),
+        ("gs://bucket/**/x.jsonl", "local files alone"),
+    ):
         with pytest.raises(UserError, match=reason):
             said(path)
 
@@ -334,7 +340,7 @@ def test_tables_of_texts_are_read(tmp_path):
         ("prompt,response\n", "holds no rows"),
         ("prompt,response,label\nq,a,no\n", "'label' is false"),
         ("prompt,response,loss\nq,a,maybe\n", "'loss' must be"),
-    ):  # fmt: skip
+    ):
         (tmp_path / "a.csv").write_text(text)
         with pytest.raises((UserError, BadRow), match=reason):
             raise next(found for found in conversations(Source(str(tmp_path / "a.csv"))) if isinstance(found, BadRow))
@@ -350,8 +356,14 @@ def test_one_object_is_one_row_and_a_wrapped_list_is_named(tmp_path):
 
 def test_the_kind_of_a_file_is_part_of_its_fingerprint(tmp_path):
     """The same bytes as CSV and as TSV are other rows; and bytes that move to the next file."""
-    for name, text in (("a.csv", "prompt,response\nq,a\tb\n"), ("a.tsv", "prompt,response\nq,a\tb\n"),
-                       ("x/a.csv", "one"), ("x/b.csv", "two"), ("y/a.csv", "onet"), ("y/b.csv", "wo")):  # fmt: skip
+    for name, text in (
+        ("a.csv", "prompt,response\nq,a\tb\n"),
+        ("a.tsv", "prompt,response\nq,a\tb\n"),
+        ("x/a.csv", "one"),
+        ("x/b.csv", "two"),
+        ("y/a.csv", "onet"),
+        ("y/b.csv", "wo"),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     prints = [sources.fingerprint(Source(str(tmp_path / name))) for name in ("a.csv", "a.tsv", "x", "y")]
@@ -480,8 +492,10 @@ def test_what_a_function_imports_or_opens_by_a_literal_name_is_part_of_its_ident
     """All files are changed in turn; those count that the text reaches, and no others."""
     (tmp_path / "data").mkdir()
     reached = {"helper.py", "far.py", "far.txt"} if text in IMPORTS else {re.search(r"(\w+)\.txt", text)[0]}
-    places = {name: tmp_path / ("data" if name == "inner.txt" else "") / name for name in
-              ("helper.py", "far.py", "far.txt", "words.txt", "inner.txt", "other.txt", "other.py")}  # fmt: skip
+    places = {
+        name: tmp_path / ("data" if name == "inner.txt" else "") / name
+        for name in ("helper.py", "far.py", "far.txt", "words.txt", "inner.txt", "other.txt", "other.py")
+    }
     for place in places.values():
         place.write_text("")
     (tmp_path / "rows.jsonl").write_text("{}\n")
@@ -560,8 +574,10 @@ def test_a_tagger_s_function_is_part_of_the_identity_and_its_faults_make_bad_row
         "def words(row): return 'code, math'\ndef fails(row): return row['x']\ndef none(row): return None\n"
         "def number(row): return [3]\n"
     )
-    by = {name: Source(path, without="code", tagger=f"{tmp_path / 'tags.py'}:{name}") for name in
-          ("words", "fails", "none", "number")}  # fmt: skip
+    by = {
+        name: Source(path, without="code", tagger=f"{tmp_path / 'tags.py'}:{name}")
+        for name in ("words", "fails", "none", "number")
+    }
     assert len({sources.fingerprint(source) for source in by.values()}) == 4
     found = {name: conversations(source)[0] for name, source in by.items()}
     assert str(found["words"]) == "tagged code" and isinstance(found["words"], LeftOut)
@@ -573,10 +589,13 @@ def test_a_tagger_s_function_is_part_of_the_identity_and_its_faults_make_bad_row
 
 def test_shared_files_are_read_whole(shared):
     rows = {
-        "math/gsm8k_train.jsonl": 7473, "code/codegen_instruct.json": 4535, "code/code_alpaca_2k.json": 2017,
-        "general/oasst1_en_sharegpt.json": 419, "general/messages_oasst1_100.jsonl": 100,
+        "math/gsm8k_train.jsonl": 7473,
+        "code/codegen_instruct.json": 4535,
+        "code/code_alpaca_2k.json": 2017,
+        "general/oasst1_en_sharegpt.json": 419,
+        "general/messages_oasst1_100.jsonl": 100,
         "general/roleplay_instruct.json": 1923,
-    }  # fmt: skip
+    }
     for name, count in rows.items():
         assert len(conversations(Source(str(shared / "data" / name)))) == count
     bad = [m for m in conversations(Source(str(shared / "data" / "code/code_alpaca_2k.json"))) if isinstance(m, BadRow)]

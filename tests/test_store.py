@@ -367,8 +367,10 @@ def test_what_stands_in_the_place_of_a_folder_ends_training_before_the_first_sta
     own = {"stage": second, "checkpoints": second / "checkpoints", "eval": second / "eval"}
     folder = own.get(place, workdir / place)
     shutil.rmtree(first)
-    for harm, said in ((faults.folder_a_file, "is a file instead of a folder"),
-                       (faults.folder_dangling, r"is a link to /nowhere, which is not there")):  # fmt: skip
+    for harm, said in (
+        (faults.folder_a_file, "is a file instead of a folder"),
+        (faults.folder_dangling, r"is a link to /nowhere, which is not there"),
+    ):
         files.remove(epath.Path(folder))
         folder.mkdir(parents=True)
         harm(folder, random.Random(1))

@@ -93,8 +93,11 @@ def test_half_a_surrogate_pair_is_kept_and_printed(tmp_path):
 
 @pytest.mark.parametrize("id", ["tiny_math/0", "0", 0, 0.0, ["tiny_math", 0], ["tiny_math/0"], ["tiny_math", "0"], [0]])
 def test_an_id_is_a_number_a_text_or_a_list(tmp_path, id):
-    for row in ({"id": id, "response": "a"}, {"question_id": id, "choices": [{"turns": ["a"]}]},
-                {"task_id": id, "completion": "a"}):  # fmt: skip
+    for row in (
+        {"id": id, "response": "a"},
+        {"question_id": id, "choices": [{"turns": ["a"]}]},
+        {"task_id": id, "completion": "a"},
+    ):
         assert said(write(tmp_path / "r.jsonl", json.dumps(row)))["tiny_math/0"] == "a"
 
 
@@ -126,12 +129,18 @@ def test_the_end_of_an_id_that_several_questions_have_is_refused():
 @pytest.mark.parametrize(
     "row",
     [
-        {"id": 0, "samples": []}, {"id": 0, "response": []}, {"id": 0, "response": None}, {"id": 0, "samples": [[]]},
-        {"question_id": 0, "choices": []}, {"question_id": 0, "choices": [{"turns": []}]},
-        {"doc_id": 0, "resps": [[]]}, {"id": 0, "samples": ["a", 1]}, {"id": 0, "response": ["a", "b"]},
+        {"id": 0, "samples": []},
+        {"id": 0, "response": []},
+        {"id": 0, "response": None},
+        {"id": 0, "samples": [[]]},
+        {"question_id": 0, "choices": []},
+        {"question_id": 0, "choices": [{"turns": []}]},
+        {"doc_id": 0, "resps": [[]]},
+        {"id": 0, "samples": ["a", 1]},
+        {"id": 0, "response": ["a", "b"]},
         {"task_id": 0, "completion": None},
     ],
-)  # fmt: skip
+)
 def test_a_row_without_a_response_is_refused(tmp_path, row):
     with pytest.raises(UserError, match=r"r\.jsonl:1: (response must be text|holds no response to 'tiny_math/0')"):
         said(write(tmp_path / "r.jsonl", json.dumps(row)))
@@ -155,9 +164,14 @@ WRONG = "    return n\n"
 
 def humaneval(tmp_path, count=3):
     rows = [
-        {"task_id": f"T/{i}", "prompt": PROMPT, "entry_point": "double",
-         "test": "def check(candidate):\n    assert candidate(2) == 4\n"} for i in range(count)
-    ]  # fmt: skip
+        {
+            "task_id": f"T/{i}",
+            "prompt": PROMPT,
+            "entry_point": "double",
+            "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+        }
+        for i in range(count)
+    ]
     return EvaluationConfig(data={"humaneval": str(write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, rows))))})
 
 
@@ -169,20 +183,34 @@ def result(text, **more):
     "content",
     [
         # as EvalPlus, bigcode's harness and lm-eval write them
-        {"date": "d", "hash": "h", "pass_at_k": {}, "eval": {
-            "T/0": [result(PROMPT + BODY, task_id="T/0"), result(PROMPT + WRONG, task_id="T/0")],
-            "T/1": [result(PROMPT + WRONG, task_id="T/1"), result("def double(n):\n    return n + n", task_id="T/1")],
-        }},
+        {
+            "date": "d",
+            "hash": "h",
+            "pass_at_k": {},
+            "eval": {
+                "T/0": [result(PROMPT + BODY, task_id="T/0"), result(PROMPT + WRONG, task_id="T/0")],
+                "T/1": [
+                    result(PROMPT + WRONG, task_id="T/1"),
+                    result("def double(n):\n    return n + n", task_id="T/1"),
+                ],
+            },
+        },
         [[PROMPT + BODY, PROMPT + WRONG], [PROMPT + WRONG, "def double(n):\n    return n + n"]],
-        [{"doc_id": i, "doc": {}, "resps": [["x", "y"]], "filter": "create_test", "filtered_resps": [texts]}
-         for i, texts in enumerate(([PROMPT + BODY, PROMPT + WRONG], [PROMPT + WRONG, PROMPT + BODY]))],
-        [{"task_id": id, "completion": text} for id, text in (
-            ("T/0", BODY), ("T/1", WRONG), ("T/0", WRONG), ("T/1", BODY))],
+        [
+            {"doc_id": i, "doc": {}, "resps": [["x", "y"]], "filter": "create_test", "filtered_resps": [texts]}
+            for i, texts in enumerate(([PROMPT + BODY, PROMPT + WRONG], [PROMPT + WRONG, PROMPT + BODY]))
+        ],
+        [
+            {"task_id": id, "completion": text}
+            for id, text in (("T/0", BODY), ("T/1", WRONG), ("T/0", WRONG), ("T/1", BODY))
+        ],
         [{"id": 0, "samples": [PROMPT + BODY, WRONG]}, {"id": 1, "samples": [WRONG, BODY]}],
-        [{"question_id": i, "choices": [{"index": 0, "turns": [a]}, {"index": 1, "turns": [b]}]}
-         for i, (a, b) in enumerate(((BODY, WRONG), (WRONG, BODY)))],
+        [
+            {"question_id": i, "choices": [{"index": 0, "turns": [a]}, {"index": 1, "turns": [b]}]}
+            for i, (a, b) in enumerate(((BODY, WRONG), (WRONG, BODY)))
+        ],
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("indent", [None, 1])
 def test_every_layout_gives_the_same_score(tmp_path, content, indent):
     """Half of the samples of two questions pass; the third question has none."""
@@ -206,9 +234,14 @@ def test_whole_programs_of_other_harnesses_run_as_they_stand(tmp_path):
     assert record["verdicts"]["T/0"]["pass@1"] == 1
 
 
-LAYOUTS = ("ours {id, response or samples}", "FastChat {question_id, choices}",
-           "EvalPlus {task_id, solution or completion}", "lm-eval {doc_id, resps}",
-           "EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]")  # fmt: skip
+LAYOUTS = (
+    "ours {id, response or samples}",
+    "FastChat {question_id, choices}",
+    "EvalPlus {task_id, solution or completion}",
+    "lm-eval {doc_id, resps}",
+    "EvalPlus' results {eval: {task_id: [{solution}]}}",
+    "bigcode's generations [[text, …], …]",
+)
 
 
 @pytest.mark.parametrize(
@@ -272,15 +305,27 @@ def test_the_documented_rows_can_be_read(tmp_path):
 
 
 ABEL = [
-    {"id": i, "prompt": f"Question:\n{question}\nAnswer:\nLet's think step by step.\n", "response": f"#### {answer}",
-     "pred": str(answer), "gold": "0", "result": False}
+    {
+        "id": i,
+        "prompt": f"Question:\n{question}\nAnswer:\nLet's think step by step.\n",
+        "response": f"#### {answer}",
+        "pred": str(answer),
+        "gold": "0",
+        "result": False,
+    }
     for i, (question, answer) in enumerate((("How many  eggs\nare there?", 5), ("How many eggs are there? Two?", 7)))
-]  # fmt: skip
+]
 TORA = [
-    {"idx": i, "question": row["prompt"][10:].partition("\nAnswer")[0], "gt": row["pred"], "report": [None, None],
-     "code": [f"```output\n3\n```\n$\\boxed{{{row['pred']}}}$", "none"], "pred": [row["pred"], ""]}
+    {
+        "idx": i,
+        "question": row["prompt"][10:].partition("\nAnswer")[0],
+        "gt": row["pred"],
+        "report": [None, None],
+        "code": [f"```output\n3\n```\n$\\boxed{{{row['pred']}}}$", "none"],
+        "pred": [row["pred"], ""],
+    }
     for i, row in enumerate(ABEL)
-]  # fmt: skip
+]
 
 
 def gsm8k(tmp_path):
@@ -304,13 +349,25 @@ def gsm8k(tmp_path):
 )
 def test_fields_of_other_layouts_are_named(tmp_path, rows, named, right):
     file = write(tmp_path / "r.jsonl", "\n".join(map(json.dumps, rows)))
-    ended = run("sftmix_jax.evaluate", "--task", "gsm8k", "--data", gsm8k(tmp_path).data["gsm8k"], "--responses",
-                str(file), "--json", *(["--columns", named] if named else []))  # fmt: skip
+    ended = run(
+        "sftmix_jax.evaluate",
+        "--task",
+        "gsm8k",
+        "--data",
+        gsm8k(tmp_path).data["gsm8k"],
+        "--responses",
+        str(file),
+        "--json",
+        *(["--columns", named] if named else []),
+    )
     assert ended.returncode == 0, ended.stderr
     record = json.loads(ended.stdout)
     assert {id: scores["flexible"] for id, scores in record["verdicts"].items()} == {
-        "gsm8k/0": right, "gsm8k/1": right, "gsm8k/2": 0, "gsm8k/3": 0,
-    }  # fmt: skip
+        "gsm8k/0": right,
+        "gsm8k/1": right,
+        "gsm8k/2": 0,
+        "gsm8k/3": 0,
+    }
     assert record["missing"] == ["gsm8k/2", "gsm8k/3"]
 
 
@@ -320,8 +377,12 @@ def test_rows_with_samples_are_further_samples(tmp_path):
     found = said(write(tmp_path / "r.jsonl", json.dumps(rows)), "gsm8k", gsm8k(tmp_path), columns=named)
     assert found["gsm8k/0"] == ["a", "c", "d"] and found["gsm8k/1"] == "b"
     with pytest.raises(UserError, match=r"r\.jsonl\[2\]: a second response to 'gsm8k/0'"):
-        said(write(tmp_path / "r.jsonl", json.dumps([*rows[:2], rows[0]])), "gsm8k", gsm8k(tmp_path),
-             columns=layouts.columns("id=n,response=a"))  # fmt: skip
+        said(
+            write(tmp_path / "r.jsonl", json.dumps([*rows[:2], rows[0]])),
+            "gsm8k",
+            gsm8k(tmp_path),
+            columns=layouts.columns("id=n,response=a"),
+        )
 
 
 def test_a_question_that_is_asked_twice_is_answered_in_turn(tmp_path):

@@ -53,8 +53,10 @@ def small(tmp_path):
 
 
 def hashes(workdir) -> dict[str, str]:
-    return {file.parent.name: json.loads(file.read_text())["params_sha256"]
-            for file in (workdir / "stages").glob("*/done.json")}  # fmt: skip
+    return {
+        file.parent.name: json.loads(file.read_text())["params_sha256"]
+        for file in (workdir / "stages").glob("*/done.json")
+    }
 
 
 def test_axes():
@@ -67,17 +69,23 @@ def test_axes():
     assert [len(study.seed_numbers(*each, toy=3)) for each in (("tiny", 0), ("7b", 0), ("7b", 2))] == [3, 1, 2]
 
 
-@pytest.mark.parametrize(("axis", "said"), [
-    (Axis("rows"), r"study\.axes\[1\]\.name: no run has the label 'rows'; "),
-    (Axis("lr"), r"axes\[1\]\.name: 'lr'; must be no axis twice"),
-    (Axis("seed"), r"axes\[1\]\.name: 'seed'; must be .* not the seed"),
-    (Axis("k", order=("1", "1/4", "1")), r"axes\[1\]\.order: .*; must name each value once"),
-    (Axis("k", order=("1",)), r"axes\[1\]\.order: .*; must name every value of the runs, '1/4' too"),
-    (Axis("k", default="1/2"), r"axes\[1\]\.default: '1/2'; no run has it as its k"),
-    (Axis("k", order=("1", "1/4"), default="1/2"), r"default: '1/2'; must be a value of the order"),
-    (Axis("kind", scale="log"), r"axes\[1\]\.scale: 'log'; must be linear, as not every value of 'kind' is a number"),
-    (Axis("k", scale="square"), r"axes\[1\]\.scale: 'square'; must be linear or log"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        (Axis("rows"), r"study\.axes\[1\]\.name: no run has the label 'rows'; "),
+        (Axis("lr"), r"axes\[1\]\.name: 'lr'; must be no axis twice"),
+        (Axis("seed"), r"axes\[1\]\.name: 'seed'; must be .* not the seed"),
+        (Axis("k", order=("1", "1/4", "1")), r"axes\[1\]\.order: .*; must name each value once"),
+        (Axis("k", order=("1",)), r"axes\[1\]\.order: .*; must name every value of the runs, '1/4' too"),
+        (Axis("k", default="1/2"), r"axes\[1\]\.default: '1/2'; no run has it as its k"),
+        (Axis("k", order=("1", "1/4"), default="1/2"), r"default: '1/2'; must be a value of the order"),
+        (
+            Axis("kind", scale="log"),
+            r"axes\[1\]\.scale: 'log'; must be linear, as not every value of 'kind' is a number",
+        ),
+        (Axis("k", scale="square"), r"axes\[1\]\.scale: 'square'; must be linear or log"),
+    ],
+)
 def test_an_axis_that_the_runs_do_not_have_is_refused(axis, said):
     labels = [{"lr": 1e-5, "k": "1", "kind": "a", "seed": 0}, {"lr": 2e-5, "k": "1/4", "kind": "b", "seed": 0}]
     config = experiment.read(["--config=quickstart.py"])

@@ -159,8 +159,11 @@ def test_wandb_has_a_run_per_stage_with_everything_in_it(tmp_path, offline):
         config = {update.key: update.value_json for update in about.config.update}
         assert json.loads(config["seed"]) == 7 and json.loads(config["mixture"]) == {"math": {"count": 3}}
         assert history(records) == [
-            line(10), line(20), {"step": 20, "validation_loss/math": 1.25}, {"step": 20, "score/gsm8k/accuracy": 0.75},
-        ]  # fmt: skip
+            line(10),
+            line(20),
+            {"step": 20, "validation_loss/math": 1.25},
+            {"step": 20, "score/gsm8k/accuracy": 0.75},
+        ]
         assert exit_codes(records) == [0]
         last = {}
         for record in records:
@@ -212,9 +215,13 @@ def test_trackers_are_closed_when_another_process_ends_this_one(tmp_path, offlin
     pytest.importorskip("wandb", reason="wandb is not installed")
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     done = subprocess.run(
-        [sys.executable, "-c", EARLY_END.format(folder=str(tmp_path))], cwd=ROOT, timeout=100, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", EARLY_END.format(folder=str(tmp_path))],
+        cwd=ROOT,
+        timeout=100,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1, done.stderr
     (records,) = wandb_records(tmp_path)
     assert [row["step"] for row in history(records)] == [1, 2, 3] and exit_codes(records) == [1]
@@ -313,9 +320,14 @@ def tracked_run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "WANDB_DIR")}
     environment |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", **more}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, timeout=200, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        timeout=200,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(stopped_and_resumed):
@@ -378,9 +390,14 @@ def test_evaluate_goes_on_without_a_tracker_that_it_cannot_open(stopped_and_resu
         "util.find_spec = lambda name, *more: None if name == 'wandb' else find(name, *more)\n"
     )
     done = tracked_run(
-        "-m", "sftmix_jax.evaluate", f"--workdir={workdir}", "--stage=code", "--tasks=tiny_code", "--limit=1",
+        "-m",
+        "sftmix_jax.evaluate",
+        f"--workdir={workdir}",
+        "--stage=code",
+        "--tasks=tiny_code",
+        "--limit=1",
         PYTHONPATH=f"{lacking}:{ROOT}",
-    )  # fmt: skip
+    )
     (folder,) = workdir.glob("stages/code-*")
     assert done.returncode == 0 and (folder / "eval" / "tiny_code" / "score.json").exists(), done.stderr
     said = f"warning: scores of {folder.name} are not sent to its trackers: config.logging.wandb needs wandb: pip "

@@ -113,9 +113,11 @@ def test_experiments_that_prompt_their_base_otherwise_have_a_base_each(config, t
     """One with the same template shares the folder, wherever the same model lies."""
     copied = shutil.copytree(config.parent / "model", tmp_path / "model")
     asked = {
-        "chatml": [], "vicuna_v1.1": ["--config.template=vicuna_v1.1"],
-        "copy": [f"--config.model.init=hf:{copied}"], "bfloat16": ["--config.model.compute.dtype=bfloat16"],
-    }  # fmt: skip
+        "chatml": [],
+        "vicuna_v1.1": ["--config.template=vicuna_v1.1"],
+        "copy": [f"--config.model.init=hf:{copied}"],
+        "bfloat16": ["--config.model.compute.dtype=bfloat16"],
+    }
     workdir, folders = epath.Path(tmp_path / "w"), {}
     for name, more in asked.items():
         resolved = Resolved(experiment.read([f"--config={config}:0.25", *more]))
@@ -131,8 +133,11 @@ def test_the_order_of_a_stages_domains_is_in_its_identity_as_it_decides_that_of_
     stage = resolved[1].experiment.stages["specialised"]
     stage.mixture = dict(reversed(stage.mixture.items()))
     plans = [one.plan(one.chain()[0].stage)[0] for one in resolved]
-    rows = [{plan.names[d] + str(e) for d, e in zip(*order, strict=True)}
-            for plan in plans for order in [(plan.order.domains[:20], plan.order.examples[:20])]]  # fmt: skip
+    rows = [
+        {plan.names[d] + str(e) for d, e in zip(*order, strict=True)}
+        for plan in plans
+        for order in [(plan.order.domains[:20], plan.order.examples[:20])]
+    ]
     assert rows[0] != rows[1]
     assert resolved[0].chain()[0].id != resolved[1].chain()[0].id
 
@@ -258,8 +263,16 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_survived(config, finished, tm
 
 @pytest.mark.slow
 def test_stages_are_sampled_scored_and_exported(finished, tmp_path):
-    sampled = run("sftmix_jax.sample", f"--workdir={finished}", "--stage=specialised", "--prompt=Say apple.", "--json",
-                  "--max_new_tokens=5", "--num_samples=2", "--temperature=1")  # fmt: skip
+    sampled = run(
+        "sftmix_jax.sample",
+        f"--workdir={finished}",
+        "--stage=specialised",
+        "--prompt=Say apple.",
+        "--json",
+        "--max_new_tokens=5",
+        "--num_samples=2",
+        "--temperature=1",
+    )
     lines = [json.loads(line) for line in sampled.stdout.splitlines()]
     assert len(lines) == 2 and all(set(line) == {"prompt", "response", "tokens", "finish_reason"} for line in lines)
     pairs = write_lines(tmp_path / "pairs.jsonl", [{"prompt": "Say apple.", "completion": "apple"}])
@@ -347,8 +360,13 @@ def test_a_full_and_a_read_only_disk_are_named(config, tmp_path, options, said):
         pytest.skip("only root can mount a small disk")
     train = f"{sys.executable} -m sftmix_jax.train --config={config}:0.25 --workdir={tmp_path}/workdir"
     command = f"mount -t tmpfs -o {options} none {tmp_path} && exec {train}"
-    ended = subprocess.run(["unshare", "-m", "sh", "-c", command], cwd=ROOT, capture_output=True, text=True,
-                           env={**os.environ, "XLA_FLAGS": ""})  # fmt: skip
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
     if "mount:" in ended.stderr:
         pytest.skip(f"cannot mount here: {ended.stderr}")
     assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr, ended.stderr

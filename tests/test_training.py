@@ -38,17 +38,26 @@ def batch(rows: int = 8, length: int = 48, seed: int = 0) -> dict[str, np.ndarra
     positions = np.concatenate([np.arange(20), np.arange(20), np.zeros(length - 40)])[None].repeat(rows, 0)
     mask = (rng.random((rows, length)) < 0.6) & (segments > 0)
     out = {
-        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "loss_weights": mask, "segment_ids": segments,
-        "positions": positions, "domain_ids": np.where(segments == 2, 1, 0),
-    }  # fmt: skip
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "loss_weights": mask,
+        "segment_ids": segments,
+        "positions": positions,
+        "domain_ids": np.where(segments == 2, 1, 0),
+    }
     return {key: value.astype(DTYPES[key]) for key, value in out.items()}
 
 
 def trainer_on(mesh_config: MeshConfig, devices: int, grad_accum_steps: int = 1, kept: str = "float32") -> Trainer:
     mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
     return make_trainer(
-        SMALL, FLOAT32, make_optimizer(CONFIG), mesh,
-        domains=2, grad_accum_steps=grad_accum_steps, kept=precision.find(kept),
+        SMALL,
+        FLOAT32,
+        make_optimizer(CONFIG),
+        mesh,
+        domains=2,
+        grad_accum_steps=grad_accum_steps,
+        kept=precision.find(kept),
     )
 
 
@@ -95,9 +104,12 @@ def test_the_gradient_made_with_the_loss_is_that_of_the_plain_formula(monkeypatc
     rows = jnp.arange(8)[:, None]
     everything = (b["segment_ids"] > 0).astype(jnp.float32)
     b["loss_weights"] = {
-        "some": b["loss_weights"], "none": 0 * everything, "all": everything, "one row": everything * (rows == 3),
+        "some": b["loss_weights"],
+        "none": 0 * everything,
+        "all": everything,
+        "one row": everything * (rows == 3),
         "fractions": b["loss_weights"] * jax.random.choice(jax.random.key(0), jnp.array([0.0, 0.3, 1.0, 2.5]), (8, 48)),
-    }[trained]  # fmt: skip
+    }[trained]
     monkeypatch.setattr(loss, "LOGITS_BYTES", 4 * 8 * 48 * SMALL.vocab_size // chunks)
 
     def ours(params):
@@ -131,9 +143,14 @@ def test_a_chunk_without_trained_tokens_is_not_worked_through():
 
 @pytest.mark.parametrize(
     ("mesh", "grad_accum_steps"),
-    [(MeshConfig(8, 1, 1), 1), (MeshConfig(1, 8, 1), 1), (MeshConfig(2, 2, 2), 1), (MeshConfig(1, 4, 2), 2),
-     (MeshConfig(1, 1, 1), 4)],
-)  # fmt: skip
+    [
+        (MeshConfig(8, 1, 1), 1),
+        (MeshConfig(1, 8, 1), 1),
+        (MeshConfig(2, 2, 2), 1),
+        (MeshConfig(1, 4, 2), 2),
+        (MeshConfig(1, 1, 1), 4),
+    ],
+)
 def test_the_mesh_and_accumulation_change_no_loss(mesh, grad_accum_steps):
     devices = mesh.data * mesh.fsdp * mesh.tensor
     wanted, _ = steps(trainer_on(MeshConfig(1, 1, 1), 1))
@@ -147,9 +164,13 @@ def test_the_mesh_and_accumulation_change_no_loss(mesh, grad_accum_steps):
 
 @pytest.mark.parametrize(
     ("mesh", "sides"),
-    [(MeshConfig(1, 8, 1), [2, 4]), (MeshConfig(1, 8, 1), [2, 2, 2]), (MeshConfig(2, 4, 1), [2, 2]),
-     (MeshConfig(1, 4, 2), [2, 2])],
-)  # fmt: skip
+    [
+        (MeshConfig(1, 8, 1), [2, 4]),
+        (MeshConfig(1, 8, 1), [2, 2, 2]),
+        (MeshConfig(2, 4, 1), [2, 2]),
+        (MeshConfig(1, 4, 2), [2, 2]),
+    ],
+)
 def test_weights_gathered_and_scattered_line_by_line_change_no_loss(mesh, sides, monkeypatch):
     """What many chips do, on eight devices that are said to stand in a box."""
     wanted, _ = steps(trainer_on(MeshConfig(1, 1, 1), 1))
@@ -215,7 +236,7 @@ def test_any_optax_optimizer_can_be_named():
 @pytest.mark.parametrize(
     ("mesh", "devices", "said"),
     [(MeshConfig(3, 1, 1), 8, "needs a multiple of 3"), (MeshConfig(2, 1, 1), 8, "there are 8")],
-)  # fmt: skip
+)
 def test_meshes_that_do_not_fit_the_devices_are_refused(mesh, devices, said):
     with pytest.raises(UserError, match=said):
         sharding.make_mesh(mesh, jax.devices()[:devices])
@@ -236,10 +257,17 @@ def test_slices_are_joined_along_the_data_axis():
 
 @pytest.mark.parametrize(
     ("mesh", "rows", "width", "tensor"),
-    [(MeshConfig(), 16, 4, 1), (MeshConfig(), 4, 4, 2), (MeshConfig(), 6, 4, 4), (MeshConfig(), 4, 3, 1),
-     (MeshConfig(), 3, 4, 1), (MeshConfig(tensor=1), 4, 4, 1), (MeshConfig(data=4), 4, 4, 2),
-     (MeshConfig(data=4), 2, 4, 1)],
-)  # fmt: skip
+    [
+        (MeshConfig(), 16, 4, 1),
+        (MeshConfig(), 4, 4, 2),
+        (MeshConfig(), 6, 4, 4),
+        (MeshConfig(), 4, 3, 1),
+        (MeshConfig(), 3, 4, 1),
+        (MeshConfig(tensor=1), 4, 4, 1),
+        (MeshConfig(data=4), 4, 4, 2),
+        (MeshConfig(data=4), 2, 4, 1),
+    ],
+)
 def test_tensor_parallelism_is_chosen_for_few_rows_where_it_is_left_open(mesh, rows, width, tensor):
     devices = jax.devices()[:8]
     data, _, found = sharding.axis_sizes(sharding.fitted(mesh, devices, rows, width), 8)
@@ -374,9 +402,13 @@ def cut(newest):
 
 @pytest.mark.parametrize(
     ("harm", "problem"),
-    [(other_numbers, "its state is not the one"), (flipped, "has no manifest"), (cut, "cannot be read"),
-     (lambda newest: shutil.rmtree(newest / "opt_state"), "cannot be read")],
-)  # fmt: skip
+    [
+        (other_numbers, "its state is not the one"),
+        (flipped, "has no manifest"),
+        (cut, "cannot be read"),
+        (lambda newest: shutil.rmtree(newest / "opt_state"), "cannot be read"),
+    ],
+)
 def test_damage_is_noticed_without_a_manifest(saved, harm, problem):
     trainer, folder, said, _ = saved
     (folder / "2" / "manifest.json").unlink()
@@ -438,12 +470,16 @@ def aside_already(newest):
     "harm",
     [
         *map(write, ("", "[]", "null", "{}", '{"of": {"stage": "", "step": 2}, "files": {}}', "[" * 50_000, "\0")),
-        without_an_entry, dangling, a_file, of_another_step, aside_already,
+        without_an_entry,
+        dangling,
+        a_file,
+        of_another_step,
+        aside_already,
         lambda newest: (newest / "extra").write_text(""),
         lambda newest: os.symlink(newest, newest / "loop"),
         lambda newest: os.mkfifo(newest / "pipe"),
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_that_is_not_what_its_manifest_must_say_is_set_aside(saved, harm):
     trainer, folder, said, _ = saved
     harm(Path(folder / "2"))

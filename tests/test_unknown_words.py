@@ -27,9 +27,12 @@ def chat(tmp_path, model=None, normalizer=None, decoder=None) -> Chat:
     if decoder:
         backend.decoder = decoder
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
-    )  # fmt: skip
+    )
     wrapped.save_pretrained(tmp_path / "tokenizer")
     return Chat("chatml", Tokenizer(str(tmp_path / "tokenizer")))
 
@@ -74,13 +77,15 @@ def test_a_unigram_model_names_its_unknown_token_by_its_id(tmp_path):
 @pytest.mark.parametrize(
     ("normalizer", "said", "rewritten"),
     [
-        (normalizers.Lowercase(), "Zebra", "Lowercase"), (normalizers.Lowercase(), "zebra", ""),
-        (normalizers.NFKC(), "ﬁne ½".replace("½", "1⁄2"), "NFKC"), (normalizers.NFKC(), "fine", ""),
+        (normalizers.Lowercase(), "Zebra", "Lowercase"),
+        (normalizers.Lowercase(), "zebra", ""),
+        (normalizers.NFKC(), "ﬁne ½".replace("½", "1⁄2"), "NFKC"),
+        (normalizers.NFKC(), "fine", ""),
         (normalizers.NFC(), "cafe\u0301", ""),
         (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), "zébra", "NFD, StripAccents"),
         (normalizers.Replace("horse", "zebra"), "horse", "Replace"),
     ],
-)  # fmt: skip
+)
 def test_a_normalizer_that_rewrites_answers_is_named_with_its_rows(tmp_path, normalizer, said, rewritten):
     pairs = [("Say" if rewritten == "Lowercase" else "say", "zebra")] * 250 + [("say", said)]  # beyond the decoded rows
     examples = cache.tokenized("d", source(tmp_path, *pairs), chat(tmp_path, normalizer=normalizer))

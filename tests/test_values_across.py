@@ -101,14 +101,18 @@ PAIRS = {
     "sets an attribute": (POINT, "p = f(1)\np.x = 9\nassert p.x == 9"),
     "removes an attribute": (POINT, "p = f(1)\ndel p.x\nassert not hasattr(p, 'x')"),
     "vars": (POINT, "assert vars(f(1, 2)) == {'x': 1, 'y': 2}"),
-    "printed": ("def f(x):\n    print('hi', x)\n    return x",
-                "import io, contextlib\nread = io.StringIO()\nwith contextlib.redirect_stdout(read):\n    f(f(1))\n"
-                "assert read.getvalue() == 'hi 1\\nhi 1\\n'"),
+    "printed": (
+        "def f(x):\n    print('hi', x)\n    return x",
+        "import io, contextlib\nread = io.StringIO()\nwith contextlib.redirect_stdout(read):\n    f(f(1))\n"
+        "assert read.getvalue() == 'hi 1\\nhi 1\\n'",
+    ),
     "doc": ("def f():\n    'What it does.'", "assert f.__doc__ == 'What it does.'"),
     "a function's name": ("def f():\n    def inner(): pass\n    return inner", "assert f().__name__ == 'inner'"),
     "holds": (BAG, "assert 2 in f(1, 2)\nassert 5 not in f(1, 2)"),
     "holds without iterating": (
-        "class C:\n    def __contains__(self, x): return x > 3\ndef f(): return C()", "assert 4 in f()"),
+        "class C:\n    def __contains__(self, x): return x > 3\ndef f(): return C()",
+        "assert 4 in f()",
+    ),
     "length": (BAG, "assert len(f(1, 2)) == 2"),
     "items": (BAG, "assert list(f(1, 2)) == [1, 2]"),
     "an item": (BAG, "assert f(4, 5)[1] == 5"),
@@ -121,8 +125,11 @@ PAIRS = {
     "becomes true by a field": (FLAG, "x = f()\nassert not x\nx.on = True\nassert x"),
     "same object": ("class C: pass\nc = C()\ndef f(): return c", "assert f() is f()\nassert f() == f()"),
     "another object": ("class C: pass\ndef f(): return C()", "assert f() != f()\nassert f() is not f()"),
-    "copied": (NODE, "import copy\na = f([1])\nb, c = copy.copy(a), copy.deepcopy(a)\na.value.append(2)\n"
-                     "assert b.value == [1, 2] and c.value == [1] and b is not a"),
+    "copied": (
+        NODE,
+        "import copy\na = f([1])\nb, c = copy.copy(a), copy.deepcopy(a)\na.value.append(2)\n"
+        "assert b.value == [1, 2] and c.value == [1] and b is not a",
+    ),
     "set of equal objects": (POINT, "assert len({f(1), f(1), f(2)}) == 2"),
     "base of a class": (POINT, "class Own(f): pass\nassert Own(3).x == 3"),
     "key of a dict": (POINT, "p = f(1)\nassert {p: 5}[p] == 5 and p.x == 1"),
@@ -134,10 +141,13 @@ PAIRS = {
     "generator closed": (ENDS, "log = []\ng = f(log)\nassert next(g) == 1\ng.close()\nassert list(g) == []"),
     "generator thrown into": (
         "def f():\n    try:\n        yield 1\n    except KeyError as e:\n        yield e.args[0]",
-        "g = f()\nnext(g)\nassert g.throw(KeyError('k')) == 'k'"),
+        "g = f()\nnext(g)\nassert g.throw(KeyError('k')) == 'k'",
+    ),
     "generator's type": (COUNTS, "import types\nassert isinstance(f(), types.GeneratorType)"),
     "generator's value": (
-        ENDS, "def g():\n    value = yield from f([])\n    yield value\nassert list(g()) == [1, 2, 7]"),
+        ENDS,
+        "def g():\n    value = yield from f([])\n    yield value\nassert list(g()) == [1, 2, 7]",
+    ),
     "generator read long": ("def f():\n    yield from range(5000)", "assert sum(f()) == 12497500"),
     "generator without end": (COUNTS, "g = f()\nassert [next(g) for _ in range(300)] == list(range(300))"),
     "coroutine": (ASYNC, "import asyncio\nassert asyncio.run(f(3)) == 7"),
@@ -145,90 +155,127 @@ PAIRS = {
     "coroutine fails": (
         "async def f(): raise KeyError('k')",
         "import asyncio\ntry:\n    asyncio.run(f())\nexcept KeyError as e:\n    assert e.args == ('k',)\n"
-        "else:\n    assert False"),
+        "else:\n    assert False",
+    ),
     "coroutines gathered": (
-        ASYNC, "import asyncio\nasync def main(): return await asyncio.gather(f(1), f(2))\n"
-               "assert asyncio.run(main()) == [3, 5]"),
+        ASYNC,
+        "import asyncio\nasync def main(): return await asyncio.gather(f(1), f(2))\n"
+        "assert asyncio.run(main()) == [3, 5]",
+    ),
     "coroutine that waits": (
         "import asyncio\nasync def f():\n    await asyncio.sleep(0.01)\n    return 4",
-        "import asyncio\nassert asyncio.run(f()) == 4"),
+        "import asyncio\nassert asyncio.run(f()) == 4",
+    ),
     "event loop of the answer's own": (
         "import asyncio\nasync def g(x):\n    await asyncio.sleep(0.01)\n    return x\n"
         "async def g_all(): return await asyncio.gather(*map(g, range(3)))\ndef f(): return asyncio.run(g_all())",
-        "assert f() == [0, 1, 2]"),
+        "assert f() == [0, 1, 2]",
+    ),
     "event loop and threads": (
         "import asyncio, time\nasync def g():\n    await asyncio.to_thread(time.sleep, 0.01)\n    return 3\n"
-        "def f(): return asyncio.new_event_loop().run_until_complete(g())", "assert f() == 3"),
+        "def f(): return asyncio.new_event_loop().run_until_complete(g())",
+        "assert f() == 3",
+    ),
     "coroutine that sleeps": (
         "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 4",
-        "import asyncio\nassert asyncio.run(f()) == 4"),
+        "import asyncio\nassert asyncio.run(f()) == 4",
+    ),
     "asynchronous generator": (
         "async def f():\n    yield 1",
-        "import asyncio\nasync def main(): return [x async for x in f()]\nassert asyncio.run(main()) == [1]"),
+        "import asyncio\nasync def main(): return [x async for x in f()]\nassert asyncio.run(main()) == [1]",
+    ),
     "exception's fields": (
-        FAILS, "try:\n    f(5)\nexcept ValueError as e:\n    assert e.code == 5 and e.parts == [5, 5]\n"
-               "    assert str(e) == 'code 5'\nelse:\n    assert False"),
+        FAILS,
+        "try:\n    f(5)\nexcept ValueError as e:\n    assert e.code == 5 and e.parts == [5, 5]\n"
+        "    assert str(e) == 'code 5'\nelse:\n    assert False",
+    ),
     "exception's list": (
         "def f(): raise ValueError([1, 2], {'a': 1})",
-        "try:\n    f()\nexcept ValueError as e:\n    assert e.args == ([1, 2], {'a': 1})\nelse:\n    assert False"),
-    "exception as a value": ("def f(): return ValueError('no', 3)",
-                             "e = f()\nassert isinstance(e, ValueError) and e.args == ('no', 3)\n"
-                             "assert str(e) == \"('no', 3)\""),
-    "exception as an argument": ("def f(e): return isinstance(e, LookupError), e.args",
-                                 "assert f(KeyError(3)) == (True, (3,))"),
+        "try:\n    f()\nexcept ValueError as e:\n    assert e.args == ([1, 2], {'a': 1})\nelse:\n    assert False",
+    ),
+    "exception as a value": (
+        "def f(): return ValueError('no', 3)",
+        "e = f()\nassert isinstance(e, ValueError) and e.args == ('no', 3)\nassert str(e) == \"('no', 3)\"",
+    ),
+    "exception as an argument": (
+        "def f(e): return isinstance(e, LookupError), e.args",
+        "assert f(KeyError(3)) == (True, (3,))",
+    ),
     "exception's own class": (
         "class Empty(LookupError): pass\nclass f:\n    Empty = Empty\n    def pop(self): raise Empty('no')",
         "try:\n    f().pop()\nexcept f.Empty as e:\n    assert str(e) == 'no' and issubclass(f.Empty, LookupError)\n"
-        "else:\n    assert False"),
-    "file's exception": ("def f(): raise OSError(2, 'no', 'name')",
-                         "try:\n    f()\nexcept FileNotFoundError as e:\n"
-                         "    assert (e.errno, e.strerror, e.filename) == (2, 'no', 'name')\nelse:\n    assert False"),
-    "decoder's exception": ("def f(x): return x.decode()",
-                            "try:\n    f(b'\\xff')\nexcept UnicodeDecodeError as e:\n"
-                            "    assert e.object == b'\\xff' and e.start == 0\nelse:\n    assert False"),
+        "else:\n    assert False",
+    ),
+    "file's exception": (
+        "def f(): raise OSError(2, 'no', 'name')",
+        "try:\n    f()\nexcept FileNotFoundError as e:\n"
+        "    assert (e.errno, e.strerror, e.filename) == (2, 'no', 'name')\nelse:\n    assert False",
+    ),
+    "decoder's exception": (
+        "def f(x): return x.decode()",
+        "try:\n    f(b'\\xff')\nexcept UnicodeDecodeError as e:\n"
+        "    assert e.object == b'\\xff' and e.start == 0\nelse:\n    assert False",
+    ),
     "exception's cause and notes": (
         "def f():\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n        e.add_note('n')\n"
         "        raise ValueError('v') from e",
         "try:\n    f()\nexcept ValueError as e:\n    assert isinstance(e.__cause__, ArithmeticError)\n"
-        "    assert e.__cause__.__notes__ == ['n']\nelse:\n    assert False"),
+        "    assert e.__cause__.__notes__ == ['n']\nelse:\n    assert False",
+    ),
     "group of exceptions": (
         "def f(): raise ExceptionGroup('g', [ValueError(1), KeyError(2)])",
         "try:\n    f()\nexcept ExceptionGroup as e:\n    assert [each.args for each in e.exceptions] == [(1,), (2,)]\n"
-        "    assert isinstance(e.exceptions[1], LookupError) and e.message == 'g'\nelse:\n    assert False"),
+        "    assert isinstance(e.exceptions[1], LookupError) and e.message == 'g'\nelse:\n    assert False",
+    ),
     "group of the answer's own": (
         "class Own(ExceptionGroup): pass\ndef f(): raise Own('g', [ValueError(1)])",
         "try:\n    f()\nexcept ExceptionGroup as e:\n    assert type(e).__name__ == 'Own' and len(e.exceptions) == 1\n"
-        "else:\n    assert False"),
+        "else:\n    assert False",
+    ),
     "missing attribute's name": (
-        "def f(x): return x.none", "try:\n    f(1)\nexcept AttributeError as e:\n    assert e.name == 'none'\n"
-        "else:\n    assert False"),
+        "def f(x): return x.none",
+        "try:\n    f(1)\nexcept AttributeError as e:\n    assert e.name == 'none'\nelse:\n    assert False",
+    ),
     "Python's own classes": ("def f(x): return type(x)", "assert f(1) is int and f('a') == str and f(1)('3') == 3"),
     "Python's own constants": ("def f(x): return ..., NotImplemented", "assert f(1) == (..., NotImplemented)"),
     "broken-down time": ("import time\ndef f(): return time.gmtime(0)", "assert f().tm_year == 1970 and f()[1] == 1"),
-    "factory": ("from collections import defaultdict\ndef f(): return defaultdict(lambda: 5, a=1)",
-                "d = f()\nassert d['a'] == 1\nassert d['b'] == 5"),
-    "factory of its own": ("from collections import defaultdict\ndef new(): return [1]\n"
-                           "def f(): return defaultdict(new)", "assert f()['x'] == [1]"),
+    "factory": (
+        "from collections import defaultdict\ndef f(): return defaultdict(lambda: 5, a=1)",
+        "d = f()\nassert d['a'] == 1\nassert d['b'] == 5",
+    ),
+    "factory of its own": (
+        "from collections import defaultdict\ndef new(): return [1]\ndef f(): return defaultdict(new)",
+        "assert f()['x'] == [1]",
+    ),
     "factory changed by a call": (
         "from collections import defaultdict as d\nkept = d(lambda: 7)\ndef f(k):\n    kept[k] += 1\n    return kept",
-        "assert f('a')['a'] == 8\nassert f('b') == {'a': 8, 'b': 8}"),
+        "assert f('a')['a'] == 8\nassert f('b') == {'a': 8, 'b': 8}",
+    ),
     "manager": (MANAGER, "with f() as m:\n    assert m.log == ['in']\nassert m.log == ['in', 'out']"),
     "manager that hides": (MANAGER, "with f() as m:\n    raise KeyError('k')\nassert m.log == ['in', 'KeyError']"),
     # what one side holds and the other changes later
     "returned list that a later call changes": (
-        "kept = []\ndef f(x):\n    kept.append(x)\n    return kept", "a = f(1)\nb = f(2)\nassert a is b == [1, 2]"),
+        "kept = []\ndef f(x):\n    kept.append(x)\n    return kept",
+        "a = f(1)\nb = f(2)\nassert a is b == [1, 2]",
+    ),
     "returned part of a list": (
-        "kept = [[]]\ndef f(x):\n    kept[0].append(x)\n    return kept", "a = f(1)[0]\nf(2)\nassert a == [1, 2]"),
+        "kept = [[]]\ndef f(x):\n    kept[0].append(x)\n    return kept",
+        "a = f(1)[0]\nf(2)\nassert a == [1, 2]",
+    ),
     "list within a tuple": (
-        "kept = ([],)\ndef f(x):\n    kept[0].append(x)\n    return kept", "a = f(1)\nf(2)\nassert a == ([1, 2],)"),
+        "kept = ([],)\ndef f(x):\n    kept[0].append(x)\n    return kept",
+        "a = f(1)\nf(2)\nassert a == ([1, 2],)",
+    ),
     "set, dict, deque and array that go on": (
         "import collections, numpy\nkept = set(), {}, collections.deque(), numpy.zeros(3)\ndef f(x):\n"
         "    kept[0].add(x); kept[1][x] = 1; kept[2].append(x); kept[3][x] = 1\n    return kept",
         "a, b, c, d = f(1)\nf(2)\nassert a == {1, 2} and b == {1: 1, 2: 1}\n"
-        "assert list(c) == [1, 2] and d.tolist() == [0, 1, 1]"),
+        "assert list(c) == [1, 2] and d.tolist() == [0, 1, 1]",
+    ),
     "memo that the tests change": (
         "memo = {}\ndef f(n): return memo.setdefault(n, [n])",
-        "a = f(1)\na.append(5)\nassert f(1) == [1, 5] and f(1) is a"),
+        "a = f(1)\na.append(5)\nassert f(1) == [1, 5] and f(1) is a",
+    ),
     "argument that is kept": (STACK, "items = []\ns = f(items)\ns.push(1)\nassert items == [1]"),
     "argument that the tests change": (STACK, "items = [1]\ns = f(items)\nitems.append(2)\nassert s.total() == 3"),
     "field that is changed in place": (STACK, "s = f([])\ns.items.append(4)\nassert s.items == [4] and s.total() == 4"),
@@ -236,16 +283,21 @@ PAIRS = {
     "objects within a field": (NODE, "n = f(1)\nn.below.append(f(2))\nassert n.below[0].value == 2"),
     "generator's argument": (
         "def f(log):\n    yield 1\n    log.append('x')\n    yield 2",
-        "log = []\ng = f(log)\nassert next(g) == 1 and log == []\nnext(g)\nassert log == ['x']"),
+        "log = []\ng = f(log)\nassert next(g) == 1 and log == []\nnext(g)\nassert log == ['x']",
+    ),
     "function's argument": (
         "def f(log):\n    def add(x): log.append(x)\n    return add",
-        "log = []\nadd = f(log)\nadd(1)\nadd(2)\nassert log == [1, 2]"),
+        "log = []\nadd = f(log)\nadd(1)\nadd(2)\nassert log == [1, 2]",
+    ),
     "many lists that are kept": (
         "kept = []\ndef f(x):\n    kept.append(x)\n    kept[0].append(0)\n    return x",
-        "a = [f([i]) for i in range(40)]\nassert a[0] == [0] * 41 and a[39] == [39]"),
-    "default that grows": ("def f(x, seen=[]):\n    seen.append(x)\n    return seen",
-                           "assert f(1) == [1]\nassert f(2) == [1, 2]"),
-}  # fmt: skip
+        "a = [f([i]) for i in range(40)]\nassert a[0] == [0] * 41 and a[39] == [39]",
+    ),
+    "default that grows": (
+        "def f(x, seen=[]):\n    seen.append(x)\n    return seen",
+        "assert f(1) == [1]\nassert f(2) == [1, 2]",
+    ),
+}
 TWIN = "\ndef f(*args, **named): return 'broken'\n"
 
 
@@ -264,9 +316,16 @@ def test_most_pairs_pass():
     """What stays with the answer: comparisons by methods of its own, arithmetic that would tell the wanted value."""
     refused = {name for name, (program, tests) in PAIRS.items() if not sandbox.run(program, "f", tests).passed}
     assert refused == {
-        "equal objects", "unequal objects", "ordered", "sorted", "less a number", "holds without iterating",
-        "asynchronous generator", "set of equal objects", "base of a class",
-    }  # fmt: skip
+        "equal objects",
+        "unequal objects",
+        "ordered",
+        "sorted",
+        "less a number",
+        "holds without iterating",
+        "asynchronous generator",
+        "set of equal objects",
+        "base of a class",
+    }
 
 
 @pytest.mark.parametrize(
@@ -276,9 +335,18 @@ def test_an_object_that_agrees_with_everything_is_not_right(method):
     own = "".join(f"    def __{each}__(self, *a): return 0\n" for each in ("abs", "float"))
     program = f"class Any:\n    def __{method}__(self, other): return 0\n{own}def f(): return Any()"
     claims = (
-        "abs(f() - 5) < 1e-6", "abs(5 - f()) < 1e-6", "f() / 5 == 0", "f() % 5 == 0", "f() == 5", "5 in f()",
-        "f() in [5]", "f() ** 2 == 25", "f() ^ 5 == 0", "f() < 6", "divmod(f(), 5) == 0",
-    )  # fmt: skip
+        "abs(f() - 5) < 1e-6",
+        "abs(5 - f()) < 1e-6",
+        "f() / 5 == 0",
+        "f() % 5 == 0",
+        "f() == 5",
+        "5 in f()",
+        "f() in [5]",
+        "f() ** 2 == 25",
+        "f() ^ 5 == 0",
+        "f() < 6",
+        "divmod(f(), 5) == 0",
+    )
     for tests in (f"assert {claim}" for claim in claims):
         assert not sandbox.run(program, "f", tests).passed, tests
 
@@ -301,7 +369,7 @@ def test_what_is_wrong_with_the_tests_is_no_score(tests, said):
 
 @pytest.mark.parametrize("raised", ["one", "open('/etc/passwd')", "import_(1)", "(1).x", "raise_()"])
 def test_what_is_wrong_with_the_answer_is_its_own_failure(raised):
-    program = f"def raise_(): raise RuntimeError(\"can't start new thread\")\ndef f(x): return {raised}"
+    program = f'def raise_(): raise RuntimeError("can\'t start new thread")\ndef f(x): return {raised}'
     assert not sandbox.run(program, "f", "assert f(1) == 1").passed
     assert not sandbox.run("def f(x): return None", "f", "assert f(1).x == 1").passed
     assert not sandbox.run("def f(x): return None", "f", "assert len(f(1)) == 1").passed

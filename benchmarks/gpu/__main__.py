@@ -40,9 +40,7 @@ def show(entry: Entry, found: Line | str, can: Line, expected: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=gpu.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=gpu.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="on a CPU too, to see that all of it runs")
     parser.add_argument("--only", default="", help="lines whose name holds this")
     parser.add_argument("--seconds", type=float, default=540, help="for all lines; those not run are listed")

@@ -53,9 +53,11 @@ def decoding(size: Size, batch: int) -> Line:
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     read = weights + (cache.k.nbytes + cache.v.nbytes) * (size.place + STEPS / 2) / span
     return {
-        "tokens": batch * STEPS / taken, "bytes": read * STEPS / taken, "peak": peak(),
+        "tokens": batch * STEPS / taken,
+        "bytes": read * STEPS / taken,
+        "peak": peak(),
         "note": f"first call {compiled:.0f} s",
-    }  # fmt: skip
+    }
 
 
 def sampling(size: Size, prompts: int, slots: int, new: int) -> Line:

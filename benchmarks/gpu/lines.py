@@ -35,9 +35,11 @@ class Entry:
 
 # Forward, and with backward, of 4 rows of 2,048 tokens and 32 heads of 128 (docs/gpu.md).
 _ATTENTION = {
-    "mosaic": "0.35 and 1.37 ms", "cudnn": "0.46 and 2.53 ms", "triton": "0.74 and 2.41 ms",
+    "mosaic": "0.35 and 1.37 ms",
+    "cudnn": "0.46 and 2.53 ms",
+    "triton": "0.74 and 2.41 ms",
     "plain": "3.16 and 6.71 ms",
-}  # fmt: skip
+}
 
 
 def entries(size: Size, kernels: tuple[str, ...], folder: str) -> list[Entry]:

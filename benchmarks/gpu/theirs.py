@@ -83,17 +83,32 @@ def trl_training(size: Size, name: str, checkpointing: bool, rows: int, rank: in
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
         settings = trl.SFTConfig(
-            folder, packing=True, max_length=size.length, per_device_train_batch_size=rows, max_steps=_STEPS,
-            gradient_checkpointing=checkpointing, learning_rate=1e-5, use_cpu=device == "cpu", bf16=False,
-            optim="adamw_torch_fused" if device == "cuda" else "adamw_torch", report_to="none", save_strategy="no",
+            folder,
+            packing=True,
+            max_length=size.length,
+            per_device_train_batch_size=rows,
+            max_steps=_STEPS,
+            gradient_checkpointing=checkpointing,
+            learning_rate=1e-5,
+            use_cpu=device == "cpu",
+            bf16=False,
+            optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
+            report_to="none",
+            save_strategy="no",
             use_liger_kernel=device == "cuda" and importlib.util.find_spec("liger_kernel") is not None,
-            disable_tqdm=True, logging_strategy="no", dataloader_pin_memory=False,
-        )  # fmt: skip
+            disable_tqdm=True,
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+        )
         documents = datasets.Dataset.from_list(_documents(size, rows * (_STEPS + 1), model.config.vocab_size))
         trainer = trl.SFTTrainer(
-            model, settings, train_dataset=documents, processing_class=tokenizer, callbacks=[Clock()],
+            model,
+            settings,
+            train_dataset=documents,
+            processing_class=tokenizer,
+            callbacks=[Clock()],
             peft_config=_adapters(rank) if rank else None,
-        )  # fmt: skip
+        )
         trainer.train()
         packed = trainer.train_dataset["input_ids"]
     tokens = rows * sum(map(len, packed)) / len(packed)

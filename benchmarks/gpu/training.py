@@ -46,9 +46,11 @@ def training(size: Size, name: str, state: str, remat: str, kernel: str, rows: i
     head = products * c.vocab_size * c.hidden_size * (1 - steps.batch["loss_weights"].sum() / tokens)
     counted = flops.training_per_token(c, MEAN_LENGTH, steps.trained if rank else None) - head
     return {
-        "tokens": tokens / taken, "flops": tokens / taken * counted, "peak": peak(),
+        "tokens": tokens / taken,
+        "flops": tokens / taken * counted,
+        "peak": peak(),
         "note": f"{steps.kernel}, first step {compiled:.0f} s",
-    }  # fmt: skip
+    }
 
 
 def profile(size: Size, name: str, kernel: str, rows: int, folder: str) -> Line:

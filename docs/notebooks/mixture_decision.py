@@ -23,7 +23,7 @@ import sftmix_jax as sm
 # their first stage, which is trained once per seed.
 
 # %%
-Path("replay.py").write_text('''
+Path("replay.py").write_text("""
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
@@ -50,7 +50,7 @@ def get_config() -> Study:
         runs.append(Run(experiment, point))
     axes = (Axis("k", order=("0", "1/4"), default="0"),)
     return Study("replay", "How much mathematics does the second stage need?", runs, axes=axes)
-''')
+""")
 
 
 def study(*options: str) -> str:
@@ -103,7 +103,8 @@ report = json.loads(Path("runs/replay/report/report.json").read_text())
 answers = [answer for section in report["sections"] for part in section["parts"] for answer in part.get("answers", [])]
 verdicts = [
     {"score": a["outcome"], "best": a["setting"], "value": a["score"], "verdict": c["verdict"], "in words": c["words"]}
-    for a in answers for c in a["comparisons"]
+    for a in answers
+    for c in a["comparisons"]
 ]
 pd.set_option("display.max_colwidth", None)
 pd.DataFrame(verdicts)

@@ -15,7 +15,7 @@ import pandas as pd
 
 import sftmix_jax as sm
 
-RATES = '''
+RATES = """
 from sftmix_jax.data.loader import BatchConfig
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
@@ -41,7 +41,7 @@ def get_config() -> Study:
         runs.append(Run(experiment, point))
     axes = (Axis("rate", scale="log", default=1e-4),)
     return Study("rates", "Which learning rate suits the tiny model?", runs, axes=axes)
-'''
+"""
 with open("rates.py", "w") as file:
     file.write(RATES)
 

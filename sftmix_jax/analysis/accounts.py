@@ -58,17 +58,36 @@ def rows(workdir: epath.Path, experiments: Experiments, firsts: list[str]) -> Ta
             fill, losses = done.get("packing_fill"), done.get("validation_loss", {})
             for domain, account in done["ledger"].items():
                 own = done["rows"][domain]
-                out.append([
-                    f"{stage} ({identity})", domain, own["used"], own["stored"], own["of them truncated"],
-                    own["without an answer within the length"], sum(own["skipped"].values()), own["held out"],
-                    account["epochs"], account["trained_tokens"],
-                    (f"{fill:.1%}", fill) if fill else "–",
-                    (f"{losses[domain]:.3f}", losses[domain]) if domain in losses else "–",
-                ])  # fmt: skip
+                out.append(
+                    [
+                        f"{stage} ({identity})",
+                        domain,
+                        own["used"],
+                        own["stored"],
+                        own["of them truncated"],
+                        own["without an answer within the length"],
+                        sum(own["skipped"].values()),
+                        own["held out"],
+                        account["epochs"],
+                        account["trained_tokens"],
+                        (f"{fill:.1%}", fill) if fill else "–",
+                        (f"{losses[domain]:.3f}", losses[domain]) if domain in losses else "–",
+                    ]
+                )
     columns = [
-        "stage", "domain", "rows used", "of", "cut short", "cut whole", "skipped", "held out", "epochs",
-        "trained tokens", "packed rows filled", "validation loss",
-    ]  # fmt: skip
+        "stage",
+        "domain",
+        "rows used",
+        "of",
+        "cut short",
+        "cut whole",
+        "skipped",
+        "held out",
+        "epochs",
+        "trained tokens",
+        "packed rows filled",
+        "validation loss",
+    ]
     caption = (
         "Every stored row is used, not taken, held out, cut whole (its answer begins behind the length), or "
         "skipped with a reason."

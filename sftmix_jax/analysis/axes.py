@@ -79,8 +79,10 @@ def in_words(axes: Sequence[Axis], setup: Labels) -> str:
     has = given(setup.items())
     return ", ".join(
         str(has[label]) if label in ("strategy", "source") else f"{label} {has[label]}"
-        for axis in axes for label in axis.labels if label in has
-    )  # fmt: skip
+        for axis in axes
+        for label in axis.labels
+        if label in has
+    )
 
 
 def _distinct(setups: Sequence[Labels], labels: Sequence[str]) -> set[str]:
@@ -99,10 +101,13 @@ def _axis(labels: tuple[str, ...], declared: Mapping[str, Any], setups: Sequence
     found = list(dict.fromkeys(value for setup in setups if (value := bare.at(setup)) is not None))
     if len(labels) > 1:  # in the order of the first label
         alone = _axis(labels[:1], declared, setups)
-        found.sort(key=lambda value: next(
-            alone.values.index(alone.at(setup)) if alone.at(setup) is not None else -1
-            for setup in setups if bare.at(setup) == value
-        ))  # fmt: skip
+        found.sort(
+            key=lambda value: next(
+                alone.values.index(alone.at(setup)) if alone.at(setup) is not None else -1
+                for setup in setups
+                if bare.at(setup) == value
+            )
+        )
         default = next((bare.at(s) for s in setups if alone.at(s) is not None and alone.at(s) == alone.default), None)
         return Axis(labels, tuple(found), "category", default)
     order = first.get("order", [])

@@ -25,8 +25,9 @@ def draw(axes: Sequence[Axis], setups: Setups, outcomes: Sequence[Outcome]) -> F
     along, others = axes[0], axes[1:]
     panels = [
         _panel(along, others, [(i, setups[i]) for i in group], outcome, name)
-        for outcome in outcomes for name, group in _groups(along, others, setups, outcome).items()
-    ]  # fmt: skip
+        for outcome in outcomes
+        for name, group in _groups(along, others, setups, outcome).items()
+    ]
     shown = [panel for panel in panels if sum(len(line.x) for line in panel.lines) > 1]
     if not shown:
         return None
@@ -80,9 +81,15 @@ def _line(
     is_named = along.scale == "category"
     x: list[Any] = [str(value) if is_named else along.place(value) for value, _ in points]
     return Line(
-        name, x, [score.value for score in scores], [low for low, _ in bounds], [high for _, high in bounds],
-        band=is_level, style=style, labels=[str(value) for value, _ in points] if along.scale == "log" else [],
-    )  # fmt: skip
+        name,
+        x,
+        [score.value for score in scores],
+        [low for low, _ in bounds],
+        [high for _, high in bounds],
+        band=is_level,
+        style=style,
+        labels=[str(value) for value, _ in points] if along.scale == "log" else [],
+    )
 
 
 def _rank(axis: Axis, setup: Mapping[str, Any]) -> int:

@@ -48,12 +48,14 @@ def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int |
     found = []
     for outcome in compared:
         first, second = outcome.ranked()[:2]
-        best = Best(outcome, first, len(outcome.scores), second, outcome.gain(first, second),
-                    said[f"{outcome.name} {BEST}"])  # fmt: skip
+        best = Best(
+            outcome, first, len(outcome.scores), second, outcome.gain(first, second), said[f"{outcome.name} {BEST}"]
+        )
         if _has_default(outcome, default):
             against = int(default or 0)
-            best = dataclasses.replace(best, default=against, gain=outcome.gain(first, against),
-                                       gain_finding=said[f"{outcome.name} {BETTER}"])  # fmt: skip
+            best = dataclasses.replace(
+                best, default=against, gain=outcome.gain(first, against), gain_finding=said[f"{outcome.name} {BETTER}"]
+            )
         found.append(best)
     return found
 
@@ -100,8 +102,13 @@ def _amount(outcome: Outcome, effect: Uncertain) -> str:
 
 
 def _claim(
-    outcome: Outcome, claim: str, numbers: str, effects: Sequence[Uncertain], verdicts: dict[str, float],
-    effect: Uncertain, comparisons: int = 1,
-) -> Claim:  # fmt: skip
+    outcome: Outcome,
+    claim: str,
+    numbers: str,
+    effects: Sequence[Uncertain],
+    verdicts: dict[str, float],
+    effect: Uncertain,
+    comparisons: int = 1,
+) -> Claim:
     unit = " points" if outcome.best else ""
     return Claim("", f"{outcome.name} {claim}", numbers, verdicts, rule.least_runs(*effects), effect, unit, comparisons)

@@ -28,9 +28,13 @@ class Cells:
     """Scores by (ability, labels); `at` gives none where a set-up was not run or is not finished."""
 
     def __init__(
-        self, cells: Mapping[tuple[str, Labels], Uncertain], source: str, seeds: int, left_out: Sequence[str] = (),
+        self,
+        cells: Mapping[tuple[str, Labels], Uncertain],
+        source: str,
+        seeds: int,
+        left_out: Sequence[str] = (),
         best: Mapping[str, float] = BEST,
-    ):  # fmt: skip
+    ):
         self._cells, self.source, self.seeds, self._best = cells, source, seeds, best
         self.left_out = left_out  # what could not be counted, in words
 
@@ -54,8 +58,9 @@ class Cells:
     def exactly(self, ability: str, setup: Mapping[str, Any]) -> Uncertain | None:
         """The score of the set-up that has just these labels."""
         wanted = given(setup.items())
-        return next((cell for (name, labels), cell in self._cells.items()
-                     if name == ability and given(labels) == wanted), None)  # fmt: skip
+        return next(
+            (cell for (name, labels), cell in self._cells.items() if name == ability and given(labels) == wanted), None
+        )
 
     def _is_setup(self, labels: dict[str, Any]) -> bool:
         """Whether these are all labels of a set-up that has some score."""
@@ -68,8 +73,12 @@ class Cells:
     def parts(self, /, **labels: Any) -> list[str]:
         """The k at which the set-up with just these axes was run, the smallest first."""
         wanted = given(labels.items())
-        found = {has["k"] for _, setup in self._cells for has in (given(setup),)
-                 if "k" in has and _fits({key: value for key, value in has.items() if key != "k"}, wanted)}  # fmt: skip
+        found = {
+            has["k"]
+            for _, setup in self._cells
+            for has in (given(setup),)
+            if "k" in has and _fits({key: value for key, value in has.items() if key != "k"}, wanted)
+        }
         return sorted(filter(is_part, found), key=number)
 
     def values(self, axis: str) -> list[Any]:
@@ -138,9 +147,11 @@ def own_axes(found: Iterable[Labels]) -> list[str]:
 def _fits(has: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a set-up is one that a query means, as `Cells.at` says."""
     named = of_paper(wanted.items())
-    exact = of_paper(has.items()) == named if named.keys() - {"stage"} or not wanted else (
-        has.get("stage") == wanted.get("stage")
-    )  # fmt: skip
+    exact = (
+        of_paper(has.items()) == named
+        if named.keys() - {"stage"} or not wanted
+        else (has.get("stage") == wanted.get("stage"))
+    )
     return exact and wanted.items() <= has.items()
 
 
@@ -213,9 +224,16 @@ class Scores:
         if shared:
             table = np.array([[row[question] for question in shared] for row in rows])  # [seeds, questions, 2]
             score = Verdicts(
-                name, first.task, seeds, shared, table[..., 0], table[..., 1], first.best, first.geometric,
+                name,
+                first.task,
+                seeds,
+                shared,
+                table[..., 0],
+                table[..., 1],
+                first.best,
+                first.geometric,
                 worst(first.best),
-            )  # fmt: skip
+            )
             return uncertain.of(score, interval, 0.0 if first.geometric else first.best, worst(first.best))
         if single:  # no verdicts on questions: what score.json says of its own doubt
             error = (interval[1] - interval[0]) / (2 * 1.96) if interval else 0.0

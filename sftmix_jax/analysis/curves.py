@@ -33,8 +33,9 @@ class Series:
             return self
         rest = np.linspace(_START, len(self.step) - 1, max(1, most - _START)).round().astype(int).tolist()
         kept = [*range(_START), *rest]
-        return Series([self.step[i] for i in kept],
-                      {name: [values[i] for i in kept] for name, values in self.values.items()})  # fmt: skip
+        return Series(
+            [self.step[i] for i in kept], {name: [values[i] for i in kept] for name, values in self.values.items()}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,9 @@ def thinned(stages: Mapping[str, StageCurves]) -> tuple[dict[str, StageCurves], 
     made = {
         identity: dataclasses.replace(
             stage, training=stage.training.thinned(most), validation=stage.validation.thinned(most)
-        ) for identity, stage in stages.items()
-    }  # fmt: skip
+        )
+        for identity, stage in stages.items()
+    }
     return made, any(len(stages[identity].training.step) > most for identity in stages)
 
 

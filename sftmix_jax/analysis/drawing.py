@@ -66,8 +66,13 @@ def _draw_panel(axis: plt.Axes, panel: Panel) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     # Below the panel: within it a legend lies on the data of one or another.
     under = (0.5, -0.6 if slanted else -0.22)
-    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=under,
-                ncols=_legend_columns([line.name for line in panel.lines]))  # fmt: skip
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=under,
+        ncols=_legend_columns([line.name for line in panel.lines]),
+    )
 
 
 def _legend_columns(names: list[str]) -> int:

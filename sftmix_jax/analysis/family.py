@@ -26,6 +26,9 @@ def size(setups: Sequence[Mapping[str, Any]], abilities: Sequence[str]) -> int:
 
 def _any(group: Sequence[Labels], abilities: Sequence[str]) -> Cells:
     """Scores that are all alike: only which there are counts."""
-    made = {(ability, setup): uncertain.published(BEST.get(ability, 1.0) / 2, 0.01, f"{ability} {setup}")
-            for ability in abilities for setup in group}  # fmt: skip
+    made = {
+        (ability, setup): uncertain.published(BEST.get(ability, 1.0) / 2, 0.01, f"{ability} {setup}")
+        for ability in abilities
+        for setup in group
+    }
     return Cells(made, "planned", 2)

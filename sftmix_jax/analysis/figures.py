@@ -57,23 +57,37 @@ class Figure:
 
     def with_text(self, escape: Callable[[str], str]) -> Figure:
         """The same figure with all that it shows, its caption aside, escaped for where it is drawn."""
-        return dataclasses.replace(self, title=escape(self.title), panels=[
-            dataclasses.replace(
-                panel, title=escape(panel.title), x_title=escape(panel.x_title), y_title=escape(panel.y_title),
-                ticks=list(map(escape, panel.ticks)), lines=[
-                    dataclasses.replace(
-                        line, name=escape(line.name), labels=list(map(escape, line.labels)),
-                        x=[escape(x) if isinstance(x, str) else x for x in line.x],  # type: ignore[arg-type]
-                    ) for line in panel.lines
-                ],
-            ) for panel in self.panels
-        ])  # fmt: skip
+        return dataclasses.replace(
+            self,
+            title=escape(self.title),
+            panels=[
+                dataclasses.replace(
+                    panel,
+                    title=escape(panel.title),
+                    x_title=escape(panel.x_title),
+                    y_title=escape(panel.y_title),
+                    ticks=list(map(escape, panel.ticks)),
+                    lines=[
+                        dataclasses.replace(
+                            line,
+                            name=escape(line.name),
+                            labels=list(map(escape, line.labels)),
+                            x=[escape(x) if isinstance(x, str) else x for x in line.x],  # type: ignore[arg-type]
+                        )
+                        for line in panel.lines
+                    ],
+                )
+                for panel in self.panels
+            ],
+        )
 
 
 def in_words(setup: Sequence[tuple[str, Any]]) -> str:
     """A set-up's labels for a legend: the strategy and the source by their names alone."""
-    return ", ".join(str(v) if key in ("strategy", "source", "size") else f"{key} {v}" for key, v in sorted(
-        given(setup).items(), key=lambda label: (label[0] != "strategy", label[0])))  # fmt: skip
+    return ", ".join(
+        str(v) if key in ("strategy", "source", "size") else f"{key} {v}"
+        for key, v in sorted(given(setup).items(), key=lambda label: (label[0] != "strategy", label[0]))
+    )
 
 
 _FEW = 40  # points of a curve, up to which each has a mark
@@ -93,10 +107,15 @@ def abilities_over_stages(scores: Sequence[Result]) -> Figure:
             )
             if points and points[0].best:  # a perplexity is no part of a best
                 scale = 100 / points[0].best
-                lines.append(Line(
-                    f"{task}, {points[0].metric}", [s.stage for s in points], [scale * s.value for s in points],
-                    *_ends(points, scale), style=style,
-                ))  # fmt: skip
+                lines.append(
+                    Line(
+                        f"{task}, {points[0].metric}",
+                        [s.stage for s in points],
+                        [scale * s.value for s in points],
+                        *_ends(points, scale),
+                        style=style,
+                    )
+                )
         panels.append(Panel(experiment, lines, "after", "score, % of the best possible"))
     return Figure("abilities", "Abilities after each stage", "With 95 % intervals over the questions.", panels)
 
@@ -113,10 +132,14 @@ def _line(
     scale = 100 / best
     x = [number(k) for k, _ in points] if numeric else [k for k, _ in points]
     return Line(
-        name, x, [scale * u.value for _, u in points],  # type: ignore[arg-type]
-        [scale * u.low for _, u in points], [scale * u.high for _, u in points], style=style,
+        name,
+        x,
+        [scale * u.value for _, u in points],  # type: ignore[arg-type]
+        [scale * u.low for _, u in points],
+        [scale * u.high for _, u in points],
+        style=style,
         labels=[k for k, _ in points],
-    )  # fmt: skip
+    )
 
 
 _PART = "part k of the source"
@@ -235,8 +258,9 @@ def sizes(by_size: dict[str, Cells], of: str) -> Figure | None:
         found = {size: series(cells, ability, strategy="single", source=ability) for size, cells in by_size.items()}
         lines = [
             _line(size, by_size[size].best(ability), points, style=i)
-            for i, (size, points) in enumerate(found.items()) if points
-        ]  # fmt: skip
+            for i, (size, points) in enumerate(found.items())
+            if points
+        ]
         if len(lines) > 1:
             panels.append(Panel(ability, lines, _PART, _SCORE, log_x=True))
     caption = "Each ability trained alone on a part of its own data."
@@ -302,10 +326,16 @@ def losses(runs: Mapping[str, Sequence[StageCurves]]) -> Figure | None:
                     points.setdefault(name[5:], []).extend((offset + step, v) for step, v in each if v is not None)
             offset += stage.steps
         lines = [
-            Line(domain, [float(x) for x, _ in found], [y for _, y in found],
-                 style=_STYLE.get(domain, style), bare=len(found) > _FEW) for style, (domain, found) in
-            enumerate(points.items()) if found
-        ]  # fmt: skip
+            Line(
+                domain,
+                [float(x) for x, _ in found],
+                [y for _, y in found],
+                style=_STYLE.get(domain, style),
+                bare=len(found) > _FEW,
+            )
+            for style, (domain, found) in enumerate(points.items())
+            if found
+        ]
         if lines:
             borders = " → ".join(stage.name for stage in stages)
             panels.append(Panel(f"{run}: {borders}", lines, "step", "loss, nats per trained token"))

@@ -59,7 +59,7 @@ def rule_in_words(ours: Sequence[Finding], theirs: Sequence[Finding]) -> str:
     tested, paper = (sum(finding.is_tested for finding in found) for found in (ours, theirs))
     return RULE.format(
         smallest=rule.SMALLEST, flat=_FLAT, standard=_STANDARD, cost=_COST, tested=tested or "No", theirs=paper
-    )  # fmt: skip
+    )
 
 
 def shown(number: Uncertain, best: float, signed: bool = False) -> str:
@@ -276,8 +276,10 @@ def amount_outweighs_ratio(cells: Cells) -> Claim:
             return Claim("RQ3", claim)
         mine, theirs = standardised_effects(own, other, scores)
         effects.append((mine, theirs))
-        told.append(f"{ability}: effect of its own amount {_deviations(mine)}, of the others' {_deviations(theirs)} "
-                    "standard deviations")  # fmt: skip
+        told.append(
+            f"{ability}: effect of its own amount {_deviations(mine)}, of the others' {_deviations(theirs)} "
+            "standard deviations"
+        )
     outweighs = max(max(rule.is_positive(m, _STANDARD), rule.is_within(t, _STANDARD)) for m, t in effects)
     others = min(2 * min(t.below(_STANDARD), 1 - t.below(-_STANDARD)) for _, t in effects)
     none = min(2 * (1 - m.below(_STANDARD)) for m, _ in effects)

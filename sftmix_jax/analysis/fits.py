@@ -98,9 +98,12 @@ def _shapes(law: str, x: np.ndarray) -> list[tuple[float, float]]:
 
 
 def fit(
-    amounts: Sequence[float], values: Sequence[float], seed: int = 0, drawn: np.ndarray | None = None,
+    amounts: Sequence[float],
+    values: Sequence[float],
+    seed: int = 0,
+    drawn: np.ndarray | None = None,
     ends: tuple[float, float] = (-np.inf, np.inf),
-) -> Fit:  # fmt: skip
+) -> Fit:
     """The best law through (amount, value), which stays between two ends.
 
     `drawn`, float64 [n, RESAMPLES]: the values with their own uncertainty. Without it repeats of an amount (seeds) tell

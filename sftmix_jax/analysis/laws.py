@@ -44,10 +44,19 @@ def scores(cells: Cells) -> list[Curve]:
                 continue
             parts, values = [number(k) for k, _ in points], [cell.value for _, cell in points]
             drawn = np.stack([cell.draws[: fits.RESAMPLES] for _, cell in points])
-            out.append(Curve(
-                f"{ability}, score", against, parts, values, 100.0 if best == 1 else 1.0, GAIN * best, drawn,
-                (worst(best), best), rule.least_runs(*(cell for _, cell in points)),
-            ))  # fmt: skip
+            out.append(
+                Curve(
+                    f"{ability}, score",
+                    against,
+                    parts,
+                    values,
+                    100.0 if best == 1 else 1.0,
+                    GAIN * best,
+                    drawn,
+                    (worst(best), best),
+                    rule.least_runs(*(cell for _, cell in points)),
+                )
+            )
     return out
 
 
@@ -58,9 +67,10 @@ def losses(found: Iterable[Result], size: str) -> list[Curve]:
         mine = [r for r in last if r.ability == ability and r.labels.get("size", size) == size]
         for against, setup in _setups(ability).items():
             points = {
-                r.experiment: (number(r.labels["k"]), float(r.validation_loss or 0)) for r in mine
+                r.experiment: (number(r.labels["k"]), float(r.validation_loss or 0))
+                for r in mine
                 if is_part(r.labels.get("k")) and of_paper(r.setup) == {**setup, "k": r.labels["k"]}
-            }  # fmt: skip
+            }
             parts, values = ([point[i] for point in points.values()] for i in range(2))
             runs = min((parts.count(part) for part in parts), default=0)
             out.append(Curve(f"{ability}, validation loss", against, parts, values, ends=(0.0, np.inf), runs=runs))
@@ -88,10 +98,16 @@ def table(curves: Iterable[Curve]) -> Table:
         told = f"{change:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
         if curve.runs == 1:  # an interval over questions alone says nothing of another run
             told = f"{rule.ONE_RUN}: {change:+.{digits}f}"
-        rows.append([
-            curve.of, curve.against, fit.law.replace("_", "-"), errors,
-            _where(fit, curve, least, most), (told, change),
-        ])  # fmt: skip
+        rows.append(
+            [
+                curve.of,
+                curve.against,
+                fit.law.replace("_", "-"),
+                errors,
+                _where(fit, curve, least, most),
+                (told, change),
+            ]
+        )
     columns = ["of", "against", "law", "held-out error of each law", "saturated", "twice the most would bring"]
     caption = (
         f"Saturated: where the 95 % interval of what doubling the data changes lies within {GAIN:.0%} of the best "

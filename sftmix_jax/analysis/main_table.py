@@ -14,9 +14,13 @@ from sftmix_jax.analysis.table import ABSENT, Table
 
 
 def make(
-    axes: Sequence[Axis], setups: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome], bests: Sequence[Best],
-    default: int | None, by: str,
-) -> Table:  # fmt: skip
+    axes: Sequence[Axis],
+    setups: Sequence[Mapping[str, Any]],
+    outcomes: Sequence[Outcome],
+    bests: Sequence[Best],
+    default: int | None,
+    by: str,
+) -> Table:
     """Final scores with 95 % intervals; the note says where a set-up is the best, and which is the default."""
     labels = [(axis, label) for axis in axes for label in axis.labels]
     measured = sorted({i for outcome in outcomes for i in outcome.scores}, key=lambda i: _order(axes, setups[i]))
@@ -52,6 +56,9 @@ def _shared(axes: Sequence[Axis], setups: Sequence[Mapping[str, Any]]) -> str:
     """The labels that all set-ups have alike, in words."""
     varied = {label for axis in axes for label in axis.labels}
     first = given(setups[0].items()) if setups else {}
-    alike = {label: value for label, value in first.items() if label not in (*varied, "seed", "experiment")
-             and all(setup.get(label) == value for setup in setups)}  # fmt: skip
+    alike = {
+        label: value
+        for label, value in first.items()
+        if label not in (*varied, "seed", "experiment") and all(setup.get(label) == value for setup in setups)
+    }
     return ", ".join(f"{label} {value}" for label, value in alike.items())

@@ -18,8 +18,7 @@ _MOST_SEEDS = 1000
 
 
 def border(degrees: float, level: float = LEVEL) -> float:
-    """From how many standard errors on an effect differs from 0: Student's t, two-sided; normal where degrees are inf.
-    """
+    """Standard errors from which an effect differs from 0: two-sided Student's t; normal where degrees are inf."""
     return float(stats.t.ppf(1 - level / 2, degrees))
 
 

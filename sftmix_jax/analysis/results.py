@@ -82,8 +82,10 @@ def _study(file: epath.Path) -> dict[str, Any]:
         for axis, value in labels.items():
             if not isinstance(value, str | int | float | None):
                 raise UserError(f"{file}: {name} has the label {axis}={value!r}; a label is text, a number or a flag")
-    labelled = {name: {**{axis: _label(value) for axis, value in labels.items()}, "seed": int(labels.get("seed") or 0)}
-                for name, labels in record["experiments"].items()}  # fmt: skip
+    labelled = {
+        name: {**{axis: _label(value) for axis, value in labels.items()}, "seed": int(labels.get("seed") or 0)}
+        for name, labels in record["experiments"].items()
+    }
     axes = [_axis(file, axis) for axis in record.get("axes", [])]
     return {**record, "experiments": labelled, "axes": axes}
 
@@ -93,8 +95,12 @@ def _axis(file: epath.Path, axis: Any) -> dict[str, Any]:
     if not isinstance(axis, dict) or not isinstance(axis.get("name"), str):
         raise UserError(f"{file}: has the axis {axis!r} without a name; run its study command again, which writes it")
     order, default = axis.get("order") or [], axis.get("default")
-    return {"name": axis["name"], "order": [_label(value) for value in order], "scale": axis.get("scale", "linear"),
-            "default": None if default is None else _label(default)}  # fmt: skip
+    return {
+        "name": axis["name"],
+        "order": [_label(value) for value in order],
+        "scale": axis.get("scale", "linear"),
+        "default": None if default is None else _label(default),
+    }
 
 
 def _label(value: Any) -> Any:
@@ -108,14 +114,17 @@ def told_apart(study: dict[str, Any]) -> dict[str, Any]:
     """The study; those of its experiments whose labels are all the same get their names as a further one."""
     experiments = study["experiments"]
     same = Counter(map(_known_by, experiments.values()))
-    apart = {name: labels if same[_known_by(labels)] == 1 else {**labels, "experiment": name}
-             for name, labels in experiments.items()}  # fmt: skip
+    apart = {
+        name: labels if same[_known_by(labels)] == 1 else {**labels, "experiment": name}
+        for name, labels in experiments.items()
+    }
     return study | {"experiments": apart}
 
 
 def _known_by(labels: dict[str, Any]) -> str:
-    return json.dumps({"seed": 0} | {key: value for key, value in labels.items() if value not in ("", None)},
-                      sort_keys=True)  # fmt: skip
+    return json.dumps(
+        {"seed": 0} | {key: value for key, value in labels.items() if value not in ("", None)}, sort_keys=True
+    )
 
 
 def every_experiment(workdir: epath.Path) -> dict[str, Any]:
@@ -138,9 +147,7 @@ def is_declared(study: dict[str, Any]) -> bool:
     return bool(study["name"])
 
 
-def read_results(
-    workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str
-) -> list[Result]:  # fmt: skip
+def read_results(workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str) -> list[Result]:
     """All results of a study's experiments that are there by now.
 
     `ability_of` a task's name is asked where a score was written before scores said which ability they measure.
@@ -170,13 +177,33 @@ def read_results(
                 own = tokens.get(ability, 0)
                 for i, (metric, m) in enumerate(record["metrics"].items()):
                     if m["n"]:
-                        out.append(Result(
-                            name, labels, stage, identity, position, position == len(chain) - 1, record["task"],
-                            ability, metric, i == 0, m["value"], m["low"], m["high"], m["n"], m["best"],
-                            own, sum(tokens.values()) - own, done.get("validation_loss", {}).get(ability),
-                            record["fixed_by"].get("code_version", ""), _fixing(record["fixed_by"]), str(folder),
-                            m.get("weight", ""), m.get("geometric", False),
-                        ))  # fmt: skip
+                        out.append(
+                            Result(
+                                name,
+                                labels,
+                                stage,
+                                identity,
+                                position,
+                                position == len(chain) - 1,
+                                record["task"],
+                                ability,
+                                metric,
+                                i == 0,
+                                m["value"],
+                                m["low"],
+                                m["high"],
+                                m["n"],
+                                m["best"],
+                                own,
+                                sum(tokens.values()) - own,
+                                done.get("validation_loss", {}).get(ability),
+                                record["fixed_by"].get("code_version", ""),
+                                _fixing(record["fixed_by"]),
+                                str(folder),
+                                m.get("weight", ""),
+                                m.get("geometric", False),
+                            )
+                        )
     return out
 
 
@@ -218,8 +245,9 @@ def comparable(found: Sequence[Result]) -> tuple[list[Result], list[str]]:
             own, usual = json.loads(result.fixed_by), json.loads(stands[result.task])
             differing = "; ".join(
                 f"{key}: {own.get(key)}, not {usual.get(key)}"
-                for key in sorted(own.keys() | usual.keys()) if own.get(key) != usual.get(key)
-            )  # fmt: skip
+                for key in sorted(own.keys() | usual.keys())
+                if own.get(key) != usual.get(key)
+            )
             told[
                 f"{result.experiment}, after {result.stage}: {result.task} was scored in another way than the others "
                 f"({differing}) and is left out; score it again like them"
@@ -248,10 +276,13 @@ def verdicts(result: Result) -> dict[str, tuple[float, float]]:
         return _of_lm_eval(folder / "samples.jsonl", result)
     file = folder / "responses.jsonl"
     return {
-        row["id"]: (_finite(value, file, row["id"], result.metric),
-                    float(row["scores"][result.weight]) if result.weight else 1.0)
-        for row in records.responses(file) if (value := row["scores"].get(result.metric)) is not None
-    }  # fmt: skip
+        row["id"]: (
+            _finite(value, file, row["id"], result.metric),
+            float(row["scores"][result.weight]) if result.weight else 1.0,
+        )
+        for row in records.responses(file)
+        if (value := row["scores"].get(result.metric)) is not None
+    }
 
 
 def _finite(value: Any, file: epath.Path, question: str, metric: str) -> float:
@@ -266,9 +297,10 @@ def _of_lm_eval(file: epath.Path, result: Result) -> dict[str, tuple[float, floa
     metric, _, which = result.metric.removesuffix(")").partition(" (")
     rows = records.samples(file) if file.exists() else []
     found = {
-        str(row["doc_id"]): (_finite(row[metric], file, str(row["doc_id"]), metric), 1.0) for row in rows
+        str(row["doc_id"]): (_finite(row[metric], file, str(row["doc_id"]), metric), 1.0)
+        for row in rows
         if row.get("filter", "none") == (which or "none") and isinstance(row.get(metric), int | float)
-    }  # fmt: skip
+    }
     mean = sum(value for value, _ in found.values()) / max(len(found), 1)
     return found if math.isclose(mean, result.value, abs_tol=1e-9) else {}
 

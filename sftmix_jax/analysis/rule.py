@@ -129,9 +129,10 @@ def is_within(effect: Uncertain, margin: float) -> float:
 def of_effect(effect: Uncertain, smallest: float = SMALLEST) -> dict[str, float]:
     """What an effect that a claim says is above 0 can show."""
     return {
-        HOLDS: is_positive(effect, smallest), OPPOSITE: is_positive(-effect, smallest),
+        HOLDS: is_positive(effect, smallest),
+        OPPOSITE: is_positive(-effect, smallest),
         NO_EFFECT: is_within(effect, smallest),
-    }  # fmt: skip
+    }
 
 
 def detectable(effect: Uncertain, level: float = LEVEL) -> float:

@@ -38,20 +38,25 @@ def final(results: Sequence[Result], ours: Cells, paper: Cells, size: str) -> Ta
 def by_benchmark(results: Sequence[Result]) -> str:
     """Which benchmark stands for each ability, and the range of those that are no rates."""
     best = {r.task: r.best for r in results if r.primary}
-    ranges = {task: "" if best[task] == 1 else f" (up to {best[task]:g})" if best[task] else " (less is better)"
-              for task in benchmarks(results).values()}  # fmt: skip
+    ranges = {
+        task: "" if best[task] == 1 else f" (up to {best[task]:g})" if best[task] else " (less is better)"
+        for task in benchmarks(results).values()
+    }
     return ", ".join(f"{ability} is {task}'s{ranges[task]}" for ability, task in benchmarks(results).items())
 
 
 def every(results: Sequence[Result], scores: Scores) -> Table:
     """Every benchmark's main metric after every stage, of every set-up; a base that set-ups share once."""
-    main = sorted({(r.ability, r.task, r.metric) for r in results if r.primary}, key=lambda each: (
-        [*BEST, each[0]].index(each[0]), each))  # fmt: skip
+    main = sorted(
+        {(r.ability, r.task, r.metric) for r in results if r.primary},
+        key=lambda each: ([*BEST, each[0]].index(each[0]), each),
+    )
     best = {r.task: r.best for r in results if r.primary}
     rows, bases = [], set()
     for setup in dict.fromkeys(r.setup for r in results):
-        for position, stage, labels in sorted({(r.position, r.stage, labelled(r)) for r in results if r.setup == setup},
-                                              key=lambda each: each[:2]):  # fmt: skip
+        for position, stage, labels in sorted(
+            {(r.position, r.stage, labelled(r)) for r in results if r.setup == setup}, key=lambda each: each[:2]
+        ):
             ids = frozenset(r.stage_id for r in results if r.setup == setup and r.position == position)
             if position == 0 and ids in bases:
                 continue
@@ -61,10 +66,13 @@ def every(results: Sequence[Result], scores: Scores) -> Table:
             rows.append([*named, stage, *cells])
     columns = ["strategy", "set-up", "after", *(f"{task} {metric}" for _, task, metric in main)]
     return Table(
-        "benchmarks", "Every benchmark", columns, rows,
+        "benchmarks",
+        "Every benchmark",
+        columns,
+        rows,
         "Main metrics with 95 % intervals. A single score has the interval of its score.json; several seeds are "
         "resampled together with the questions.",
-    )  # fmt: skip
+    )
 
 
 def changes(results: Sequence[Result], ours: Cells) -> Table:
@@ -83,9 +91,12 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
                 rows.append(row)
     columns = ["strategy", "set-up", "stage", *(f"{ability}, change" for ability in ours.abilities)]
     return Table(
-        "changes", "What each stage changed", columns, rows,
+        "changes",
+        "What each stage changed",
+        columns,
+        rows,
         f"After the stage minus before it; a loss is forgetting.{_one_run(ours)}",
-    )  # fmt: skip
+    )
 
 
 def retention(results: Sequence[Result], ours: Cells) -> Table:
@@ -107,9 +118,12 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
         rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
     return Table(
-        "retention", "What was kept", columns, rows,
+        "retention",
+        "What was kept",
+        columns,
+        rows,
         f"The final score as a part of the best after an earlier stage.{_one_run(ours)}",
-    )  # fmt: skip
+    )
 
 
 def conflict(ours: Cells, paper: Cells, size: str) -> Table:
@@ -123,28 +137,41 @@ def conflict(ours: Cells, paper: Cells, size: str) -> Table:
             alone, mixed = both
             theirs = findings.alone_and_mixed(paper, ability, k)
             changes.append(mixed - alone)
-            rows.append([
-                ability, (k, number(k)), *((findings.shown(c, ours.best(ability)), c.value) for c in both),
-                _change(mixed, alone, ours.best(ability)),
-                _change(theirs[1], theirs[0], paper.best(ability)) if theirs else ABSENT,
-            ])  # fmt: skip
+            rows.append(
+                [
+                    ability,
+                    (k, number(k)),
+                    *((findings.shown(c, ours.best(ability)), c.value) for c in both),
+                    _change(mixed, alone, ours.best(ability)),
+                    _change(theirs[1], theirs[0], paper.best(ability)) if theirs else ABSENT,
+                ]
+            )
         where = findings.crossover_part(ours, (ability,))
         if where and where.runs != 1:
             crossings[ability] = findings.crossing(where)
-    p = [min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 and change.has_spread else None
-         for change in changes]  # fmt: skip
+    p = [
+        min(1.0, 2 * min(change.below(), 1 - change.below())) if change.runs != 1 and change.has_spread else None
+        for change in changes
+    ]
     rows = [[*row[:5], cell, row[5]] for row, cell in zip(rows, _adjusted(p), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p", f"paper {size}: mixed minus alone"]
-    crossed = [f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})"
-               for ability, (sure, middle, low, high) in crossings.items()
-               if 1 - sure <= rule.LEVEL / len(crossings)]  # fmt: skip
-    turns = f"Gain turns to loss: {', '.join(crossed)}." if crossed else (
-        "Where gain turns to loss, or whether it does, is not clear."
+    crossed = [
+        f"{ability} at {findings.part(middle)} ({findings.part(low)} to {findings.part(high)})"
+        for ability, (sure, middle, low, high) in crossings.items()
+        if 1 - sure <= rule.LEVEL / len(crossings)
+    ]
+    turns = (
+        f"Gain turns to loss: {', '.join(crossed)}."
+        if crossed
+        else ("Where gain turns to loss, or whether it does, is not clear.")
     )
     return Table(
-        "conflict", "Alone and mixed", columns, rows,
+        "conflict",
+        "Alone and mixed",
+        columns,
+        rows,
         f"The same own data in both; below 0 mixing hurts. {_ADJUSTED} {turns}{_one_run(ours)}",
-    )  # fmt: skip
+    )
 
 
 _ADJUSTED = "p is of no difference, over all rows by Benjamini and Hochberg."
@@ -160,8 +187,15 @@ def _adjusted(p: Sequence[float | None]) -> list[Any]:
 def conflict_in_losses(results: Sequence[Result]) -> Table:
     """The same on validation rows of an ability's own domain: a loss moves before a score does, and has no ceiling."""
     axes = {"strategy", "source", "k"}  # a set-up with others of the paper's is another comparison's
-    last = [r for r in results if r.is_last and r.primary and r.validation_loss is not None
-            and is_part(r.labels.get("k")) and axes >= of_paper(r.setup).keys()]  # fmt: skip
+    last = [
+        r
+        for r in results
+        if r.is_last
+        and r.primary
+        and r.validation_loss is not None
+        and is_part(r.labels.get("k"))
+        and axes >= of_paper(r.setup).keys()
+    ]
     rows: list[list[Any]] = []
     tested: list[float | None] = []
     for ability in dict.fromkeys([*BEST, *(r.ability for r in last)]):
@@ -180,17 +214,24 @@ def conflict_in_losses(results: Sequence[Result]) -> Table:
             else:
                 spread = ", one seed" if len(seeds) == 1 else ", the same for every seed: its spread is not known"
             tested.append(p)
-            rows.append([
-                ability, (k, number(k)), *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
-                (f"{change:+.4f}{spread}", change),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    ability,
+                    (k, number(k)),
+                    *((f"{losses.mean():.4f}", losses.mean()) for losses in (before, after)),
+                    (f"{change:+.4f}{spread}", change),
+                ]
+            )
     rows = [[*row, cell] for row, cell in zip(rows, _adjusted(tested), strict=True)]
     columns = ["ability", "k", "alone", "mixed", "mixed minus alone", "p"]
     return Table(
-        "conflict_losses", "Alone and mixed: validation loss", columns, rows,
+        "conflict_losses",
+        "Alone and mixed: validation loss",
+        columns,
+        rows,
         f"Nats per trained token on validation rows of the ability's own domain, paired by seed; above 0 mixing hurts. "
         f"{_ADJUSTED}",
-    )  # fmt: skip
+    )
 
 
 def _by_k_and_seed(found: Iterable[Result]) -> dict[str, dict[Any, float]]:

@@ -54,7 +54,15 @@ def to_latex(made: Table) -> str:
     head, *lines = (
         " & ".join(escaping.latex(str(shown(cell))) for cell in row) + r" \\" for row in (made.columns, *made.rows)
     )
-    return "\n".join([
-        r"\begin{tabular}{" + "l" * len(made.columns) + "}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule",
-        r"\end{tabular}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"\begin{tabular}{" + "l" * len(made.columns) + "}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

@@ -36,9 +36,10 @@ def _tables(title: str, scores: Sequence[Result], intervals: bool, console: term
     endless = console.options.update(width=1 << 20)
     while columns:
         many = len(columns)
-        while many > 1 and Measurement.get(
-            console, endless, _table("", scores, columns[:many], intervals)
-        ).maximum > console.width:  # fmt: skip
+        while (
+            many > 1
+            and Measurement.get(console, endless, _table("", scores, columns[:many], intervals)).maximum > console.width
+        ):
             many -= 1
         yield _table(title, scores, columns[:many], intervals)
         columns = columns[many:]
@@ -141,8 +142,10 @@ def _print_stored(record: dict[str, Any], console: terminal.Console) -> None:
     console.print(f"{record['stored_judgments']} stored judgments by {record['fixed_by']['judge']['id']}")
     if record.get("one_order"):
         console.print(f"{record['one_order']} turns were judged in one order of the answers alone, which decides there")
-    told = {"whose reply holds no rating, which count as nothing": "unparsed",
-            "whose reply holds another rating than the file": "differing"}  # fmt: skip
+    told = {
+        "whose reply holds no rating, which count as nothing": "unparsed",
+        "whose reply holds another rating than the file": "differing",
+    }
     for words, key in told.items():
         if record[key]:
             console.print(f"{len(record[key])} {words}: {', '.join(record[key][:5])}")

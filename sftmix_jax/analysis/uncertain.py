@@ -172,8 +172,7 @@ def _shrink(means: np.ndarray, pulls: np.ndarray) -> float:
 
 
 def _shrinks(found: Mapping[Score, Drawn], slopes: Mapping[Score, float]) -> dict[Score, float]:
-    """By how much the questions' error is made less of each of some paired scores; which case is which: see the module.
-    """
+    """By how much the questions' error of each of some paired scores is made less, by the cases of the module."""
     moving = [slopes[score] for score in found]
     if len(found) > 1 and np.isfinite(moving).all() and any(moving):
         return dict.fromkeys(found, _shrink(_added(found, slopes, "means"), _added(found, slopes, "pulls")))
@@ -217,9 +216,13 @@ class Uncertain:
     """A number, evaluated where it is asked for; its draws belong together with those of every other number."""
 
     def __init__(
-        self, scores: Iterable[Score], function: Callable[[Mapping[Score, np.ndarray]], np.ndarray],
-        interval: tuple[float, float] | None = None, least: float = -np.inf, most: float = np.inf,
-    ):  # fmt: skip
+        self,
+        scores: Iterable[Score],
+        function: Callable[[Mapping[Score, np.ndarray]], np.ndarray],
+        interval: tuple[float, float] | None = None,
+        least: float = -np.inf,
+        most: float = np.inf,
+    ):
         self._scores, self._function = tuple(dict.fromkeys(scores)), function
         self.interval = interval  # 95 %, where it is known otherwise
         self._ends = least, most
@@ -311,8 +314,11 @@ class Uncertain:
         for task, questions in shared_questions(self._scores).items():
             every = dict.fromkeys(q for score in self._scores if score.task == task for q in score.questions)
             if every and len(questions) < len(every):
-                told.append(f"{len(questions)} of {len(every)} questions of {task}" if questions
-                            else f"no questions of {task} in common, unpaired")  # fmt: skip
+                told.append(
+                    f"{len(questions)} of {len(every)} questions of {task}"
+                    if questions
+                    else f"no questions of {task} in common, unpaired"
+                )
         return ", ".join(told)
 
     def __add__(self, other: Uncertain | float) -> Uncertain:
@@ -372,24 +378,34 @@ def mean(numbers: Sequence[Uncertain]) -> Uncertain:
     return combined(lambda *each: sum(each) / len(each), *numbers)
 
 
-def of(
-    score: Score, interval: tuple[float, float] | None = None, best: float = 0.0, worst: float = 0.0
-) -> Uncertain:
+def of(score: Score, interval: tuple[float, float] | None = None, best: float = 0.0, worst: float = 0.0) -> Uncertain:
     """A score as it stands; its interval stays between its worst and best value, if it has these."""
     least, most = (worst, best) if best else (-np.inf, np.inf)
     return Uncertain((score,), lambda found: found[score], interval, least, most)
 
 
 def from_verdicts(
-    values: np.ndarray, weights: np.ndarray | None = None, geometric: bool = False, best: float = 1.0,
-    seeds: Sequence[int] | None = None, questions: Sequence[str] | None = None, name: str = "", task: str = "",
-) -> Uncertain:  # fmt: skip
+    values: np.ndarray,
+    weights: np.ndarray | None = None,
+    geometric: bool = False,
+    best: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    questions: Sequence[str] | None = None,
+    name: str = "",
+    task: str = "",
+) -> Uncertain:
     """The mean over seeds of the (weighted, geometric) mean of verdicts, float64 [seeds, questions]."""
     S, Q = values.shape
     score = Verdicts(
-        name, task, tuple(range(S) if seeds is None else seeds), tuple(map(str, range(Q))) if questions is None
-        else tuple(questions), values, np.ones_like(values) if weights is None else weights, best, geometric,
-    )  # fmt: skip
+        name,
+        task,
+        tuple(range(S) if seeds is None else seeds),
+        tuple(map(str, range(Q))) if questions is None else tuple(questions),
+        values,
+        np.ones_like(values) if weights is None else weights,
+        best,
+        geometric,
+    )
     return of(score, best=0.0 if geometric else best)
 
 

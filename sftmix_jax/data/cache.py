@@ -110,15 +110,18 @@ def for_all_processes(domains: dict[str, Source], chat: Chat) -> dict[str, Examp
     Raises UserError as `tokenized` does, and if a process reads other rows than process 0.
     """
     contents = processes.divided(lambda name: sources.fingerprint(domains[name]), list(domains))
-    found = {name: tokenized(name, domains[name], chat, content)
-             for name, content in zip(domains, contents, strict=True)}  # fmt: skip
+    found = {
+        name: tokenized(name, domains[name], chat, content) for name, content in zip(domains, contents, strict=True)
+    }
     sums = [json.loads(text) for text in processes.all_say(json.dumps([each.content for each in found.values()]))]
     for name, of_each in zip(found, zip(*sums, strict=True), strict=True):
         other = [str(index) for index, one in enumerate(of_each) if one != of_each[0]]
         if other:
             _forget(found[name])
-            raise UserError(f"{domains[name].path}: process {', '.join(other)} reads other rows than process 0 (domain "
-                            f"'{name}'); copy the same files to every host, or to storage that they share")  # fmt: skip
+            raise UserError(
+                f"{domains[name].path}: process {', '.join(other)} reads other rows than process 0 (domain "
+                f"'{name}'); copy the same files to every host, or to storage that they share"
+            )
     return found
 
 
@@ -135,8 +138,10 @@ def _building_folder(folder: epath.Path) -> Path:
         building.mkdir(parents=True)
         return building
     except OSError as error:
-        terminal.err(f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
-              "SFTMIX_CACHE to a folder that can be written")  # fmt: skip
+        terminal.err(
+            f"token cache {folder.parent}: cannot be written ({error.strerror}); the tokens are not kept. Set "
+            "SFTMIX_CACHE to a folder that can be written"
+        )
         return Path(tempfile.mkdtemp(prefix="sftmix_jax."))
 
 
@@ -148,9 +153,12 @@ def _opened(folder: Path, fingerprint: str) -> Examples:
         np.memmap(folder / "tokens.bin", meta["dtype"], "r"),
         np.memmap(folder / "weights.bin", np.float32, "r"),
         np.load(folder / "offsets.npy"),
-        meta["rows"], meta["skipped"], meta["skipped_where"], meta["unused"],
+        meta["rows"],
+        meta["skipped"],
+        meta["skipped_where"],
+        meta["unused"],
         meta["notices"],
-    )  # fmt: skip
+    )
 
 
 def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
@@ -212,9 +220,16 @@ def _build(name: str, source: Source, chat: Chat, folder: Path) -> None:
         what = "nothing" if trained == 0 else "every token"
         raise UserError(f"{source.path}: the template {chat.name} marks {what} as trained on; choose another template")
     np.save(folder / "offsets.npy", np.cumsum([0, *sizes], dtype=np.int64))
-    meta = {"dtype": np.dtype(dtype).name, "rows": rows, "skipped": skipped, "skipped_where": skipped_where,
-            "unused": unused, "notices": [*reading.notices(), *copies.notices()],
-            "source": dataclasses.asdict(source), "template": chat.name}  # fmt: skip
+    meta = {
+        "dtype": np.dtype(dtype).name,
+        "rows": rows,
+        "skipped": skipped,
+        "skipped_where": skipped_where,
+        "unused": unused,
+        "notices": [*reading.notices(), *copies.notices()],
+        "source": dataclasses.asdict(source),
+        "template": chat.name,
+    }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 

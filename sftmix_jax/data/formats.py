@@ -84,10 +84,28 @@ def _alpaca(answer: str) -> Callable[[Fields], list[Message]]:
 
 
 # What `reasoning` holds where it says whether, or how much, the model was to think
-_SWITCHES = frozenset({
-    "on", "off", "true", "false", "yes", "no", "enabled", "disabled", "auto", "none", "minimal", "low", "medium",
-    "high", "think", "no_think", "/think", "/no_think",
-})  # fmt: skip
+_SWITCHES = frozenset(
+    {
+        "on",
+        "off",
+        "true",
+        "false",
+        "yes",
+        "no",
+        "enabled",
+        "disabled",
+        "auto",
+        "none",
+        "minimal",
+        "low",
+        "medium",
+        "high",
+        "think",
+        "no_think",
+        "/think",
+        "/no_think",
+    }
+)
 
 
 def _answer(fields: Fields, column: str, value: Any) -> Message:
@@ -131,13 +149,24 @@ FORMATS: dict[str, Format] = {
 }
 _COLUMNS = frozenset().union(*(format.columns for format in FORMATS.values()))
 # Beside another format's columns these may be a second conversation; `answer` is often a gold answer, a note.
-_RIVALS = ("messages", "conversations", "conversation", "instruction", "prompt", "completion", "question", "query",
-           "response", "output", "text")  # fmt: skip
+_RIVALS = (
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "prompt",
+    "completion",
+    "question",
+    "query",
+    "response",
+    "output",
+    "text",
+)
 _PROMPTS = ("prompt", "instruction", "question", "query")
 # Beside a `text` these are the other side of a pair: the text is no document then.
-_BESIDE_TEXT = frozenset({
-    "answer", "answers", "code", "summary", "highlights", "solution", "target", "translation", "role"
-})  # fmt: skip
+_BESIDE_TEXT = frozenset(
+    {"answer", "answers", "code", "summary", "highlights", "solution", "target", "translation", "role"}
+)
 
 
 # --- which format ---------------------------------------------------------------------------------
@@ -238,9 +267,10 @@ def conversation(row: Mapping[str, Any], layout: Layout) -> Conversation:
     if not layout.chosen:
         _refuse_rivals(fields, found.messages, layout.format.columns)
     replaced = {  # fields of one of our names, in whose place the user has put another
-        stored.shown(ours) for ours, theirs in layout.columns.items()
+        stored.shown(ours)
+        for ours, theirs in layout.columns.items()
         if theirs not in ("", ours) and ours not in layout.columns.values() and row.get(ours) is not None
-    }  # fmt: skip
+    }
     return _encodable(found._replace(unused=fields.unused | replaced))
 
 
@@ -362,8 +392,11 @@ def _told(column: str, value: Any, messages: Sequence[Message]) -> Literal["same
     if stored.is_object_of_lists(value):
         value = stored.items(value, column)
     if isinstance(value, list):
-        turns = [(_role(turn), str(turn.get("content", turn.get("value"))).strip())
-                 for turn in value if isinstance(turn, Mapping)]  # fmt: skip
+        turns = [
+            (_role(turn), str(turn.get("content", turn.get("value"))).strip())
+            for turn in value
+            if isinstance(turn, Mapping)
+        ]
         every = [(message.role, message.content.strip()) for message in messages]
         starts = range(len(every) - len(turns) + 1)
         found = len(turns) == len(value) and any(every[i : i + len(turns)] == turns for i in starts)

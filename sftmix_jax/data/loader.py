@@ -19,9 +19,13 @@ from sftmix_jax.machine.ranges import Choice, Integer, setting
 DEFAULT_MAX_SEQ_LEN = 2048  # the paper's length
 Batch: TypeAlias = dict[str, np.ndarray]  # [B, T] each: the keys and dtypes of DTYPES
 DTYPES = {
-    "tokens": np.int32, "targets": np.int32, "loss_weights": np.float32, "segment_ids": np.int32,
-    "positions": np.int32, "domain_ids": np.int32,
-}  # fmt: skip
+    "tokens": np.int32,
+    "targets": np.int32,
+    "loss_weights": np.float32,
+    "segment_ids": np.int32,
+    "positions": np.int32,
+    "domain_ids": np.int32,
+}
 
 
 @dataclasses.dataclass

@@ -117,11 +117,12 @@ class _Marks:
         if isinstance(value, list | tuple):
             return [self._value(item, owner, argument) for item in value]
         if isinstance(value, Mapping) and argument:
-            return {self._text(key, owner): self._value(item, owner, True)
-                    for key, item in value.items()}  # fmt: skip
+            return {self._text(key, owner): self._value(item, owner, True) for key, item in value.items()}
         if isinstance(value, Mapping):
-            return {key: item if key in _LABELS else self._value(item, owner, key == "arguments")
-                    for key, item in value.items()}  # fmt: skip
+            return {
+                key: item if key in _LABELS else self._value(item, owner, key == "arguments")
+                for key, item in value.items()
+            }
         return value if value is None and not argument else self._constant(value, owner)
 
     def _described(self, value: Any) -> Any:

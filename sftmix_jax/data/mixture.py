@@ -57,9 +57,11 @@ class Pool:
     def amounts(self, unit: str) -> np.ndarray:
         """Each example's size in a unit of UNITS, or in the places of a packed row that it fills."""
         return {
-            "examples": np.ones_like(self.lengths), "tokens": self.lengths, "trained_tokens": self.trained,
+            "examples": np.ones_like(self.lengths),
+            "tokens": self.lengths,
+            "trained_tokens": self.trained,
             "places": self.lengths - 1,
-        }[unit]  # fmt: skip
+        }[unit]
 
 
 def rows_of(fraction: float, rows: int) -> int:
@@ -250,9 +252,13 @@ def _passes(ids: np.ndarray, count: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def _interleaved(
-    ids: Sequence[np.ndarray], weights: np.ndarray, sizes: np.ndarray, measured: np.ndarray, amount: int,
+    ids: Sequence[np.ndarray],
+    weights: np.ndarray,
+    sizes: np.ndarray,
+    measured: np.ndarray,
+    amount: int,
     seeds: Sequence[Sequence[int]],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Passes over each domain, merged by the point at which its due reaches the middle of a row.
 
     `sizes` and `measured`: each example's size in the shares' unit and in that of `amount`. The result measures

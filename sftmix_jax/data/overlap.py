@@ -86,7 +86,9 @@ def questions_seen(questions: dict[str, str], conversations: Iterable[Sequence[M
             askers.setdefault(gram, []).append(name)
     seen = {
         name
-        for messages in conversations for message in messages
-        for gram in grams(_text(message)) & askers.keys() for name in askers[gram]
-    }  # fmt: skip
+        for messages in conversations
+        for message in messages
+        for gram in grams(_text(message)) & askers.keys()
+        for name in askers[gram]
+    }
     return [name for name in questions if name in seen]

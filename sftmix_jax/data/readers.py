@@ -174,9 +174,11 @@ def _as_row(value: Any, where: str) -> Row:
 
 # The marks of encodings other than UTF-8 at the head of a file; UTF-32's begins with UTF-16's.
 _MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
+}
 
 
 def _lines(file: epath.Path) -> Iterator[bytes]:
@@ -287,8 +289,10 @@ def _read_table(file: epath.Path, delimiter: str) -> Iterator[Row]:
                 if twice := [name for i, name in enumerate(names) if not name or name in names[:i]]:
                     raise UserError(f"{where}: the column name '{twice[0]}' is empty or stands twice; rename it")
             elif cells and len(cells) != len(names):
-                raise UserError(f"{where}: {len(cells)} cells, and {len(names)} columns; quote cells that hold a "
-                                f"{'tab' if delimiter == chr(9) else 'comma'}")  # fmt: skip
+                raise UserError(
+                    f"{where}: {len(cells)} cells, and {len(names)} columns; quote cells that hold a "
+                    f"{'tab' if delimiter == chr(9) else 'comma'}"
+                )
             elif cells:
                 yield Row(where, {name: _weight(name, cell) for name, cell in zip(names, cells, strict=True)})
     except csv.Error as error:
@@ -354,10 +358,15 @@ def _read_array_record(file: epath.Path) -> Iterator[Row]:
 
 
 _FILES: dict[str, Callable[[epath.Path], Iterator[Row]]] = {
-    ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet,
-    ".array_record": _read_array_record, ".arrayrecord": _read_array_record,
-    ".csv": functools.partial(_read_table, delimiter=","), ".tsv": functools.partial(_read_table, delimiter="\t"),
-}  # fmt: skip
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".array_record": _read_array_record,
+    ".arrayrecord": _read_array_record,
+    ".csv": functools.partial(_read_table, delimiter=","),
+    ".tsv": functools.partial(_read_table, delimiter="\t"),
+}
 
 
 def _read_hub(spec: str) -> Iterator[Row]:

@@ -124,8 +124,11 @@ def _call(function: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> Con
 def fingerprint(source: Source) -> str:
     """A hash of everything that decides the conversations: file contents and how they are read."""
     settings: dict[str, Any] = {
-        "reading": _READING, "format": source.format, "columns": source.columns, "bad_rows": source.bad_rows,
-    }  # fmt: skip
+        "reading": _READING,
+        "format": source.format,
+        "columns": source.columns,
+        "bad_rows": source.bad_rows,
+    }
     if source.convert:
         settings["convert"] = user_functions.digest("convert", source.convert)
     if source.without:

@@ -24,15 +24,53 @@ from sftmix_jax.machine.errors import did_you_mean
 
 LARGEST_WEIGHT = 1e6  # sums of weighted losses stay finite in float32
 # What a verdict calls a bad answer, besides false and numbers up to 0, and a good one
-_BAD = frozenset({
-    "false", "f", "no", "n", "bad", "rejected", "reject", "undesirable", "undesired", "incorrect", "wrong", "fail",
-    "failed", "incomplete", "invalid", "unsafe", "unacceptable", "unusable", "discard", "discarded",
-})  # fmt: skip
+_BAD = frozenset(
+    {
+        "false",
+        "f",
+        "no",
+        "n",
+        "bad",
+        "rejected",
+        "reject",
+        "undesirable",
+        "undesired",
+        "incorrect",
+        "wrong",
+        "fail",
+        "failed",
+        "incomplete",
+        "invalid",
+        "unsafe",
+        "unacceptable",
+        "unusable",
+        "discard",
+        "discarded",
+    }
+)
 # What a grade calls one besides: `no` is often an answer there
 _POOR = _BAD - {"f", "no", "n"} | {
-    "poor", "very poor", "very bad", "low", "very low", "low quality", "error", "failure", "spam", "toxic", "harmful",
-    "flagged", "deleted", "removed", "excluded", "unhelpful", "inaccurate", "not ok", "denied", "declined",
-}  # fmt: skip
+    "poor",
+    "very poor",
+    "very bad",
+    "low",
+    "very low",
+    "low quality",
+    "error",
+    "failure",
+    "spam",
+    "toxic",
+    "harmful",
+    "flagged",
+    "deleted",
+    "removed",
+    "excluded",
+    "unhelpful",
+    "inaccurate",
+    "not ok",
+    "denied",
+    "declined",
+}
 _OFF = frozenset({"false", "0", "no", "0.0"})
 _NOTHING = frozenset({"", "null", "None", "[]", "{}"})  # a structure that is stored as text
 _GOOD = frozenset({"true", "t", "yes", "y", "good", "chosen", "desirable", "desired", "correct", "right", "pass"})
@@ -52,8 +90,13 @@ class Fields:
     `columns`: our name → the file's. `strict`: a field that nothing knows refuses the row. `nested`: in an object.
     """
 
-    def __init__(self, values: Mapping[str, Any], columns: Mapping[str, str] | None = None, strict: bool = False,
-                 nested: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        columns: Mapping[str, str] | None = None,
+        strict: bool = False,
+        nested: bool = False,
+    ):
         self._values = {name: None if _is_nothing(name, value) else value for name, value in values.items()}
         self._columns = columns or {}
         self._of_row = columns is not None and not strict and not nested

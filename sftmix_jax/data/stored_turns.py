@@ -13,14 +13,27 @@ from sftmix_jax.machine.errors import did_you_mean
 
 # In lower case, words joined by `_`
 ROLES = {
-    "user": "user", "human": "user", "prompter": "user",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
     "ai_assistant": "assistant",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "bing": "assistant",
-    "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant",
-    "system": "system", "developer": "system",  # OpenAI's newer name; templates know `system`
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
+    "system": "system",
+    "developer": "system",  # OpenAI's newer name; templates know `system`
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
     **dict.fromkeys(("tool_response", "tool_result", "tool_output", "function_response", "function_result"), "tool"),
-}  # fmt: skip
+}
 _CALL_ROLES = ("function_call", "tool_call", "tool_calls")  # an assistant's turn whose text is the calls, as JSON
 _CALL_LABELS = ("id", "type", "index")
 _ROLE, _CONTENT = ("role", "from"), ("content", "value", "text")
@@ -55,8 +68,11 @@ def message(turn: Any, row: Fields, weight: float = 1.0) -> Message:
     if content is None and not calls and not any(isinstance(turn.get(name), str) for name in _CONTENT):
         key = next((name for name in _CONTENT if name in turn), "content")
         raise BadRow(f"a message whose {key} is not text")
-    extra = {name: _rendered(name, value) for name in meanings.RENDERED
-             if (value := fields.take(name)) is not None and value is not False}  # fmt: skip
+    extra = {
+        name: _rendered(name, value)
+        for name in meanings.RENDERED
+        if (value := fields.take(name)) is not None and value is not False
+    }
     if calls:
         if role != "assistant":
             raise BadRow(f"tool_calls in a turn of the role '{role}'")

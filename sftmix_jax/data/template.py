@@ -72,9 +72,11 @@ class Template:
             # Of an empty template: jinja folds constants as it compiles, and theirs does so without limits.
             theirs = _compile_jinja_template("").environment
             self._environment = _Bounded(
-                trim_blocks=theirs.trim_blocks, lstrip_blocks=theirs.lstrip_blocks,
-                extensions=[type(extension) for extension in theirs.extensions.values()], finalize=_shown,
-            )  # fmt: skip
+                trim_blocks=theirs.trim_blocks,
+                lstrip_blocks=theirs.lstrip_blocks,
+                extensions=[type(extension) for extension in theirs.extensions.values()],
+                finalize=_shown,
+            )
             self._environment.adopt(theirs)
             self._template = self._environment.from_string(_Counted().visit(self._environment.parse(source)))
         except TemplateSyntaxError as error:
@@ -102,9 +104,12 @@ class Template:
         text, length = [], 0
         try:
             for part in self._template.generate(
-                messages=[self._row(m) for m in messages], tools=[dict(t) for t in tools] or None, documents=None,
-                add_generation_prompt=prompt, **self._special,
-            ):  # fmt: skip
+                messages=[self._row(m) for m in messages],
+                tools=[dict(t) for t in tools] or None,
+                documents=None,
+                add_generation_prompt=prompt,
+                **self._special,
+            ):
                 length += len(part)
                 if length > limit:
                     raise _TooMuch
@@ -143,8 +148,12 @@ class _Bounded(ImmutableSandboxedEnvironment):
         self.tests["in"] = lambda value, items: value in self._after_reading(items)
         self.globals.update(other.globals)
         self.globals.pop("lipsum", None)
-        self.filters |= {"counted iterations": _counted, "measured": _measured, "measured text": _concatenated,
-                         "read": _read}  # fmt: skip
+        self.filters |= {
+            "counted iterations": _counted,
+            "measured": _measured,
+            "measured text": _concatenated,
+            "read": _read,
+        }
         self.start(_MOST_CHARACTERS)
 
     def start(self, characters: int) -> int:
@@ -286,10 +295,27 @@ def _size(value: Any, most: int) -> int:
 
 
 # Filters and methods of texts that can make far more than they are given
-_GROWING = frozenset({
-    "join", "replace", "center", "ljust", "rjust", "zfill", "round", "truncate", "batch", "slice", "indent",
-    "expandtabs", "wordwrap", "translate", "tojson", "format", "to_bytes",
-})  # fmt: skip
+_GROWING = frozenset(
+    {
+        "join",
+        "replace",
+        "center",
+        "ljust",
+        "rjust",
+        "zfill",
+        "round",
+        "truncate",
+        "batch",
+        "slice",
+        "indent",
+        "expandtabs",
+        "wordwrap",
+        "translate",
+        "tojson",
+        "format",
+        "to_bytes",
+    }
+)
 
 
 def _estimate(name: str, value: Any, given: Sequence[Any], most: int) -> int:

@@ -27,8 +27,14 @@ _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt")
 _SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SPACES = re.compile(r"[\s▁]+")  # what SentencePiece adds, joins or writes as ▁
 # Of tokenizer_config.json; the first four are added by transformers where tokenizer.json stores truncation or padding
-_NOT_OBEYED = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "split_special_tokens",
-               "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")  # fmt: skip
+_NOT_OBEYED = (
+    "max_length",
+    "stride",
+    "truncation_strategy",
+    "pad_to_multiple_of",
+    "split_special_tokens",
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+)
 _USUAL_EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -154,8 +160,9 @@ class Tokenizer:
     def unknown_in(self, text: str) -> str:
         """The first word of a text that the vocabulary lacks; empty where it lacks none."""
         encoded = self._backend.encode(text, add_special_tokens=False)
-        spans = [span for i, span in zip(encoded.ids, encoded.offsets, strict=True)
-                 if self.unknown and i == self.unknown[0]]  # fmt: skip
+        spans = [
+            span for i, span in zip(encoded.ids, encoded.offsets, strict=True) if self.unknown and i == self.unknown[0]
+        ]
         return text[slice(*spans[0])].strip() if spans else ""
 
     @cached_property

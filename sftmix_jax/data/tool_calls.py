@@ -46,11 +46,12 @@ TOOLS = (
     {
         "type": "function",
         "function": {
-            "name": "qzf", "description": "qzd",
+            "name": "qzf",
+            "description": "qzd",
             "parameters": {"type": "object", "properties": {"qzk": {"type": "string", "description": "qzp"}}},
         },
     },
-)  # fmt: skip
+)
 
 
 def probe(arguments: Any) -> list[Message]:

@@ -62,9 +62,14 @@ def find(template: Template, messages: Sequence[Message], tools: Tools = ()) -> 
 
 
 def _turn(
-    template: Template, messages: Sequence[Message], tools: Tools, text: str, places: Sequence[Place], i: int,
+    template: Template,
+    messages: Sequence[Message],
+    tools: Tools,
+    text: str,
+    places: Sequence[Place],
+    i: int,
     earlier: Sequence[Turn],
-) -> Turn:  # fmt: skip
+) -> Turn:
     own = _own(places, i)
     if not own:
         raise BadRow("an assistant message without words")

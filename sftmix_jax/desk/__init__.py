@@ -24,10 +24,15 @@ def _folders(kind: str) -> list[Path]:
 
 def listed(kind: str) -> list[str]:
     """Names of the files of a kind (configs, eval) that can be found."""
-    return sorted({
-        str(file.relative_to(folder)) for folder in _folders(kind) if folder.is_dir() for file in folder.rglob("*.py")
-        if file.name != "__init__.py"
-    })  # fmt: skip
+    return sorted(
+        {
+            str(file.relative_to(folder))
+            for folder in _folders(kind)
+            if folder.is_dir()
+            for file in folder.rglob("*.py")
+            if file.name != "__init__.py"
+        }
+    )
 
 
 def find(kind: str, name: str) -> Path:

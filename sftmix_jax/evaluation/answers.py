@@ -84,8 +84,14 @@ def ask(
         label = f"{model.folder.name}: {name}"
         progress = _Progress(f"{label}, turn {turn + 1}" if turn else label, len(new))
 
-        def finished(i: int, response: Response, new: list[int] = new, keys: list[str] = keys,
-                     asked: list[tuple[Question, int]] = asked, progress: _Progress = progress) -> None:  # fmt: skip
+        def finished(
+            i: int,
+            response: Response,
+            new: list[int] = new,
+            keys: list[str] = keys,
+            asked: list[tuple[Question, int]] = asked,
+            progress: _Progress = progress,
+        ) -> None:
             journal.put(keys[new[i]], {"text": response.text, "finish_reason": response.finish_reason})
             progress.add(len(response.tokens), running(asked[new[i]][0], response.text))
 
@@ -127,9 +133,7 @@ def _answer(
     measured = [(i, question.measured) for i, (question, _, _) in enumerate(asked) if question.measured]
     refused += _measure(model, measured, finished)
     for reason, count in refused.items() if processes.is_first() else ():
-        terminal.err(
-            f"warning: {model.name}: {count} prompts are not asked and count as unanswered: {reason}"
-        )
+        terminal.err(f"warning: {model.name}: {count} prompts are not asked and count as unanswered: {reason}")
     model.sampler.generate(requests, lambda i, response: finished(free[i], response))
 
 
@@ -192,12 +196,20 @@ def _measure(
 
 def _key(model: Model, decoding: Decoding, question: Question, sample: int, said: Sequence[str]) -> str:
     """All that this answer depends on."""
-    return identity.digest({
-        "model": model.identity, "template": model.chat.fingerprint, "turns": question.turns[: len(said) + 1],
-        "said": said, "choices": question.choices, "measured": repr(question.measured) if question.measured else "",
-        "temperature": _temperature(decoding, question), "max_new_tokens": decoding.max_new_tokens,
-        "seed": decoding.seed, "sample": sample,
-    })  # fmt: skip
+    return identity.digest(
+        {
+            "model": model.identity,
+            "template": model.chat.fingerprint,
+            "turns": question.turns[: len(said) + 1],
+            "said": said,
+            "choices": question.choices,
+            "measured": repr(question.measured) if question.measured else "",
+            "temperature": _temperature(decoding, question),
+            "max_new_tokens": decoding.max_new_tokens,
+            "seed": decoding.seed,
+            "sample": sample,
+        }
+    )
 
 
 class _Progress:

@@ -20,22 +20,33 @@ def answer(model: Model, prompts: Sequence[str], sampling: SamplingConfig, *, ra
     """Prints a response per prompt and sample; as JSON, a line each. Raises UserError."""
     requests = [
         Request(
-            tuple(_prompt_tokens(model, prompt, raw)), sampling.max_new_tokens, sampling.temperature,
-            sampling.top_p, sampling.seed, sample,
+            tuple(_prompt_tokens(model, prompt, raw)),
+            sampling.max_new_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.seed,
+            sample,
         )
-        for prompt in prompts for sample in range(sampling.num_samples)
-    ]  # fmt: skip
+        for prompt in prompts
+        for sample in range(sampling.num_samples)
+    ]
     responses = model.sampler.generate(requests)
     for i, response in enumerate(responses):
         prompt = prompts[i // sampling.num_samples]
         if response.finish_reason == "prompt_too_long" and i % sampling.num_samples == 0:
-            terminal.err(f"{prompt[:40]!r}: no answer: {len(requests[i].tokens)} tokens are as many as the model's "
-                         f"{model.sampler.config.max_length} or more")  # fmt: skip
+            terminal.err(
+                f"{prompt[:40]!r}: no answer: {len(requests[i].tokens)} tokens are as many as the model's "
+                f"{model.sampler.config.max_length} or more"
+            )
         if as_json:
-            terminal.out_json({
-                "prompt": prompt, "response": response.text, "tokens": list(response.tokens),
-                "finish_reason": response.finish_reason,
-            })  # fmt: skip
+            terminal.out_json(
+                {
+                    "prompt": prompt,
+                    "response": response.text,
+                    "tokens": list(response.tokens),
+                    "finish_reason": response.finish_reason,
+                }
+            )
         else:
             terminal.out(response.text)
 
@@ -111,11 +122,32 @@ def chat(model: Model, sampling: SamplingConfig) -> None:
 
 
 # Fields of a row that would change its answer.
-_MEANT = frozenset({
-    "system", "developer", "history", "messages", "conversations", "tools", "functions", "tool_choice",
-    "response_format", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_new_tokens",
-    "max_completion_tokens", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
-})  # fmt: skip
+_MEANT = frozenset(
+    {
+        "system",
+        "developer",
+        "history",
+        "messages",
+        "conversations",
+        "tools",
+        "functions",
+        "tool_choice",
+        "response_format",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "stop",
+        "max_tokens",
+        "max_new_tokens",
+        "max_completion_tokens",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+    }
+)
 
 
 def read_prompts(file: str) -> list[str]:

@@ -169,8 +169,11 @@ def _by_text(text: str, choices: Sequence[str], texts: Sequence[str]) -> str | N
     for place in (*stated[-1:], text):
         words = f" {_fold(place)} "
         denied = r" (?:not|isn t|nor) (?:(?:a|an|the) )?{} "
-        found = [i for i, each in enumerate(folded)
-                 if each and f" {each} " in words and not re.search(denied.format(re.escape(each)), words)]  # fmt: skip
+        found = [
+            i
+            for i, each in enumerate(folded)
+            if each and f" {each} " in words and not re.search(denied.format(re.escape(each)), words)
+        ]
         widest = max(found, key=lambda i: len(folded[i]), default=None)
         if widest is None or folded.count(folded[widest]) > 1:
             continue

@@ -80,10 +80,15 @@ def score(question: Question, answers: Turns) -> Verdict:
 
 def _run(program: str, r: Mapping[str, Any]) -> sandbox.Verdict:
     return sandbox.run(
-        program, r["entry_point"], r["tests"], names=tuple(r.get("names", ())), seconds=r.get("seconds", 5),
-        each=r.get("each", 0), memory=r.get("memory", 1 << 30),
+        program,
+        r["entry_point"],
+        r["tests"],
+        names=tuple(r.get("names", ())),
+        seconds=r.get("seconds", 5),
+        each=r.get("each", 0),
+        memory=r.get("memory", 1 << 30),
         prelude=programs.context(r["prompt"], r["entry_point"]) + "\n" + r.get("prelude", ""),
-    )  # fmt: skip
+    )
 
 
 _ONE_AT_A_TIME = threading.Lock()  # answers to one question are scored in several threads

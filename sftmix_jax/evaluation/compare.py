@@ -49,10 +49,16 @@ def compare(first: epath.Path, second: epath.Path, task: str) -> list[Difference
     found = []
     for name, summary in scores[0]["metrics"].items():
         metric, weight, group = summary.get("of", name), summary.get("weight"), summary.get("group")
-        asked = [(one, verdicts[1][id]) for id, one in verdicts[0].items()
-                 if id in verdicts[1] and group in (None, one.get("group"))]  # fmt: skip
-        told = [(a["scores"], b["scores"]) for a, b in asked
-                if a["scores"][metric] is not None and b["scores"][metric] is not None]  # fmt: skip
+        asked = [
+            (one, verdicts[1][id])
+            for id, one in verdicts[0].items()
+            if id in verdicts[1] and group in (None, one.get("group"))
+        ]
+        told = [
+            (a["scores"], b["scores"])
+            for a, b in asked
+            if a["scores"][metric] is not None and b["scores"][metric] is not None
+        ]
         if told:  # n tells how many these are
             pairs = np.array([[a[metric], b[metric]] for a, b in told], np.float64)
             weights = np.array([a[weight] if weight else 1.0 for a, _ in told], np.float64)
@@ -99,9 +105,11 @@ def _documents(samples: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[s
     values: dict[str, dict[str, float]] = {}
     for name, summary in metrics.items():
         metric, _, which = name.removesuffix(")").partition(" (")
-        each = {str(sample["doc_id"]): float(sample[metric]) for sample in samples
-                if sample.get("filter", "none") == (which or "none")
-                and isinstance(sample.get(metric), int | float)}  # fmt: skip
+        each = {
+            str(sample["doc_id"]): float(sample[metric])
+            for sample in samples
+            if sample.get("filter", "none") == (which or "none") and isinstance(sample.get(metric), int | float)
+        }
         if each and math.isclose(sum(each.values()) / len(each), summary["value"], abs_tol=1e-9):
             values[name] = each
     ids = dict.fromkeys(id for each in values.values() for id in each)

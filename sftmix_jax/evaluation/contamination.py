@@ -59,9 +59,10 @@ def _known(file: epath.Path) -> dict[str, Any]:
         return {}
     wanted = {"key": str, "of": int, "questions": dict}
     sound = {
-        task: entry for task, entry in record.items()
+        task: entry
+        for task, entry in record.items()
         if isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in wanted.items())
-    }  # fmt: skip
+    }
     if sound.keys() != record.keys():
         lost = ", ".join(record.keys() - sound.keys())
         terminal.err(f"{file}: damaged; looking for the questions of {lost} again")

@@ -69,9 +69,11 @@ class Endpoint:
         errors = self._errors
         try:
             answer = self._client.chat.completions.create(
-                model=self._model, temperature=self._config.temperature, max_tokens=self._config.max_tokens,
+                model=self._model,
+                temperature=self._config.temperature,
+                max_tokens=self._config.max_tokens,
                 messages=[{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
-            )  # fmt: skip
+            )
         except (errors.AuthenticationError, errors.PermissionDeniedError, errors.NotFoundError) as error:
             where = os.environ.get("OPENAI_BASE_URL", "the endpoint")
             raise UserError(_said(f"{where} refuses the judge {self._model}: {error}")) from None

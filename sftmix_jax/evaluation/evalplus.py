@@ -52,8 +52,16 @@ def _check(inputs, atol):
 _check({inputs!r}, {atol!r})
 """
 
-_AS_SETS = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
-            "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
+_AS_SETS = (
+    "similar_elements",
+    "find_char_long",
+    "common_in_nested_lists",
+    "extract_singly",
+    "larg_nnum",
+    "intersection_array",
+    "find_dissimilar",
+    "Diff",
+)
 _AS_FOUND = ("check_str", "text_match_three", "text_starta_endb")
 # What else than the canonical solution's result is right, as statements on `given`, `out` and `exp` that set `exact`.
 _RULES = {
@@ -64,12 +72,12 @@ _RULES = {
     "sum_div": "exact = out == exp or out == 0",
     # the height may also be that of the pyramid, and not of its sides
     "surface_Area": "b, h = given\nexact = out == exp or "
-                    "abs(out - round(b * b + 2 * b * math.sqrt((b / 2) ** 2 + h * h))) <= atol",
+    "abs(out - round(b * b + 2 * b * math.sqrt((b / 2) ** 2 + h * h))) <= atol",
     "digit_distance_nums": "a, b = map(str, given)\nwide = max(len(a), len(b))\nexact = out == exp or out == "
-                           "sum(abs(int(x) - int(y)) for x, y in zip(a.zfill(wide), b.zfill(wide)))",
+    "sum(abs(int(x) - int(y)) for x, y in zip(a.zfill(wide), b.zfill(wide)))",
     # any zero of the polynomial
     "find_zero": "assert abs(sum(c * math.pow(out, i) for i, c in enumerate(given[0]))) <= atol, out\ncontinue",
-}  # fmt: skip
+}
 
 
 def reference(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,10 +88,12 @@ def reference(row: Mapping[str, Any]) -> dict[str, Any]:
     rule = _RULES.get(name, "exact = out == exp")
     canonical = row["prompt"] + row["canonical_solution"]
     tests = _TESTS.format(
-        canonical=canonical, entry_point=name, atol=row["atol"],
+        canonical=canonical,
+        entry_point=name,
+        atol=row["atol"],
         rule="\n".join(f"        {line}" for line in rule.split("\n")),
         inputs=[kinds(inputs) for inputs in given] if kinds else given,
-    )  # fmt: skip
+    )
     return {"entry_point": name, "tests": tests, "canonical": canonical, **LIMITS}
 
 
@@ -117,8 +127,10 @@ def _both(value: Any) -> Any:
 
 
 _KINDS: dict[int, Callable[[Sequence[Any]], Any]] = {
-    **dict.fromkeys((2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740,
-                     744, 809), _tuples),
+    **dict.fromkeys(
+        (2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809),
+        _tuples,
+    ),
     **dict.fromkeys((63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780), _inner),
     **dict.fromkeys((75, 413, 444, 753), _each(_tuples)),
     **dict.fromkeys((106, 750), _each(None, _outer)),
@@ -129,4 +141,4 @@ _KINDS: dict[int, Callable[[Sequence[Any]], Any]] = {
     124: _each(float, complex),
     252: _each(complex),
     722: _each(lambda rows: {key: tuple(value) for key, value in rows.items()}),
-}  # fmt: skip
+}

@@ -96,11 +96,14 @@ def write_answers(folder: epath.Path, model: str, answers: Mapping[str, Sequence
     """model_answer/<model>.jsonl: a line a question, a choice a sample."""
     rows = [
         {
-            "question_id": _number(id), "answer_id": hashlib.sha256(repr((id, samples)).encode()).hexdigest()[:22],
-            "model_id": model, "tstamp": when,
+            "question_id": _number(id),
+            "answer_id": hashlib.sha256(repr((id, samples)).encode()).hexdigest()[:22],
+            "model_id": model,
+            "tstamp": when,
             "choices": [{"index": i, "turns": list(turns)} for i, turns in enumerate(samples)],
-        } for id, samples in answers.items()
-    ]  # fmt: skip
+        }
+        for id, samples in answers.items()
+    ]
     _write(folder / "model_answer" / f"{model}.jsonl", rows)
 
 
@@ -108,11 +111,17 @@ def write_judgments(folder: epath.Path, model: str, judge: str, judgments: Seque
     """model_judgment/<judge>_single.jsonl: a line a turn and judging; a reply without a rating scores -1 there."""
     rows = [
         {
-            "question_id": _number(j.question), "model": model, "judge": [judge, j.prompt.name],
-            "user_prompt": j.prompt.user, "judgment": j.reply, "score": -1 if j.rating is None else j.rating,
-            "turn": j.turn, "tstamp": when,
-        } for j in judgments
-    ]  # fmt: skip
+            "question_id": _number(j.question),
+            "model": model,
+            "judge": [judge, j.prompt.name],
+            "user_prompt": j.prompt.user,
+            "judgment": j.reply,
+            "score": -1 if j.rating is None else j.rating,
+            "turn": j.turn,
+            "tstamp": when,
+        }
+        for j in judgments
+    ]
     _write(folder / "model_judgment" / f"{judge.replace('/', '_').replace(':', '_')}_single.jsonl", rows)
 
 
@@ -161,8 +170,9 @@ def read_judgments(files: Sequence[epath.Path]) -> dict[str, list[StoredJudgment
         for name, value, kind, sound in (
             ("judge", judge, "list", isinstance(judge, list) and bool(judge) and isinstance(judge[0], str)),
             ("turn", turn, "whole number", isinstance(turn, int) and not isinstance(turn, bool)),
-            ("model", model, "text", isinstance(model, str)), ("judgment", reply, "text", isinstance(reply, str)),
-        ):  # fmt: skip
+            ("model", model, "text", isinstance(model, str)),
+            ("judgment", reply, "text", isinstance(reply, str)),
+        ):
             if not sound:
                 raise UserError(f"{where}: {_NO_JUDGMENT} (its {name} is no {kind}: {str(value)[:60]})")
         found.setdefault(model, []).append(StoredJudgment(where, row["question_id"], turn, judge[0], reply, score))

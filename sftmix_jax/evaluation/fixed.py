@@ -50,9 +50,11 @@ def _judged_by(rubric: Rubric, questions: Sequence[Question], config: Evaluation
     given = config.judge
     prompts = [prompt for q in questions for prompt in rubric.prompts(q, [""] * len(q.turns))]
     return {
-        "temperature": given.temperature, "judgings": given.judgings, "max_tokens": given.max_tokens,
+        "temperature": given.temperature,
+        "judgings": given.judgings,
+        "max_tokens": given.max_tokens,
         "prompts": judging.prompts_hash(prompts),
-    }  # fmt: skip
+    }
 
 
 def wanted(name: str, config: EvaluationConfig) -> dict[str, Any]:

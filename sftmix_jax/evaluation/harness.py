@@ -108,11 +108,14 @@ class HarnessModel(TemplateLM):
             terms.append([term for term in until if term])
             asked.append(
                 Request(
-                    tuple(self.tok_encode(text)[-(self._room - new) :]), new,
+                    tuple(self.tok_encode(text)[-(self._room - new) :]),
+                    new,
                     float(settings.get("temperature") or 0.0) if is_sampled else 0.0,
-                    float(settings.get("top_p") or 1.0), sample=copies[id(request)], stop_strings=tuple(terms[-1]),
+                    float(settings.get("top_p") or 1.0),
+                    sample=copies[id(request)],
+                    stop_strings=tuple(terms[-1]),
                 )
-            )  # fmt: skip
+            )
             copies[id(request)] += 1
         responses = self._model.sampler.generate(asked)
         return [self._cut(response, until) for response, until in zip(responses, terms, strict=True)]
@@ -121,8 +124,11 @@ class HarnessModel(TemplateLM):
         """The answer before the first of the strings; those with special tokens are looked for among the tokens."""
         tokens = response.tokens
         if special := [term for term in until if any(name in term for name in self._tokenizer.special)]:
-            ends = (n for n in range(1, len(tokens) + 1)
-                    if any(term in self._tokenizer.decode_whole(tokens[:n]) for term in special))  # fmt: skip
+            ends = (
+                n
+                for n in range(1, len(tokens) + 1)
+                if any(term in self._tokenizer.decode_whole(tokens[:n]) for term in special)
+            )
             tokens = tokens[: next(ends, len(tokens))]
         text = self._tokenizer.decode(tokens)
         for term in until:
@@ -158,9 +164,12 @@ def run(model: Model, tasks: Sequence[str], limit: int, data: str = "") -> list[
     with leased(model, "lm_eval") as check_lease:
         try:
             results = simple_evaluate(
-                HarnessModel(model), tasks=list(tasks), limit=limit or None, task_manager=manager,
+                HarnessModel(model),
+                tasks=list(tasks),
+                limit=limit or None,
+                task_manager=manager,
                 bootstrap_iters=1000,
-            )  # fmt: skip
+            )
         except (ValueError, KeyError, ConnectionError, FileNotFoundError) as error:
             raise UserError(f"lm-eval cannot run {', '.join(tasks)}: {error}") from None
         check_lease()
@@ -180,21 +189,33 @@ def _record(model: Model, name: str, results: dict[str, Any], limit: int) -> dic
         metric, _, which = key.partition(",")
         if not isinstance(value, int | float) or metric.endswith("_stderr") or not which:
             continue
-        low, high = _interval(value, found.get(f"{metric}_stderr,{which}"), [
-            sample.get(metric) for sample in samples if sample.get("filter", "none") == which
-        ])  # fmt: skip
+        low, high = _interval(
+            value,
+            found.get(f"{metric}_stderr,{which}"),
+            [sample.get(metric) for sample in samples if sample.get("filter", "none") == which],
+        )
         metrics[metric if which == "none" else f"{metric} ({which})"] = {
-            "value": value, "n": count, "best": _best(metric, value, better.get(metric)), "low": low, "high": high,
-        }  # fmt: skip
+            "value": value,
+            "n": count,
+            "best": _best(metric, value, better.get(metric)),
+            "low": low,
+            "high": high,
+        }
     record = {
-        "task": f"lm_eval/{name}", "ability": ability_of(name), "model": model.name, "metrics": metrics,
+        "task": f"lm_eval/{name}",
+        "ability": ability_of(name),
+        "model": model.name,
+        "metrics": metrics,
         "questions": count,
         "fixed_by": {
-            "task": name, "task_version": results["versions"].get(name), "limit": limit,
+            "task": name,
+            "task_version": results["versions"].get(name),
+            "limit": limit,
             "lm_eval": results["lm_eval_version"] if "lm_eval_version" in results else _version(),
-            "few_shot": results.get("n-shot", {}).get(name), "model": model.identity,
+            "few_shot": results.get("n-shot", {}).get(name),
+            "model": model.identity,
         },
-    }  # fmt: skip
+    }
     folder = model.folder / "eval" / file_name(f"lm_eval_{name}")
     if processes.is_first():
         lines = "".join(json.dumps(sample, default=str) + "\n" for sample in samples)

@@ -215,10 +215,12 @@ def delimited(template: str, answers: Sequence[str]) -> str:
 
 def flags(answers: Sequence[tuple[Any, Sequence[Sequence[str]]]]) -> dict[str, list[str]]:
     """Answers that a judge's rating may be wrong about: empty, the same everywhere, or talking to the judge."""
-    every = [(f"{question.id}/{sample}/{turn}", text)
-             for question, samples in answers
-             for sample, turns in enumerate(samples)
-             for turn, text in enumerate(turns, 1)]  # fmt: skip
+    every = [
+        (f"{question.id}/{sample}/{turn}", text)
+        for question, samples in answers
+        for sample, turns in enumerate(samples)
+        for turn, text in enumerate(turns, 1)
+    ]
     known: dict[str, int] = {}
     for _, text in every:
         known[text.strip()] = known.get(text.strip(), 0) + 1

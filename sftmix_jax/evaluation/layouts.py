@@ -216,7 +216,14 @@ _LAYOUTS: dict[str, tuple[str, tuple[str, ...], Callable[[dict[str, Any], Lookup
     "EvalPlus": ("task_id", ("solution", "completion"), _evalplus),
     "lm-eval": ("doc_id", ("resps",), _lm_eval),
 }
-_KNOWN = "known: " + ", ".join([
-    *(f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()),
-    "EvalPlus' results {eval: {task_id: [{solution}]}}", "bigcode's generations [[text, …], …]",
-]) + "; --columns names other fields (docs/stored_outputs.md)"  # fmt: skip
+_KNOWN = (
+    "known: "
+    + ", ".join(
+        [
+            *(f"{name} {{{key}, {' or '.join(given)}}}" for name, (key, given, _) in _LAYOUTS.items()),
+            "EvalPlus' results {eval: {task_id: [{solution}]}}",
+            "bigcode's generations [[text, …], …]",
+        ]
+    )
+    + "; --columns names other fields (docs/stored_outputs.md)"
+)

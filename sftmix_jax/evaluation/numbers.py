@@ -50,14 +50,20 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"\^\{?[-+]?\d+\}?", ""),  # cm^2 is no number
         (r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)", lambda found: found[0].replace("_", "")),
         # 1.234.567,89; one point alone, as in 1.234, is a decimal one
-        (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?:,\d{1,2})?(?!\w|[.,]\d)",
-         lambda found: found[0].replace(".", "").replace(",", ".")),
-        (r"(?<![\w.,])\d{1,3}\.\d{3},\d\d(?!\w|[.,]\d)",  # 1.000,00
-         lambda found: found[0].replace(".", "").replace(",", ".")),
+        (
+            r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?:,\d{1,2})?(?!\w|[.,]\d)",
+            lambda found: found[0].replace(".", "").replace(",", "."),
+        ),
+        (
+            r"(?<![\w.,])\d{1,3}\.\d{3},\d\d(?!\w|[.,]\d)",  # 1.000,00
+            lambda found: found[0].replace(".", "").replace(",", "."),
+        ),
         (r"(?i)(?<![\w-])negative \*{0,2}(?=[$.\d])", "-"),
         # `10 minus 3` is a difference, and so may be a minus at the head of a line
-        (r"(?i)(\A|[=:#{]|\b(?:is|are|was|were|be|get|gets|equals|of|to|at|from)\b)([ *$]*)minus \*{0,2}(?=[$.\d])",
-         r"\1\2-"),
+        (
+            r"(?i)(\A|[=:#{]|\b(?:is|are|was|were|be|get|gets|equals|of|to|at|from)\b)([ *$]*)minus \*{0,2}(?=[$.\d])",
+            r"\1\2-",
+        ),
     )
 )
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "quadrillion": 15}
@@ -264,9 +270,16 @@ def load(task: str, path: str) -> list[Question]:
 def task(name: str, default_data: str) -> Task:
     """Word problems asked zero-shot, greedy, read by both rules."""
     return Task(
-        name=name, ability="math", load=partial(load, name), score=score, pool=pool, extract=extract, metrics=METRICS,
-        default_data=default_data, max_new_tokens=512,
-    )  # fmt: skip
+        name=name,
+        ability="math",
+        load=partial(load, name),
+        score=score,
+        pool=pool,
+        extract=extract,
+        metrics=METRICS,
+        default_data=default_data,
+        max_new_tokens=512,
+    )
 
 
 def _problem(row: dict[str, Any], where: str) -> tuple[str, str]:

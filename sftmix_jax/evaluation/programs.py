@@ -145,9 +145,12 @@ def _ends(lines: list[str], begin: int, opening: re.Match[str]) -> Iterator[tupl
 def _closes(line: str, opening: re.Match[str]) -> bool:
     fence = _FENCE.match(line)
     return (
-        fence is not None and fence[2][0] == opening[2][0] and len(fence[2]) >= len(opening[2])
-        and not fence[3].strip() and len(fence[1]) <= len(opening[1]) + 3
-    )  # fmt: skip
+        fence is not None
+        and fence[2][0] == opening[2][0]
+        and len(fence[2]) >= len(opening[2])
+        and not fence[3].strip()
+        and len(fence[1]) <= len(opening[1]) + 3
+    )
 
 
 def _longest_run(text: str, entry_point: str) -> str:

@@ -73,9 +73,13 @@ def run_task(model: Model, name: str, config: EvaluationConfig, judge: Judge | N
 
 
 def score_responses(
-    name: str, file: epath.Path, config: EvaluationConfig, judge: Judge | None = None, out: epath.Path | None = None,
+    name: str,
+    file: epath.Path,
+    config: EvaluationConfig,
+    judge: Judge | None = None,
+    out: epath.Path | None = None,
     columns: Mapping[str, str] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Score stored responses without a model → a score.json with every question's verdict; into `out` too.
 
     `columns` names the file's fields where its layout is not a known one (layouts.py).
@@ -106,21 +110,30 @@ def score_responses(
 
 
 def write(
-    folder: epath.Path, task: Task, questions: Sequence[Question], answers: Answers, scored: Scored,
+    folder: epath.Path,
+    task: Task,
+    questions: Sequence[Question],
+    answers: Answers,
+    scored: Scored,
     record: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write each question's response, what of it was compared, verdict and reasons; then score.json → its record."""
     rows = []
     for question, verdict in zip(questions, scored.verdicts, strict=True):
         given = [turns[0] if len(question.turns) == 1 and turns else turns for turns in answers.get(question.id, [])]
         row = {
-            "id": question.id, "turns": question.turns, **({"group": question.group} if question.group else {}),
+            "id": question.id,
+            "turns": question.turns,
+            **({"group": question.group} if question.group else {}),
             **({"response": given[0]} if len(given) == 1 else {"samples": given}),
-            **({"extracted": [task.extract(question, said(turns)) for turns in answers.get(question.id, [])]}
-               if task.extract else {}),
+            **(
+                {"extracted": [task.extract(question, said(turns)) for turns in answers.get(question.id, [])]}
+                if task.extract
+                else {}
+            ),
             "scores": verdict,
             **({"reasons": scored.reasons[question.id]} if question.id in scored.reasons else {}),
             "reference": dict(question.reference),
-        }  # fmt: skip
+        }
         rows.append(row)
     return records.write_scored(folder, rows, record)

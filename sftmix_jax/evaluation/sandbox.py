@@ -66,9 +66,16 @@ def is_safe() -> bool:
 
 
 def run(
-    program: str, name: str, tests: str, *, prelude: str = "", names: Sequence[str] = (), seconds: int = 5,
-    each: float = 0, memory: int = 1 << 30,
-) -> Verdict:  # fmt: skip
+    program: str,
+    name: str,
+    tests: str,
+    *,
+    prelude: str = "",
+    names: Sequence[str] = (),
+    seconds: int = 5,
+    each: float = 0,
+    memory: int = 1 << 30,
+) -> Verdict:
     """Whether the function `name` of a program passes the tests: statements that call it, or `candidate`.
 
     `prelude` is trusted code that the tests may need; `names` are further functions and classes of the program that
@@ -78,9 +85,14 @@ def run(
     """
     nonce = secrets.token_hex(16)
     job = {
-        "program": program, "name": name, "tests": tests, "prelude": prelude, "names": list(names), "each": each,
+        "program": program,
+        "name": name,
+        "tests": tests,
+        "prelude": prelude,
+        "names": list(names),
+        "each": each,
         "nonce": nonce,
-    }  # fmt: skip
+    }
     server = _take()
     message, status = server.run(json.dumps(job).encode(), memory, seconds)
     _idle.append(server)  # one that failed raised, and is not asked again
@@ -127,10 +139,13 @@ class _Server:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-S", "-c", _START, str(theirs.fileno()), json.dumps(_places())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0"}, pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PYTHONHASHSEED": "0"},
+            pass_fds=[theirs.fileno()],
             start_new_session=True,
-        )  # fmt: skip
+        )
         theirs.close()
 
     def run(self, job: bytes, memory: int, seconds: int) -> tuple[bytes | None, int]:

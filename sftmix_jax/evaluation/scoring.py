@@ -82,9 +82,10 @@ def score(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(one, zip(questions, whole, strict=True)))
     reasons = {
-        question.id: each for question, (_, each) in zip(questions, found, strict=True)
+        question.id: each
+        for question, (_, each) in zip(questions, found, strict=True)
         if each and answers.get(question.id)
-    }  # fmt: skip
+    }
     return Scored([verdict for verdict, _ in found], {}, reasons)
 
 
@@ -147,19 +148,31 @@ def _judge(
     verdicts = []
     for question, samples in given:
         each = [
-            task.rubric.rate(question, [
-                ratings.get((question.id, i), {}).get(prompt + 1)
-                for prompt in range(len(task.rubric.prompts(question, turns)))
-            ]) for i, turns in enumerate(samples)
-        ]  # fmt: skip
+            task.rubric.rate(
+                question,
+                [
+                    ratings.get((question.id, i), {}).get(prompt + 1)
+                    for prompt in range(len(task.rubric.prompts(question, turns)))
+                ],
+            )
+            for i, turns in enumerate(samples)
+        ]
         verdicts.append(task.pool(question, samples, each))
     if folder is not None:
         when = time.time()
         fastchat.write_answers(folder, model, {q.id: each for q, each in zip(questions, answers, strict=True)}, when)
         if not task.rubric.pairwise:
             fastchat.write_judgments(folder, model, judge.name, judged.judgments, when)
-    return Scored(verdicts, {
-        "judgments": len(judged.judgments), "judgments_known_before": judged.known, "unparsed": judged.unparsed,
-        "failed": judged.failed, "flags": judging.flags(given), "judge_input_tokens": judged.input_tokens,
-        "judge_output_tokens": judged.output_tokens, "judge_dollars": round(judged.dollars, 4),
-    })  # fmt: skip
+    return Scored(
+        verdicts,
+        {
+            "judgments": len(judged.judgments),
+            "judgments_known_before": judged.known,
+            "unparsed": judged.unparsed,
+            "failed": judged.failed,
+            "flags": judging.flags(given),
+            "judge_input_tokens": judged.input_tokens,
+            "judge_output_tokens": judged.output_tokens,
+            "judge_dollars": round(judged.dollars, 4),
+        },
+    )

@@ -30,9 +30,14 @@ def bootstrap_mean(values: Sequence[float], weights: Sequence[float] = (), seed:
     data = np.asarray(values, np.float64)
     weight = np.asarray(weights, np.float64) if len(weights) else np.ones_like(data)
     found = bootstrap(
-        (data, weight), lambda v, w, axis: (v * w).sum(axis) / w.sum(axis), paired=True, vectorized=True,
-        n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
+        (data, weight),
+        lambda v, w, axis: (v * w).sum(axis) / w.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return float(found.low), float(found.high)
 
 

@@ -55,50 +55,61 @@ def score_judgments(name: str, files: Sequence[epath.Path], config: EvaluationCo
             turns = {turn: statistics.fmean(given) for turn, given in ratings.get(question.id, {}).items()}
             verdicts.append(task.rubric.rate(question, [turns.get(turn + 1) for turn in range(len(question.turns))]))
         judges = sorted({judgment.judge for judgment in judgments})
-        records.append({
-            "task": task.name,
-            "ability": task.ability,
-            "model": model,
-            "metrics": summarise(task, questions, verdicts),
-            "questions": len(questions),
-            "missing": [question.id for question in questions if question.id not in ratings],
-            "stored_judgments": len(judgments),
-            "unparsed": unparsed,
-            "differing": differing,
-            "fixed_by": {
-                **fixed_by(task, version, questions, config, None),
-                "judge": {"id": ", ".join(judges), "judgments": ", ".join(file.name for file in files)},
-            },
-        })  # fmt: skip
+        records.append(
+            {
+                "task": task.name,
+                "ability": task.ability,
+                "model": model,
+                "metrics": summarise(task, questions, verdicts),
+                "questions": len(questions),
+                "missing": [question.id for question in questions if question.id not in ratings],
+                "stored_judgments": len(judgments),
+                "unparsed": unparsed,
+                "differing": differing,
+                "fixed_by": {
+                    **fixed_by(task, version, questions, config, None),
+                    "judge": {"id": ", ".join(judges), "judgments": ", ".join(file.name for file in files)},
+                },
+            }
+        )
     if not records:
         raise UserError(f"{', '.join(map(str, files))}: no judgments in it")
     return records
 
 
 def _score_pairs(
-    task: Task, version: str, files: Sequence[epath.Path], config: EvaluationConfig, questions: Sequence[Question],
+    task: Task,
+    version: str,
+    files: Sequence[epath.Path],
+    config: EvaluationConfig,
+    questions: Sequence[Question],
     asked: Lookup,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Stored verdicts on pairs of answers → a score.json for each pair of models; the task combines both orders."""
     assert task.rubric is not None
     records = []
     for pair in pairs.read_stored(files, asked):
         verdicts = [task.rubric.rate(q, pair.ratings(q.id, len(q.turns))) for q in questions]
         judged = {question for question, _ in pair.found}
-        records.append({
-            "task": task.name,
-            "ability": task.ability,
-            "model": f"{pair.model} against {pair.other}",
-            "metrics": summarise(task, questions, verdicts),
-            "questions": len(questions),
-            "missing": [question.id for question in questions if question.id not in judged],
-            "stored_judgments": pair.count,
-            "one_order": pair.one_order,
-            "unparsed": pair.unparsed,
-            "differing": pair.differing,
-            "fixed_by": {
-                **fixed_by(task, version, questions, config, None),
-                "judge": {"id": ", ".join(sorted(pair.judges)), "judgments": ", ".join(file.name for file in files)},
-            },
-        })  # fmt: skip
+        records.append(
+            {
+                "task": task.name,
+                "ability": task.ability,
+                "model": f"{pair.model} against {pair.other}",
+                "metrics": summarise(task, questions, verdicts),
+                "questions": len(questions),
+                "missing": [question.id for question in questions if question.id not in judged],
+                "stored_judgments": pair.count,
+                "one_order": pair.one_order,
+                "unparsed": pair.unparsed,
+                "differing": pair.differing,
+                "fixed_by": {
+                    **fixed_by(task, version, questions, config, None),
+                    "judge": {
+                        "id": ", ".join(sorted(pair.judges)),
+                        "judgments": ", ".join(file.name for file in files),
+                    },
+                },
+            }
+        )
     return records

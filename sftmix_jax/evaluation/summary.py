@@ -23,8 +23,10 @@ def summarise(
             raise UserError(f"{task.name}: its score of '{question.id}' has no '{min(lost)}', only {given}")
         value = verdict[metric.name]
         if value is not None and metric.best and not 0 <= value <= metric.best:
-            raise UserError(f"{task.name}: its score of '{question.id}' has {metric.name}={value:g}; must be from 0 to "
-                            f"{metric.best:g}, or the task says another `best`")  # fmt: skip
+            raise UserError(
+                f"{task.name}: its score of '{question.id}' has {metric.name}={value:g}; must be from 0 to "
+                f"{metric.best:g}, or the task says another `best`"
+            )
     found = {metric.name: _summary(metric, verdicts) for metric in metrics}
     for metric in metrics:
         for group in groups:

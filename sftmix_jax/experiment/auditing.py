@@ -52,9 +52,13 @@ def _domains(resolved: Resolved, console: terminal.Console) -> None:
     for name, examples in resolved.examples.items():
         lengths, trained = examples.lengths(1 << 40)
         table.add_row(
-            name, f"{examples.rows:,}", f"{sum(examples.skipped.values()):,}", f"{lengths.sum():,}",
-            f"{trained.sum():,}", f"{trained.sum() / lengths.sum():.1%}",
-        )  # fmt: skip
+            name,
+            f"{examples.rows:,}",
+            f"{sum(examples.skipped.values()):,}",
+            f"{lengths.sum():,}",
+            f"{trained.sum():,}",
+            f"{trained.sum() / lengths.sum():.1%}",
+        )
         counts, _ = np.histogram(lengths, _BINS, (0, lengths.max()))
         bars = "".join(_BARS[int(np.ceil(8 * count / counts.max()))] for count in counts)
         lines.append(f"lengths of {name}: 0 {bars} {lengths.max():,} tokens, median {int(np.median(lengths)):,}")
@@ -74,14 +78,24 @@ def _stages(resolved: Resolved, console: terminal.Console) -> None:
         table = _table(
             f"stage {stage.name} ({stage.id}): {steps:,} steps, {examples / steps:.1f} examples a step, "
             f"packing {plan.fill:.1%} full",
-            "domain", "rows", "of", "cut short", "cut whole", "epochs", "trained on",
-        )  # fmt: skip
+            "domain",
+            "rows",
+            "of",
+            "cut short",
+            "cut whole",
+            "epochs",
+            "trained on",
+        )
         for name in plan.names:
             table.add_row(
-                name, f"{rows[name]['used']:,}", f"{rows[name]['stored']:,}", f"{rows[name]['of them truncated']:,}",
-                f"{rows[name]['without an answer within the length']:,}", f"{ledger[name]['epochs']:g}",
+                name,
+                f"{rows[name]['used']:,}",
+                f"{rows[name]['stored']:,}",
+                f"{rows[name]['of them truncated']:,}",
+                f"{rows[name]['without an answer within the length']:,}",
+                f"{ledger[name]['epochs']:g}",
                 f"{ledger[name]['trained_tokens']:,}",
-            )  # fmt: skip
+            )
         console.print(table)
 
 

@@ -48,8 +48,10 @@ def warnings(resolved: Resolved, stages: Iterable[ResolvedStage]) -> list[str]:
         warmup = optimizer.warmup_steps(config.optimizer, steps)
         said = [_cut_off(plan, plan.rows_account(pools, resolved.experiment.seed), config)] if config.steps else []
         if warmup >= steps:
-            said.append(f"optimizer.warmup={warmup} is not shorter than the stage's {steps:,} steps: the learning rate "
-                        "rises up to the last step")  # fmt: skip
+            said.append(
+                f"optimizer.warmup={warmup} is not shorter than the stage's {steps:,} steps: the learning rate "
+                "rises up to the last step"
+            )
         found += [f"stage '{stage.name}': {each}" for each in said if each]
     return [each for each in found if each]
 

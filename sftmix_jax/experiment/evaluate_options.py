@@ -22,9 +22,10 @@ class EvaluateOptions:
     responses: str = setting("", Text(), "score stored responses instead of a model: FILE as in docs/stored_outputs.md")
     columns: str = setting("", Text(), "OURS=FIELD,… of --responses: id or question, or both, and response or samples")
     judgments: tuple[str, ...] = setting(
-        (), Items(Text()), "read stored judgments again: FastChat's model_judgment/*.jsonl; of pairs AlpacaEval's and "
-        "QLoRA's, too",
-    )  # fmt: skip
+        (),
+        Items(Text()),
+        "read stored judgments again: FastChat's model_judgment/*.jsonl; of pairs AlpacaEval's and QLoRA's, too",
+    )
     tasks: tuple[str, ...] = setting((), Items(Text()), "files of eval/")
     lm_eval: tuple[str, ...] = setting((), Items(Text()), "tasks of lm-evaluation-harness")
     lm_eval_tasks: str = setting("", Text(), "a folder of further task files for lm-eval")
@@ -63,15 +64,25 @@ class EvaluateOptions:
     def config(self) -> EvaluationConfig:
         """What is measured, and how. Raises UserError."""
         judge = JudgeConfig(
-            self.judge, self.judgings, self.judge_temperature, concurrency=self.judge_concurrency,
-            timeout=self.judge_timeout, limit=self.judge_limit,
-            input_price=self.judge_prices[0], output_price=self.judge_prices[1],
-        )  # fmt: skip
+            self.judge,
+            self.judgings,
+            self.judge_temperature,
+            concurrency=self.judge_concurrency,
+            timeout=self.judge_timeout,
+            limit=self.judge_limit,
+            input_price=self.judge_prices[0],
+            output_price=self.judge_prices[1],
+        )
         return EvaluationConfig(
-            tasks=self.tasks, limit=self.limit, data=own_data(self.data, self.tasks), samples=self.samples,
-            temperature=self.temperature, seed=self.seed, judge=judge,
+            tasks=self.tasks,
+            limit=self.limit,
+            data=own_data(self.data, self.tasks),
+            samples=self.samples,
+            temperature=self.temperature,
+            seed=self.seed,
+            judge=judge,
             allow_unsandboxed_code=self.allow_unsandboxed_code,
-        )  # fmt: skip
+        )
 
     def check(self) -> None:
         """Raises UserError for options that do not fit together."""
@@ -83,8 +94,9 @@ class EvaluateOptions:
             raise UserError("--columns name the fields of --responses FILE")
         # What is stored needs no other source of answers, and judgments have nowhere to go but to the terminal.
         for option, others in {
-            "judgments": ("responses", "model", "workdir", "out"), "responses": ("model", "workdir"),
-        }.items():  # fmt: skip
+            "judgments": ("responses", "model", "workdir", "out"),
+            "responses": ("model", "workdir"),
+        }.items():
             for other in others if getattr(self, option) else ():
                 if getattr(self, other):
                     raise UserError(f"--{option} scores what is stored already; leave --{other} out")

@@ -106,9 +106,15 @@ def _origin(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(
-    out: epath.Path, config: Architecture, params: Params, chat: Chat, ends: Ends, *, dtype: str = "float32",
+    out: epath.Path,
+    config: Architecture,
+    params: Params,
+    chat: Chat,
+    ends: Ends,
+    *,
+    dtype: str = "float32",
     origin: Mapping[str, Any],
-) -> Ends:  # fmt: skip
+) -> Ends:
     """Writes a model with its chat template to a folder, instead of an older export there. Returns what ends a turn.
 
     `ends`: what ends an answer besides the template's end of turn. Raises UserError.
@@ -156,9 +162,16 @@ def _is_exported(name: str) -> bool:
     match suffix:
         case "json" | "jinja":
             return stem in (
-                "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens",
-                "chat_template", "adapter_config", "sftmix_jax",
-            )  # fmt: skip
+                "config",
+                "generation_config",
+                "tokenizer",
+                "tokenizer_config",
+                "special_tokens_map",
+                "added_tokens",
+                "chat_template",
+                "adapter_config",
+                "sftmix_jax",
+            )
         case "safetensors" | "safetensors.index.json":
             return stem in ("model", "adapter_model") or stem.startswith("model-")
         case _:

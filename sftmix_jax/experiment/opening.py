@@ -160,10 +160,11 @@ def _model(name: str, base: Base, chat: Chat, opening: Opening, folder: epath.Pa
     ends = base.ends.behind(*chat.stops())
     setup = Setup(base.config, compute, sharding.make_mesh(sharding.MeshConfig()))
     params = base.params(abstract_params(setup))
-    sampler = Sampler(
-        setup, params, tokenizer, stop_ids=ends.ids, stop_strings=ends.strings, slots=opening.slots
-    )
+    sampler = Sampler(setup, params, tokenizer, stop_ids=ends.ids, stop_strings=ends.strings, slots=opening.slots)
     identity = {
-        "model": base.fingerprint, "dtype": compute.dtype, "tokenizer": tokenizer.fingerprint, "stops": sampler.stops
-    }  # fmt: skip
+        "model": base.fingerprint,
+        "dtype": compute.dtype,
+        "tokenizer": tokenizer.fingerprint,
+        "stops": sampler.stops,
+    }
     return Model(name, identity, sampler, chat, folder)

@@ -47,9 +47,11 @@ def probe(config: Experiment, workdir: epath.Path, asked: ProbeConfig) -> None:
         if record.get("settings") != settings:
             params = stage_params(folder, abstract) if folder in done else resolved.base.params(abstract)
             record = {
-                "settings": settings, "layer": layer, "cosines": _cosines(resolved, sketcher, params, batches),
+                "settings": settings,
+                "layer": layer,
+                "cosines": _cosines(resolved, sketcher, params, batches),
                 **_map(resolved, params, layer, queries),
-            }  # fmt: skip
+            }
             write_json(file, record)
         told = ", ".join(f"{name} {value:.2f}" for name, value in record["silhouette"].items())
         terminal.out(f"{folder.name}: silhouettes after layer {layer}: {told}")
@@ -72,9 +74,16 @@ def _cosines(resolved: Resolved, sketcher: Sketcher, params: Params, batches: in
     sketches = {}
     for name, examples in resolved.examples.items():
         plan, _ = loader.make_plan(
-            {name: examples}, {name: Share(fraction=1.0)}, batch, {}, epochs=1, budget=None, unit="tokens", steps=None,
+            {name: examples},
+            {name: Share(fraction=1.0)},
+            batch,
+            {},
+            epochs=1,
+            budget=None,
+            unit="tokens",
+            steps=None,
             seed=resolved.experiment.seed,
-        )  # fmt: skip
+        )
         every = loader.batches(plan, LoaderConfig(), 0, min(2 * batches, plan.num_steps))
         sketches[name] = sketcher(params, itertools.islice(every, batches))
         again = sketcher(params, every)

@@ -72,8 +72,10 @@ def register(config: Experiment, base_id: str, chain: list[ResolvedStage], workd
             )
         return
     record = {
-        "experiment": identity.plain(config), "base": base_id, "stages": {stage.name: stage.id for stage in chain}
-    }  # fmt: skip
+        "experiment": identity.plain(config),
+        "base": base_id,
+        "stages": {stage.name: stage.id for stage in chain},
+    }
     known = records.known(file, records.experiment)
     if known and known["stages"] != record["stages"]:
         changed = identity.differences(known["experiment"], record["experiment"])
@@ -100,9 +102,11 @@ def _say_where_the_base_is(chain: list[ResolvedStage], init: str, workdir: epath
 
 
 def complete(
-    resolved: Resolved, stage: ResolvedStage, workdir: epath.Path,
+    resolved: Resolved,
+    stage: ResolvedStage,
+    workdir: epath.Path,
     holding: contextlib.AbstractContextManager[Callable[[], None]],
-) -> None:  # fmt: skip
+) -> None:
     """Train a stage whose parent is done, unless it is done itself, and evaluate it as the experiment asks.
 
     `holding` gives what `train` calls before it saves; it is entered to train alone. Raises Stopped.

@@ -48,11 +48,16 @@ def train_stage(
     optimizer = make_optimizer(stage.stage.optimizer)
     compute, how = _checked(resolved, mesh, stage.stage.batch.seq_len), resolved.tuning
     trainer = make_trainer(
-        how.architecture, compute, optimizer, mesh,
-        domains=len(resolved.examples), grad_accum_steps=stage.stage.batch.grad_accum_steps,
+        how.architecture,
+        compute,
+        optimizer,
+        mesh,
+        domains=len(resolved.examples),
+        grad_accum_steps=stage.stage.batch.grad_accum_steps,
         kept=precision.find(stage.stage.optimizer.state),
-        trainable=how.trainable, frozen_dtype=how.frozen_dtype,
-    )  # fmt: skip
+        trainable=how.trainable,
+        frozen_dtype=how.frozen_dtype,
+    )
     beginning = _Beginning(resolved, stage, trainer, compute, workdir)
     if processes.is_first():
         _reopen(stage, workdir)
@@ -101,8 +106,10 @@ def _reopen(stage: ResolvedStage, workdir: epath.Path) -> None:
     done = stage.folder(workdir) / "done.json"
     if not exists(done):
         return
-    terminal.err(f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again "
-                 "from its newest sound checkpoint")  # fmt: skip
+    terminal.err(
+        f"{stage.name} ({stage.id}) was finished but is damaged: {stage.problem(workdir)}; training it again "
+        "from its newest sound checkpoint"
+    )
     remove(done.with_name(_FORMER))
     done.rename(done.with_name(_FORMER))
 
@@ -121,9 +128,11 @@ def _compare_with_former(folder: epath.Path, id: str, params_sha256: str) -> Non
     if before == params_sha256:  # or the record was what was damaged, or another stage's
         remove(former)
         return
-    terminal.err(f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
-          f"{before[:12]}…), as on other devices or versions. Stages that start from it were trained from the former "
-          f"ones; {former} is kept")  # fmt: skip
+    terminal.err(
+        f"warning: {folder.name} was trained again and has other parameters ({params_sha256[:12]}…, before "
+        f"{before[:12]}…), as on other devices or versions. Stages that start from it were trained from the former "
+        f"ones; {former} is kept"
+    )
 
 
 class _Beginning:

@@ -338,10 +338,15 @@ class Resolved:
     def base_record(self) -> dict[str, Any]:
         """What stage.json holds of the base, without its id: all that decides its prompts and where its answers end."""
         return {
-            "init": self.experiment.model.init, "weights": self.base.fingerprint, "seed": self.base.seed,
-            "model": self.base.config, "ends": self.base.ends._asdict(),
-            "template": self.chat.fingerprint, "tokenizer": self.tokenizer.fingerprint, "dtype": self.compute.dtype,
-        }  # fmt: skip
+            "init": self.experiment.model.init,
+            "weights": self.base.fingerprint,
+            "seed": self.base.seed,
+            "model": self.base.config,
+            "ends": self.base.ends._asdict(),
+            "template": self.chat.fingerprint,
+            "tokenizer": self.tokenizer.fingerprint,
+            "dtype": self.compute.dtype,
+        }
 
     @cached_property
     def base_id(self) -> str:
@@ -382,8 +387,9 @@ class Resolved:
         """The chat template with its notices, and a line per domain whose rows have fields that are left out."""
         lines = [self.chat.description]
         for name, examples in self.examples.items():
-            left_out = [f"{field} ({rows:,} rows)" if rows < examples.rows else field
-                        for field, rows in examples.unused.items()]  # fmt: skip
+            left_out = [
+                f"{field} ({rows:,} rows)" if rows < examples.rows else field for field, rows in examples.unused.items()
+            ]
             if left_out:
                 lines.append(f"domain '{name}': fields without a meaning for training, left out: {', '.join(left_out)}")
             lines += [f"warning: domain '{name}': {notice}" for notice in examples.notices]
@@ -406,21 +412,26 @@ class Resolved:
             stage = dataclasses.replace(stage, batch=stage.batch.resolved(longest))
             record = {
                 "parent": parent.id if parent else f"base:{self.base.fingerprint}",
-                "model": self.base.config, "ends": self.base.ends._asdict(),
+                "model": self.base.config,
+                "ends": self.base.ends._asdict(),
                 "mixture": stage.mixture,
                 "domains": list(stage.mixture),  # their order decides that of the rows; the hash of a dict has none
                 "examples": {domain: self.examples[domain].fingerprint for domain in stage.mixture},
                 "validation_rows": {name: self.experiment.domains[name].validation_rows for name in stage.mixture},
                 "template": self.chat.fingerprint,
                 "tokenizer": self.tokenizer.fingerprint,
-                "epochs": stage.epochs, "steps": stage.steps, "budget": stage.budget, "unit": stage.unit,
+                "epochs": stage.epochs,
+                "steps": stage.steps,
+                "budget": stage.budget,
+                "unit": stage.unit,
                 "batch": stage.batch,
-                "optimizer": stage.optimizer, "carry_optimizer": stage.carry_optimizer,
+                "optimizer": stage.optimizer,
+                "carry_optimizer": stage.carry_optimizer,
                 "dtype": self.compute.dtype,
                 "seed": self.experiment.seed,
                 **self.tuning.record,
                 **({} if self.tuning.is_full else {"adapter": stage.adapter if parent else "continue"}),
-            }  # fmt: skip
+            }
             stages.append(ResolvedStage(name, stage, identity.plain(record), parent))
         checks.check(self, stages)
         return stages
@@ -433,9 +444,12 @@ class Resolved:
         """How much of its domains a stage takes: the arguments of loader.make_plan behind the batch."""
         return {
             "validation_rows": {name: self.experiment.domains[name].validation_rows for name in stage.mixture},
-            "epochs": stage.epochs, "budget": stage.budget or None, "unit": stage.unit, "steps": stage.steps or None,
+            "epochs": stage.epochs,
+            "budget": stage.budget or None,
+            "unit": stage.unit,
+            "steps": stage.steps or None,
             "seed": self.experiment.seed,
-        }  # fmt: skip
+        }
 
     def validation_plan(self, stage: Stage) -> Plan | None:
         """The validation rows of every domain, those too that this stage does not train on."""

@@ -81,10 +81,16 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
         target.unlink()
         raise
     config, workdir = shlex.quote(out), shlex.quote(f"runs/{target.stem}")
-    commands = [f"python -m sftmix_jax.{line}" for line in (
-        f"audit --config {config}", f"train --config {config} --workdir {workdir}", f"sample --workdir {workdir}",
-        f"export --workdir {workdir} --out exported", f"report --workdir {workdir}",
-    )]  # fmt: skip
+    commands = [
+        f"python -m sftmix_jax.{line}"
+        for line in (
+            f"audit --config {config}",
+            f"train --config {config} --workdir {workdir}",
+            f"sample --workdir {workdir}",
+            f"export --workdir {workdir} --out exported",
+            f"report --workdir {workdir}",
+        )
+    ]
     return Started(strategy, [domain.described() for domain in domains], commands)
 
 
@@ -94,8 +100,12 @@ def _names(paths: Sequence[str]) -> list[str]:
     for path in paths:
         last = path.partition(":")[2] if path.startswith(("hf:", "tfds:", "tiny:")) else path
         parts = [part for part in re.split(r"[/\\]", last.rstrip("/")) if part and "*" not in part]
-        stem = re.sub(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|array_record|gz|zst))+$", "", parts[-1] if parts else "",
-                      flags=re.IGNORECASE)  # fmt: skip
+        stem = re.sub(
+            r"(\.(jsonl|ndjson|json|csv|tsv|parquet|array_record|gz|zst))+$",
+            "",
+            parts[-1] if parts else "",
+            flags=re.IGNORECASE,
+        )
         name = re.sub(r"[^A-Za-z0-9_]+", "_", stem.partition(",")[0]).strip("_").lower() or "data"
         taken = sum(re.fullmatch(rf"{name}(_\d+)?", other) is not None for other in names)
         names.append(f"{name}_{taken + 1}" if taken else name)
@@ -153,30 +163,33 @@ def _text(domains: Sequence[Domain], init: str, strategy: str, stages: str, name
     own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("-") or "mine"
     held = [
         f'        "{domain.name}": Source({_quoted(domain.path)}, validation_rows={domain.validation_rows}'
-        + (', bad_rows="skip"' if domain.bad else "") + f"),  # {domain.rows:,} rows"
+        + (', bad_rows="skip"' if domain.bad else "")
+        + f"),  # {domain.rows:,} rows"
         for domain in domains
-    ]  # fmt: skip
-    return "\n".join([
-        f'"""{strategy[0].upper()}{strategy[1:]}."""',
-        "",
-        "from sftmix_jax.data.loader import BatchConfig",
-        "from sftmix_jax.data.mixture import Share",
-        "from sftmix_jax.data.sources import Source",
-        "from sftmix_jax.experiment import strategies",
-        "from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage",
-        "from sftmix_jax.training.optimizer import OptimizerConfig",
-        "",
-        "",
-        "def get_config() -> Experiment:",
-        "    domains = {",
-        *held,
-        "    }",
-        f"    batch = BatchConfig(batch_size=16{length})",
-        f"    pattern = Stage(epochs=3, batch=batch, optimizer=OptimizerConfig(learning_rate={rate}))",
-        f"    stages = {stages}",
-        f'    return Experiment("{own_name}", domains, stages, ModelConfig(init={_quoted(init)}))',
-        "",
-    ])  # fmt: skip
+    ]
+    return "\n".join(
+        [
+            f'"""{strategy[0].upper()}{strategy[1:]}."""',
+            "",
+            "from sftmix_jax.data.loader import BatchConfig",
+            "from sftmix_jax.data.mixture import Share",
+            "from sftmix_jax.data.sources import Source",
+            "from sftmix_jax.experiment import strategies",
+            "from sftmix_jax.experiment.config import Experiment, ModelConfig, Stage",
+            "from sftmix_jax.training.optimizer import OptimizerConfig",
+            "",
+            "",
+            "def get_config() -> Experiment:",
+            "    domains = {",
+            *held,
+            "    }",
+            f"    batch = BatchConfig(batch_size=16{length})",
+            f"    pattern = Stage(epochs=3, batch=batch, optimizer=OptimizerConfig(learning_rate={rate}))",
+            f"    stages = {stages}",
+            f'    return Experiment("{own_name}", domains, stages, ModelConfig(init={_quoted(init)}))',
+            "",
+        ]
+    )
 
 
 def _quoted(text: str) -> str:

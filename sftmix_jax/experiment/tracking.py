@@ -30,8 +30,10 @@ def scores(folder: epath.Path) -> dict[str, float]:
             scored.append(records.score(file))
     return {
         f"score/{record['task']}/{name}": metric["value"]
-        for record in scored for name, metric in record["metrics"].items() if metric["value"] is not None
-    }  # fmt: skip
+        for record in scored
+        for name, metric in record["metrics"].items()
+        if metric["value"] is not None
+    }
 
 
 @contextlib.contextmanager

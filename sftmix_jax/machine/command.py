@@ -28,9 +28,12 @@ _DISK = {
 
 # Imported where they are used, by package name: a machine may lack those that its commands do not need.
 _PACKAGES = {
-    "datasets": "datasets", "matplotlib": "matplotlib", "plotly": "plotly", "sklearn": "scikit-learn",
+    "datasets": "datasets",
+    "matplotlib": "matplotlib",
+    "plotly": "plotly",
+    "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
-}  # fmt: skip
+}
 
 
 def run(command: Callable[[T], int | None], kind: type[T], *, together: bool = False) -> None:

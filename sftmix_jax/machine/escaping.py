@@ -18,11 +18,19 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?%?|[-+]?(inf|nan)", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")
 _LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"{\char34}",
-    "[": "{[}", "*": "{*}",  # behind the \\ of the row before they would be its arguments
-    "\n": " ", "\t": " ",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    '"': r"{\char34}",
+    "[": "{[}",
+    "*": "{*}",  # behind the \\ of the row before they would be its arguments
+    "\n": " ",
+    "\t": " ",
+}
 
 
 def visible(text: str) -> str:
@@ -70,8 +78,14 @@ def redacted(text: str, secret: str) -> str:
     secret = secret.strip()
     if len(secret) < 4:  # no secret, and a part of other words
         return text
-    spellings = {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1],
-                 base64.b64encode(secret.encode()).decode().rstrip("=")}  # fmt: skip
+    spellings = {
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+        base64.b64encode(secret.encode()).decode().rstrip("="),
+    }
     hidden = [False] * len(text)
     for spelling in spellings:
         width = min(_PART, len(spelling))

@@ -221,9 +221,13 @@ class _Heartbeat:
 def _signed(beat: int, since: float) -> bytes:
     pid = os.getpid()
     record = {
-        "host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid), "since": since,
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": pid,
+        "started": _started(pid),
+        "since": since,
         "beat": beat,
-    }  # fmt: skip
+    }
     return json.dumps(record).encode()
 
 

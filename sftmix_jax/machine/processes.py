@@ -102,10 +102,13 @@ def join() -> None:
         _place = place
         _watch = _lead(place, patience) if place.index == 0 else _follow(place, patience)
         jax.distributed.initialize(
-            f"{place.host}:{place.port}", place.count, place.index,
+            f"{place.host}:{place.port}",
+            place.count,
+            place.index,
             cluster_detection_method="deactivate",  # from Slurm it would take one GPU a process, by SLURM_LOCALID
-            initialization_timeout=int(patience), heartbeat_timeout_seconds=_HEARTBEAT,
-        )  # fmt: skip
+            initialization_timeout=int(patience),
+            heartbeat_timeout_seconds=_HEARTBEAT,
+        )
     elif place is None and has_tpu():
         os.environ.setdefault("JAX_COORDINATOR_PORT", _TPU_PORT)
         jax.distributed.initialize(initialization_timeout=int(patience), heartbeat_timeout_seconds=_HEARTBEAT)

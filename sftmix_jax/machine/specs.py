@@ -81,5 +81,8 @@ def _float(text: str) -> float:
 
 
 _READERS: dict[str, Reader] = {
-    "int": _int, "float": _float, "bool": Flag().parse, "Fraction": _fraction,
-}  # fmt: skip
+    "int": _int,
+    "float": _float,
+    "bool": Flag().parse,
+    "Fraction": _fraction,
+}

@@ -74,9 +74,12 @@ def insert(cache: Cache, k: Array, v: Array, slots: Array, mesh: Mesh) -> Cache:
     where = placing(mesh, cache.k.shape[1], k.shape[3]).spec
     rows = PartitionSpec(None, where[1], None, where[3 if cache.places_first else 2], None)
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(where, rows, rows, PartitionSpec(where[1])),
-        out_specs=where, check_vma=False,
-    )(cache, k, v, slots)  # fmt: skip
+        local,
+        mesh=mesh,
+        in_specs=(where, rows, rows, PartitionSpec(where[1])),
+        out_specs=where,
+        check_vma=False,
+    )(cache, k, v, slots)
 
 
 def append(cache: Cache, k: Array, v: Array, lengths: Array) -> Cache:

@@ -102,8 +102,9 @@ class Layers(nnx.Module):
             if param.in_layer:
                 setattr(self, param.name, _param(rngs, config.init_std, param, config.num_layers))
 
-    def __call__(self, x: Array, kind: LayerKind, rope: Tables | None, mix: Mix, mesh: Mesh | None
-                 ) -> tuple[Array, Any]:  # fmt: skip
+    def __call__(
+        self, x: Array, kind: LayerKind, rope: Tables | None, mix: Mix, mesh: Mesh | None
+    ) -> tuple[Array, Any]:
         """One layer (parameters already cut) on x [B, T, D]."""
 
         def rotate(heads: Array) -> Array:
@@ -222,9 +223,15 @@ class Decoder(nnx.Module):
             return logits.reshape(*hidden.shape[:-1], -1)
 
     def _run(
-        self, tokens: Array, positions: Array, mix: Callable[[LayerKind, Any], Mix], per_layer: Any, *,
-        unroll: bool = False, weights_stay: bool = False,
-    ) -> tuple[Array, Any]:  # fmt: skip
+        self,
+        tokens: Array,
+        positions: Array,
+        mix: Callable[[LayerKind, Any], Mix],
+        per_layer: Any,
+        *,
+        unroll: bool = False,
+        weights_stay: bool = False,
+    ) -> tuple[Array, Any]:
         """All layers over tokens; `mix(kind of a layer, its entry of per_layer)` attends.
 
         → hidden [B, T, D], ready for the output projection, and what each layer kept, [L, …].
@@ -241,8 +248,11 @@ class Decoder(nnx.Module):
             return jax.lax.with_sharding_constraint(x, sharding.sharding(self.mesh, axes))
 
         config = self.config
-        tables = {rope: rotary.tables(rope, positions, config.head_dim)
-                  for rope in dict.fromkeys(kind.rope for kind in config.pattern) if rope}  # fmt: skip
+        tables = {
+            rope: rotary.tables(rope, positions, config.head_dim)
+            for rope in dict.fromkeys(kind.rope for kind in config.pattern)
+            if rope
+        }
         ropes = {kind: tables[kind.rope] if kind.rope else None for kind in config.pattern}
         x = look_up(self.embed[...], tokens).astype(self.compute.dtype)
         x = placed(x if config.embedding_scale == 1 else x * config.embedding_scale)

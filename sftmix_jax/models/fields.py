@@ -108,9 +108,10 @@ class Fields:
     def left(self) -> list[str]:
         """Fields that hold something and were not asked for."""
         return sorted(
-            name for name, value in self._record.items()
+            name
+            for name, value in self._record.items()
             if name not in self._asked and value is not None and value is not False
-        )  # fmt: skip
+        )
 
 
 def layer_types(sliding: Sequence[bool]) -> list[str]:

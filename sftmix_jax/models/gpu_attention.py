@@ -60,9 +60,16 @@ def cudnn(q: Array, k: Array, v: Array, segment_ids: Array, *, scores: Scores) -
 
     def packed(q: Array, k: Array, v: Array) -> Array:
         return fused.dot_product_attention(
-            q, k, v, q_seqlen=lengths, kv_seqlen=lengths, q_offsets=offsets, kv_offsets=offsets,
-            scale=scores.scale, mask_type=fused.MaskType.PADDING_CAUSAL,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            q_seqlen=lengths,
+            kv_seqlen=lengths,
+            q_offsets=offsets,
+            kv_offsets=offsets,
+            scale=scores.scale,
+            mask_type=fused.MaskType.PADDING_CAUSAL,
+        )
 
     def plain(q: Array, k: Array, v: Array) -> Array:
         return attention.attend(q, k, v, segment_ids, scores)

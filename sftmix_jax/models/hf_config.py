@@ -76,7 +76,8 @@ def _as_list(value: Any) -> list[Any]:
 
 
 # Fields that do not decide what the model computes.
-_HARMLESS = frozenset("""
+_HARMLESS = frozenset(
+    """
     architectures model_type torch_dtype dtype transformers_version use_cache initializer_range name_or_path
     pretraining_tp attention_dropout residual_dropout resid_pdrop embd_pdrop hidden_dropout cache_implementation
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix
@@ -86,7 +87,8 @@ _HARMLESS = frozenset("""
     early_stopping num_beam_groups diversity_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
     forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens exponential_decay_length_penalty
     is_llama_config transformers.js_config unsloth_version unsloth_fixed sftmix_jax
-""".split())
+""".split()
+)
 _HARMLESS_PREFIX = "_"  # _name_or_path, _attn_implementation
 
 
@@ -164,6 +166,9 @@ def fields(config: Architecture, special: Special, dtype: str) -> dict[str, Any]
     """The config.json that transformers reads."""
     family = FAMILIES[config.family]
     return {
-        "architectures": [family.class_name], **shared_fields(config), **family.write(config), **special.fields(),
+        "architectures": [family.class_name],
+        **shared_fields(config),
+        **family.write(config),
+        **special.fields(),
         "torch_dtype": dtype,
-    }  # fmt: skip
+    }

@@ -57,8 +57,10 @@ def _read(record: dict[str, Any], outer: Fields, theta: float, part: float) -> R
     if kind not in _KINDS:
         raise UserError(f"{outer.where}: rope scaling {short(kind)} is not supported, only {', '.join(_KINDS[1:])}")
     found: dict[str, Any] = {
-        "theta": fields.number("rope_theta", theta), "part": fields.number(_PART, part), "kind": kind,
-    }  # fmt: skip
+        "theta": fields.number("rope_theta", theta),
+        "part": fields.number(_PART, part),
+        "kind": kind,
+    }
     if kind != "default":
         found["factor"] = fields.number("factor")
     if kind in ("llama3", "yarn"):
@@ -112,18 +114,25 @@ def scaling(rope: Rope) -> dict[str, Any] | None:
             return fields
         case "llama3":
             return fields | {
-                "low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor,
+                "low_freq_factor": rope.low_freq_factor,
+                "high_freq_factor": rope.high_freq_factor,
                 _ORIGINAL: rope.original_length,
-            }  # fmt: skip
+            }
         case "yarn":
             return fields | {
-                "beta_fast": rope.beta_fast, "beta_slow": rope.beta_slow, "truncate": rope.truncate,
-                _ORIGINAL: rope.original_length, "attention_factor": rope.magnitude,
-            }  # fmt: skip
+                "beta_fast": rope.beta_fast,
+                "beta_slow": rope.beta_slow,
+                "truncate": rope.truncate,
+                _ORIGINAL: rope.original_length,
+                "attention_factor": rope.magnitude,
+            }
         case "longrope":
             return {
-                "rope_type": "longrope", "short_factor": list(rope.short_factors),
-                "long_factor": list(rope.long_factors), "factor": rope.factor, "attention_factor": rope.magnitude,
+                "rope_type": "longrope",
+                "short_factor": list(rope.short_factors),
+                "long_factor": list(rope.long_factors),
+                "factor": rope.factor,
+                "attention_factor": rope.magnitude,
                 _ORIGINAL: rope.original_length,
-            }  # fmt: skip
+            }
     raise ValueError(f"no rope kind {rope.kind!r}")

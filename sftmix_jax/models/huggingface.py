@@ -212,9 +212,14 @@ def _split(sizes: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def save(
-    folder: epath.Path, config: Architecture, params: Params, special: Special, *, dtype: str = "float32",
+    folder: epath.Path,
+    config: Architecture,
+    params: Params,
+    special: Special,
+    *,
+    dtype: str = "float32",
     origin: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Writes a folder that transformers loads, in weight files of at most 5 GB; one of them is in memory.
 
     `origin`: fields to add to config.json, which is written last: a folder without it is no model folder.

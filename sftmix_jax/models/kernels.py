@@ -57,7 +57,7 @@ def attend(name: str, mesh: Mesh, q: Array, k: Array, v: Array, segment_ids: Arr
     }
     return jax.shard_map(
         by_name[name], mesh=mesh, in_specs=(queries, keys, keys, rows), out_specs=queries, check_vma=False
-    )(q, k, v, segment_ids)  # fmt: skip
+    )(q, k, v, segment_ids)
 
 
 def candidates(name: str) -> tuple[str, ...]:

@@ -61,8 +61,10 @@ def _pair(parts: list[table.Param], lora: Lora, params: Params, layer: int) -> I
     """A [ranks, inputs] and B [outputs, ranks] of one layer's tensor, float32."""
     targets = _targets(parts, lora)
     owned = {param.name: table.adapters(param, lora) for param in targets}
-    sides = {param.name: [np.asarray(params["layers"][own.name][layer], np.float32) for own in owned[param.name]]
-             for param in targets}  # fmt: skip
+    sides = {
+        param.name: [np.asarray(params["layers"][own.name][layer], np.float32) for own in owned[param.name]]
+        for param in targets
+    }
     yield np.concatenate([layout.to_theirs([owned[p.name][0]], [sides[p.name][0]]) for p in targets])
     b = np.zeros((layout.stored_shape(parts)[0], len(targets) * lora.rank), np.float32)
     for place in layout.places(parts):

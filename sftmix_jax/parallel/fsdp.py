@@ -75,8 +75,11 @@ def make_whole(mesh: Mesh, weight: Array, axes: tuple[str | None, ...]) -> Array
 
     return jax.shard_map(
         lambda mine: _as_matrix(partial(gathered, axis=0), embed, mine) if _is_large(mesh) else gathered(mine, embed),
-        mesh=mesh, in_specs=sharding(mesh, axes).spec, out_specs=sharding(mesh, _gathered(axes)).spec, check_vma=False,
-    )(weight)  # fmt: skip
+        mesh=mesh,
+        in_specs=sharding(mesh, axes).spec,
+        out_specs=sharding(mesh, _gathered(axes)).spec,
+        check_vma=False,
+    )(weight)
 
 
 def sum_parts(mesh: Mesh | None, parts: Array, axes: tuple[str | None, ...]) -> Array:
@@ -93,9 +96,12 @@ def sum_parts(mesh: Mesh | None, parts: Array, axes: tuple[str | None, ...]) -> 
         return jax.lax.psum(mine, "data") if mesh.shape["data"] > 1 else mine
 
     return jax.shard_map(
-        lambda mine: _as_matrix(scattered, 0, mine[0]) if _is_large(mesh) else scattered(mine[0]), mesh=mesh,
-        in_specs=sharding(mesh, ("batch", *_gathered(axes))).spec, out_specs=sharding(mesh, axes).spec, check_vma=False,
-    )(parts)  # fmt: skip
+        lambda mine: _as_matrix(scattered, 0, mine[0]) if _is_large(mesh) else scattered(mine[0]),
+        mesh=mesh,
+        in_specs=sharding(mesh, ("batch", *_gathered(axes))).spec,
+        out_specs=sharding(mesh, axes).spec,
+        check_vma=False,
+    )(parts)
 
 
 def _gathered(axes: Sequence[str | None]) -> list[str | None]:

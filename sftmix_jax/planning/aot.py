@@ -41,15 +41,51 @@ from sftmix_jax.training.step import Trainer, make_trainer
 
 # Shapes that are offered where a name is not understood.
 TOPOLOGIES = (
-    "v4:2x2x2", "v4:2x2x4", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16", "v5p:2x2x1",
-    "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8",
-    "v6e:8x16", "v6e:16x16", "tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:4x4x4", "rtx4090:1",
-    "l4:1", "a10g:1", "l40s:1", "a100-40gb:8", "a100:8", "h100:1", "h100:8", "h200:1", "h200:8", "b200:8",
-)  # fmt: skip
+    "v4:2x2x2",
+    "v4:2x2x4",
+    "v5e:2x4",
+    "v5e:4x4",
+    "v5e:4x8",
+    "v5e:8x8",
+    "v5e:8x16",
+    "v5e:16x16",
+    "v5p:2x2x1",
+    "v5p:2x2x2",
+    "v5p:2x2x4",
+    "v5p:2x4x4",
+    "v5p:4x4x4",
+    "v5p:4x4x8",
+    "v6e:2x4",
+    "v6e:4x4",
+    "v6e:4x8",
+    "v6e:8x8",
+    "v6e:8x16",
+    "v6e:16x16",
+    "tpu7x:2x2x1",
+    "tpu7x:2x2x2",
+    "tpu7x:2x2x4",
+    "tpu7x:4x4x4",
+    "rtx4090:1",
+    "l4:1",
+    "a10g:1",
+    "l40s:1",
+    "a100-40gb:8",
+    "a100:8",
+    "h100:1",
+    "h100:8",
+    "h200:1",
+    "h200:8",
+    "b200:8",
+)
 _ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5p-8", "TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
-}  # fmt: skip
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
 _MOST_GPUS = 64
 _TOO_LARGE = re.compile(r"(Used |temporaries \()([\d.]+)([GM])(?: of [\d.]+[GM] hbm|\))")
 
@@ -141,9 +177,17 @@ def _cpu_devices(count: int) -> tuple[jax.Device, ...]:
 
 
 def compile_step(
-    how: Tuning, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
-    rows: int, length: int, domains: int, grad_accum_steps: int,
-) -> Compiled:  # fmt: skip
+    how: Tuning,
+    compute: Compute,
+    optimizer: OptimizerConfig,
+    layout: MeshConfig,
+    topology: Topology,
+    *,
+    rows: int,
+    length: int,
+    domains: int,
+    grad_accum_steps: int,
+) -> Compiled:
     """The very step that training jits, for a batch of `rows` rows."""
     mesh = sharding.make_mesh(layout, topology.devices)
     if topology.is_gpu:  # no kernel for GPUs runs on the devices that stand in
@@ -160,9 +204,17 @@ def compile_step(
 
 
 def compile_evaluation(
-    how: Tuning, compute: Compute, optimizer: OptimizerConfig, layout: MeshConfig, topology: Topology, *,
-    rows: int, length: int, domains: int, grad_accum_steps: int,
-) -> Compiled:  # fmt: skip
+    how: Tuning,
+    compute: Compute,
+    optimizer: OptimizerConfig,
+    layout: MeshConfig,
+    topology: Topology,
+    *,
+    rows: int,
+    length: int,
+    domains: int,
+    grad_accum_steps: int,
+) -> Compiled:
     """The step that measures validation loss, while the optimiser's state stays where it is."""
     mesh = sharding.make_mesh(layout, topology.devices)
     trainer = _trainer(how, compute, optimizer, mesh, domains, grad_accum_steps)
@@ -204,8 +256,7 @@ def compile_decode(config: Architecture, compute: Compute, topology: Topology, *
         return _counted(topology, _bytes(model), buffers.decode(config, setup.mesh.shape, rows=count, part=part))
     until = Until(jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32))
     compiled = [
-        _compile(topology, decode.decode, setup, *model, rows, until, span=span)
-        for span in dict.fromkeys(spans)
+        _compile(topology, decode.decode, setup, *model, rows, until, span=span) for span in dict.fromkeys(spans)
     ]
     return max(compiled, key=lambda each: (not each.fits, each.total))
 
@@ -243,9 +294,16 @@ def _trainer(
     how: Tuning, compute: Compute, optimizer: OptimizerConfig, mesh: Mesh, domains: int, grad_accum_steps: int
 ) -> Trainer:
     return make_trainer(
-        how.architecture, compute, make_optimizer(optimizer), mesh, domains=domains, grad_accum_steps=grad_accum_steps,
-        kept=precision.find(optimizer.state), trainable=how.trainable, frozen_dtype=how.frozen_dtype,
-    )  # fmt: skip
+        how.architecture,
+        compute,
+        make_optimizer(optimizer),
+        mesh,
+        domains=domains,
+        grad_accum_steps=grad_accum_steps,
+        kept=precision.find(optimizer.state),
+        trainable=how.trainable,
+        frozen_dtype=how.frozen_dtype,
+    )
 
 
 def _batch(mesh: Mesh, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -281,10 +339,14 @@ def _judged(topology: Topology, found: Compiled, named: dict[str, float]) -> Com
     fits = found.arguments + rest <= topology.limit
     largest = sorted(named.items(), key=lambda item: -item[1])[:3]
     listed = ", ".join(f"{size / 2**30:.1f} of {name}" for name, size in largest)
-    said = "" if fits else (
-        f"needs {(found.arguments + rest) / 2**30:.1f} GiB of {topology.limit / 2**30:.1f}: "
-        f"{found.arguments / 2**30:.1f} of state, {listed}"
-    )  # fmt: skip
+    said = (
+        ""
+        if fits
+        else (
+            f"needs {(found.arguments + rest) / 2**30:.1f} GiB of {topology.limit / 2**30:.1f}: "
+            f"{found.arguments / 2**30:.1f} of state, {listed}"
+        )
+    )
     return dataclasses.replace(found, fits=fits, temporaries=rest, message=said)
 
 

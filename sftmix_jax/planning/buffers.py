@@ -24,9 +24,15 @@ _GATHERED = 3  # layers that are whole at once over a mesh: one used, one on its
 
 
 def training(
-    how: Tuning, compute: Compute, kept: Precision, mesh: Mapping[str, int], *,
-    rows: int, length: int, grad_accum_steps: int,
-) -> dict[str, float]:  # fmt: skip
+    how: Tuning,
+    compute: Compute,
+    kept: Precision,
+    mesh: Mapping[str, int],
+    *,
+    rows: int,
+    length: int,
+    grad_accum_steps: int,
+) -> dict[str, float]:
     """Bytes of a device in a training step, besides state and batch, by name."""
     size, tensor, split = _itemsize(compute.dtype), mesh["tensor"], mesh["fsdp"] * mesh["tensor"]
     tokens = rows * length / (mesh["data"] * mesh["fsdp"] * grad_accum_steps)
@@ -60,8 +66,9 @@ def validation(
     }
 
 
-def prefill(config: Architecture, compute: Compute, mesh: Mapping[str, int], *, rows: int, size: int, cache: int
-            ) -> dict[str, float]:  # fmt: skip
+def prefill(
+    config: Architecture, compute: Compute, mesh: Mapping[str, int], *, rows: int, size: int, cache: int
+) -> dict[str, float]:
     """Bytes of a device where prompts of `size` tokens are read into all rows of a cache of so many bytes."""
     tokens = rows * size / (mesh["data"] * mesh["fsdp"])
     return {

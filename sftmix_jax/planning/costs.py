@@ -55,19 +55,23 @@ def stage_costs(experiment: Experiment) -> list[StageCost]:
         return _counted(experiment)
     how = tuning.of_config(experiment.model, config)
     model = experiment.model
-    costs, parent = [], identity.digest({
-        "init": model.init, "tokenizer": model.tokenizer, "dtype": model.compute.dtype, **how.record
-    })  # fmt: skip
+    costs, parent = (
+        [],
+        identity.digest({"init": model.init, "tokenizer": model.tokenizer, "dtype": model.compute.dtype, **how.record}),
+    )
     for name, stage in experiment.stages.items():
-        parent = identity.digest({
-            "parent": parent, "stage": stage, "template": experiment.template, "seed": experiment.seed,
-            "sources": {domain: experiment.domains[domain] for domain in stage.mixture},
-        })  # fmt: skip
+        parent = identity.digest(
+            {
+                "parent": parent,
+                "stage": stage,
+                "template": experiment.template,
+                "seed": experiment.seed,
+                "sources": {domain: experiment.domains[domain] for domain in stage.mixture},
+            }
+        )
         expected, steps = _expected(experiment, name, stage, config)
         length = stage.batch.resolved(config.max_length).seq_len
-        costs.append(
-            StageCost(name, parent, steps, expected, expected * operations_per_token(how, length), True)
-        )
+        costs.append(StageCost(name, parent, steps, expected, expected * operations_per_token(how, length), True))
     return costs
 
 

@@ -76,8 +76,6 @@ class _Setting:
         return MeshConfig(**self.mesh.shape)
 
 
-
-
 class Planner:
     """Plans experiments on one topology; what compiles to the same program is compiled once."""
 
@@ -159,16 +157,32 @@ class Planner:
         s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         parts = f" in {grad_accum_steps} parts" if grad_accum_steps > 1 else ""
         return self._once(
-            f"a step of {rows} × {length}{parts}", aot.compile_step, s.tuning, s.compute, stage.optimizer,
-            s.layout, rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
-        )  # fmt: skip
+            f"a step of {rows} × {length}{parts}",
+            aot.compile_step,
+            s.tuning,
+            s.compute,
+            stage.optimizer,
+            s.layout,
+            rows=rows,
+            length=length,
+            domains=s.domains,
+            grad_accum_steps=grad_accum_steps,
+        )
 
     def _validation(self, setting: _Setting, stage: Stage, grad_accum_steps: int) -> Compiled:
         s, rows, length = setting, stage.batch.batch_size, stage.batch.resolved(setting.architecture.max_length).seq_len
         return self._once(
-            "its validation loss", aot.compile_evaluation, s.tuning, s.compute, stage.optimizer, s.layout,
-            rows=rows, length=length, domains=s.domains, grad_accum_steps=grad_accum_steps,
-        )  # fmt: skip
+            "its validation loss",
+            aot.compile_evaluation,
+            s.tuning,
+            s.compute,
+            stage.optimizer,
+            s.layout,
+            rows=rows,
+            length=length,
+            domains=s.domains,
+            grad_accum_steps=grad_accum_steps,
+        )
 
     def _sampler(self, setting: _Setting, *, fewest: int) -> tuple[int, dict[str, Compiled]]:
         """The most slots that fit, from the sampler's default down to `fewest`, and what it runs with them."""
@@ -193,9 +207,15 @@ class Planner:
         terminal.err(f"{self.topology.name}: {message}")
 
     def _planned(
-        self, setting: _Setting, stage: Stage, cost: StageCost, grad_accum_steps: int, compiled: Compiled,
-        programs: dict[str, Compiled], slots: int,
-    ) -> Planned:  # fmt: skip
+        self,
+        setting: _Setting,
+        stage: Stage,
+        cost: StageCost,
+        grad_accum_steps: int,
+        compiled: Compiled,
+        programs: dict[str, Compiled],
+        slots: int,
+    ) -> Planned:
         topology, length = self.topology, stage.batch.resolved(setting.architecture.max_length).seq_len
         per_token = costs.operations_per_token(setting.tuning, length)
         seconds = cost.tokens * per_token / (topology.chips * topology.chip.flops * self.utilisation)

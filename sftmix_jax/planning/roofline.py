@@ -109,9 +109,12 @@ def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length
     )
     links = chip.links * per_chip
     return Estimate(
-        operations / (chip.flops * per_chip), read / (chip.bandwidth * per_chip), (sharded + replicas) / links,
-        tensor / links, needed,
-    )  # fmt: skip
+        operations / (chip.flops * per_chip),
+        read / (chip.bandwidth * per_chip),
+        (sharded + replicas) / links,
+        tensor / links,
+        needed,
+    )
 
 
 def promising(config: Architecture, chip: Chip, devices: int, rows: int, length: int) -> list[tuple[Choice, Estimate]]:

@@ -154,9 +154,10 @@ def _is_done(stage: Path) -> bool:
 def _unfinished(stage: Path) -> set[Path]:
     """Checkpoints that are being saved, or that a save has left."""
     return {
-        path for path in _listed(stage / "checkpoints")
+        path
+        for path in _listed(stage / "checkpoints")
         if _UNFINISHED in path.name or (path.name.isdigit() and not (path / "manifest.json").exists())
-    }  # fmt: skip
+    }
 
 
 def _changed(file: Path) -> int:

@@ -104,7 +104,7 @@ class Run:
                 "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
                 "JAX_NUM_PROCESSES": str(layout.processes),
                 "JAX_PROCESS_ID": str(index),
-            }  # fmt: skip
+            }
             environment = _environment(layout) | (place if layout.processes > 1 else {})
             self._processes.append(launch(arguments, environment, file))
 

@@ -89,6 +89,12 @@ def _row(name: str, text: str) -> list[str]:
     first, rest = f"  {name:<{_HEAD - 2}}", " " * _HEAD
     out: list[str] = []
     for line in text.splitlines() or [""]:
-        out += textwrap.wrap(line, _WIDTH, initial_indent=rest if out else first, subsequent_indent=rest,
-                             break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        out += textwrap.wrap(
+            line,
+            _WIDTH,
+            initial_indent=rest if out else first,
+            subsequent_indent=rest,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return out

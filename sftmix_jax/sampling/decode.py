@@ -64,9 +64,15 @@ class Slots(NamedTuple):
         """All slots free."""
         ints = np.zeros(slots, np.int32)
         return cls(
-            ints, ints, ints, np.zeros(slots, bool), np.zeros(slots, np.float32), np.ones(slots, np.float32),
-            np.zeros((slots, 2), np.uint32), ints,
-        )  # fmt: skip
+            ints,
+            ints,
+            ints,
+            np.zeros(slots, bool),
+            np.zeros(slots, np.float32),
+            np.ones(slots, np.float32),
+            np.zeros((slots, 2), np.uint32),
+            ints,
+        )
 
     def replaced(self, rows: np.ndarray, values: Slots) -> Slots:
         """These rows with new values; host arrays."""
@@ -90,9 +96,7 @@ class Until(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("setup", "method"), donate_argnames="cache")
-def prefill(
-    setup: Setup, method: Method, params: Params, cache: Cache, prompts: Prompts
-) -> tuple[Cache, Array]:
+def prefill(setup: Setup, method: Method, params: Params, cache: Cache, prompts: Prompts) -> tuple[Cache, Array]:
     """Read prompts into the cache's slots and choose the first token of each, int32 [P]."""
     model, length = setup.model(params), prompts.length
     hidden, (k, v) = model.prefill(prompts.tokens, length)
@@ -129,9 +133,12 @@ def decode(
         left = slots.left - moved
         active = slots.active & (left > 0) & ~(token[:, None] == until.stops).any(axis=1)
         slots = slots._replace(
-            token=jnp.where(slots.active, token, slots.token), length=slots.length + moved, left=left, active=active,
+            token=jnp.where(slots.active, token, slots.token),
+            length=slots.length + moved,
+            left=left,
+            active=active,
             count=slots.count + moved,
-        )  # fmt: skip
+        )
         return step + 1, cache, slots, produced
 
     produced = jnp.full((slots.token.shape[0], STEPS), -1, jnp.int32)

@@ -84,9 +84,12 @@ def make_jobs(study: Study, workdir: epath.Path) -> list[Job]:
     # A part of a study (--only) adds to what is known of it, and takes nothing away.
     experiments = known.get("experiments", {}) | registered
     record = {
-        "name": study.name, "question": study.question, "hold": study.hold, "axes": study.axes,
+        "name": study.name,
+        "question": study.question,
+        "hold": study.hold,
+        "axes": study.axes,
         "experiments": experiments,
-    }  # fmt: skip
+    }
     if known != identity.plain(record):
         write_json(file, identity.plain(record))
     return list(jobs.values())

@@ -84,8 +84,9 @@ def show_power(chosen: Study, options: StudyOptions, console: terminal.Console) 
             f"detect: in {power.POWER:.0%} of studies a difference between two set-ups holds, which its interval above "
             f"0 and a value of {SMALLEST:g} points or more show.{family_wide * (among > 1)} Scores of seeds are taken "
             f"to have a standard deviation of {options.seed_spread:g} points (--seed_spread), and answers to a third "
-            "of the questions to differ; points are hundredths of the best possible score", style="dim",
-        )  # fmt: skip
+            "of the questions to differ; points are hundredths of the best possible score",
+            style="dim",
+        )
 
 
 def _span(numbers: list[str]) -> str:

@@ -103,9 +103,13 @@ def stage(workdir: epath.Path, id: str, leases: Leases | None) -> dict[str, Any]
     speed = _speed(trained[-_RECENT:])
     left = (found["steps"] - last["step"]) / speed["steps"] if speed["steps"] and found["steps"] else None
     return {
-        **found, "state": "training", "worker": describe(holder), "seconds_left": left,
-        "tokens_per_second": speed["tokens"], "curve": _curve(rows),
-    }  # fmt: skip
+        **found,
+        "state": "training",
+        "worker": describe(holder),
+        "seconds_left": left,
+        "tokens_per_second": speed["tokens"],
+        "curve": _curve(rows),
+    }
 
 
 def _dollars(stages: list[dict[str, Any]]) -> float | None:
@@ -119,8 +123,11 @@ def _dollars(stages: list[dict[str, Any]]) -> float | None:
 def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Loss by domain over the steps, thinned; names as plotly reads them."""
     series = curves.of_stage("", rows).training.thinned(_POINTS)
-    losses = {escaping.plotly(name.removeprefix("loss/")): values for name, values in series.values.items()
-              if name.startswith("loss/")}  # fmt: skip
+    losses = {
+        escaping.plotly(name.removeprefix("loss/")): values
+        for name, values in series.values.items()
+        if name.startswith("loss/")
+    }
     return {"step": series.step, "losses": losses}
 
 
@@ -162,8 +169,16 @@ def _scores(workdir: epath.Path, notes: list[str]) -> list[dict[str, Any]]:
         found = results.read_results(workdir, results.every_experiment(workdir))
         once = {(each.stage_id, each.task): each for each in reversed(found) if each.primary}
         return [
-            {"experiment": each.experiment, "stage": each.stage, "task": each.task, "metric": each.metric,
-             "value": each.value, "low": each.low, "high": each.high, "best": each.best}
+            {
+                "experiment": each.experiment,
+                "stage": each.stage,
+                "task": each.task,
+                "metric": each.metric,
+                "value": each.value,
+                "low": each.low,
+                "high": each.high,
+                "best": each.best,
+            }
             for each in reversed(once.values())
-        ]  # fmt: skip
+        ]
     return []

@@ -23,8 +23,9 @@ class StudyOptions:
     dry_run: bool = setting(False, Flag(), "the same as --list: nothing is run")
     only: str = setting("", Text(), "names of experiments, with * (several: a*,b*)")
     detect: float = setting(
-        5.0, Number(above=SMALLEST, at_most=100, hint="smaller ones do not matter to the rule"),
-        "with --list: how many seeds detect a difference of so many points"
+        5.0,
+        Number(above=SMALLEST, at_most=100, hint="smaller ones do not matter to the rule"),
+        "with --list: how many seeds detect a difference of so many points",
     )
     seed_spread: float = setting(
         SEED_SPREAD, Number(at_least=0, at_most=100), "with --list: standard deviation of scores between seeds"

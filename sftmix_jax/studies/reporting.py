@@ -14,9 +14,7 @@ from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import read_json
 
 
-def write(
-    workdir: epath.Path, only: str = "", out: epath.Path | None = None, inline: bool = False
-) -> list[epath.Path]:  # fmt: skip
+def write(workdir: epath.Path, only: str = "", out: epath.Path | None = None, inline: bool = False) -> list[epath.Path]:
     """Every study's report, or one study's: report/index.html, or report-NAME/ where there are several."""
     studies = results.read_studies(workdir)
     pages = []

@@ -68,9 +68,11 @@ def run(chosen: Study, todo: list[Job], workdir: epath.Path, options: StudyOptio
     workers = [
         subprocess.Popen(
             [sys.executable, "-m", "sftmix_jax.study", *sys.argv[1:], "--worker", str(number if count > 1 else -1)],
-            stdout=subprocess.DEVNULL, stderr=(logs / f"{os.uname().nodename}-{number}.log").open("a"),
-        ) for number in range(count)
-    ]  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=(logs / f"{os.uname().nodename}-{number}.log").open("a"),
+        )
+        for number in range(count)
+    ]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers hear of it too
     try:
         code = watching.watch(chosen, todo, workdir, workers, begin)

@@ -149,7 +149,9 @@ def read(spec: str) -> Study:
     study = separated(desk.configured(spec, "study"))
     if not isinstance(study, Study):
         kind = type(study).__name__
-        raise UserError(f"{spec.partition(':')[0]}: get_config must return a Study, this one returns a {kind}; one "
-                        "experiment alone is trained by python -m sftmix_jax.train")  # fmt: skip
+        raise UserError(
+            f"{spec.partition(':')[0]}: get_config must return a Study, this one returns a {kind}; one "
+            "experiment alone is trained by python -m sftmix_jax.train"
+        )
     study.check()
     return study

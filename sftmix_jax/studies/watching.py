@@ -132,8 +132,9 @@ def _progress(job: Job, workdir: epath.Path, leases: Leases) -> tuple[str, str, 
 
 def _table(title: str, *columns: str) -> Table:
     """A table of the terminal's width whose names are cut where they do not fit; numbers stand whole."""
-    table = Table(title=title, box=box.SIMPLE, title_justify="left", caption_justify="left", expand=True,
-                  padding=(0, 1, 0, 0))  # fmt: skip
+    table = Table(
+        title=title, box=box.SIMPLE, title_justify="left", caption_justify="left", expand=True, padding=(0, 1, 0, 0)
+    )
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=_RATIOS.get(column))
     return table
@@ -147,13 +148,14 @@ def _summary(
     terminal.err(
         f"{chosen.name}: {trained} stages for {len(chosen.runs)} experiments, where each alone would take "
         f"{jobs.naive_stages(chosen)}{minutes}",
-    )  # fmt: skip
+    )
     for job in todo:
         if job.id in failed:
             lost = [other for other in todo if work.blocked(other, todo, {job.id})]
             names = sorted({name for other in lost for name in other.experiments})
-            terminal.err(f"failed: {job.name} ({job.id}), and with it {', '.join(names)}: see "
-                  f"{work.failure_file(job, workdir)}")  # fmt: skip
+            terminal.err(
+                f"failed: {job.name} ({job.id}), and with it {', '.join(names)}: see {work.failure_file(job, workdir)}"
+            )
     left = [job for job in todo if job.id not in done and job.id not in failed and not work.blocked(job, todo, failed)]
     if left:
         terminal.err(f"{len(left)} stages are not done; the same command goes on")

@@ -61,8 +61,10 @@ def do_one(job: Job, jobs: list[Job], workdir: epath.Path) -> bool:
     parent = by_id.get(job.parent) if job.parent else None
     while parent is not None and not processes.first_says(parent.is_trained(workdir)):
         if processes.first_says(blocked(job, jobs, failures(jobs, workdir))):
-            raise UserError(f"{job.name} ({job.id}) starts from {parent.name} ({parent.id}), which failed: see "
-                            f"{failure_file(parent, workdir)}")  # fmt: skip
+            raise UserError(
+                f"{job.name} ({job.id}) starts from {parent.name} ({parent.id}), which failed: see "
+                f"{failure_file(parent, workdir)}"
+            )
         time.sleep(_WAIT)
     lease = Leases(workdir / "claims").wait(job.id, f"{job.name} ({job.id})")
     with for_all_processes(lease) as check_lease:

@@ -22,18 +22,29 @@ class Problem(NamedTuple):
 
 
 _OPENINGS = (
-    "{p} has {n} {t}.", "{p} starts with {n} {t}.", "At first {p} owns {n} {t}.",
+    "{p} has {n} {t}.",
+    "{p} starts with {n} {t}.",
+    "At first {p} owns {n} {t}.",
     "There are {n} {t} in the bag of {p}.",
-    "{p} counts {n} {t}.", "In the morning {p} has {n} {t}.",
-)  # fmt: skip
+    "{p} counts {n} {t}.",
+    "In the morning {p} has {n} {t}.",
+)
 _GAINS = (
-    "{p} buys {n} more.", "Then {q} gives {p} {n} {t}.", "{p} finds {n} {t}.", "Later {p} gets another {n}.",
-    "{n} more {t} come in the mail.", "A friend adds {n} {t}.",
-)  # fmt: skip
+    "{p} buys {n} more.",
+    "Then {q} gives {p} {n} {t}.",
+    "{p} finds {n} {t}.",
+    "Later {p} gets another {n}.",
+    "{n} more {t} come in the mail.",
+    "A friend adds {n} {t}.",
+)
 _LOSSES = (
-    "{p} loses {n} of them.", "Then {p} gives {n} to {q}.", "{p} sells {n} {t}.", "{n} {t} break.",
-    "{q} takes {n} {t} away.", "{p} uses {n} of the {t}.",
-)  # fmt: skip
+    "{p} loses {n} of them.",
+    "Then {p} gives {n} to {q}.",
+    "{p} sells {n} {t}.",
+    "{n} {t} break.",
+    "{q} takes {n} {t} away.",
+    "{p} uses {n} of the {t}.",
+)
 _TIMES = {
     2: ("Then the number doubles.", "{p} gets as many again."),
     3: ("Then the number triples.", "In the end there are three times as many."),
@@ -41,9 +52,13 @@ _TIMES = {
     5: ("Then there are five times as many.",),
 }
 _QUESTIONS = (
-    "How many {t} does {p} have now?", "How many {t} are there in the end?", "How many {t} are left?",
-    "What is the number of {t} now?", "Count the {t}.", "How many {t} has {p} at the end?",
-)  # fmt: skip
+    "How many {t} does {p} have now?",
+    "How many {t} are there in the end?",
+    "How many {t} are left?",
+    "What is the number of {t} now?",
+    "Count the {t}.",
+    "How many {t} has {p} at the end?",
+)
 
 
 class Change(NamedTuple):

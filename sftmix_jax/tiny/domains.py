@@ -28,9 +28,12 @@ def _math(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
 def _code(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:
     e = functions.exercise(rng)
     return e.key, {
-        "prompt": e.prompt, "completion": e.solution, "name": e.name, "difficulty": e.difficulty,
+        "prompt": e.prompt,
+        "completion": e.solution,
+        "name": e.name,
+        "difficulty": e.difficulty,
         "inputs": functions.hidden_inputs(e.key),
-    }  # fmt: skip
+    }
 
 
 def _general(rng: Random) -> tuple[tuple[object, ...], dict[str, Any]]:

@@ -24,55 +24,73 @@ class Transformation(NamedTuple):
 
 TRANSFORMATIONS = (
     Transformation(
-        "repeat", ("Repeat these words: {w}.", "Say {w}.", "Please write down {w}."), ("Say that again.",),
+        "repeat",
+        ("Repeat these words: {w}.", "Say {w}.", "Please write down {w}."),
+        ("Say that again.",),
         lambda ws: ws,
     ),
     Transformation(
-        "capitals", ("Write in capitals: {w}.", "Put {w} in upper case.", "Shout {w}."),
-        ("Now in capitals.", "Again, in upper case."), lambda ws: [w.upper() for w in ws],
+        "capitals",
+        ("Write in capitals: {w}.", "Put {w} in upper case.", "Shout {w}."),
+        ("Now in capitals.", "Again, in upper case."),
+        lambda ws: [w.upper() for w in ws],
     ),
     Transformation(
         "reverse",
         ("Say these words backwards, last first: {w}.", "Reverse the order of {w}.", "Turn around the list {w}."),
-        ("Now in reverse order.", "Again, last word first."), lambda ws: ws[::-1],
+        ("Now in reverse order.", "Again, last word first."),
+        lambda ws: ws[::-1],
     ),
     Transformation(
-        "sort", ("Sort these words by the alphabet: {w}.", "Put {w} in alphabetical order.", "Order {w} from a to z."),
-        ("Now sorted by the alphabet.", "Again, in alphabetical order."), lambda ws: sorted(ws, key=str.lower),
+        "sort",
+        ("Sort these words by the alphabet: {w}.", "Put {w} in alphabetical order.", "Order {w} from a to z."),
+        ("Now sorted by the alphabet.", "Again, in alphabetical order."),
+        lambda ws: sorted(ws, key=str.lower),
     ),
     Transformation(
-        "first", ("What is the first word of {w}?", "Say only the first of {w}.", "Of {w}, name the first."),
-        ("Only the first word, please.", "Now just the first one."), lambda ws: ws[:1],
+        "first",
+        ("What is the first word of {w}?", "Say only the first of {w}.", "Of {w}, name the first."),
+        ("Only the first word, please.", "Now just the first one."),
+        lambda ws: ws[:1],
     ),
     Transformation(
-        "last", ("What is the last word of {w}?", "Say only the last of {w}.", "Of {w}, name the last."),
-        ("Only the last word, please.", "Now just the last one."), lambda ws: ws[-1:],
+        "last",
+        ("What is the last word of {w}?", "Say only the last of {w}.", "Of {w}, name the last."),
+        ("Only the last word, please.", "Now just the last one."),
+        lambda ws: ws[-1:],
     ),
     Transformation(
         "without_first",
         ("Say all but the first word of {w}.", "Leave out the first of {w}.", "Drop the first from {w}."),
-        ("Now without the first.", "Again, but leave out the first."), lambda ws: ws[1:],
+        ("Now without the first.", "Again, but leave out the first."),
+        lambda ws: ws[1:],
     ),
     Transformation(
-        "twice", ("Say each of these words twice: {w}.", "Double every word of {w}.", "Write {w}, each one two times."),
-        ("Now each word twice.", "Again, every word doubled."), lambda ws: [w for w in ws for _ in range(2)],
+        "twice",
+        ("Say each of these words twice: {w}.", "Double every word of {w}.", "Write {w}, each one two times."),
+        ("Now each word twice.", "Again, every word doubled."),
+        lambda ws: [w for w in ws for _ in range(2)],
     ),
     Transformation(
         "spell",
         ("Spell the first word of {w}.", "Give the letters of the first of {w}.", "Take {w}. Spell the first."),
-        ("Spell the first word.", "Now spell the first one."), lambda ws: list(ws[0]),
+        ("Spell the first word.", "Now spell the first one."),
+        lambda ws: list(ws[0]),
     ),
     Transformation(
         "initials",
         ("What are the first letters of {w}?", "Give the initials of {w}.", "Take {w}. Say their first letters."),
-        ("Now only the first letters.", "Give the initials of these."), lambda ws: [w[0] for w in ws],
+        ("Now only the first letters.", "Give the initials of these."),
+        lambda ws: [w[0] for w in ws],
     ),
-)  # fmt: skip
+)
 _SECOND = ("capitals", "reverse", "sort", "first", "last", "without_first", "twice", "spell", "initials")
 _PAIRS = tuple(
-    (a, b) for a in TRANSFORMATIONS for b in TRANSFORMATIONS
+    (a, b)
+    for a in TRANSFORMATIONS
+    for b in TRANSFORMATIONS
     if a.name not in ("first", "last", "spell") and b.name in _SECOND and a.name != b.name
-)  # fmt: skip
+)
 
 
 class Dialogue(NamedTuple):

@@ -31,9 +31,7 @@ def _say(message: str) -> None:
 class Checkpoints:
     """The checkpoints of one stage; saving goes on in the background while training continues."""
 
-    def __init__(
-        self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say, *, stage: str = ""
-    ):  # fmt: skip
+    def __init__(self, folder: epath.Path, keep: int = 1, report: Callable[[str], None] = _say, *, stage: str = ""):
         """`stage`: the id that every checkpoint is saved with, and must have been saved with to be used."""
         # Orbax takes absolute paths alone; gs:// paths are.
         self.folder = folder if "://" in str(folder) else epath.Path(os.path.abspath(folder))

@@ -132,17 +132,19 @@ class _Reporter:
         if step > FIRST and step % self._every and step != self._job.steps:
             return
         weight = float(sums.weight.sum())
-        self._write({
-            "step": step,
-            "loss": total / weight if weight else 0.0,
-            **{f"loss/{domain}": loss for domain, loss in losses.items()},
-            "grad_norm": grad_norm,
-            "learning_rate": float(self._job.rates[step - 1]),
-            "trained_tokens": self._job.plan.trained_tokens(step - 1),
-            "tokens": tokens,
-            "seconds": round(self._clock.seconds(), 3),
-            **({"batch": fed} if fed else {}),
-        })  # fmt: skip
+        self._write(
+            {
+                "step": step,
+                "loss": total / weight if weight else 0.0,
+                **{f"loss/{domain}": loss for domain, loss in losses.items()},
+                "grad_norm": grad_norm,
+                "learning_rate": float(self._job.rates[step - 1]),
+                "trained_tokens": self._job.plan.trained_tokens(step - 1),
+                "tokens": tokens,
+                "seconds": round(self._clock.seconds(), 3),
+                **({"batch": fed} if fed else {}),
+            }
+        )
 
     def validation(self, step: int, losses: dict[str, float]) -> None:
         self._write({"step": step, **{f"validation_loss/{domain}": loss for domain, loss in losses.items()}})

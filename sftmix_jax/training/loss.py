@@ -83,9 +83,16 @@ _cross_entropy.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _in_chunks(
-    mesh: Mesh | None, cap: float, hidden: Array, head: Array, order: Array, targets: Array, weights: Array, *,
+    mesh: Mesh | None,
+    cap: float,
+    hidden: Array,
+    head: Array,
+    order: Array,
+    targets: Array,
+    weights: Array,
+    *,
     of: Collection[str],
-) -> tuple[Array, Array, Array]:  # fmt: skip
+) -> tuple[Array, Array, Array]:
     """Losses float32 [B, T] in the sorted order, and the gradients of their weighted sum: of `hidden` and of `head`.
 
     `of` names those that are wanted; another one is a placeholder.

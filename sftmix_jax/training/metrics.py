@@ -13,8 +13,10 @@ from sftmix_jax.machine import files, terminal
 from sftmix_jax.machine.ranges import Flag, Integer, Text, setting
 from sftmix_jax.training.trackers import Trackers
 
-_PROJECT = Text(r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
-                "must be at most 128 characters without / \\ # ? % :, with none but inner spaces")  # fmt: skip
+_PROJECT = Text(
+    r"[^/\\#?%:\s]([^/\\#?%:]{0,126}[^/\\#?%:\s])?|",
+    "must be at most 128 characters without / \\ # ? % :, with none but inner spaces",
+)
 
 FIRST = 10  # steps at the start of a stage that have a line each: losses fall fastest there
 _REPLACE = 30.0  # seconds between replacements of a metrics.jsonl in an object store
@@ -107,7 +109,7 @@ def _kept(file: epath.Path, start: int, every: int) -> list[str]:
         terminal.err(
             f"{file}: of {len(wanted)} steps up to {start} at logging.every={every}, {len(missing)} have no line (the "
             f"first is {missing[0]}): they were lost, or logging.every was another",
-        )  # fmt: skip
+        )
     return [kept[kind] for kind in sorted(kept)]
 
 

@@ -98,8 +98,10 @@ def narrow_moments(params: Any, opt_state: optax.OptState, dtype: str, key: Arra
     keys = iter(jax.random.split(key, len(jax.tree.leaves(opt_state))))
     return map_moments(
         lambda x, _: round_at_random(x, next(keys)) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        opt_state, params, lambda x: x,
-    )  # fmt: skip
+        opt_state,
+        params,
+        lambda x: x,
+    )
 
 
 def round_at_random(x: Array, key: Array) -> Array:

@@ -75,9 +75,11 @@ def make_trainer(
     opt_state = jax.eval_shape(init_optimizer, abstract_params)
     # Moments live where their parameters live; counters, and sums over a parameter's rows and columns, everywhere.
     opt_shardings = precision.map_moments(
-        lambda x, param: param.sharding if x.shape == param.shape else replicated, opt_state, abstract_params,
+        lambda x, param: param.sharding if x.shape == param.shape else replicated,
+        opt_state,
+        abstract_params,
         lambda _: replicated,
-    )  # fmt: skip
+    )
     abstract = TrainState(abstract_params, sharding.with_shardings(opt_state, opt_shardings), abstract_frozen)
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     batch_sharding = sharding.sharding(mesh, ("batch", None))
@@ -118,15 +120,19 @@ def make_trainer(
         abstract,
         jax.jit(init_optimizer, out_shardings=opt_shardings),
         jax.jit(
-            train_step, in_shardings=(state_shardings, batch_sharding, replicated),
-            out_shardings=(state_shardings, replicated), donate_argnums=0, compiler_options=told,
+            train_step,
+            in_shardings=(state_shardings, batch_sharding, replicated),
+            out_shardings=(state_shardings, replicated),
+            donate_argnums=0,
+            compiler_options=told,
         ),
         jax.jit(
             eval_step,
             in_shardings=(state_shardings, batch_sharding),
-            out_shardings=replicated, compiler_options=told,
+            out_shardings=replicated,
+            compiler_options=told,
         ),
-    )  # fmt: skip
+    )
 
 
 def _gradients(

@@ -100,9 +100,16 @@ def stage(file: epath.Path) -> dict[str, Any]:
 def done(file: epath.Path) -> dict[str, Any]:
     """done.json. Raises UserError."""
     return read_json(
-        file, TRAIN_AGAIN,
-        id=str, digest=str, steps=int, ledger=dict, rows=dict, validation_loss=dict, params_sha256=str,
-    )  # fmt: skip
+        file,
+        TRAIN_AGAIN,
+        id=str,
+        digest=str,
+        steps=int,
+        ledger=dict,
+        rows=dict,
+        validation_loss=dict,
+        params_sha256=str,
+    )
 
 
 def score(file: epath.Path, remedy: str = _EVALUATE_AGAIN) -> dict[str, Any]:

@@ -88,17 +88,25 @@ HARMS: list[Harm] = [
     *map(file_harm, faults.FILE_HARMS),
     *(on("meta.json", harm) for harm in faults.JSON_HARMS),
     *(on("manifest.json", harm) for harm in faults.MANIFEST_HARMS),
-    faults.folder_missing, faults.folder_a_file, faults.folder_dangling,
-    other_dtype, of_another_source, half_built, tokens_folder_a_file, tokens_folder_dangling, file_linked_to_itself,
+    faults.folder_missing,
+    faults.folder_a_file,
+    faults.folder_dangling,
+    other_dtype,
+    of_another_source,
+    half_built,
+    tokens_folder_a_file,
+    tokens_folder_dangling,
+    file_linked_to_itself,
     a_pipe,
-]  # fmt: skip
+]
 
 
 def same(one: Examples, other: Examples) -> bool:
     arrays = all(
         np.array_equal(getattr(one, name), getattr(other, name))
-        for name, value in vars(other).items() if isinstance(value, np.ndarray)
-    )  # fmt: skip
+        for name, value in vars(other).items()
+        if isinstance(value, np.ndarray)
+    )
     rest = (one.rows, one.skipped, one.skipped_where, one.fingerprint)
     return arrays and rest == (other.rows, other.skipped, other.skipped_where, other.fingerprint)
 
@@ -147,8 +155,10 @@ def main() -> int:
     good = counts["made again"] + counts["without effect"] == options.faults
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     seconds = time.monotonic() - begin
-    print(f"token-cache faults: {options.faults}, silent {counts['silent']}, {listed}; {seconds:.0f} s; "
-          f"{'passed' if good else 'FAILED'}")  # fmt: skip
+    print(
+        f"token-cache faults: {options.faults}, silent {counts['silent']}, {listed}; {seconds:.0f} s; "
+        f"{'passed' if good else 'FAILED'}"
+    )
     return 0 if good else 1
 
 

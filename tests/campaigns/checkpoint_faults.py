@@ -98,8 +98,21 @@ def field_missing(file: Path, rng: random.Random) -> None:
     file.write_text(json.dumps(record))
 
 
-JSON_HARMS: list[Harm] = [flip, truncate, text(""), text("[]"), text("null"), text("{}"), text("[" * 20_000), half,
-                          wrong_type, field_missing, delete, dangling, folder_instead]  # fmt: skip
+JSON_HARMS: list[Harm] = [
+    flip,
+    truncate,
+    text(""),
+    text("[]"),
+    text("null"),
+    text("{}"),
+    text("[" * 20_000),
+    half,
+    wrong_type,
+    field_missing,
+    delete,
+    dangling,
+    folder_instead,
+]
 
 
 def entry_missing(file: Path, rng: random.Random) -> None:
@@ -170,8 +183,17 @@ def damaged_twice(folder: Path, rng: random.Random) -> None:
     flip(rng.choice(sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size)), rng)
 
 
-FOLDER_HARMS: list[Harm] = [folder_missing, folder_a_file, folder_dangling, renamed_forward, older_renamed,
-                            of_another_stage, params_of_another_stage, extra_file, damaged_twice]  # fmt: skip
+FOLDER_HARMS: list[Harm] = [
+    folder_missing,
+    folder_a_file,
+    folder_dangling,
+    renamed_forward,
+    older_renamed,
+    of_another_stage,
+    params_of_another_stage,
+    extra_file,
+    damaged_twice,
+]
 
 
 def files(folder: Path, rng: random.Random) -> Path:

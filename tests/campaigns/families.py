@@ -51,8 +51,10 @@ def measured(case: str, folder: Path) -> list[str]:
     grads = jax.device_get(jax.jit(jax.grad(lambda params: total(config, params)))(params))
     named, wanted = dict(huggingface._their_tensors(config, grads)), dict(model.named_parameters())
     assert named.keys() == wanted.keys()
-    errors = [np.abs(mine - wanted[name].grad.numpy()).max() / np.abs(wanted[name].grad.numpy()).max()
-              for name, mine in named.items()]  # fmt: skip
+    errors = [
+        np.abs(mine - wanted[name].grad.numpy()).max() / np.abs(wanted[name].grad.numpy()).max()
+        for name, mine in named.items()
+    ]
 
     model.save_pretrained(folder / "theirs")
     read, again = huggingface.load(epath.Path(folder / "theirs"))
@@ -80,8 +82,10 @@ SPREAD = (
 
 
 def main() -> None:
-    print("| case | logits | greedy tokens | gradients (parameters) | import and export | step over 8 devices "
-          "| sampling over 8 devices | TPU compiler |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        "| case | logits | greedy tokens | gradients (parameters) | import and export | step over 8 devices "
+        "| sampling over 8 devices | TPU compiler |\n|---|---|---|---|---|---|---|---|"
+    )
     for case in sys.argv[1:] or CASES:
         with tempfile.TemporaryDirectory() as folder:
             cells = [case, *measured(case, Path(folder)), *(passes(check, case) for check in SPREAD)]

@@ -88,8 +88,10 @@ def main() -> int:
         print(f"kills: DIFFERENT after {len(found.kills)} kills ({hits}): {found.difference}\nsee {folder}")
         return 1
     shutil.rmtree(folder)
-    print(f"kills: {len(found.kills)} of {options.count} equal ({hits}), {found.lines} steps compared, "
-          f"{duration(time.monotonic() - begin)}")  # fmt: skip
+    print(
+        f"kills: {len(found.kills)} of {options.count} equal ({hits}), {found.lines} steps compared, "
+        f"{duration(time.monotonic() - begin)}"
+    )
     return 0
 
 

@@ -25,19 +25,65 @@ from pathlib import Path
 from typing import Any
 
 _WORD = re.compile(r"zq\d+qz|77\d{7}")
-_NOTES = ("id", "source", "language", "timestamp", "score", "tags", "index", "split", "dataset", "topic", "model",
-          "uuid", "category", "hash")  # fmt: skip
-_TEXTS = ("system", "system_prompt", "input", "context", "reasoning_content", "reasoning", "thinking", "chosen",
-          "rejected", "completion", "response", "images", "audio", "train_detail", "documents", "mask")  # fmt: skip
-_TURN_TEXTS = ("reasoning_content", "thinking", "name", "tool_call_id", "images", "refusal", "train_detail", "mask",
-               "value", "content")  # fmt: skip
+_NOTES = (
+    "id",
+    "source",
+    "language",
+    "timestamp",
+    "score",
+    "tags",
+    "index",
+    "split",
+    "dataset",
+    "topic",
+    "model",
+    "uuid",
+    "category",
+    "hash",
+)
+_TEXTS = (
+    "system",
+    "system_prompt",
+    "input",
+    "context",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "chosen",
+    "rejected",
+    "completion",
+    "response",
+    "images",
+    "audio",
+    "train_detail",
+    "documents",
+    "mask",
+)
+_TURN_TEXTS = (
+    "reasoning_content",
+    "thinking",
+    "name",
+    "tool_call_id",
+    "images",
+    "refusal",
+    "train_detail",
+    "mask",
+    "value",
+    "content",
+)
 _OWN = {  # the columns of each format; another format's answer is a note
-    "messages": {"messages"}, "sharegpt": {"conversations"}, "conversation": {"conversation"},
-    "alpaca": {"instruction", "input", "output"}, "alpaca_response": {"instruction", "context", "response"},
-    "prompt_completion": {"prompt", "completion"}, "prompt_response": {"prompt", "response"},
-    "question_answer": {"question", "answer"}, "question_response": {"question", "response"},
-    "query_response": {"query", "response"}, "text": {"text"},
-}  # fmt: skip
+    "messages": {"messages"},
+    "sharegpt": {"conversations"},
+    "conversation": {"conversation"},
+    "alpaca": {"instruction", "input", "output"},
+    "alpaca_response": {"instruction", "context", "response"},
+    "prompt_completion": {"prompt", "completion"},
+    "prompt_response": {"prompt", "response"},
+    "question_answer": {"question", "answer"},
+    "question_response": {"question", "response"},
+    "query_response": {"query", "response"},
+    "text": {"text"},
+}
 _PER_FILE = 50
 
 
@@ -63,13 +109,19 @@ class Rows:
             if self.rng.random() < 0.2:
                 turns += [
                     {role: user, content: self.text()},
-                    self.rng.choice([
-                        {role: assistant, content: None, "tool_calls": [{"type": "function", "function": self.call()}]},
-                        {role: "function_call", content: json.dumps(self.call())},
-                    ]),
+                    self.rng.choice(
+                        [
+                            {
+                                role: assistant,
+                                content: None,
+                                "tool_calls": [{"type": "function", "function": self.call()}],
+                            },
+                            {role: "function_call", content: json.dumps(self.call())},
+                        ]
+                    ),
                     {role: self.rng.choice(["tool", "observation"]), content: self.text()},
                     {role: assistant, content: self.text()},
-                ]  # fmt: skip
+                ]
         return turns
 
     def asked(self) -> dict[str, Any]:
@@ -149,15 +201,46 @@ def _value(rows: Rows, row: dict[str, Any]) -> None:
         deep: Any = rows.text()
         for _ in range(40):
             deep = [deep]
-        values = [None, "", " ", 3, -1.5, True, False, [], {}, [None], [3], ["a"], {"a": 1}, "\x00", "\ud800", deep,
-                  float("nan"), float("inf"), 10**40]  # fmt: skip
+        values = [
+            None,
+            "",
+            " ",
+            3,
+            -1.5,
+            True,
+            False,
+            [],
+            {},
+            [None],
+            [3],
+            ["a"],
+            {"a": 1},
+            "\x00",
+            "\ud800",
+            deep,
+            float("nan"),
+            float("inf"),
+            10**40,
+        ]
         target[rows.rng.choice(list(target))] = rows.rng.choice(values)
 
 
 def _empty(rows: Rows, row: dict[str, Any]) -> None:
     """Another format's column, empty or not, or a meaning in another spelling."""
-    name = rows.rng.choice(["messages", "conversations", "prompt", "instruction", "question", "text", "systemPrompt",
-                            "Weights", "rejected_answer", "toolCalls"])  # fmt: skip
+    name = rows.rng.choice(
+        [
+            "messages",
+            "conversations",
+            "prompt",
+            "instruction",
+            "question",
+            "text",
+            "systemPrompt",
+            "Weights",
+            "rejected_answer",
+            "toolCalls",
+        ]
+    )
     row.setdefault(name, rows.rng.choice([[], "", [[]], [{}], rows.text(), [rows.text(), rows.text()]]))
 
 
@@ -181,17 +264,50 @@ def _rename(rows: Rows, row: dict[str, Any]) -> None:
 
 
 _ANY: list[Callable[[Rows, dict[str, Any]], None]] = [
-    _note, _field, _turn_field, _history, _tools, _parts, _role, _value, _empty, _delete, _order, _rename,
-]  # fmt: skip
+    _note,
+    _field,
+    _turn_field,
+    _history,
+    _tools,
+    _parts,
+    _role,
+    _value,
+    _empty,
+    _delete,
+    _order,
+    _rename,
+]
 _WEIGHTS: list[tuple[str, Any, float | None]] = [  # field, value, the weight that it must give; None: refused
-    ("weight", 0, 0.0), ("weight", 1, 1.0), ("weight", 0.25, 0.25), ("weight", 3, 3.0), ("weight", -1, None),
-    ("weight", True, None), ("weight", "1", None), ("weight", float("nan"), None), ("weight", float("inf"), None),
-    ("weight", 10**60, None), ("weight", [1], None), ("loss", False, 0.0), ("loss", True, 1.0), ("loss", 2.3, None),
-    ("train", False, 0.0), ("training", 1, 1.0), ("train", "no", None), ("trainable", 0, 0.0), ("label", False, None),
-    ("label", True, 1.0), ("label", "bad", None), ("label", -1, None), ("label", "1", 1.0), ("label", 0.5, None),
-    ("Weight", 0, None), ("lossMask", [0], None), ("loss_mask", 0, None), ("loss_mask", [0, 1], None),
+    ("weight", 0, 0.0),
+    ("weight", 1, 1.0),
+    ("weight", 0.25, 0.25),
+    ("weight", 3, 3.0),
+    ("weight", -1, None),
+    ("weight", True, None),
+    ("weight", "1", None),
+    ("weight", float("nan"), None),
+    ("weight", float("inf"), None),
+    ("weight", 10**60, None),
+    ("weight", [1], None),
+    ("loss", False, 0.0),
+    ("loss", True, 1.0),
+    ("loss", 2.3, None),
+    ("train", False, 0.0),
+    ("training", 1, 1.0),
+    ("train", "no", None),
+    ("trainable", 0, 0.0),
+    ("label", False, None),
+    ("label", True, 1.0),
+    ("label", "bad", None),
+    ("label", -1, None),
+    ("label", "1", 1.0),
+    ("label", 0.5, None),
+    ("Weight", 0, None),
+    ("lossMask", [0], None),
+    ("loss_mask", 0, None),
+    ("loss_mask", [0, 1], None),
     ("weight", None, 1.0),
-]  # fmt: skip
+]
 
 
 def _words(value: Any) -> set[str]:
@@ -299,10 +415,20 @@ class Campaign:
         from sftmix_jax.machine.errors import UserError
 
         row = json.dumps(self.rows.row(format))
-        line = self.rows.rng.choice([
-            row[:-1], row[1:], f"[{row}]", "3", "null", "[" * 100_000, '{"a": 1, "a": 2}', f"{row} {row}",
-            '{"a": ' + "9" * 5000 + "}", "{'a': 1}",
-        ])  # fmt: skip
+        line = self.rows.rng.choice(
+            [
+                row[:-1],
+                row[1:],
+                f"[{row}]",
+                "3",
+                "null",
+                "[" * 100_000,
+                '{"a": 1, "a": 2}',
+                f"{row} {row}",
+                '{"a": ' + "9" * 5000 + "}",
+                "{'a': 1}",
+            ]
+        )
         data = self.rows.rng.choice([line.encode(), line.encode(), b"\xff" + row.encode()])
         file = self.folder / f"damaged-{self.rows.words}.jsonl"
         file.write_bytes(row.encode() + b"\n" + data + b"\n")

@@ -98,15 +98,17 @@ def _lose(rng: random.Random, header: Header) -> None:
 
 def _more(rng: random.Random, header: Header) -> None:
     entry = _pick(rng, header)
-    change: Callable[[], Any] = rng.choice([
-        lambda: header.update(copy=json.loads(json.dumps(entry))),
-        lambda: header.update(other={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}),
-        lambda: header.update({"": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
-        lambda: entry.update(strides=[1]),
-        lambda: entry["data_offsets"].append(0),
-        lambda: header.update(__metadata__=rng.choice([[], 3, {"format": 3}, {"format": None}, None, {"x": {}}])),
-        lambda: header.update(alien=rng.choice([[], 3, None, {}, "x"])),
-    ])  # fmt: skip
+    change: Callable[[], Any] = rng.choice(
+        [
+            lambda: header.update(copy=json.loads(json.dumps(entry))),
+            lambda: header.update(other={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}),
+            lambda: header.update({"": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
+            lambda: entry.update(strides=[1]),
+            lambda: entry["data_offsets"].append(0),
+            lambda: header.update(__metadata__=rng.choice([[], 3, {"format": 3}, {"format": None}, None, {"x": {}}])),
+            lambda: header.update(alien=rng.choice([[], 3, None, {}, "x"])),
+        ]
+    )
     change()
 
 
@@ -131,16 +133,31 @@ def damaged(rng: random.Random, header: Header, data: bytes) -> tuple[str, bytes
         text = bytes(raw)
     elif kind == "text":
         first = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}).encode()
-        text = rng.choice([
-            text + b" " * rng.randrange(1, 9), b" " + text, text + b"\0" * 8, text + b"x", b"\xef\xbb\xbf" + text,
-            text.decode().encode("utf-16"), b"[" + text + b"]", text[: rng.randrange(len(text))],
-            text.replace(b'"a"', b'"b"', 1), text.replace(b'"a"', b'"\\ud800"', 1),
-            text.replace(b'"a"', b'"\\u0062"', 1),
-            b'{"a":' + first + b"," + text[1:], text[:-1] + b',"a":' + first + b"}",
-            text.replace(b'"shape"', b'"shape":[4,6],"shape"', 1), text.replace(b"[0,", b"[00,", 1),
-            text.replace(b"[0,", b"[-0,", 1), text.replace(b"[0,", b"[0e0,", 1), text.replace(b"[0,", b"[NaN,", 1),
-            b"{}", b"", b"null",
-        ])  # fmt: skip
+        text = rng.choice(
+            [
+                text + b" " * rng.randrange(1, 9),
+                b" " + text,
+                text + b"\0" * 8,
+                text + b"x",
+                b"\xef\xbb\xbf" + text,
+                text.decode().encode("utf-16"),
+                b"[" + text + b"]",
+                text[: rng.randrange(len(text))],
+                text.replace(b'"a"', b'"b"', 1),
+                text.replace(b'"a"', b'"\\ud800"', 1),
+                text.replace(b'"a"', b'"\\u0062"', 1),
+                b'{"a":' + first + b"," + text[1:],
+                text[:-1] + b',"a":' + first + b"}",
+                text.replace(b'"shape"', b'"shape":[4,6],"shape"', 1),
+                text.replace(b"[0,", b"[00,", 1),
+                text.replace(b"[0,", b"[-0,", 1),
+                text.replace(b"[0,", b"[0e0,", 1),
+                text.replace(b"[0,", b"[NaN,", 1),
+                b"{}",
+                b"",
+                b"null",
+            ]
+        )
     length = len(text)
     if kind == "length":
         length = rng.choice([0, 1, length - 1, length + 1, length + 8, 2**31, 2**63, 2**64 - 1, 100 * 2**20 + 1])

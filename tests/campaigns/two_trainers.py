@@ -110,8 +110,10 @@ def main() -> int:
             for problem in problems:
                 print(f"offset {offset}: {problem}", file=sys.stderr)
             wrong += problems
-    print(f"two trainers at {len(offsets)} offsets: {refused} ended with a line that names the other, "
-          f"{len(wrong)} problems; {time.monotonic() - begin:.0f} s; {'FAILED' if wrong else 'passed'}")  # fmt: skip
+    print(
+        f"two trainers at {len(offsets)} offsets: {refused} ended with a line that names the other, "
+        f"{len(wrong)} problems; {time.monotonic() - begin:.0f} s; {'FAILED' if wrong else 'passed'}"
+    )
     return 1 if wrong else 0
 
 

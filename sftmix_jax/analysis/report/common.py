@@ -51,11 +51,15 @@ def data(source: Source) -> Section:
     """What became of every row, contamination, and which stages were shared."""
     rows = accounts.rows(source.workdir, source.experiments, source.firsts)
     nodes, counted = accounts.graph(source.experiments, source.study, source.firsts)
-    return Section("data", "Data and stages", [
-        *([document.table(rows)] if rows.rows else []),
-        document.text(f"Contamination. {accounts.contamination(source.workdir)}"),
-        document.fold(f"Stages: {counted}", [document.tree(nodes)]),
-    ])  # fmt: skip
+    return Section(
+        "data",
+        "Data and stages",
+        [
+            *([document.table(rows)] if rows.rows else []),
+            document.text(f"Contamination. {accounts.contamination(source.workdir)}"),
+            document.fold(f"Stages: {counted}", [document.tree(nodes)]),
+        ],
+    )
 
 
 def experiments(source: Source) -> Section:

@@ -102,8 +102,10 @@ def curves(files: str, caption: str) -> Part:
 
 def curve_data(stages: Mapping[str, StageCurves], runs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Each stage's curves once, and each run's stages by id."""
-    return {"stages": {identity: dataclasses.asdict(stage) for identity, stage in stages.items()},
-            "runs": {name: list(chain) for name, chain in runs.items()}}  # fmt: skip
+    return {
+        "stages": {identity: dataclasses.asdict(stage) for identity, stage in stages.items()},
+        "runs": {name: list(chain) for name, chain in runs.items()},
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -40,8 +40,11 @@ def config(source: Source, name: str, first: str) -> Part:
     if name == first:
         return document.fold("config and identity", [document.code(json.dumps(whole, indent=1))])
     own, other = _flat(whole), _flat(source.experiments[first])
-    lines = [f"{key}: {own.get(key, 'not set')} (there {other.get(key, 'not set')})"
-             for key in dict.fromkeys([*own, *other]) if own.get(key) != other.get(key)]  # fmt: skip
+    lines = [
+        f"{key}: {own.get(key, 'not set')} (there {other.get(key, 'not set')})"
+        for key in dict.fromkeys([*own, *other])
+        if own.get(key) != other.get(key)
+    ]
     return document.fold(f"what differs from {first}", [document.code("\n".join(lines))])
 
 

@@ -14,9 +14,7 @@ from sftmix_jax.analysis.report.run import RunReport
 from sftmix_jax.analysis.report.study import StudyReport
 
 
-def read(
-    workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str
-) -> StudyReport | RunReport:  # fmt: skip
+def read(workdir: epath.Path, study: dict[str, Any], ability_of: Callable[[str], str] = str) -> StudyReport | RunReport:
     """The report of a study; of experiments that belong to none, which have no question, that of their runs."""
     kind = StudyReport if results.is_declared(study) else RunReport
     return kind(workdir, study, ability_of)

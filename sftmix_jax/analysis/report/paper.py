@@ -63,11 +63,20 @@ class View:
         """Each finding that was tested, beside the paper's."""
         theirs = {finding.claim: finding for finding in self.theirs}
         return [
-            {"question": ours.question, "of": part.name, "claim": ours.claim, "verdict": ours.verdict,
-             "numbers": ours.numbers, "paper": self.paper_size, "paper_verdict": theirs[ours.claim].verdict,
-             "paper_numbers": theirs[ours.claim].numbers}
-            for part in self.parts for ours in part.findings if ours.is_measured
-        ]  # fmt: skip
+            {
+                "question": ours.question,
+                "of": part.name,
+                "claim": ours.claim,
+                "verdict": ours.verdict,
+                "numbers": ours.numbers,
+                "paper": self.paper_size,
+                "paper_verdict": theirs[ours.claim].verdict,
+                "paper_numbers": theirs[ours.claim].numbers,
+            }
+            for part in self.parts
+            for ours in part.findings
+            if ours.is_measured
+        ]
 
     def rule_in_words(self) -> str:
         """The rule of the verdicts, with the number of findings that it was used on."""
@@ -75,9 +84,15 @@ class View:
 
     def verdict_table(self) -> Table:
         """The same as a table, for a paper."""
-        columns = {"question": "RQ", "of": "own axes", "claim": "the paper's finding", "verdict": "here",
-                   "numbers": "numbers here", "paper_verdict": f"paper, {self.paper_size}",
-                   "paper_numbers": "numbers of the paper"}  # fmt: skip
+        columns = {
+            "question": "RQ",
+            "of": "own axes",
+            "claim": "the paper's finding",
+            "verdict": "here",
+            "numbers": "numbers here",
+            "paper_verdict": f"paper, {self.paper_size}",
+            "paper_numbers": "numbers of the paper",
+        }
         rows: list[list[Any]] = [[found[key] for key in columns] for found in self.verdicts()]
         name = f"verdicts{self.suffix}"
         return Table(name, "The paper's findings", list(columns.values()), rows, self.rule_in_words()).without_empty()
@@ -106,44 +121,58 @@ class View:
 
     def _named(self, tables: Sequence[Table]) -> list[Table]:
         """Those that have rows, under the names of their files."""
-        return [dataclasses.replace(table.without_empty(), name=table.name + self.suffix)
-                for table in tables if table.rows]  # fmt: skip
+        return [
+            dataclasses.replace(table.without_empty(), name=table.name + self.suffix) for table in tables if table.rows
+        ]
 
     @functools.cached_property
     def score_tables(self) -> list[Table]:
         """Every benchmark, what stages changed and kept, and every other metric."""
-        return self._named([
-            scores.every(self.results, self.scores),
-            scores.changes(self.results, self.ours),
-            scores.retention(self.results, self.ours),
-            scores.others(self.results),
-        ])  # fmt: skip
+        return self._named(
+            [
+                scores.every(self.results, self.scores),
+                scores.changes(self.results, self.ours),
+                scores.retention(self.results, self.ours),
+                scores.others(self.results),
+            ]
+        )
 
     @functools.cached_property
     def comparison_tables(self) -> list[Table]:
         """What the paper's designs compare: alone and mixed, one source and the others, amounts; its own scores."""
         beside = [scores.final(self.results, self.ours, self.paper, self.paper_size)] if self.tests_the_paper else []
-        return self._named([
-            *beside,
-            self._together(lambda part: scores.conflict(part.ours, self.paper, self.paper_size)),
-            self._together(lambda part: scores.conflict_in_losses(part.results)),
-            self._together(lambda part: scores.transfer(part.ours)),
-            self._together(lambda part: laws.table([*laws.scores(part.ours), *laws.losses(part.results, self.size)])),
-        ])  # fmt: skip
+        return self._named(
+            [
+                *beside,
+                self._together(lambda part: scores.conflict(part.ours, self.paper, self.paper_size)),
+                self._together(lambda part: scores.conflict_in_losses(part.results)),
+                self._together(lambda part: scores.transfer(part.ours)),
+                self._together(
+                    lambda part: laws.table([*laws.scores(part.ours), *laws.losses(part.results, self.size)])
+                ),
+            ]
+        )
 
     @functools.cached_property
     def figures(self) -> list[Figure]:
         """Ours, each followed by the paper's own."""
         makers: list[Callable[[Cells, str], Figure | None]] = [
-            figures.own_data, figures.ratio, figures.replay, figures.front,
-        ]  # fmt: skip
+            figures.own_data,
+            figures.ratio,
+            figures.replay,
+            figures.front,
+        ]
         drawn: list[Figure] = []
         for made in makers if self.tests_the_paper else ():
-            found = {part.name: made(part.ours, ", ".join(filter(None, (self.size, part.name, part.ours.source))))
-                     for part in self.parts}  # fmt: skip
+            found = {
+                part.name: made(part.ours, ", ".join(filter(None, (self.size, part.name, part.ours.source))))
+                for part in self.parts
+            }
             theirs = made(self.paper, f"the paper, {self.paper_size}") if any(found.values()) else None
-            for figure, kind in (*((ours, f"-{name}" if name else "") for name, ours in found.items()),
-                                 (theirs, "_paper")):  # fmt: skip
+            for figure, kind in (
+                *((ours, f"-{name}" if name else "") for name, ours in found.items()),
+                (theirs, "_paper"),
+            ):
                 if figure:
                     drawn.append(dataclasses.replace(figure, name=figure.name + kind + self.suffix))
         return drawn
@@ -171,10 +200,13 @@ def _judged(made: Sequence[View]) -> list[View]:
     family = rule.judge([claim for view in made for part in view.parts for claim in part.claims])
     each = iter(family)
     return [
-        dataclasses.replace(view, family=family, parts=[
-            dataclasses.replace(part, findings=[next(each) for _ in part.claims]) for part in view.parts
-        ]) for view in made
-    ]  # fmt: skip
+        dataclasses.replace(
+            view,
+            family=family,
+            parts=[dataclasses.replace(part, findings=[next(each) for _ in part.claims]) for part in view.parts],
+        )
+        for view in made
+    ]
 
 
 def _view(size: str, suffix: str, found: list[Result]) -> View:
@@ -184,9 +216,10 @@ def _view(size: str, suffix: str, found: list[Result]) -> View:
     numbers = Scores(mine)
     ours = cells.measured(mine, size, numbers)
     parts = [
-        Part(name, found, ours_, findings.claims(ours_)) for name, found in _parts(mine).items()
+        Part(name, found, ours_, findings.claims(ours_))
+        for name, found in _parts(mine).items()
         for ours_ in (cells.measured(found, size, numbers.of(found)),)
-    ]  # fmt: skip
+    ]
     return View(size, mine, numbers, ours, parts, paper_size, cells.published(paper_size), suffix)
 
 

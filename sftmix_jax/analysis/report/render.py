@@ -29,18 +29,30 @@ def page(record: dict[str, Any], inline: bool = False, live: str = "") -> str:
     `live`: the version of what is going on, for a page that a server keeps up to date.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template), autoescape=True, finalize=_escaped, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        finalize=_escaped,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
-        "plots": plot.plots, "json": json.dumps, "shown": table.shown, "key": _key, "verdict": _verdict,
+        "plots": plot.plots,
+        "json": json.dumps,
+        "shown": table.shown,
+        "key": _key,
+        "verdict": _verdict,
         "curves": _curves,
-    }  # fmt: skip
+    }
     return environment.get_template("page.html").render(
-        report=record, style=Markup(_template("page.css")), script=Markup(_template("page.js")),
-        plotly=Markup(plotly_source()) if inline else "", plotly_file=SCRIPT, live=live,
+        report=record,
+        style=Markup(_template("page.css")),
+        script=Markup(_template("page.js")),
+        plotly=Markup(plotly_source()) if inline else "",
+        plotly_file=SCRIPT,
+        live=live,
         live_script=Markup(_template("live.js")) if live else "",
-    )  # fmt: skip
+    )
 
 
 def _template(name: str) -> str:
@@ -72,7 +84,12 @@ def _curves(record: dict[str, Any]) -> dict[str, Any]:
         return {"step": of["step"], "values": {escape(name): values for name, values in of["values"].items()}}
 
     stages = {
-        identity: {"name": escape(stage["name"]), "steps": stage["steps"], "training": series(stage["training"]),
-                   "validation": series(stage["validation"])} for identity, stage in record["stages"].items()
-    }  # fmt: skip
+        identity: {
+            "name": escape(stage["name"]),
+            "steps": stage["steps"],
+            "training": series(stage["training"]),
+            "validation": series(stage["validation"]),
+        }
+        for identity, stage in record["stages"].items()
+    }
     return {"stages": stages, "runs": [[escape(name), chain] for name, chain in record["runs"].items()]}

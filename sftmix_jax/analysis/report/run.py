@@ -45,13 +45,23 @@ class RunReport(Source):
         names = list(self.study["experiments"])
         told = common.incomplete(self, missing) + ([] if self.results else ["any score: evaluate has not been run"])
         sections = [
-            self._scores(), common.training(self, names), common.data(self), self._answers(), self._configs(),
-        ]  # fmt: skip
+            self._scores(),
+            common.training(self, names),
+            common.data(self),
+            self._answers(),
+            self._configs(),
+        ]
         return Document(
-            "run", f"{'Run' if len(names) == 1 else 'Runs'}: {', '.join(names)}", [*map(self._how, names)],
-            [section for section in sections if section.parts], missing,
-            f"Not measured: {'; '.join(told)}." if told else "", self.study, [], common.curves(self),
-        )  # fmt: skip
+            "run",
+            f"{'Run' if len(names) == 1 else 'Runs'}: {', '.join(names)}",
+            [*map(self._how, names)],
+            [section for section in sections if section.parts],
+            missing,
+            f"Not measured: {'; '.join(told)}." if told else "",
+            self.study,
+            [],
+            common.curves(self),
+        )
 
     def _how(self, name: str) -> str:
         """What was trained, stage by stage, in a sentence."""
@@ -74,9 +84,15 @@ class RunReport(Source):
     def _scores(self) -> Section:
         parts: list[Part] = [document.figure(self._over_stages)] if self._over_stages else []
         groups = figures.groups(self.results)
-        return Section("scores", "Scores over stages", [
-            *parts, *map(document.table, self._score_tables), *([document.figure(groups)] if groups else []),
-        ])  # fmt: skip
+        return Section(
+            "scores",
+            "Scores over stages",
+            [
+                *parts,
+                *map(document.table, self._score_tables),
+                *([document.figure(groups)] if groups else []),
+            ],
+        )
 
     def _answers(self) -> Section:
         """Questions that training gained, lost and left as they were."""
@@ -90,8 +106,12 @@ class RunReport(Source):
     def _configs(self) -> Section:
         first = self.firsts[0] if self.firsts else ""
         several = len(self.firsts) > 1
-        folds = [document.fold(name, [experiments_.config(self, name, first)]) if several
-                 else experiments_.config(self, name, first) for name in self.firsts]  # fmt: skip
+        folds = [
+            document.fold(name, [experiments_.config(self, name, first)])
+            if several
+            else experiments_.config(self, name, first)
+            for name in self.firsts
+        ]
         return Section("config", "Config", folds)
 
 

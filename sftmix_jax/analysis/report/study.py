@@ -85,8 +85,13 @@ class StudyReport(Source):
         """Every figure of the report, each with a name of its own."""
         own = [self.own_figure, *(view.groups() for view in self.views)]
         losses = common.losses(self, self.firsts[: common.DRAWN])
-        drawn = [*own, *(figure for view in self.views for figure in view.figures), *paper.sizes(self.views),
-                 *self.probe_figures, losses]  # fmt: skip
+        drawn = [
+            *own,
+            *(figure for view in self.views for figure in view.figures),
+            *paper.sizes(self.views),
+            *self.probe_figures,
+            losses,
+        ]
         return [figure for figure in drawn if figure]
 
     @functools.cached_property
@@ -105,23 +110,34 @@ class StudyReport(Source):
         missing += dict.fromkeys(told for view in self.views for told in view.ours.left_out)
         title = f"{self.study['name']}: {self.study['question']}" if self.study["question"] else self.study["name"]
         sections = [
-            self._answer(), self._scores(), common.training(self, self.study["experiments"]), self._paper(),
+            self._answer(),
+            self._scores(),
+            common.training(self, self.study["experiments"]),
+            self._paper(),
             Section("inside", "Inside the models", [document.figure(figure) for figure in self.probe_figures]),
-            common.data(self), common.experiments(self),
-        ]  # fmt: skip
+            common.data(self),
+            common.experiments(self),
+        ]
         return Document(
-            "study", title, [self._how()], [section for section in sections if section.parts],
-            [*missing, *self._untested()], self._not_measured(missing), self._record(), self._settings(),
+            "study",
+            title,
+            [self._how()],
+            [section for section in sections if section.parts],
+            [*missing, *self._untested()],
+            self._not_measured(missing),
+            self._record(),
+            self._settings(),
             common.curves(self),
-        )  # fmt: skip
+        )
 
     def _how(self) -> str:
         """How the study was made, in two sentences."""
         seeds = max((view.ours.seeds for view in self.views), default=0)
         sure = (
-            f"over {seeds} seeds; intervals are over seeds and questions" if seeds > 1
+            f"over {seeds} seeds; intervals are over seeds and questions"
+            if seeds > 1
             else "with one seed: intervals are over questions alone and say nothing about another seed"
-        )  # fmt: skip
+        )
         setups = f"{len(self.setups)} set-up{'s' * (len(self.setups) != 1)}"
         return (
             f"{len(self.study['experiments'])} experiments: {setups} {sure}. Comparisons keep "
@@ -133,18 +149,26 @@ class StudyReport(Source):
         answers: list[dict[str, Any]] = []
         for found in self.best:
             compared = [finding for finding in (found.finding, found.gain_finding) if finding]
-            answers.append({
-                "outcome": found.outcome.name, "setting": self.setup_in_words(found.setup), "score": _score(found),
-                "comparisons": [{"verdict": finding.verdict, "words": finding.numbers.removeprefix("one run: ")}
-                                for finding in compared],
-            })  # fmt: skip
+            answers.append(
+                {
+                    "outcome": found.outcome.name,
+                    "setting": self.setup_in_words(found.setup),
+                    "score": _score(found),
+                    "comparisons": [
+                        {"verdict": finding.verdict, "words": finding.numbers.removeprefix("one run: ")}
+                        for finding in compared
+                    ],
+                }
+            )
         parts: list[Part] = [document.answers(answers)] if answers else []
         if answers:
-            parts.append(document.text(
-                "Each card names the set-up with the best score. 'Holds' means that it is better than every other: "
-                f"each difference is at least {rule.SMALLEST:g} points, hundredths of the best possible score, and its "
-                "95 % interval lies above 0, with Holm's correction over all comparisons of the cards."
-            ))  # fmt: skip
+            parts.append(
+                document.text(
+                    "Each card names the set-up with the best score. 'Holds' means that it is better than every other: "
+                    f"each difference is at least {rule.SMALLEST:g} points (hundredths of the best score) and its "
+                    "95 % interval lies above 0, with Holm's correction over all comparisons of the cards."
+                )
+            )
         parts += [document.figure(self.own_figure)] if self.own_figure else []
         parts += [document.table(self.main_table)] if self.main_table.rows else []
         return Section("answer", "Best set-up" if answers else "Scores after the last stage", parts)
@@ -172,8 +196,12 @@ class StudyReport(Source):
         return Section("paper", "The paper's findings", parts, " ".join(view.summary() for view in tested))
 
     def _untested(self) -> list[str]:
-        return [f"the paper's finding '{claim}'{f' on {view.size}' if view.suffix else ''}"
-                for view in self.views if view.tests_the_paper for claim in view.untested]  # fmt: skip
+        return [
+            f"the paper's finding '{claim}'{f' on {view.size}' if view.suffix else ''}"
+            for view in self.views
+            if view.tests_the_paper
+            for claim in view.untested
+        ]
 
     def _not_measured(self, missing: list[str]) -> str:
         """What was not measured, in one line; empty where nothing is missing."""
@@ -188,19 +216,38 @@ class StudyReport(Source):
 
     def _record(self) -> dict[str, Any]:
         """The study's record, with the axes as the report uses them."""
-        used = [{"name": axis.name, "labels": axis.labels, "values": axis.values, "scale": axis.scale,
-                 "default": axis.default} for axis in self.axes]  # fmt: skip
+        used = [
+            {
+                "name": axis.name,
+                "labels": axis.labels,
+                "values": axis.values,
+                "scale": axis.scale,
+                "default": axis.default,
+            }
+            for axis in self.axes
+        ]
         return {**self.study, "axes": used}
 
     def _settings(self) -> list[dict[str, Any]]:
         """Each set-up's labels and final scores."""
-        return [{
-            "labels": setup, "is_default": i == self.default,
-            "scores": {
-                outcome.name: {"value": cell.value, "low": cell.low, "high": cell.high, "best_possible": outcome.best,
-                               "seeds": cell.runs} for outcome in self.outcomes if (cell := outcome.scores.get(i))
-            },
-        } for i, setup in enumerate(self.setups)]  # fmt: skip
+        return [
+            {
+                "labels": setup,
+                "is_default": i == self.default,
+                "scores": {
+                    outcome.name: {
+                        "value": cell.value,
+                        "low": cell.low,
+                        "high": cell.high,
+                        "best_possible": outcome.best,
+                        "seeds": cell.runs,
+                    }
+                    for outcome in self.outcomes
+                    if (cell := outcome.scores.get(i))
+                },
+            }
+            for i, setup in enumerate(self.setups)
+        ]
 
 
 def _score(found: Best) -> str:

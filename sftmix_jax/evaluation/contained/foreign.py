@@ -246,12 +246,35 @@ class Foreign:
 # What of an object's own description is asked for by name.
 _TOLD = ("__name__", "__qualname__", "__doc__", "__dict__", "__annotations__", "__defaults__", "__wrapped__")
 _ALONE = (
-    "bool", "len", "int", "float", "complex", "index", "neg", "pos", "invert", "abs", "reversed", "trunc", "floor",
+    "bool",
+    "len",
+    "int",
+    "float",
+    "complex",
+    "index",
+    "neg",
+    "pos",
+    "invert",
+    "abs",
+    "reversed",
+    "trunc",
+    "floor",
     "ceil",
-)  # fmt: skip
+)
 _ANY_OPERAND = (
-    "getitem", "setitem", "delitem", "add", "mul", "matmul", "lshift", "rshift", "and_", "or_", "iadd", "imul",
-)  # fmt: skip
+    "getitem",
+    "setitem",
+    "delitem",
+    "add",
+    "mul",
+    "matmul",
+    "lshift",
+    "rshift",
+    "and_",
+    "or_",
+    "iadd",
+    "imul",
+)
 _OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "divmod", "isub")  # `f(x) - 5` tells what is wanted
 
 

@@ -21,9 +21,32 @@ def _exit(manager: Any, error: BaseException | None) -> Any:
 
 
 _OPERATORS = (
-    "getitem", "setitem", "delitem", "contains", "add", "mul", "matmul", "lshift", "rshift", "and_", "or_", "iadd",
-    "imul", "isub", "sub", "truediv", "floordiv", "mod", "pow", "xor", "index", "neg", "pos", "invert", "abs",
-)  # fmt: skip
+    "getitem",
+    "setitem",
+    "delitem",
+    "contains",
+    "add",
+    "mul",
+    "matmul",
+    "lshift",
+    "rshift",
+    "and_",
+    "or_",
+    "iadd",
+    "imul",
+    "isub",
+    "sub",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "xor",
+    "index",
+    "neg",
+    "pos",
+    "invert",
+    "abs",
+)
 BY_NAME: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in _OPERATORS},
     **{kind.__name__: kind for kind in (bool, int, float, complex, str)},

@@ -75,9 +75,12 @@ def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
 def limit(memory: int, seconds: int) -> None:
     """Bytes of address space and seconds of processor time that this process may take."""
     limits = {
-        resource.RLIMIT_AS: memory, resource.RLIMIT_CPU: seconds + 1, resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: 32,
-    }  # fmt: skip
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: seconds + 1,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 32,
+    }
     for which, most in limits.items():
         resource.setrlimit(which, (most, most))
 
@@ -177,43 +180,138 @@ def _landlock(paths: Sequence[str]) -> bool:
 # Refused calls: name → number on x86-64 and on aarch64, None where it has no such call.
 _REFUSED: dict[str, tuple[int, int | None]] = {
     # speak to the outside, start what outlives the run, reach other processes
-    "socket": (41, 198), "socketpair": (53, 199), "fork": (57, None), "vfork": (58, None), "execve": (59, 221),
-    "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
-    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
-    "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271), "process_madvise": (440, 440), "kcmp": (312, 272), "setpgid": (109, 154),
-    "setsid": (112, 157), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
-    "migrate_pages": (256, 238), "move_pages": (279, 239), "io_uring_setup": (425, 425),
-    "io_uring_register": (427, 427), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "bpf": (321, 280),
-    "mq_open": (240, 180), "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186),
-    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "syslog": (103, 116),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "fork": (57, None),
+    "vfork": (58, None),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424),
+    "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "kcmp": (312, 272),
+    "setpgid": (109, 154),
+    "setsid": (112, 157),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "io_uring_setup": (425, 425),
+    "io_uring_register": (427, 427),
+    "userfaultfd": (323, 282),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "mq_open": (240, 180),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "syslog": (103, 116),
     # leave the walls
-    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
-    "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "prctl": (157, 167),
-    "seccomp": (317, 277), "personality": (135, 92), "capset": (126, 91), "setuid": (105, 146), "setgid": (106, 144),
-    "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149),
-    "setfsuid": (122, 151), "setfsgid": (123, 152), "setgroups": (116, 159), "reboot": (169, 142),
-    "init_module": (175, 105), "finit_module": (313, 273), "kexec_load": (246, 104), "acct": (163, 89),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "prctl": (157, 167),
+    "seccomp": (317, 277),
+    "personality": (135, 92),
+    "capset": (126, 91),
+    "setuid": (105, 146),
+    "setgid": (106, 144),
+    "setreuid": (113, 145),
+    "setregid": (114, 143),
+    "setresuid": (117, 147),
+    "setresgid": (119, 149),
+    "setfsuid": (122, 151),
+    "setfsgid": (123, 152),
+    "setgroups": (116, 159),
+    "reboot": (169, 142),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "kexec_load": (246, 104),
+    "acct": (163, 89),
     # memory that no limit counts, or that nobody else can look at
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     # change files without opening them
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469), "flock": (73, 32),
-    "ioctl": (16, 29), "quotactl": (179, 60), "sync": (162, 81), "syncfs": (306, 267),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+    "flock": (73, 32),
+    "ioctl": (16, 29),
+    "quotactl": (179, 60),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
     # look at files without opening them
-    "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
-    "fanotify_init": (300, 262), "fanotify_mark": (301, 263), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265), "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439),
-    "readlink": (89, None), "readlinkat": (267, 78), "chdir": (80, 49), "fchdir": (81, 50),
-    "statfs": (137, 43), "fstatfs": (138, 44), "getxattr": (191, 8), "lgetxattr": (192, 9), "fgetxattr": (193, 10),
-    "listxattr": (194, 11), "llistxattr": (195, 12), "flistxattr": (196, 13), "getxattrat": (464, 464),
-    "listxattrat": (465, 465), "file_getattr": (468, 468), "listmount": (458, 458), "statmount": (457, 457),
-}  # fmt: skip
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "access": (21, None),
+    "faccessat": (269, 48),
+    "faccessat2": (439, 439),
+    "readlink": (89, None),
+    "readlinkat": (267, 78),
+    "chdir": (80, 49),
+    "fchdir": (81, 50),
+    "statfs": (137, 43),
+    "fstatfs": (138, 44),
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
+    "getxattrat": (464, 464),
+    "listxattrat": (465, 465),
+    "file_getattr": (468, 468),
+    "listmount": (458, 458),
+    "statmount": (457, 457),
+}
 # What a processor calls itself to a filter, then clone, clone3, prlimit64 and fcntl.
 _PROCESSORS = {"x86_64": (0xC000_003E, 56, 435, 302, 72), "aarch64": (0xC000_00B7, 220, 435, 261, 25)}
 _CLONE_THREAD = 0x1_0000
@@ -228,9 +326,13 @@ def _seccomp() -> bool:
     load, equal, at_least, mask, give = 0x20, 0x15, 0x35, 0x54, 0x06
     allow, kill, no_permission, no_such_call = 0x7FFF_0000, 0x8000_0000, 0x0005_0001, 0x0005_0026
     program = [
-        (load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, kill),  # another instruction set
-        (load, 0, 0, 0), (at_least, 0, 1, 0x4000_0000), (give, 0, 0, no_such_call),  # the x32 calls
-    ]  # fmt: skip
+        (load, 0, 0, 4),
+        (equal, 1, 0, architecture),
+        (give, 0, 0, kill),  # another instruction set
+        (load, 0, 0, 0),
+        (at_least, 0, 1, 0x4000_0000),
+        (give, 0, 0, no_such_call),  # the x32 calls
+    ]
     for numbers in _REFUSED.values():
         number = numbers[machine == "aarch64"]
         program += [(equal, 0, 1, number), (give, 0, 0, no_permission)] if number is not None else []
@@ -240,15 +342,24 @@ def _seccomp() -> bool:
         program += [(equal, 0, 1, command), (give, 0, 0, no_permission)]
     program += [(give, 0, 0, allow)]
     program += [
-        (equal, 0, 4, prlimit), (load, 0, 0, 16), (equal, 1, 0, 0), (give, 0, 0, no_permission), (give, 0, 0, allow),
-    ]  # fmt: skip
+        (equal, 0, 4, prlimit),
+        (load, 0, 0, 16),
+        (equal, 1, 0, 0),
+        (give, 0, 0, no_permission),
+        (give, 0, 0, allow),
+    ]
     # clone3 hides its flags from a filter; without it libc falls back to clone, which may make threads alone.
     program += [
-        (equal, 0, 1, clone3), (give, 0, 0, no_such_call),
-        (equal, 1, 0, clone), (give, 0, 0, allow),
-        (load, 0, 0, 16), (mask, 0, 0, _CLONE_THREAD), (equal, 0, 1, 0), (give, 0, 0, no_permission),
+        (equal, 0, 1, clone3),
+        (give, 0, 0, no_such_call),
+        (equal, 1, 0, clone),
         (give, 0, 0, allow),
-    ]  # fmt: skip
+        (load, 0, 0, 16),
+        (mask, 0, 0, _CLONE_THREAD),
+        (equal, 0, 1, 0),
+        (give, 0, 0, no_permission),
+        (give, 0, 0, allow),
+    ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
 
     class Filter(ctypes.Structure):

@@ -27,8 +27,21 @@ from sftmix_jax.models.families.family import Family
 from sftmix_jax.models.table import Param
 
 _ALL = (
-    llama, mistral, qwen2, qwen3, gemma2, gemma3, olmo2, olmo3, smollm3, granite, phi3, glm4, seed_oss, exaone4,
-)  # fmt: skip
+    llama,
+    mistral,
+    qwen2,
+    qwen3,
+    gemma2,
+    gemma3,
+    olmo2,
+    olmo3,
+    smollm3,
+    granite,
+    phi3,
+    glm4,
+    seed_oss,
+    exaone4,
+)
 FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in _ALL}
 PRESETS: Mapping[str, Architecture] = {
     name: architecture for family in FAMILIES.values() for name, architecture in family.presets.items()

@@ -23,9 +23,11 @@ def read(fields: Fields) -> Architecture:
         raise fields.error("sliding_window", None, "a size where layer_types has sliding_attention")
     far = LayerKind(None if window else rope)
     return Architecture(
-        **own, pattern=shortest_period([LayerKind(rope, window) if each else far for each in sliding]), norms="after",
+        **own,
+        pattern=shortest_period([LayerKind(rope, window) if each else far for each in sliding]),
+        norms="after",
         qk_norm="head",
-    )  # fmt: skip
+    )
 
 
 def write(a: Architecture) -> dict[str, Any]:
@@ -33,9 +35,11 @@ def write(a: Architecture) -> dict[str, Any]:
     windows = [a.kind(i).window for i in range(a.num_layers)]
     rope = next((kind.rope for kind in a.pattern if kind.rope), Rope())
     return {
-        **hf_rope.write(rope), "hidden_act": "silu", "sliding_window": max(windows) or None,
+        **hf_rope.write(rope),
+        "hidden_act": "silu",
+        "sliding_window": max(windows) or None,
         "layer_types": layer_types([bool(window) for window in windows]),
-    }  # fmt: skip
+    }
 
 
 FAMILY = Family("exaone4", "Exaone4ForCausalLM", read, write)

@@ -23,8 +23,16 @@ class Family:
     published: Mapping[str, str] = dataclasses.field(default_factory=dict)  # hub id → preset
 
 
-def sizes(fields: Fields, family: str, *, head_dim: int | None = None, kv_heads: int | None = None,
-          max_length: int | None = None, eps: float | None = None, tied: bool = False) -> dict[str, Any]:  # fmt: skip
+def sizes(
+    fields: Fields,
+    family: str,
+    *,
+    head_dim: int | None = None,
+    kv_heads: int | None = None,
+    max_length: int | None = None,
+    eps: float | None = None,
+    tied: bool = False,
+) -> dict[str, Any]:
     """The sizes that every config.json states, as arguments of Architecture.
 
     Keyword arguments are what transformers takes for this family where a field is missing; None: it must be there.

@@ -17,21 +17,26 @@ def options(fields: Fields) -> dict[str, Any]:
     for name in ("attention_bias", "use_bidirectional_attention"):
         fields.only(name, False)
     return {
-        "norms": "both", "norm_plus_one": True, "activation": "gelu_tanh",
+        "norms": "both",
+        "norm_plus_one": True,
+        "activation": "gelu_tanh",
         "embedding_scale": fields.size("hidden_size") ** 0.5,
         "query_scale": fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
-    }  # fmt: skip
+    }
 
 
 def shared(a: Architecture) -> dict[str, Any]:
     """The inverse of `options`, and the layers' windows."""
     windows = [a.kind(i).window for i in range(a.num_layers)]
     return {
-        "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False, "use_bidirectional_attention": False,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "use_bidirectional_attention": False,
         "query_pre_attn_scalar": round((a.query_scale or a.head_dim**-0.5) ** -2),
-        "final_logit_softcapping": a.logit_cap or None, "sliding_window": max(windows) or None,
+        "final_logit_softcapping": a.logit_cap or None,
+        "sliding_window": max(windows) or None,
         "layer_types": layer_types([bool(window) for window in windows]),
-    }  # fmt: skip
+    }
 
 
 def read(fields: Fields) -> Architecture:
@@ -40,9 +45,7 @@ def read(fields: Fields) -> Architecture:
     sliding = fields.sliding(own["num_layers"], [i % 2 == 0 for i in range(own["num_layers"])])
     kinds = [LayerKind(rope, window if each else 0) for each in sliding]
     scores, logits = fields.cap("attn_logit_softcapping", 50.0), fields.cap("final_logit_softcapping", 30.0)
-    return Architecture(
-        **own, **options(fields), pattern=shortest_period(kinds), score_cap=scores, logit_cap=logits
-    )
+    return Architecture(**own, **options(fields), pattern=shortest_period(kinds), score_cap=scores, logit_cap=logits)
 
 
 def write(a: Architecture) -> dict[str, Any]:

@@ -31,15 +31,32 @@ def write(a: Architecture) -> dict[str, Any]:
 
 def _gemma3(layers: int, hidden: int, feed_forward: int) -> Architecture:
     return Architecture(
-        262_144, hidden, feed_forward, layers, 4, 1, 256, 32_768, norm_eps=1e-6, tied=True, family="gemma3_text",
-        pattern=(*[LayerKind(Rope(1e4), 512)] * 5, LayerKind(Rope(1e6))), qk_norm="head", norms="both",
-        norm_plus_one=True, activation="gelu_tanh", embedding_scale=hidden**0.5, query_scale=256**-0.5,
-    )  # fmt: skip
+        262_144,
+        hidden,
+        feed_forward,
+        layers,
+        4,
+        1,
+        256,
+        32_768,
+        norm_eps=1e-6,
+        tied=True,
+        family="gemma3_text",
+        pattern=(*[LayerKind(Rope(1e4), 512)] * 5, LayerKind(Rope(1e6))),
+        qk_norm="head",
+        norms="both",
+        norm_plus_one=True,
+        activation="gelu_tanh",
+        embedding_scale=hidden**0.5,
+        query_scale=256**-0.5,
+    )
 
 
 PRESETS = {"gemma3-270m": _gemma3(18, 640, 2048), "gemma3-1b": _gemma3(26, 1152, 6912)}
 PUBLISHED = {
-    "google/gemma-3-270m": "gemma3-270m", "google/gemma-3-270m-it": "gemma3-270m",
-    "google/gemma-3-1b-pt": "gemma3-1b", "google/gemma-3-1b-it": "gemma3-1b",
-}  # fmt: skip
+    "google/gemma-3-270m": "gemma3-270m",
+    "google/gemma-3-270m-it": "gemma3-270m",
+    "google/gemma-3-1b-pt": "gemma3-1b",
+    "google/gemma-3-1b-it": "gemma3-1b",
+}
 FAMILY = Family("gemma3_text", "Gemma3ForCausalLM", read, write, NAMES, PRESETS, PUBLISHED)

@@ -9,9 +9,11 @@ from sftmix_jax.models.families.family import Family, sizes
 from sftmix_jax.models.fields import Fields
 
 _THEIRS = {
-    "attention_post_norm": "post_self_attn_layernorm", "feed_forward_post_norm": "post_mlp_layernorm",
-    "gate": "mlp.gate_up_proj", "up": "mlp.gate_up_proj",
-}  # fmt: skip
+    "attention_post_norm": "post_self_attn_layernorm",
+    "feed_forward_post_norm": "post_mlp_layernorm",
+    "gate": "mlp.gate_up_proj",
+    "up": "mlp.gate_up_proj",
+}
 NAMES = {name: f"model.layers.{{}}.{stored}.weight" for name, stored in _THEIRS.items()}
 
 
@@ -20,9 +22,11 @@ def read(fields: Fields) -> Architecture:
     fields.only("hidden_act", "silu")
     rope = dataclasses.replace(hf_rope.read(fields, part=0.5), interleaved=True)
     return Architecture(
-        **sizes(fields, "glm4", head_dim=128, kv_heads=2), pattern=(LayerKind(rope),), norms="both",
+        **sizes(fields, "glm4", head_dim=128, kv_heads=2),
+        pattern=(LayerKind(rope),),
+        norms="both",
         qkv_bias=fields.flag("attention_bias", True),
-    )  # fmt: skip
+    )
 
 
 def write(a: Architecture) -> dict[str, Any]:

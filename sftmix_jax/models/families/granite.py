@@ -26,23 +26,41 @@ def read(fields: Fields) -> Architecture:
 def write(a: Architecture) -> dict[str, Any]:
     """Fields of config.json."""
     return {
-        **hf_rope.write(a.pattern[0].rope or Rope()), "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-        "embedding_multiplier": a.embedding_scale, "attention_multiplier": a.query_scale or a.head_dim**-0.5,
-        "residual_multiplier": a.residual_scale, "logits_scaling": 1 / a.logit_scale,
-    }  # fmt: skip
+        **hf_rope.write(a.pattern[0].rope or Rope()),
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "embedding_multiplier": a.embedding_scale,
+        "attention_multiplier": a.query_scale or a.head_dim**-0.5,
+        "residual_multiplier": a.residual_scale,
+        "logits_scaling": 1 / a.logit_scale,
+    }
 
 
 def _3_3(hidden: int, feed_forward: int, query_scale: float, logits: float) -> Architecture:
     return Architecture(
-        49_159, hidden, feed_forward, 40, 32, 8, hidden // 32, 131_072, tied=True, family="granite",
-        pattern=(LayerKind(Rope(1e7)),), embedding_scale=12.0, query_scale=query_scale, residual_scale=0.22,
+        49_159,
+        hidden,
+        feed_forward,
+        40,
+        32,
+        8,
+        hidden // 32,
+        131_072,
+        tied=True,
+        family="granite",
+        pattern=(LayerKind(Rope(1e7)),),
+        embedding_scale=12.0,
+        query_scale=query_scale,
+        residual_scale=0.22,
         logit_scale=1 / logits,
-    )  # fmt: skip
+    )
 
 
 PRESETS = {"granite3.3-2b": _3_3(2048, 8192, 1 / 64, 8.0), "granite3.3-8b": _3_3(4096, 12_800, 1 / 128, 16.0)}
 PUBLISHED = {
-    f"ibm-granite/granite-3.3-{size}-{kind}": f"granite3.3-{size}" for size in ("2b", "8b")
+    f"ibm-granite/granite-3.3-{size}-{kind}": f"granite3.3-{size}"
+    for size in ("2b", "8b")
     for kind in ("base", "instruct")
-}  # fmt: skip
+}
 FAMILY = Family("granite", "GraniteForCausalLM", read, write, presets=PRESETS, published=PUBLISHED)

@@ -26,13 +26,32 @@ def write(a: Architecture) -> dict[str, Any]:
 _PLAIN = Rope()
 
 
-def _llama(layers: int, hidden: int, feed_forward: int, heads: int, kv_heads: int | None = None, *,
-           vocab: int = 32_000, length: int = 2048, eps: float = 1e-6, tied: bool = False,
-           rope: Rope = _PLAIN) -> Architecture:  # fmt: skip
+def _llama(
+    layers: int,
+    hidden: int,
+    feed_forward: int,
+    heads: int,
+    kv_heads: int | None = None,
+    *,
+    vocab: int = 32_000,
+    length: int = 2048,
+    eps: float = 1e-6,
+    tied: bool = False,
+    rope: Rope = _PLAIN,
+) -> Architecture:
     return Architecture(
-        vocab, hidden, feed_forward, layers, heads, kv_heads or heads, hidden // heads, length, norm_eps=eps, tied=tied,
+        vocab,
+        hidden,
+        feed_forward,
+        layers,
+        heads,
+        kv_heads or heads,
+        hidden // heads,
+        length,
+        norm_eps=eps,
+        tied=tied,
         pattern=(LayerKind(rope),),
-    )  # fmt: skip
+    )
 
 
 _3: dict[str, Any] = {"vocab": 128_256, "eps": 1e-5}
@@ -41,20 +60,30 @@ _SMOL: dict[str, Any] = {"vocab": 49_152, "length": 8192, "eps": 1e-5, "tied": T
 PRESETS = {
     "micro": Architecture(1536, 64, 192, 4, 4, 4, 16, 512, tied=True),
     "tiny": Architecture(1536, 128, 384, 4, 4, 4, 32, 512, tied=True),
-    "7b": _llama(32, 4096, 11_008, 32), "13b": _llama(40, 5120, 13_824, 40), "33b": _llama(60, 6656, 17_920, 52),
+    "7b": _llama(32, 4096, 11_008, 32),
+    "13b": _llama(40, 5120, 13_824, 40),
+    "33b": _llama(60, 6656, 17_920, 52),
     "65b": _llama(80, 8192, 22_016, 64, eps=1e-5),
     "llama2-7b": _llama(32, 4096, 11_008, 32, length=4096, eps=1e-5),
     "llama2-13b": _llama(40, 5120, 13_824, 40, length=4096, eps=1e-5),
     "llama2-70b": _llama(80, 8192, 28_672, 64, 8, length=4096, eps=1e-5),
     "llama3-8b": _llama(32, 4096, 14_336, 32, 8, length=8192, rope=Rope(5e5), **_3),
-    "llama3.2-1b": _llama(16, 2048, 8192, 32, 8, **_3_2), "llama3.2-3b": _llama(28, 3072, 8192, 24, 8, **_3_2),
-    "smollm2-135m": _llama(30, 576, 1536, 9, 3, **_SMOL), "smollm2-360m": _llama(32, 960, 2560, 15, 5, **_SMOL),
-}  # fmt: skip
+    "llama3.2-1b": _llama(16, 2048, 8192, 32, 8, **_3_2),
+    "llama3.2-3b": _llama(28, 3072, 8192, 24, 8, **_3_2),
+    "smollm2-135m": _llama(30, 576, 1536, 9, 3, **_SMOL),
+    "smollm2-360m": _llama(32, 960, 2560, 15, 5, **_SMOL),
+}
 PUBLISHED = {
-    "huggyllama/llama-7b": "7b", "huggyllama/llama-13b": "13b", "huggyllama/llama-30b": "33b",
-    "huggyllama/llama-65b": "65b", "meta-llama/Llama-2-7b-hf": "llama2-7b", "meta-llama/Llama-2-13b-hf": "llama2-13b",
-    "meta-llama/Llama-3.1-8B": "llama3-8b", "meta-llama/Llama-3.2-1B": "llama3.2-1b",
-    "meta-llama/Llama-3.2-3B": "llama3.2-3b", "HuggingFaceTB/SmolLM2-135M": "smollm2-135m",
+    "huggyllama/llama-7b": "7b",
+    "huggyllama/llama-13b": "13b",
+    "huggyllama/llama-30b": "33b",
+    "huggyllama/llama-65b": "65b",
+    "meta-llama/Llama-2-7b-hf": "llama2-7b",
+    "meta-llama/Llama-2-13b-hf": "llama2-13b",
+    "meta-llama/Llama-3.1-8B": "llama3-8b",
+    "meta-llama/Llama-3.2-1B": "llama3.2-1b",
+    "meta-llama/Llama-3.2-3B": "llama3.2-3b",
+    "HuggingFaceTB/SmolLM2-135M": "smollm2-135m",
     "HuggingFaceTB/SmolLM2-360M": "smollm2-360m",
-}  # fmt: skip
+}
 FAMILY = Family("llama", "LlamaForCausalLM", read, write, presets=PRESETS, published=PUBLISHED)

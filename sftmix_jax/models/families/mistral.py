@@ -31,7 +31,8 @@ PRESETS = {
     "mistral-7b-v0.3": _7b(32_768, LayerKind(Rope(1e6))),
 }
 PUBLISHED = {
-    "mistralai/Mistral-7B-v0.1": "mistral-7b-v0.1", "mistralai/Mistral-7B-v0.3": "mistral-7b-v0.3",
+    "mistralai/Mistral-7B-v0.1": "mistral-7b-v0.1",
+    "mistralai/Mistral-7B-v0.3": "mistral-7b-v0.3",
     "mistralai/Mistral-7B-Instruct-v0.3": "mistral-7b-v0.3",
-}  # fmt: skip
+}
 FAMILY = Family("mistral", "MistralForCausalLM", read, write, presets=PRESETS, published=PUBLISHED)

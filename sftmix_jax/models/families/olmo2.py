@@ -28,9 +28,20 @@ def write(a: Architecture) -> dict[str, Any]:
 
 def _olmo2(layers: int, hidden: int, feed_forward: int, heads: int) -> Architecture:
     return Architecture(
-        100_352, hidden, feed_forward, layers, heads, heads, 128, 4096, norm_eps=1e-6, family="olmo2",
-        pattern=(LayerKind(Rope(5e5)),), norms="after", qk_norm="all",
-    )  # fmt: skip
+        100_352,
+        hidden,
+        feed_forward,
+        layers,
+        heads,
+        heads,
+        128,
+        4096,
+        norm_eps=1e-6,
+        family="olmo2",
+        pattern=(LayerKind(Rope(5e5)),),
+        norms="after",
+        qk_norm="all",
+    )
 
 
 PRESETS = {
@@ -39,6 +50,8 @@ PRESETS = {
     "olmo2-13b": _olmo2(40, 5120, 13_824, 40),
 }
 PUBLISHED = {
-    "allenai/OLMo-2-0425-1B": "olmo2-1b", "allenai/OLMo-2-1124-7B": "olmo2-7b", "allenai/OLMo-2-1124-13B": "olmo2-13b",
-}  # fmt: skip
+    "allenai/OLMo-2-0425-1B": "olmo2-1b",
+    "allenai/OLMo-2-1124-7B": "olmo2-7b",
+    "allenai/OLMo-2-1124-13B": "olmo2-13b",
+}
 FAMILY = Family("olmo2", "Olmo2ForCausalLM", read, write, presets=PRESETS, published=PUBLISHED)

@@ -25,10 +25,12 @@ def write(a: Architecture) -> dict[str, Any]:
     full = next((kind.rope for kind in a.pattern if not kind.window), None) or Rope(5e5)
     local = next((kind.rope for kind in a.pattern if kind.window), None) or Rope(5e5)
     return {
-        **hf_rope.write_by_type(full, local), "hidden_act": "silu", "attention_bias": False,
+        **hf_rope.write_by_type(full, local),
+        "hidden_act": "silu",
+        "attention_bias": False,
         "sliding_window": max(windows) or None,
         "layer_types": layer_types([bool(window) for window in windows]),
-    }  # fmt: skip
+    }
 
 
 FAMILY = Family("olmo3", "Olmo3ForCausalLM", read, write)

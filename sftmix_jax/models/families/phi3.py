@@ -44,16 +44,22 @@ def _longrope(outer: Fields, record: dict[str, Any], original: int, length: int,
     short, long = fields.numbers("short_factor", pairs), fields.numbers("long_factor", pairs)
     if left := fields.left():
         raise fields.error(left[0], record[left[0]], "absent in this family")
-    return Rope(theta, "longrope", factor, original, short_factors=short, long_factors=long, part=portion,
-                magnitude=magnitude)  # fmt: skip
+    return Rope(
+        theta, "longrope", factor, original, short_factors=short, long_factors=long, part=portion, magnitude=magnitude
+    )
 
 
 def write(a: Architecture) -> dict[str, Any]:
     """Fields of config.json."""
     rope = a.pattern[0].rope or Rope()
-    lengths = {} if rope.kind == "default" else {
-        _ORIGINAL: rope.original_length, "max_position_embeddings": round(rope.original_length * rope.factor),
-    }  # fmt: skip
+    lengths = (
+        {}
+        if rope.kind == "default"
+        else {
+            _ORIGINAL: rope.original_length,
+            "max_position_embeddings": round(rope.original_length * rope.factor),
+        }
+    )
     return {**hf_rope.write(rope), **lengths, "sliding_window": a.pattern[0].window or None, "hidden_act": "silu"}
 
 

@@ -24,10 +24,13 @@ def write_pattern(a: Architecture) -> dict[str, Any]:
     """The inverse of `read_pattern`."""
     windows = [a.kind(i).window for i in range(a.num_layers)]
     return {
-        **hf_rope.write(a.pattern[0].rope or Rope()), "use_sliding_window": any(windows),
-        "sliding_window": max(windows) or None, "layer_types": layer_types([bool(each) for each in windows]),
-        "max_window_layers": a.num_layers, "hidden_act": "silu",
-    }  # fmt: skip
+        **hf_rope.write(a.pattern[0].rope or Rope()),
+        "use_sliding_window": any(windows),
+        "sliding_window": max(windows) or None,
+        "layer_types": layer_types([bool(each) for each in windows]),
+        "max_window_layers": a.num_layers,
+        "hidden_act": "silu",
+    }
 
 
 def read(fields: Fields) -> Architecture:
@@ -39,14 +42,27 @@ def read(fields: Fields) -> Architecture:
 
 def _2_5(layers: int, hidden: int, feed_forward: int, heads: int, kv_heads: int, vocab: int = 152_064) -> Architecture:
     return Architecture(
-        vocab, hidden, feed_forward, layers, heads, kv_heads, hidden // heads, 32_768, norm_eps=1e-6,
-        tied=vocab == 151_936, family="qwen2", pattern=(LayerKind(Rope(1e6)),), qkv_bias=True,
-    )  # fmt: skip
+        vocab,
+        hidden,
+        feed_forward,
+        layers,
+        heads,
+        kv_heads,
+        hidden // heads,
+        32_768,
+        norm_eps=1e-6,
+        tied=vocab == 151_936,
+        family="qwen2",
+        pattern=(LayerKind(Rope(1e6)),),
+        qkv_bias=True,
+    )
 
 
 PRESETS = {
-    "qwen2.5-0.5b": _2_5(24, 896, 4864, 14, 2, 151_936), "qwen2.5-1.5b": _2_5(28, 1536, 8960, 12, 2, 151_936),
-    "qwen2.5-3b": _2_5(36, 2048, 11_008, 16, 2, 151_936), "qwen2.5-7b": _2_5(28, 3584, 18_944, 28, 4),
-}  # fmt: skip
+    "qwen2.5-0.5b": _2_5(24, 896, 4864, 14, 2, 151_936),
+    "qwen2.5-1.5b": _2_5(28, 1536, 8960, 12, 2, 151_936),
+    "qwen2.5-3b": _2_5(36, 2048, 11_008, 16, 2, 151_936),
+    "qwen2.5-7b": _2_5(28, 3584, 18_944, 28, 4),
+}
 PUBLISHED = {f"Qwen/Qwen2.5-{size}": f"qwen2.5-{size.lower()}" for size in ("0.5B", "1.5B", "3B", "7B")}
 FAMILY = Family("qwen2", "Qwen2ForCausalLM", read, write_pattern, presets=PRESETS, published=PUBLISHED)

@@ -14,9 +14,7 @@ def read(fields: Fields) -> Architecture:
     for name in ("attention_out_bias", "mlp_bias"):
         fields.only(name, False)
     own = sizes(fields, "seed_oss", head_dim=128, kv_heads=8)
-    return Architecture(
-        **own, pattern=(LayerKind(hf_rope.read(fields)),), qkv_bias=fields.flag("attention_bias", True)
-    )
+    return Architecture(**own, pattern=(LayerKind(hf_rope.read(fields)),), qkv_bias=fields.flag("attention_bias", True))
 
 
 def write(a: Architecture) -> dict[str, Any]:

@@ -25,17 +25,31 @@ def write(a: Architecture) -> dict[str, Any]:
     """Fields of config.json."""
     rope = next((kind.rope for kind in a.pattern if kind.rope), Rope())
     return {
-        **hf_rope.write(rope), "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-        "use_sliding_window": False, "no_rope_layers": [int(bool(a.kind(i).rope)) for i in range(a.num_layers)],
-    }  # fmt: skip
+        **hf_rope.write(rope),
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "use_sliding_window": False,
+        "no_rope_layers": [int(bool(a.kind(i).rope)) for i in range(a.num_layers)],
+    }
 
 
 _ROTATED = LayerKind(Rope(5e6))
 PRESETS = {
     "smollm3-3b": Architecture(
-        128_256, 2048, 11_008, 36, 16, 4, 128, 65_536, norm_eps=1e-6, tied=True, family="smollm3",
+        128_256,
+        2048,
+        11_008,
+        36,
+        16,
+        4,
+        128,
+        65_536,
+        norm_eps=1e-6,
+        tied=True,
+        family="smollm3",
         pattern=(_ROTATED, _ROTATED, _ROTATED, LayerKind(None)),
     )
-}  # fmt: skip
+}
 PUBLISHED = {"HuggingFaceTB/SmolLM3-3B": "smollm3-3b", "HuggingFaceTB/SmolLM3-3B-Base": "smollm3-3b"}
 FAMILY = Family("smollm3", "SmolLM3ForCausalLM", read, write, presets=PRESETS, published=PUBLISHED)

@@ -32,11 +32,15 @@ class WeightsAndBiases(Tracker):
         folder = os.fspath(tracked.folder)
         try:
             self._run = wandb.init(
-                project=logging.wandb, group=tracked.experiment, name=tracked.folder.name, id=tracked.folder.name,
-                config=dict(tracked.config), resume="allow",
+                project=logging.wandb,
+                group=tracked.experiment,
+                name=tracked.folder.name,
+                id=tracked.folder.name,
+                config=dict(tracked.config),
+                resume="allow",
                 reinit="create_new",  # never a run that the process has open for another purpose
                 dir=None if "://" in folder or os.environ.get("WANDB_DIR") else folder,
-            )  # fmt: skip
+            )
         except wandb.errors.Error as error:
             raise UserError(
                 f"logging.wandb: {error}; log in with 'wandb login', or set WANDB_MODE=offline and sync later"
