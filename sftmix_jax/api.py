@@ -9,6 +9,7 @@ frame = sm.results("runs/dmt")
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from sftmix_jax.experiment.config import Experiment
 from sftmix_jax.experiment.evaluate_options import EvaluateOptions
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.experiment.opening import one_stage, open_model, open_stage
-from sftmix_jax.machine import compilation, host_memory, ranges
+from sftmix_jax.machine import compilation, host_memory, processes, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.sampling.sampler import Request
 from sftmix_jax.sampling.settings import SamplingConfig
@@ -49,7 +50,7 @@ def train(experiment: Experiment, workdir: str) -> list[str]:
     experiment = experiments.separated(experiment)  # numbers of numpy and paths, as a config file may have them
     experiment.check()
     _prepare()
-    return [str(folder) for folder in runner.run(experiment, epath.Path(workdir))]
+    return [str(folder) for folder in runner.run(experiment, epath.Path(os.path.expanduser(workdir)))]
 
 
 def evaluate(workdir: str, tasks: Sequence[str], *, stage: str = "all", **options: Any) -> list[dict[str, Any]]:
@@ -57,7 +58,7 @@ def evaluate(workdir: str, tasks: Sequence[str], *, stage: str = "all", **option
 
     `options`: further options of `python -m sftmix_jax.evaluate`, as `limit=50`. Raises UserError.
     """
-    asked = EvaluateOptions(workdir=workdir, tasks=tuple(tasks), stage=stage, **options)
+    asked = EvaluateOptions(workdir=os.path.expanduser(workdir), tasks=tuple(tasks), stage=stage, **options)
     ranges.check(asked, "evaluate")
     asked.check()
     _prepare()
@@ -77,7 +78,7 @@ class Sampler:
         how = Opening(**opening)
         ranges.check(how, "Sampler")
         _prepare()
-        folder = one_stage(epath.Path(workdir), stage) if workdir else None
+        folder = one_stage(epath.Path(os.path.expanduser(workdir)), stage) if workdir else None
         self.model = open_stage(folder, how) if folder else open_model(model, how)
 
     def ask(self, prompts: Sequence[str], **sampling: Any) -> list[list[str]]:
@@ -113,13 +114,19 @@ def results(workdir: str) -> pd.DataFrame:
 
     from sftmix_jax.analysis.results import flat, labelled
 
-    folder = epath.Path(workdir)
+    folder = epath.Path(os.path.expanduser(workdir))
     if not (folder / "stages").is_dir():
         raise UserError(f"{workdir}: no workdir (it has no stages/); train there first")
     return pd.DataFrame([flat(result) for result in measuring.comparable_of(folder, labelled(folder))])
 
 
 def _prepare() -> None:
-    """What every command sets up before it computes."""
+    """What every command sets up before it computes. Raises UserError for one of several processes of a launcher."""
+    place = processes.find_place(os.environ)
+    if place is not None and place.count > 1:
+        raise UserError(
+            f"this is process {place.index} of {place.count} (JAX_COORDINATOR_ADDRESS is set), and a call from Python "
+            "runs in one; train with several by python -m sftmix_jax.train"
+        )
     host_memory.keep_freed()
     compilation.set_up()

@@ -10,7 +10,7 @@ import dataclasses
 from sftmix_jax.experiment import arguments
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.options import Arguments
-from sftmix_jax.machine.ranges import Integer, Items, Text, setting
+from sftmix_jax.machine.ranges import Integer, Items, Location, Text, setting
 
 
 @dataclasses.dataclass
@@ -19,7 +19,7 @@ class Options:
     tasks: tuple[str, ...] = setting((), Items(Text()), "benchmarks to look for in the data; by default the config's")
     data: str = setting("", Text(), "PATH, or task=PATH,… instead of the tasks' own data")
     examples: int = setting(1, Integer(at_least=0), "rows to print of each domain, as the model sees them")
-    workdir: str = setting("", Text(), "")  # so that a train command becomes an audit by its verb alone
+    workdir: str = setting("", Location(), "")  # so that a train command becomes an audit by its verb alone
 
 
 def main(options: Options) -> int:

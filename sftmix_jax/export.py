@@ -15,13 +15,13 @@ from __future__ import annotations
 import dataclasses
 
 from sftmix_jax.machine import command, terminal
-from sftmix_jax.machine.ranges import Choice, Flag, Text, setting, within
+from sftmix_jax.machine.ranges import Choice, Flag, Location, Text, setting, within
 
 
 @dataclasses.dataclass
 class Options:
-    workdir: str = dataclasses.field(metadata=within(Text(), "the workdir of the stage"))
-    out: str = dataclasses.field(metadata=within(Text(), "the folder to write"))
+    workdir: str = dataclasses.field(metadata=within(Location(), "the workdir of the stage"))
+    out: str = dataclasses.field(metadata=within(Location(), "the folder to write"))
     stage: str = setting("all", Text(), "a stage's name or id; by default the experiment's last")
     dtype: str = setting("float32", Choice(("float32", "bfloat16", "float16")), "of the weights")
     adapter: bool = setting(

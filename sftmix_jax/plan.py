@@ -17,7 +17,7 @@ from sftmix_jax.experiment import arguments
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.options import Arguments
-from sftmix_jax.machine.ranges import Flag, Integer, Items, Text, setting
+from sftmix_jax.machine.ranges import Flag, Integer, Items, Location, Text, setting
 from sftmix_jax.planning.chips import UTILISATION
 
 
@@ -29,7 +29,7 @@ class Options:
     utilisation: float = setting(0.4, UTILISATION, "the part of the chips' peak that training reaches")
     search: bool = setting(False, Flag(), "tries meshes, grad_accum_steps and remat policies until one fits")
     json: bool = setting(False, Flag(), "prints the plans as JSON")
-    workdir: str = setting("", Text(), "")  # so that a train command becomes a plan by its verb alone
+    workdir: str = setting("", Location(), "")  # so that a train command becomes a plan by its verb alone
 
 
 def main(options: Options) -> int:

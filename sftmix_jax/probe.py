@@ -13,14 +13,14 @@ from sftmix_jax.experiment import arguments
 from sftmix_jax.machine import command
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.options import Arguments
-from sftmix_jax.machine.ranges import Text, setting
+from sftmix_jax.machine.ranges import Location, setting
 from sftmix_jax.probes.settings import ProbeConfig
 
 
 @dataclasses.dataclass
 class Options(ProbeConfig):
     config: Arguments = dataclasses.field(default=(), metadata=arguments.CONFIG)
-    workdir: str = setting("", Text(), "the workdir whose stages to probe")
+    workdir: str = setting("", Location(), "the workdir whose stages to probe")
 
 
 def main(options: Options) -> int:

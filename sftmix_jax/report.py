@@ -10,16 +10,16 @@ import dataclasses
 
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.ranges import Flag, Integer, Items, Text, setting, within
+from sftmix_jax.machine.ranges import Flag, Integer, Items, Location, Text, setting, within
 
 _HOST = Text(r"\*|(\*\.)?[A-Za-z0-9.-]+", "must be the name of a host, without a port")
 
 
 @dataclasses.dataclass
 class Options:
-    workdir: str = dataclasses.field(metadata=within(Text(), "the workdir to report on"))
+    workdir: str = dataclasses.field(metadata=within(Location(), "the workdir to report on"))
     study: str = setting("", Text(), "only this study; by default all that the workdir holds")
-    out: str = setting("", Text(), "where the page goes; by default report/ in the workdir")
+    out: str = setting("", Location(), "where the page goes; by default report/ in the workdir")
     serve: int | None = setting(
         None, Integer(at_least=0, at_most=65_535), "serve the page on this port and keep it up to date; 0: a free port"
     )

@@ -20,7 +20,7 @@ import dataclasses
 from sftmix_jax.experiment import arguments
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.options import Arguments
-from sftmix_jax.machine.ranges import Integer, Text, setting
+from sftmix_jax.machine.ranges import Integer, Location, Text, setting
 
 
 @dataclasses.dataclass
@@ -30,7 +30,7 @@ class Options:
     processes: str = setting("1", Text(), "numbers of processes to train with, such as 1,2")
     steps: int = setting(12, Integer(at_least=1), "steps per stage of the copy, at most")
     seed: int = setting(0, Integer(at_least=0), "of the kills")
-    workdir: str = setting("", Text(), "a new folder that keeps the runs; by default a temporary one")
+    workdir: str = setting("", Location(), "a new folder that keeps the runs; by default a temporary one")
 
 
 def main(options: Options) -> int:

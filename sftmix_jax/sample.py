@@ -16,18 +16,18 @@ import dataclasses
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.machine import command, terminal
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.ranges import Flag, Text, of, setting
+from sftmix_jax.machine.ranges import Flag, Location, Text, of, setting
 from sftmix_jax.sampling.settings import SamplingConfig
 
 
 @dataclasses.dataclass
 class Options(SamplingConfig):
-    workdir: str = setting("", Text(), "ask a stage of this workdir")
+    workdir: str = setting("", Location(), "ask a stage of this workdir")
     stage: str = setting("all", Text(), "name or id, or base; by default the experiment's last")
     model: str = setting("", Text(), "ask a model folder, a hub id or a stage folder")
     prompt: str | None = setting(None, Text(), "one prompt")
-    prompts: str = setting("", Text(), 'FILE.jsonl with rows {"prompt": …}')
-    score: str = setting("", Text(), 'FILE.jsonl with rows {"prompt": …, "completion": …}: log-likelihoods')
+    prompts: str = setting("", Location(), 'FILE.jsonl with rows {"prompt": …}')
+    score: str = setting("", Location(), 'FILE.jsonl with rows {"prompt": …, "completion": …}: log-likelihoods')
     raw: bool = setting(False, Flag(), "takes the prompt as it is, without a chat template")
     template: str = setting("", of(Opening, "template"), "chat template, instead of the stage's own")
     dtype: str = setting("auto", of(Opening, "dtype"), "of the computation")

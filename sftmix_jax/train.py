@@ -11,13 +11,13 @@ from sftmix_jax.experiment import arguments
 from sftmix_jax.machine import command, processes, terminal
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.options import Arguments
-from sftmix_jax.machine.ranges import Text, setting
+from sftmix_jax.machine.ranges import Location, setting
 
 
 @dataclasses.dataclass
 class Options:
     config: Arguments = dataclasses.field(default=(), metadata=arguments.CONFIG)
-    workdir: str = setting("", Text(), "the folder for stages, metrics and scores; gs:// too")
+    workdir: str = setting("", Location(), "the folder for stages, metrics and scores; gs:// too")
 
 
 def main(options: Options) -> int:

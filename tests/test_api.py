@@ -71,3 +71,19 @@ def test_results_of_a_workdir_without_a_study_have_the_experiments_names(workdir
     (workdir / "studies" / "toy.json").unlink()
     frame = sm.results(str(workdir))
     assert set(frame.experiment) == {"dmt-s0", "dmt-s1", "mixed_sequential-s0", "mixed_sequential-s1"}
+
+
+def test_one_of_several_processes_is_refused(monkeypatch):
+    named = {"JAX_COORDINATOR_ADDRESS": "localhost:9000", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"this is process 1 of 2 .*python -m sftmix_jax\.train"):
+        api.train(api.load("quickstart.py"), "runs/none")
+
+
+def test_a_home_folder_is_found_as_on_a_command_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match="~/w: no workdir"):
+        api.results("~/w")
+    (tmp_path / "w" / "stages").mkdir(parents=True)
+    assert len(api.results("~/w")) == 0

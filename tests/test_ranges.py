@@ -404,6 +404,26 @@ def test_a_verbs_own_numbers_have_ranges(verb, given, said):
         options.parse(verb.Options, given)
 
 
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [
+        (sample, ["--workdir"]),
+        (sample, ["--prompts"]),
+        (evaluate, ["--workdir"]),
+        (evaluate, ["--out"]),
+        (study_verb, ["--config=x", "--workdir"]),
+    ],
+)
+def test_paths_may_begin_with_the_home_folder(verb, given, monkeypatch):
+    """Shells leave `--workdir=~/runs` as it is."""
+    monkeypatch.setenv("HOME", "/home/me")
+    field = given[-1].removeprefix("--")
+    for form in ([*given[:-1], f"{given[-1]}=~/runs"], [*given, "~/runs"]):
+        assert getattr(options.parse(verb.Options, form), field) == "/home/me/runs"
+    there = [*given[:-1], f"{given[-1]}=gs://bucket/~/runs"]
+    assert getattr(options.parse(verb.Options, there), field) == "gs://bucket/~/runs"
+
+
 def test_flags_beside_a_config_have_ranges():
     part, count = Number(above=0, at_most=1), Integer(at_least=1)
 

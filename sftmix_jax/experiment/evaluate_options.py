@@ -8,27 +8,29 @@ from sftmix_jax.evaluation.config import EvaluationConfig, own_data
 from sftmix_jax.evaluation.judging import JudgeConfig
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.machine.errors import UserError
-from sftmix_jax.machine.ranges import Flag, Items, Text, of, setting
+from sftmix_jax.machine.ranges import Flag, Items, Location, Text, of, setting
 
 
 @dataclasses.dataclass
 class EvaluateOptions:
     """The options of a command that scores."""
 
-    workdir: str = setting("", Text(), "score the stages of this workdir")
+    workdir: str = setting("", Location(), "score the stages of this workdir")
     stage: str = setting("all", Text(), "a stage's name or id, base, or all")
     model: str = setting("", Text(), "score a model folder, a hub id or a stage folder")
-    out: str = setting("", Text(), "where the scores of --model (by default runs/NAME-ID) or --responses go")
-    responses: str = setting("", Text(), "score stored responses instead of a model: FILE as in docs/stored_outputs.md")
+    out: str = setting("", Location(), "where the scores of --model (by default runs/NAME-ID) or --responses go")
+    responses: str = setting(
+        "", Location(), "score the stored responses of a file, laid out as in docs/stored_outputs.md"
+    )
     columns: str = setting("", Text(), "OURS=FIELD,… of --responses: id or question, or both, and response or samples")
     judgments: tuple[str, ...] = setting(
         (),
-        Items(Text()),
+        Items(Location()),
         "read stored judgments again: FastChat's model_judgment/*.jsonl; of pairs AlpacaEval's and QLoRA's, too",
     )
     tasks: tuple[str, ...] = setting((), Items(Text()), "files of eval/")
     lm_eval: tuple[str, ...] = setting((), Items(Text()), "tasks of lm-evaluation-harness")
-    lm_eval_tasks: str = setting("", Text(), "a folder of further task files for lm-eval")
+    lm_eval_tasks: str = setting("", Location(), "a folder of further task files for lm-eval")
     compare: tuple[str, ...] = setting((), Items(Text()), "two scored stages on the same questions, paired")
     show: str = setting("", Text(), "page through the stored responses to this task, worst first")
     only: str = setting("", Text(), "with --show: wrong, right, or words of the question")

@@ -13,6 +13,7 @@ import ast
 import contextlib
 import dataclasses
 import math
+import os
 import re
 import sys
 from collections.abc import Collection, Iterator
@@ -134,6 +135,14 @@ class Text(Range):
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             return self.rule
         return "must have no control characters" if _UNPRINTABLE.search(value) else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Location(Text):
+    """A path, or an address in a bucket. On a command line `~` is the user's home folder, also behind a `=`."""
+
+    def read(self, text: str) -> str:
+        return os.path.expanduser(text)
 
 
 # Becomes a part of a path: a folder or file, on a disk or in a bucket.

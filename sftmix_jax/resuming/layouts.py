@@ -15,7 +15,9 @@ from sftmix_jax.resuming.runs import Layout, cpu_devices
 def find_layouts(processes: str, config: Experiment) -> list[Layout]:
     """The process counts asked for, all with the same number of devices. Raises UserError."""
     counts = processes.split(",")
-    if not all(count.isdigit() and int(count) > 0 for count in counts) or len(set(counts)) < len(counts):
+    if not all(count.isdecimal() and int(count) > 0 for count in counts):
+        raise UserError(f"--processes {processes}: give numbers of processes from 1 on, as in --processes 1,2")
+    if len(set(map(int, counts))) < len(counts):
         raise UserError(f"--processes {processes}: give each number of processes once, as in --processes 1,2")
     numbers = [int(count) for count in counts]
     if numbers == [1]:

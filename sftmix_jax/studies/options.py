@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from sftmix_jax.analysis.assumptions import SEED_SPREAD, SMALLEST
-from sftmix_jax.machine.ranges import Flag, Integer, Items, Number, Text, setting, within
+from sftmix_jax.machine.ranges import Flag, Integer, Items, Location, Number, Text, setting, within
 from sftmix_jax.planning.chips import UTILISATION
 
 
@@ -14,7 +14,7 @@ class StudyOptions:
     """The options of the study command."""
 
     config: str = dataclasses.field(metadata=within(Text(), "the study: studies/FILE.py[:NAME=VALUE,…]"))
-    workdir: str = setting("", Text(), "the folder for stages and results; shared by all machines that work on it")
+    workdir: str = setting("", Location(), "the folder for stages and results; shared by all machines that work on it")
     list: bool = setting(False, Flag(), "lists experiments, what they share, and what they cost")
     topology: tuple[str, ...] = setting(
         (), Items(Text()), "with --list: what the planner says of these machines, such as v5e:4x4,v5p:2x2x2"
@@ -38,5 +38,5 @@ class StudyOptions:
     watch: bool = setting(False, Flag(), "only shows the state of a study that runs elsewhere")
     emit: str = setting("", Text(), "slurm, xpk or sky: prints a script that submits a job per stage, and runs nothing")
     job: str = setting("", Text(), "ID: does this stage alone, as the jobs of --emit do; waits for its parent")
-    logs: str = setting("", Text(), "where the workers' logs go if the workdir is remote")
+    logs: str = setting("", Location(), "where the workers' logs go if the workdir is remote")
     worker: int | None = setting(None, Integer(at_least=-1), "")  # number of a process that `study` has started
