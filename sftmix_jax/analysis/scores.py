@@ -42,7 +42,10 @@ def by_benchmark(results: Sequence[Result]) -> str:
         task: "" if best[task] == 1 else f" (up to {best[task]:g})" if best[task] else " (less is better)"
         for task in benchmarks(results).values()
     }
-    return ", ".join(f"{ability} is {task}'s{ranges[task]}" for ability, task in benchmarks(results).items())
+    named = {
+        ability: ability if ability == task else f"{ability} by {task}" for ability, task in benchmarks(results).items()
+    }
+    return ", ".join(f"{named[ability]}{ranges[task]}" for ability, task in benchmarks(results).items())
 
 
 def every(results: Sequence[Result], scores: Scores) -> Table:

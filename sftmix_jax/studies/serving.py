@@ -104,6 +104,8 @@ def serve(workdir: epath.Path, study: str, address: str, port: int, hosts: Seque
             f"--serve {port}: cannot listen on {address} ({error.strerror}); choose another port, or an address "
             "of this machine"
         ) from None
+    if not workdir.exists():
+        terminal.err(f"warning: {workdir} is not there yet; the page is empty until something is trained in it")
     terminal.out(f"http://{address}:{listening.getsockname()[1]}/")
     config = uvicorn.Config(made, log_level="warning", access_log=False, server_header=False)
     uvicorn.Server(config).run(sockets=[listening])
