@@ -350,10 +350,12 @@ def test_tables_in_the_terminal_show_text(workdir, console, capsys):
     assert is_shown(capsys.readouterr().err)
 
 
-def test_a_study_and_a_plan_are_shown_as_text(console):
-    jobs = [SimpleNamespace(id=str(i), name=PLANTED, experiments=[PLANTED]) for i in range(3)]
+def test_a_study_and_a_plan_are_shown_as_text(console, tmp_path):
+    untrained = {"name": PLANTED, "experiments": [PLANTED], "is_trained": lambda workdir: False}
+    jobs = [SimpleNamespace(id=str(i), **untrained) for i in range(3)]
     leases = SimpleNamespace(holder=lambda id: {"host": PLANTED, "pid": PLANTED} if id == "1" else None)
-    console.print(watching._states(SimpleNamespace(name=PLANTED), jobs, {"2"}, {"0"}, leases, 1.0))
+    workdir = epath.Path(tmp_path)
+    console.print(watching.states(SimpleNamespace(name=PLANTED), jobs, {"2"}, {"0"}, workdir, leases, 1.0))
     assert is_shown(console.seen())
     values = {"str": PLANTED, "int": 1, "float": 1.0, "bool": False, "list[str]": [PLANTED]}
     each = Planned(**{f.name: values.get(f.type, {PLANTED: 2}) for f in dataclasses.fields(Planned)})
