@@ -105,7 +105,7 @@ SEVEN = families.preset("7b")
 
 def test_the_roofline_of_a_step_by_hand():
     """7B, 16 rows of 2048 on 16 v5e, fully sharded, full remat: each limit from the definitions alone."""
-    found = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 16, 1, 1, "full"), 16, 2048)
+    found = roofline.estimate(Tuning(SEVEN), chips.find_chip("v5e"), Choice(1, 16, 1, 1, "full"), 16, 2048)
     tokens = 2048  # of a chip
     assert found.compute == pytest.approx(tokens * 4 * flops.forward_per_token(SEVEN, 2048) / 197e12)
     assert found.links == pytest.approx(3 * 15 / 16 * 2 * table.num_params(SEVEN) / 200e9)
@@ -113,7 +113,7 @@ def test_the_roofline_of_a_step_by_hand():
     weights, update = 4 * 2 * table.num_params(SEVEN), table.num_params(SEVEN) / 16 * 32
     assert found.memory > (weights + update) / 0.819e12
     assert found.needed > table.num_params(SEVEN) / 16 * 18
-    tensor = roofline.estimate(SEVEN, chips.find_chip("v5e"), Choice(1, 8, 2, 1, "none"), 16, 2048)
+    tensor = roofline.estimate(Tuning(SEVEN), chips.find_chip("v5e"), Choice(1, 8, 2, 1, "none"), 16, 2048)
     assert tensor.waiting == pytest.approx(4 * 2 * 0.5 * 2 * 2048 * 2 * 32 * 4096 / 200e9)  # 4 sums a layer, both ways
 
 
@@ -123,7 +123,16 @@ def test_every_layout_divides_what_it_splits():
     for choice in found:
         assert choice.devices == 32 and 8 % choice.tensor == 0
         assert 48 % (choice.data * choice.fsdp * choice.grad_accum_steps) == 0
-    ranked = roofline.promising(SEVEN, chips.find_chip("v5e"), 16, 64, 2048)
+    eight, card = families.preset("qwen3-8b"), chips.find_chip("rtx4090")
+    assert not roofline.promising(Tuning(eight), card, 1, 2, 2048)
+    lora = Lora(16, 16.0, tuple(table.LINEAR))
+    needed = {}
+    for dtype in ("bfloat16", "int8", "nf4"):
+        fitting = roofline.promising(Tuning(eight, lora, frozen_dtype=dtype), card, 1, 2, 2048)
+        needed[dtype] = min(estimate.needed for _, estimate in fitting)
+    count = table.num_params(eight)
+    assert needed["bfloat16"] - needed["int8"] == count and needed["int8"] - needed["nf4"] == count * 7 / 16
+    ranked = roofline.promising(Tuning(SEVEN), chips.find_chip("v5e"), 16, 64, 2048)
     assert [e.seconds for _, e in ranked] == sorted(e.seconds for _, e in ranked)
     assert all(e.needed <= 1.2 * chips.usable(chips.find_chip("v5e")) for _, e in ranked)
 

@@ -14,6 +14,7 @@ from test_llama import logits
 from test_lora import LORA, begin
 from test_training import batch
 
+from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import stages, tuning
 from sftmix_jax.experiment.config import ModelConfig
 from sftmix_jax.experiment.stages import TINY
@@ -22,7 +23,6 @@ from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import huggingface, quantized, table
 from sftmix_jax.models.architecture import Lora, adapted
 from sftmix_jax.models.compute import Compute
-from sftmix_jax.models.lora import LoraConfig
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training import optimizer
@@ -54,7 +54,7 @@ def in_blocks(weight: np.ndarray, block: int) -> np.ndarray:
     [((2, 128, 3, 8), 1, 64), ((2, 2, 64, 24), 2, 64), ((2, 96, 5), 1, 48), ((1, 3, 40, 8), 2, 40)],
 )
 def test_nf4_is_that_of_its_definition(shape, inputs, block):
-    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    weight = np.asarray(jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.bfloat16), np.float32)
     found = quantized.quantized(weight, "nf4", inputs)
     assert found.values.dtype == jnp.uint4 and found.values.shape == shape
     assert found.scales.size * block == weight.size
@@ -65,7 +65,7 @@ def test_nf4_is_that_of_its_definition(shape, inputs, block):
 
 
 def test_int8_has_a_scale_per_output():
-    weight = np.random.default_rng(0).standard_normal((2, 4, 16, 24)).astype(np.float32)
+    weight = np.asarray(jnp.asarray(np.random.default_rng(0).standard_normal((2, 4, 16, 24)), jnp.bfloat16), np.float32)
     found = quantized.quantized(weight, "int8", 2)
     assert found.values.dtype == np.int8 and found.scales.shape == (2, 1, 1, 24)
     step = np.abs(weight).max(axis=(1, 2), keepdims=True) / 127
@@ -97,7 +97,7 @@ def test_a_step_is_that_of_the_weights_that_they_stand_for(dtype, names, devices
     _, plain = made("float32", names=names, devices=devices)
     trained, frozen = how.trainable.split(random_model(adapted(SMALL, LORA)))
     frozen = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), frozen)
-    rounded = jax.tree.map(lambda x: np.asarray(x, np.float32), quantized.rounded(frozen, dtype))
+    rounded = jax.tree.map(lambda x: np.asarray(x, np.float32), quantized.rounded(frozen, dtype, "float32"))
     states = [
         begin(how, plain, how.trainable.joined(trained, rounded)),
         begin(how, plain, how.trainable.joined(trained, rounded)),
@@ -132,18 +132,53 @@ def test_a_step_holds_few_bits_of_each_weight_and_dequantises_one_layer_at_a_tim
         assert taken[dtype] - taken["float32"] < 4 * linear / 2
 
 
-@pytest.mark.parametrize(("mesh", "devices"), [(MeshConfig(fsdp=2), 2), (MeshConfig(data=1, fsdp=1, tensor=2), 2)])
-def test_a_mesh_that_splits_weights_is_refused(mesh, devices):
+@pytest.mark.parametrize("mesh", [MeshConfig(data=1, fsdp=2), MeshConfig(data=1, fsdp=1, tensor=2), MeshConfig()])
+def test_a_mesh_that_splits_weights_is_refused_before_anything_is_trained(mesh):
+    config = experiment.read(
+        ["--config=quickstart.py", "--config.model.lora.rank=2", "--config.model.frozen_dtype=nf4"]
+    )
+    config.mesh = mesh
     with pytest.raises(UserError, match=r"frozen_dtype=nf4: .* lie whole on each device .*mesh\.fsdp=1"):
-        made("nf4", mesh=mesh, devices=devices)
+        experiment.make_mesh(config, SMALL, jax.devices()[:2])
+    config.mesh = MeshConfig(data=-1, fsdp=1, tensor=1)
+    assert experiment.make_mesh(config, SMALL, jax.devices()[:2]).shape["data"] == 2
 
 
 def test_what_cannot_be_quantised_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"frozen_dtype=int8: every parameter is trained.*set config\.model\.lora"):
         tuning.of_config(ModelConfig(frozen_dtype="int8"), SMALL)
+    with pytest.raises(UserError, match="frozen_dtype=nf4: no linear weight of a layer is frozen"):
+        tuning.of_config(ModelConfig(frozen_dtype="nf4", trainable=("layers",)), SMALL)
+    of_some = ModelConfig(frozen_dtype="nf4", trainable=("layers.1-1",))
+    record = tuning.of_config(of_some, SMALL).record | {"lora": None}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"frozen_dtype=nf4 needs qwix: pip install 'sftmix-jax\[qlora\]'"):
-        tuning.of_config(ModelConfig(frozen_dtype="nf4", lora=LoraConfig(rank=2)), SMALL)
+    for of_what in (lambda: tuning.of_config(of_some, SMALL), lambda: tuning.of_record(record, SMALL)):
+        with pytest.raises(UserError, match=r"frozen weights in nf4 need qwix: pip install 'sftmix-jax\[qlora\]'"):
+            of_what()
+
+
+@pytest.mark.parametrize("dtype", quantized.FORMATS)
+def test_a_weight_is_the_same_in_whatever_dtype_it_is_read(dtype):
+    """A stage that trains some layers reads a weight in float32; one that is opened reads it in bfloat16."""
+    wide = {"layers": {"o": np.random.default_rng(0).standard_normal((2, 4, 64, 24)).astype(np.float32)}}
+    narrow = {"layers": {"o": jnp.asarray(wide["layers"]["o"], jnp.bfloat16)}}
+    one = quantized.quantized(wide["layers"]["o"], dtype, 2)
+    other = quantized.quantized(narrow["layers"]["o"], dtype, 2)
+    np.testing.assert_array_equal(one.values, other.values)
+    np.testing.assert_array_equal(one.scales, other.scales)
+    kept = np.asarray(quantized.dequantized(one))
+    for read in (wide, narrow):
+        found = quantized.rounded(jax.tree.map(jnp.asarray, read), dtype, "float32")["layers"]["o"]
+        np.testing.assert_array_equal(found, kept)
+    narrowed = quantized.rounded(jax.tree.map(jnp.copy, narrow), dtype, "bfloat16")["layers"]["o"]
+    np.testing.assert_array_equal(narrowed, jnp.asarray(kept, jnp.bfloat16))
+
+
+def test_opening_a_stage_holds_one_copy_of_its_weights():
+    """What is rounded to its own dtype takes its own place."""
+    weight = jnp.asarray(np.random.default_rng(0).standard_normal((12, 256, 512)), jnp.bfloat16)
+    memory = quantized._round_in_place.lower(weight, "nf4", 1, "bfloat16").compile().memory_analysis()
+    assert memory.alias_size_in_bytes == weight.nbytes and memory.temp_size_in_bytes < 2 * weight.nbytes
 
 
 FLAGS = (
@@ -169,7 +204,7 @@ def test_a_stage_answers_as_it_was_trained_and_a_new_adapter_stands_on_that(tmp_
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
     for name in ("specialised", "general"):
         narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), weights)
-        frozen = jax.tree.map(lambda x: np.asarray(x, np.float32), quantized.rounded(narrow, "nf4"))
+        frozen = jax.tree.map(lambda x: np.asarray(x, np.float32), quantized.rounded(narrow, "nf4", "float32"))
         adapter = stages.trained_params(folder[name], how.abstract_trained(stages.on_one_device(config)))
         layers = {**frozen["layers"], **jax.device_get(adapter)["layers"]}
         wanted = logits(adapted(config, own), {**frozen, "layers": layers}, tokens)

@@ -21,10 +21,10 @@ from sftmix_jax.evaluation.config import EvaluationConfig
 from sftmix_jax.machine import options, overrides, ranges
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.ranges import NAME, Choice, Flag, Integer, Items, Table, Text, setting, within
+from sftmix_jax.models import quantized
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.compute import ComputeConfig
 from sftmix_jax.models.lora import LoraConfig
-from sftmix_jax.models.quantized import FORMATS
 from sftmix_jax.parallel import sharding
 from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.training.loop import CheckpointConfig
@@ -47,10 +47,15 @@ class ModelConfig:
     )
     frozen_dtype: str = setting(
         "bfloat16",
-        Choice(("bfloat16", "float32", *FORMATS)),
+        Choice(("bfloat16", "float32", *quantized.FORMATS)),
         "of the parameters that are not trained, in memory; int8 and nf4 quantise the linear weights of the layers",
     )
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether no parameter is frozen by these fields."""
+        return not self.lora.rank and not self.trainable
 
 
 @dataclasses.dataclass
@@ -175,11 +180,13 @@ def _optimizer_problem(record: str) -> str:
 def make_mesh(
     config: Experiment, architecture: Architecture, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """The mesh that all stages are trained on. Raises UserError for a batch that it cannot divide."""
+    """The mesh that all stages are trained on. Raises UserError for a batch or weights that do not fit it."""
     devices = jax.devices() if devices is None else devices
     rows = {name: stage.batch.batch_size // stage.batch.grad_accum_steps for name, stage in config.stages.items()}
     width = math.gcd(architecture.num_kv_heads, architecture.intermediate_size)
     mesh = sharding.make_mesh(sharding.fitted(config.mesh, devices, math.gcd(*rows.values()), width), devices)
+    if not config.model.trains_all:
+        quantized.check_mesh(config.model.frozen_dtype, mesh)
     parts = sharding.batch_parts(mesh)
     for name, at_a_time in rows.items():
         if at_a_time % parts:

@@ -33,6 +33,7 @@ from sftmix_jax.models import huggingface, peft
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.models.decoder import Params
 from sftmix_jax.models.hf_config import Ends, Special
+from sftmix_jax.parallel import sharding
 
 _ORIGIN = "sftmix_jax"  # the field of config.json that marks an export
 _ADAPTER = "sftmix_jax.json"  # marks the export of an adapter, whose config has no room for other fields
@@ -42,7 +43,8 @@ def export(workdir: epath.Path, stage: str, target: str, dtype: str) -> tuple[ep
     """Writes a finished stage, by name or id → the stage's folder, and what ends a turn. Raises UserError."""
     out, folder, record = _to_write(workdir, stage, target)
     config, chat = architecture(record), stage_chat(folder, record)
-    params = jax.device_get(stage_params(folder, on_one_device(config, _host())))
+    # A float32 model has room on the host that has none on the accelerator where its adapter was trained.
+    params = jax.device_get(stage_params(folder, on_one_device(config, sharding.host())))
     with _explained(out):
         return folder, write(out, config, params, chat, Ends(**record["ends"]), dtype=dtype, origin=_origin(record))
 
@@ -63,20 +65,12 @@ def export_adapter(workdir: epath.Path, stage: str, target: str) -> epath.Path:
     if init.startswith(("stage:", "scratch:")):
         raise UserError(f"the adapter of {folder.name} stands on {init}, onto which PEFT cannot load it; {remedy}")
     chat = stage_chat(folder, record)
-    params = jax.device_get(trained_params(folder, how.abstract_trained(on_one_device(config, _host()))))
+    params = jax.device_get(trained_params(folder, how.abstract_trained(on_one_device(config, sharding.host()))))
     with _explained(out), _replaced(out) as new:
         chat.save(new)
         peft.save(new, config, how.lora, params, _for_peft(init, base))
         write_json(new / _ADAPTER, _origin(record))
     return folder
-
-
-def _host() -> jax.Device:
-    """The CPU: a float32 model has room there that has none on the accelerator where its adapter was trained."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
-        return jax.local_devices()[0]
 
 
 def _to_write(workdir: epath.Path, stage: str, target: str) -> tuple[epath.Path, epath.Path, dict[str, Any]]:

@@ -143,7 +143,7 @@ def stage_chat(folder: epath.Path, record: dict[str, Any]) -> Chat:
 
 def open_model(init: str, opening: Opening, out: epath.Path | None = None) -> Model:
     """A model folder or hub id, or a stage's folder."""
-    path = epath.Path(init)
+    path = epath.Path(init).expanduser()
     if (path / "stage.json").exists():
         return open_stage(path, opening)
     base = find_base("tiny" if init == "tiny" else f"hf:{init}", "", 0)

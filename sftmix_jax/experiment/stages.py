@@ -79,13 +79,13 @@ def find_base(init: str, tokenizer: str, seed: int) -> Base:
             terminal.err(f"note: {weights.note}")
         base = Base(weights.fingerprint(), weights.config, str(folder), str(folder), ends=hf_config.read_ends(folder))
     elif kind == "stage":
-        folder = epath.Path(name)
+        folder = epath.Path(name).expanduser()
         record = read_stage(folder)
         if record["name"] == "base":
             raise UserError(f"config.model.init: {folder} is a base and holds no weights; set it to {record['init']}")
         read_done(folder, record)
         check_tokenizer(folder)
-        base = Base(record["id"], architecture(record), f"{name}/tokenizer", name, ends=Ends(**record["ends"]))
+        base = Base(record["id"], architecture(record), f"{folder}/tokenizer", str(folder), ends=Ends(**record["ends"]))
     else:
         if not tokenizer:
             raise UserError("config.model.tokenizer: a model from scratch needs one; name a folder or a hub id")

@@ -77,7 +77,7 @@ class Tuning:
         _, whole, axes = decoder.build(self.base, compute)
         whole = sharding.with_shardings(whole, sharding.param_shardings(mesh, whole, axes))
         if self.frozen_dtype in quantized.FORMATS:
-            host = SingleDeviceSharding(_host())
+            host = SingleDeviceSharding(sharding.host())
             whole = sharding.with_shardings(whole, jax.tree.map(lambda _: host, whole))
         chosen = self.trainable
 
@@ -114,7 +114,8 @@ class Tuning:
 
         `weights` are those it started from, and may be overwritten; adapters are merged in float32.
         """
-        frozen = quantized.rounded(self.trainable.split(weights)[1], self.frozen_dtype)
+        dtype = jax.tree.leaves(abstract["layers"])[0].dtype.name
+        frozen = quantized.rounded(self.trainable.split(weights)[1], self.frozen_dtype, dtype)
         every = self.trainable.joined(trained, frozen)
         found = lora.merged(every, self.lora, abstract) if self.lora else every
         return jax.tree.map(placed, found, abstract)
@@ -138,14 +139,6 @@ def kept(frozen: Params | None, abstract: Params | None) -> Params:
     return jax.tree_util.tree_map_with_path(one, abstract, frozen, is_leaf=quantized.is_quantized)
 
 
-def _host() -> jax.Device:
-    """This process's CPU, or its first device where JAX_PLATFORMS leaves the CPU out."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return jax.local_devices()[0]
-
-
 def of_config(model: ModelConfig, base: Architecture) -> Tuning:
     """What an experiment trains of its base. Raises UserError for a name that is no parameter."""
     adapters, names = model.lora.adapters, tuple(sorted(set(model.trainable)))  # their order changes nothing
@@ -158,13 +151,21 @@ def of_config(model: ModelConfig, base: Architecture) -> Tuning:
             )
         return Tuning(base)
     quantized.check(model.frozen_dtype)
-    return Tuning(base, adapters, names, model.frozen_dtype)
+    found = Tuning(base, adapters, names, model.frozen_dtype)
+    linear = [param.path for param in table.parameters(base) if param.in_layer and param.inputs]
+    if model.frozen_dtype in quantized.FORMATS and not any(False in found.trainable.parts(path) for path in linear):
+        raise UserError(
+            f"config.model.frozen_dtype={model.frozen_dtype}: no linear weight of a layer is frozen, and none is kept "
+            "so; set it to bfloat16"
+        )
+    return found
 
 
 def of_record(record: Mapping[str, Any], base: Architecture) -> Tuning:
-    """What the stage of a stage.json trained."""
+    """What the stage of a stage.json trained. Raises UserError where a package for its frozen weights is missing."""
     if "frozen_dtype" not in record:
         return Tuning(base)
+    quantized.check(record["frozen_dtype"])
     held = record["lora"]
     adapters = held and Lora(held["rank"], held["alpha"], tuple(held["targets"]))
     return Tuning(base, adapters, tuple(record["trainable"]), record["frozen_dtype"])

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import KeyPath
 
 from sftmix_jax.machine.errors import UserError
@@ -45,28 +45,50 @@ def is_quantized(x: object) -> bool:
     return isinstance(x, Quantized)
 
 
+def bytes_per_weight(dtype: str) -> float:
+    """Of a frozen linear weight in a dtype or format, nf4's scales among them."""
+    return {"int8": 1.0, "nf4": 0.5 + 4 / _BLOCK}.get(dtype) or float(jnp.dtype(dtype).itemsize)
+
+
 def check(dtype: str) -> None:
-    """Raises UserError if frozen weights cannot be kept in this dtype or format."""
+    """Raises UserError if a package is missing for frozen weights in this dtype or format."""
     if dtype in FORMATS and importlib.util.find_spec("qwix") is None:
-        raise UserError(f"config.model.frozen_dtype={dtype} needs qwix: pip install 'sftmix-jax[qlora]'")
+        raise UserError(f"frozen weights in {dtype} need qwix: pip install 'sftmix-jax[qlora]'")
+
+
+def check_mesh(dtype: str, mesh: Mesh) -> None:
+    """Raises UserError for a mesh over which frozen weights cannot be kept in this dtype or format."""
+    if dtype not in FORMATS:
+        return
+    if dtype == "nf4" and mesh.devices.flat[0].platform == "tpu":
+        raise UserError(
+            "config.model.frozen_dtype=nf4: a TPU takes more than 100 bytes per weight to look its values up; use int8"
+        )
+    said = f"config.model.frozen_dtype={dtype}: quantised weights lie whole on each device of one process; "
+    if mesh.is_multi_process:
+        raise UserError(f"{said}these devices belong to several. Use one process, or frozen_dtype=bfloat16")
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
+        raise UserError(
+            f"{said}set config.mesh.data=-1, config.mesh.fsdp=1 and config.mesh.tensor=1, or frozen_dtype=bfloat16"
+        )
 
 
 @partial(jax.jit, static_argnames=("format", "inputs"))
 def quantized(weight: Array, format: str, inputs: int) -> Quantized:
     """A weight [L, *inputs, *outputs] of so many input axes in a format, layer by layer: nf4 compares 16 distances."""
+    return jax.lax.map(lambda layer: _layer(layer, format, inputs), weight)
+
+
+def _layer(weight: Array, format: str, inputs: int) -> Quantized:
     import qwix
 
-    def one(layer: Array) -> tuple[Array, Array]:
-        rest = tuple(range(inputs, layer.ndim))
-        tiles = {}
-        if format == "nf4":
-            rest = (*range(inputs - 1), *rest)
-            tiles = {inputs - 1: _block(layer.shape[inputs - 1])}
-        found = qwix.quantize(layer.astype(jnp.float32), format, channelwise_axes=rest, tiled_axes=tiles)
-        return found.qvalue, found.scale
-
-    values, scales = jax.lax.map(one, weight)
-    return Quantized(values, scales, format)
+    last = inputs - 1
+    outputs = tuple(range(inputs, weight.ndim))
+    each, tiles = (outputs, {}) if format == "int8" else ((*range(last), *outputs), {last: _block(weight.shape[last])})
+    # However it was read, a frozen weight has the precision of READ_IN.
+    weight = weight.astype(READ_IN).astype(jnp.float32)
+    found = qwix.quantize(weight, format, channelwise_axes=each, tiled_axes=tiles)
+    return Quantized(found.qvalue, found.scale, format)
 
 
 def _block(size: int) -> int:
@@ -91,7 +113,7 @@ def product(rows: Array, weight: Quantized) -> Array:
 
 
 def abstract(frozen: Any, dtype: str) -> Any:
-    """Shapes, dtypes and shardings of frozen parameters as they are kept. Raises UserError for a mesh that splits them.
+    """Shapes, dtypes and shardings of frozen parameters as they are kept.
 
     `dtype`: of all of them, or the format of a layer's linear weights; the others are then kept in bfloat16.
     """
@@ -101,11 +123,6 @@ def abstract(frozen: Any, dtype: str) -> Any:
         if dtype not in FORMATS or not (inputs := _inputs(path)):
             return jax.ShapeDtypeStruct(x.shape, READ_IN if dtype in FORMATS else dtype, sharding=where)
         if isinstance(where, NamedSharding):
-            if where.mesh.shape["fsdp"] * where.mesh.shape["tensor"] > 1 or where.mesh.is_multi_process:
-                raise UserError(
-                    f"config.model.frozen_dtype={dtype}: quantised weights lie whole on each device of one process; "
-                    "set config.mesh.data=-1, config.mesh.fsdp=1 and config.mesh.tensor=1, or another frozen_dtype"
-                )
             where = NamedSharding(where.mesh, PartitionSpec())
         found = jax.eval_shape(partial(quantized, format=dtype, inputs=inputs), x)
         return jax.tree.map(lambda part: jax.ShapeDtypeStruct(part.shape, part.dtype, sharding=where), found)
@@ -119,14 +136,34 @@ def put(x: Array, wanted: Quantized, path: KeyPath) -> Quantized:
     return jax.tree.map(lambda part, like: jax.device_put(part, like.sharding), found, wanted)
 
 
-def rounded(frozen: Any, dtype: str) -> Any:
-    """Frozen parameters as a model computes with them when they are kept in this dtype: quantised ones in float32."""
+def rounded(frozen: Any, kept_in: str, dtype: str) -> Any:
+    """Frozen parameters that stand for those that are kept in a dtype or format; what is quantised comes in `dtype`.
+
+    A weight that has this dtype already is overwritten.
+    """
 
     def one(path: KeyPath, x: Array) -> Array:
-        inputs = _inputs(path) if dtype in FORMATS else 0
-        return dequantized(quantized(x, dtype, inputs)) if inputs else x
+        inputs = _inputs(path) if kept_in in FORMATS else 0
+        if not inputs:
+            return x
+        return (_round_in_place if x.dtype == dtype else _round)(x, kept_in, inputs, dtype)
 
     return jax.tree_util.tree_map_with_path(one, frozen)
+
+
+def _rounded(weight: Array, format: str, inputs: int, dtype: str) -> Array:
+    """Layer by layer, so that no float32 weight of all layers is made for a dtype that is narrower."""
+    in_place = weight.dtype == dtype
+
+    def one(i: Array, found: Array) -> Array:
+        layer = _layer((found if in_place else weight)[i], format, inputs)
+        return found.at[i].set(dequantized(layer).astype(dtype))
+
+    return jax.lax.fori_loop(0, weight.shape[0], one, weight if in_place else jnp.zeros(weight.shape, dtype))
+
+
+_round = jax.jit(_rounded, static_argnames=("format", "inputs", "dtype"))
+_round_in_place = jax.jit(_rounded, static_argnames=("format", "inputs", "dtype"), donate_argnames="weight")
 
 
 def _inputs(path: KeyPath) -> int:

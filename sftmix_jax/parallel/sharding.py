@@ -145,6 +145,14 @@ def put(x: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
+def host() -> jax.Device:
+    """This process's CPU, or its first device where JAX_PLATFORMS leaves the CPU out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
+
+
 def put_tree(tree: Any, abstract: Any) -> Any:
     """Host arrays → device, with the dtypes and shardings of `abstract`."""
     return jax.tree.map(lambda x, a: put(np.asarray(x).astype(a.dtype), a.sharding), tree, abstract)

@@ -107,9 +107,10 @@ class Planner:
         topology, architecture = self.topology, costs.architecture(config)
         devices, rows = len(topology.devices) // topology.slices, stage.batch.batch_size // topology.slices
         length = stage.batch.resolved(architecture.max_length).seq_len
+        how = tuning.of_config(config.model, architecture)
         looked_at = [
             each
-            for each in roofline.promising(architecture, topology.chip, devices, rows, length)
+            for each in roofline.promising(how, topology.chip, devices, rows, length)
             if self._divides_all(config, each[0])  # one mesh serves all stages, and another may have fewer rows
         ]
         for choice, estimate in looked_at[:_TRIED]:
@@ -117,7 +118,12 @@ class Planner:
             config.mesh = MeshConfig(choice.data * topology.slices, choice.fsdp, choice.tensor)
             config.model.compute.remat = choice.remat
             config.stages[name].batch.grad_accum_steps = choice.grad_accum_steps
-            compiled = self._step(self._setting(config), config.stages[name], choice.grad_accum_steps)
+            try:
+                setting = self._setting(config)
+            except UserError as error:
+                self._say(f"{_flags(config, name)}: {error}")
+                continue
+            compiled = self._step(setting, config.stages[name], choice.grad_accum_steps)
             verdict = "fits" if compiled.fits else compiled.message or "does not fit"
             self._say(
                 f"{_flags(config, name)}: at best {estimate.seconds:.2f} s a step ({estimate.bound}), "

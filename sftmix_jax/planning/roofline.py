@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from sftmix_jax.models import table
+from sftmix_jax.experiment.tuning import Tuning
+from sftmix_jax.models import quantized, table
 from sftmix_jax.models.architecture import Architecture
 from sftmix_jax.parallel import sharding
 from sftmix_jax.planning import chips, flops
@@ -69,9 +70,9 @@ def choices(config: Architecture, devices: int, rows: int) -> Iterator[Choice]:
                     yield Choice(data, fsdp, tensor, grad_accum_steps, remat)
 
 
-def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length: int) -> Estimate:
+def estimate(how: Tuning, chip: Chip, choice: Choice, rows: int, length: int) -> Estimate:
     """A step of rows × length in bfloat16 with float32 state."""
-    c, per_chip = choice, 1 / chip.devices
+    config, c, per_chip = how.base, choice, 1 / chip.devices
     tokens = rows * length / (c.data * c.fsdp)  # of a device's part
     microbatch = tokens / c.grad_accum_steps
     split = c.fsdp * c.tensor
@@ -80,20 +81,22 @@ def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length
 
     forward = flops.forward_per_token(config, length) / c.tensor
     again = {"none": 0.0, "dots": 0.05, "full": 1.0}[c.remat]  # of the forward pass: dots keeps all but attention
-    operations = tokens * forward * (3 + again)
+    learns = how.num_trained(multiplied=True) / table.matmul_params(config)  # a frozen weight has no gradient
+    operations = tokens * forward * (2 + learns + again)
 
     passes = 3 + (c.remat == "full")  # that read the weights: forward, backward by both operands, and again
     params = table.num_params(config)
     weights = params * _COMPUTE / c.tensor
     activations = tokens * L * (12 * D + 2 * heads / c.tensor + 5 * F / c.tensor) * _COMPUTE * (passes - 1)
-    update = params / split * (2 * _STATE + 8)
+    trained = how.num_trained()
+    update = trained / split * (2 * _STATE + 8)
     read = c.grad_accum_steps * weights * passes + activations + update
 
     ring = (c.fsdp - 1) / c.fsdp
-    sharded = c.grad_accum_steps * weights * ring * 3  # gathered forward and backward, gradients reduced
+    sharded = c.grad_accum_steps * weights * ring * (2 + learns)  # gathered forward and backward, gradients reduced
     sums = 4 + 2 * (c.remat == "full")  # over the tensor axis, a layer, of activations; each twice around the ring
     tensor = tokens * L * D * _COMPUTE * sums * 2 * (c.tensor - 1) / c.tensor
-    replicas = c.grad_accum_steps * params / split * _COMPUTE * 2 * (c.data - 1) / c.data
+    replicas = c.grad_accum_steps * trained / split * _COMPUTE * 2 * (c.data - 1) / c.data
 
     kept = {
         "none": 14 * D + 2 * heads / c.tensor + 4 * F / c.tensor,
@@ -102,7 +105,8 @@ def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length
     }[c.remat]
     layer = params / L * _COMPUTE / c.tensor
     needed = (
-        params / split * (_STATE + 4 + _COMPUTE)  # state, gradients, and the weights as they are multiplied
+        trained / split * (_STATE + 4 + _COMPUTE)  # state, gradients, and the weights as they are multiplied
+        + (0 if how.is_full else params / split * quantized.bytes_per_weight(how.frozen_dtype))
         + microbatch * L * kept * _COMPUTE
         + 3 * layer
         + 2**30  # logits, and what is worked on
@@ -117,9 +121,9 @@ def estimate(config: Architecture, chip: Chip, choice: Choice, rows: int, length
     )
 
 
-def promising(config: Architecture, chip: Chip, devices: int, rows: int, length: int) -> list[tuple[Choice, Estimate]]:
+def promising(how: Tuning, chip: Chip, devices: int, rows: int, length: int) -> list[tuple[Choice, Estimate]]:
     """Choices that could fit, the fastest-looking first."""
-    found = [(choice, estimate(config, chip, choice, rows, length)) for choice in choices(config, devices, rows)]
+    found = [(choice, estimate(how, chip, choice, rows, length)) for choice in choices(how.base, devices, rows)]
     # The arithmetic is rough: what is a fifth too large for it may still fit.
     possible = [each for each in found if each[1].needed <= 1.2 * chips.usable(chip)]
     return sorted(possible, key=lambda each: (round(each[1].seconds, 4), each[1].links + each[1].memory))

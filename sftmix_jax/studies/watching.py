@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 from rich import box
@@ -83,11 +84,11 @@ class Scores:
             yield table
 
 
-def _score(record: dict[str, object]) -> str:
-    """A task's main metric."""
-    metrics = record["metrics"]
-    assert isinstance(metrics, dict)
-    name, metric = next(iter(metrics.items()))
+def _score(record: dict[str, Any]) -> str:
+    """A task's main metric; the task alone where it has none."""
+    if not record["metrics"]:
+        return str(record["task"])
+    name, metric = next(iter(record["metrics"].items()))
     what = record["task"] if name == record["task"] else f"{record['task']} {name}"
     return f"{what} {tables.value(metric['value'], metric['best'])}"
 
