@@ -26,6 +26,7 @@ class Solution:
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
         self._raised: list[BaseException] = []
+        self.failure: BaseException | None = None  # the first `Silent` or `NotPlain`: no code can hide that it was raised
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[str, type[Foreign]] = {}
@@ -42,7 +43,21 @@ class Solution:
         return self._kind("function")(self, ["name", name], name, False)
 
     def ask(self, verb: str, *parts: Any) -> Any:
-        """The prisoner's answer to one question; raises what its code raised."""
+        """The prisoner's answer to one question; raises what its code raised, and the run's first failure for good."""
+        if self.failure is None:
+            try:
+                return self._asked(verb, *parts)
+            except (Silent, wire.NotPlain) as error:
+                self.fail(error)
+        assert self.failure is not None
+        raise self.failure
+
+    def fail(self, error: BaseException) -> BaseException:
+        """The first failure, which is this one if there was none."""
+        self.failure = self.failure or error
+        return self.failure
+
+    def _asked(self, verb: str, *parts: Any) -> Any:
         changed = shared.changed(self._shared, self._states, self.outgoing)
         kept = shared.retained(self._shared)
         line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared, changed)
@@ -81,7 +96,7 @@ class Solution:
         self._raised.append(error)
         return error
 
-    def raised(self, error: BaseException) -> bool:
+    def is_of_the_answer(self, error: BaseException) -> bool:
         """Whether the model's code raised this, and not a test."""
         return any(own is error for own in self._raised)
 
@@ -234,8 +249,8 @@ class Foreign:
     def __round__(self, digits: int | None = None) -> Any:
         return self._solution.ask("operate", "round", self, *([] if digits is None else [digits]))
 
-    def _not(self, done: str) -> wire.NotPlain:
-        return wire.NotPlain(f"the answer's object of class {self._kind} is {done}")
+    def _not(self, done: str) -> BaseException:
+        return self._solution.fail(wire.NotPlain(f"the answer's object of class {self._kind} is {done}"))
 
     def _unasked(self, *args: Any) -> Any:
         raise self._not("awaited or read asynchronously")
@@ -328,8 +343,11 @@ class Stream:
 
     def ahead(self, verb: str, *args: Any) -> Any:
         """A generator's `send`, `throw` or `close`."""
+        if verb == "close":  # Python closes one that nobody refers to any more, read ahead or not
+            self._items = []
         if self._items:
-            raise wire.NotPlain(f"the answer's generator is told to {verb} after {self._read} items were read ahead")
+            said = f"the answer's generator is told to {verb} after {self._read} items were read ahead"
+            raise self._solution.fail(wire.NotPlain(said))
         return self._solution.ask("operate", verb, self, *args)
 
 

@@ -35,6 +35,7 @@ ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to r
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _AT_ONCE = 1024  # items of an iterator that cross together
 _MOST_PRINTED = 1 << 20
+_LONGEST_REASON = 1000  # characters: a verdict fits into its pipe, and names of classes are the answer's choice
 
 
 def main() -> None:
@@ -102,6 +103,7 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
         asked_for = json.loads(stream.read())
     solution = foreign.Solution(os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), prisoner)
     found = _judge(asked_for, solution, standing)
+    found |= {key: value[:_LONGEST_REASON] for key, value in found.items() if isinstance(value, str)}
     os.write(verdict, json.dumps(found).encode())
     os._exit(0)
 
@@ -110,28 +112,34 @@ def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str])
     """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have, or what
     is wrong with them."""
     solution.limit_call(job["each"])
+    raised: BaseException | None = None
     try:
-        standing += solution.ask("run", job["program"], job["name"])
+        told = solution.ask("run", job["program"], job["name"])
+        standing += [wall for wall in walls.INSIDE if isinstance(told, list) and wall in told]
         space: dict[str, Any] = {"__name__": "tests", "limit_call": solution.limit_call}
         _execute(job["prelude"], "<prelude>", space)
         space |= {name: solution.named(name) for name in job["names"]}
         space["candidate"] = space[job["name"]] = solution.named(job["name"])
         _execute(job["tests"], "<tests>", space)
-    except foreign.Silent as error:
-        return {"error": str(error), "walls": standing}
-    except wire.NotPlain as error:
-        return {"error": f"not a plain value: {error}", "walls": standing}
     except BaseException as error:
-        if solution.raised(error):
-            return {"error": _named(error, solution.reason(error)), "walls": standing}
-        if isinstance(error, ImportError):
-            return {"missing": error.name or str(error), "walls": standing}
-        if isinstance(error, MemoryError):
-            return {"error": "memory: MemoryError in the tests", "walls": standing}
-        if _is_of_the_tests(error):
-            return {"damaged": _named(error, type(error).__name__, job["tests"]), "walls": standing}
-        return {"error": _named(error, "wrong value", job["tests"]), "walls": standing}
-    return {"passed": job["nonce"], "walls": standing}
+        raised = error
+    if failure := solution.failure:  # whatever came of it: a bare `except` of a test, or the answer's own `__exit__`
+        said = f"not a plain value: {failure}" if isinstance(failure, wire.NotPlain) else str(failure)
+        return {"error": said, "walls": standing}
+    found = {"passed": job["nonce"]} if raised is None else _reason(raised, solution, job["tests"])
+    return {**found, "walls": standing}
+
+
+def _reason(error: BaseException, solution: foreign.Solution, tests: str) -> dict[str, str]:
+    if solution.is_of_the_answer(error):
+        return {"error": _named(error, solution.reason(error))}
+    if isinstance(error, ImportError):
+        return {"missing": error.name or str(error)}
+    if isinstance(error, MemoryError):
+        return {"error": "memory: MemoryError in the tests"}
+    if _is_of_the_tests(error):
+        return {"damaged": _named(error, type(error).__name__, tests)}
+    return {"error": _named(error, "wrong value", tests)}
 
 
 def _is_of_the_tests(error: BaseException) -> bool:
