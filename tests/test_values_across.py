@@ -4,6 +4,8 @@ Each pair of a program and its test passes in a plain run. In the sandbox it pas
 names what cannot cross; an answer that returns a text instead fails.
 """
 
+import time
+
 import pytest
 
 from sftmix_jax.evaluation import sandbox
@@ -131,6 +133,8 @@ PAIRS = {
         "assert b.value == [1, 2] and c.value == [1] and b is not a",
     ),
     "set of equal objects": (POINT, "assert len({f(1), f(1), f(2)}) == 2"),
+    "set of unequal objects": (POINT, "assert len({f(1), f(2)}) == 2"),
+    "hash": (POINT, "assert hash(f(1)) == hash(f(1)) != hash(f(2))"),
     "base of a class": (POINT, "class Own(f): pass\nassert Own(3).x == 3"),
     "key of a dict": (POINT, "p = f(1)\nassert {p: 5}[p] == 5 and p.x == 1"),
     "named tuple as dict": (NAMED, "assert f(1)._asdict() == {'x': 1, 'y': 2}"),
@@ -251,6 +255,29 @@ PAIRS = {
         "from collections import defaultdict as d\nkept = d(lambda: 7)\ndef f(k):\n    kept[k] += 1\n    return kept",
         "assert f('a')['a'] == 8\nassert f('b') == {'a': 8, 'b': 8}",
     ),
+    "factory that a call removes": (
+        "from collections import defaultdict\nkept = defaultdict(list)\ndef f(k):\n    kept[k].append(k)\n"
+        "    kept.default_factory = None\n    return kept",
+        "d = f(1)\ntry:\n    d[2]\nexcept KeyError:\n    pass\nelse:\n    assert False\n"
+        "assert d.default_factory is None",
+    ),
+    "factory that a call removes from its argument": (
+        "def f(d): d.default_factory = None",
+        "from collections import defaultdict\nd = defaultdict(list)\nd[1]\nf(d)\nassert d.default_factory is None",
+    ),
+    "many event loops": (
+        "import asyncio\nasync def g(): return 1\nkept = []\ndef f():\n    loop = asyncio.new_event_loop()\n"
+        "    return loop.run_until_complete(g())",
+        "assert sum(f() for _ in range(60)) == 60",
+    ),
+    "set that is read while a call returns it": (
+        "kept = {1, 2, 3}\ndef f(): return kept",
+        "assert sorted(x for x in f() if f() is not None) == [1, 2, 3]",
+    ),
+    "array of objects": (
+        "import numpy\nkept = numpy.array([None, 'a', (1, 2)], dtype=object)\ndef f(): return kept",
+        "a = f()\na[0] = 5\nassert f().tolist() == [5, 'a', (1, 2)] and f().dtype == object",
+    ),
     "manager": (MANAGER, "with f() as m:\n    assert m.log == ['in']\nassert m.log == ['in', 'out']"),
     "manager that hides": (MANAGER, "with f() as m:\n    raise KeyError('k')\nassert m.log == ['in', 'KeyError']"),
     # what one side holds and the other changes later
@@ -326,6 +353,60 @@ def test_most_pairs_pass():
         "set of equal objects",
         "base of a class",
     }
+
+
+STORE = """
+class Store:
+    def __init__(self): self.held = {}
+    def put(self, key, value): self.held[key] = value
+    def get(self, key): return self.held[key]
+f = Store
+"""
+STORED = "s = f()\nfor i, each in enumerate(a):\n    s.put(i, each)\n    assert s.get(i) == each"
+INSIDE = """
+def f(a):
+    seen = {}
+    def go(i):
+        seen[i] = a
+        return a[0] if i == 3 else go(i + 1)
+    return go(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (INSIDE, "for i in range(100):\n    assert f([i] * 2000) == i"),
+        (STORE, f"a = [[i] * 50 for i in range(300)]\n{STORED}"),
+        (STORE, f"a = [[(i, 'a')] * 50 for i in range(300)]\n{STORED}"),
+        (STORE, f"a = [[i] for i in range(1000)]\n{STORED}"),
+    ],
+)
+def test_what_an_answer_keeps_takes_bounded_time(program, tests):
+    """As long as all kept objects were followed for ever, these took 7 to 60 s."""
+    began = time.monotonic()
+    found = sandbox.run(program, "f", tests, seconds=60)
+    assert found.passed, found.reason
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "operation", ["f() & {1, 2} == {1, 2}", "f() | {1, 2} == {1, 2}", "{1, 2} & f() == {1, 2}", "1 | f() == 1"]
+)
+def test_an_object_that_returns_the_other_operand_is_not_right(operation):
+    own = "".join(f"    def __{name}__(self, other): return other\n" for name in ("and", "or", "rand", "ror"))
+    found = sandbox.run(f"class Own:\n{own}def f(): return Own()", "f", f"assert {operation}")
+    assert found.reason == "not a plain value: the answer's object of class Own is computed with a value of the tests"
+
+
+@pytest.mark.parametrize("content", ["[]", "[1]", "[1, 2, 3]"])
+def test_an_array_of_another_size_than_its_shape_is_no_value(content):
+    """What stood in the judge's memory before would fill it up."""
+    array = f'.[[1],[["array",{content},"O",[2]],["tuple",[false,[0],""]]],[]]\n[]\n'
+    writes = f"for fd in range(32):\n        try: os.write(fd, {array.encode()!r})\n        except OSError: pass"
+    forged = f"import os\ndef f():\n    {writes}\n    return 1"
+    found = sandbox.run(forged, "f", "assert len(f()) == 2")
+    assert found.reason.startswith("no reply: "), found.reason
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,12 @@ class Solution:
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
         self._raised: list[BaseException] = []
-        self.failure: BaseException | None = None  # the first `Silent` or `NotPlain`: no code can hide that it was raised
+        self.failure: BaseException | None = None  # the first `Silent` or `NotPlain`: nobody can hide it
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[str, type[Foreign]] = {}
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
-        self._shared: list[Any] = []  # mutable objects that the prisoner holds, too
-        self._states: list[str] = []  # what they held after the last answer
+        self._shared = shared.Shared(self.outgoing)  # mutable objects that the prisoner holds, too
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -58,9 +57,9 @@ class Solution:
         return self.failure
 
     def _asked(self, verb: str, *parts: Any) -> Any:
-        changed = shared.changed(self._shared, self._states, self.outgoing)
-        kept = shared.retained(self._shared)
-        line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared, changed)
+        changed = self._shared.changed()
+        kept = self._shared.retained()
+        line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared.objects, changed)
         try:
             self._to.write(line.encode() + b"\n")
             self._to.flush()
@@ -70,12 +69,14 @@ class Solution:
             raise Silent(f"timed out: a call took more than {self._each:.3g} s")
         if not self._back.read(1):
             raise Silent(self._ending())
-        known = [*(self._shared[place] for place in kept), *new]
+        self._shared.keep(kept)
+        self._shared.add(new)
         try:
-            (failed, value, printed), more = wire.decode(self._line(), self._incoming, known)
-            known += more
-            self._shared = [known[place] for place in json.loads(self._line())]
-            self._states = wire.states(self._shared, self.outgoing)
+            (failed, value, printed), more, changed = wire.decode(self._line(), self._incoming, self._shared.objects)
+            self._shared.add(more)
+            self._shared.forget(changed)
+            self._shared.keep(json.loads(self._line()))
+            self._shared.agree()
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
         if printed and sys.stdout is not sys.__stdout__:  # a test reads it
@@ -194,8 +195,7 @@ class Foreign:
         raise self._not("compared")
 
     def __hash__(self) -> int:
-        # sets and dicts of objects that compare by a method of their own must find that out
-        return hash(tuple(self._place) if self._by_identity else self._kind)
+        return hash(tuple(self._place)) if self._by_identity else self._solution.ask("operate", "hash", self)
 
     def __copy__(self) -> Any:
         return self._solution.ask("operate", "copy", self)
@@ -285,12 +285,11 @@ _ANY_OPERAND = (
     "matmul",
     "lshift",
     "rshift",
-    "and_",
-    "or_",
     "iadd",
     "imul",
 )
-_OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "divmod", "isub")  # `f(x) - 5` tells what is wanted
+# `f(x) - 5` tells what is wanted, and so does `f(x) & {5}`.
+_OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "and_", "or_", "divmod", "isub")
 
 
 def _asking(name: str, reverse: bool = False, only_own: bool = False) -> Any:

@@ -187,32 +187,40 @@ class _Prisoner:
         self._space: dict[str, Any] = {}
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
-        self._shared: list[Any] = []  # mutable objects that the tests hold, too
+        self._shared = shared.Shared(self._outgoing)  # mutable objects that the tests hold, too
         self._printed = _Printed()
 
     def serve(self, standing: list[str]) -> None:
         socket.socketpair = selfpipe.pair  # type: ignore[assignment]
         sys.stdout = self._printed
         while line := self._asked.readline():
-            text, known = self._answer(line, standing)
-            kept = shared.retained(known)  # by now only the program can refer to what was asked and answered
-            self._shared = [known[place] for place in kept]
+            text, followed = self._answer(line, standing)
+            kept = self._shared.retained()  # by now only the program can refer to what was asked and answered
+            if (
+                kept and kept[-1] >= followed
+            ):  # or what the program has left: functions that call themselves hold what they use
+                gc.collect(1)
+                kept = self._shared.retained()
+            self._shared.keep(kept)
+            self._shared.agree()
             self._answers.write(f"{text}\n{json.dumps(kept)}\n".encode())
             self._answers.flush()
 
-    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, list[Any]]:
-        """→ the text, and the mutable objects that both sides know."""
-        before, self._shared = self._shared, []
-        (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
-        known = [before[place] for place in kept]
-        states = wire.states(known, self._outgoing)
+    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, int]:
+        """→ the text, and how many of the objects that both sides know were known before."""
+        (kept, verb, *parts), new, changed = wire.decode(line, self._incoming, self._shared.objects)
+        self._shared.forget(changed)
+        self._shared.keep(kept)
+        followed = len(kept)
+        self._shared.add(new)
+        self._shared.agree()
 
-        def reply(failed: bool, value: Any) -> tuple[str, list[Any]]:
-            changed = shared.changed(known, states, self._outgoing)
-            if new and wire.encode((kept, verb, *parts), self._outgoing, before)[0].encode() != line[:-1]:
-                changed += range(len(known), len(known) + len(new))
-            text, more = wire.encode((failed, value, self._printed.take()), self._outgoing, [*known, *new], changed)
-            return text, [*known, *new, *more]
+        def reply(failed: bool, value: Any) -> tuple[str, int]:
+            changed = self._shared.changed()
+            answer = (failed, value, self._printed.take())
+            text, more = wire.encode(answer, self._outgoing, self._shared.objects, changed)
+            self._shared.add(more)
+            return text, followed
 
         try:
             try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import builtins
 import json
+import marshal
 import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -28,7 +29,10 @@ from typing import Any
 import raised  # type: ignore[import-not-found]  # beside this file
 
 Foreign = Callable[..., Any]
+State = str | bytes
 _INLINE = frozenset({type(None), bool, float, str})
+_SCALARS = _INLINE | {int, bytes, complex}
+_PLAIN_MARSHAL = 2  # its version: later ones tell what else refers to a value
 _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
 _DEEP = 100_000  # nested values are encoded by recursion
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
@@ -61,21 +65,28 @@ def encode(
     return json.dumps([root, encoder.nodes, changes]), encoder.mutable
 
 
-def states(objects: Sequence[Any], foreign: Foreign) -> list[str]:
-    """What each mutable object holds, as text to compare with; those of `objects` within it by what they are."""
-    places = {id(own): [-1 - i] for i, own in enumerate(objects)}
-    found = []
+def by_identity(objects: Sequence[Any]) -> dict[int, list[int]]:
+    """How the objects stand in states."""
+    return {id(own): [id(own)] for own in objects}
+
+
+def state(own: Any, foreign: Foreign, known: Mapping[int, list[int]]) -> State:
+    """What a mutable object holds, to compare with; the objects of `known` within it by what they are."""
+    if type(own) in (list, set) and _SCALARS.issuperset(map(type, own)):
+        return marshal.dumps(own, _PLAIN_MARSHAL)
+    if type(own) is dict and _SCALARS.issuperset(map(type, own)) and _SCALARS.issuperset(map(type, own.values())):
+        return marshal.dumps(own, _PLAIN_MARSHAL)
+    if not isinstance(own, (list, dict, set, bytearray, deque)) and own.dtype.kind in _ARRAYS:
+        return repr((own.dtype.str, own.shape)).encode() + own.tobytes()
     with _Recursion():
-        for own in objects:
-            encoder = _Encoder(foreign, places)
-            contents = encoder.contents(own)
-            encoder.finish()
-            found.append(json.dumps([contents, encoder.nodes]))
-    return found
+        encoder = _Encoder(foreign, known)
+        contents = encoder.contents(own)
+        encoder.finish()
+    return json.dumps([contents, encoder.nodes])
 
 
-def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
-    """→ the value, and the new mutable objects in it, in the order in which `encode` gave them.
+def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any], list[int]]:
+    """→ the value, the new mutable objects in it in the order in which `encode` gave them, and the places that changed.
 
     The objects of `known` get the contents that were sent.
     """
@@ -105,7 +116,7 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
         _fill(known[i], content, child)
     for error, filled in fields:
         raised.give_fields(error, filled)
-    return child(root), [own for own, _ in waiting]
+    return child(root), [own for own, _ in waiting], [change[0] for change in changes]
 
 
 class _Recursion:
@@ -166,7 +177,7 @@ class _Encoder:
                 factory = value.default_factory
                 # asked of no object that is not here: its name would be one more question
                 name = next((name for name, kind in _FACTORIES.items() if kind is factory), "")
-                return ["defaultdict", [pairs, self.child(factory if not name else None)], name]
+                return ["defaultdict", [pairs, name, self.child(factory if not name else None)]]
             kinds = (Counter, OrderedDict)
             return [next((kind.__name__ for kind in kinds if isinstance(value, kind)), "dict"), pairs]
         if isinstance(value, deque):
@@ -260,7 +271,7 @@ def _array(shape: Sequence[int], kind: str) -> Any:
     numpy = sys.modules["numpy"]
     if numpy.dtype(kind).kind not in _ARRAYS | {"O"} or not 0 <= prod(shape) <= 1 << 26:
         raise ValueError("not an array of this wire")
-    return numpy.empty(shape, kind)
+    return numpy.zeros(shape, kind)  # memory of its own alone: `empty` shows what stood there before
 
 
 # What a mutable object is before it is filled, from the rest of its node.
@@ -270,7 +281,7 @@ _EMPTY: dict[str, Callable[..., Any]] = {
     "dict": dict,
     "OrderedDict": OrderedDict,
     "Counter": Counter,
-    "defaultdict": lambda factory: defaultdict(_FACTORIES.get(factory)),
+    "defaultdict": defaultdict,
     "deque": lambda longest: deque(maxlen=longest),
     "bytearray": bytearray,
     "array": lambda kind, shape: _array(shape, kind),
@@ -282,8 +293,8 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
     if isinstance(own, dict):
         base = _dict(own)
         if isinstance(own, defaultdict):
-            content, factory = content
-            own.default_factory = own.default_factory if factory is None else child(factory)
+            content, name, factory = content
+            own.default_factory = _FACTORIES[name] if name else child(factory)
         base.clear(own)
         for key, value in content:
             base.__setitem__(own, child(key), child(value))
@@ -292,16 +303,20 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
     elif isinstance(own, list):
         list.__setitem__(own, slice(None), [child(item) for item in content])
     elif isinstance(own, set):
-        set.clear(own)
-        set.update(own, [child(item) for item in content])
+        items = [child(item) for item in content]
+        if set(items) != own:  # an iteration over it goes on
+            set.clear(own)
+            set.update(own, items)
     elif isinstance(own, deque):
         deque.clear(own)
         deque.extend(own, [child(item) for item in content])
     elif isinstance(content, str):
         numpy = sys.modules["numpy"]
         own[...] = numpy.frombuffer(base64.b64decode(content), own.dtype).reshape(own.shape)
-    else:
+    elif len(content) == own.size:
         own.flat = [child(item) for item in content]
+    else:
+        raise ValueError("an array of another size")
 
 
 def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Foreign) -> Any:
