@@ -47,6 +47,22 @@ class Bag:
 f = Bag
 """
 NAMED = "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x): return P(x, x + 1)"
+ERRORS = """
+class Broke(ValueError):
+    level = 3
+    def __init__(self, code):
+        super().__init__(f"no {code}")
+        self.code = code
+    @classmethod
+    def made(cls): return cls(9)
+class Empty(LookupError):
+    level = 4
+class Emptied(Empty): pass
+class f:
+    Broke, Empty, Emptied = Broke, Empty, Emptied
+    def broke(self): raise Broke(5)
+    def emptied(self): raise Emptied('s')
+"""
 COUNTS = "def f():\n    got = 0\n    while True:\n        sent = yield got\n        got += sent or 1"
 ENDS = "def f(log):\n    try:\n        yield 1\n        yield 2\n    finally:\n        log.append(0)\n    return 7"
 FAILS = """
@@ -154,6 +170,14 @@ PAIRS = {
     ),
     "generator read long": ("def f():\n    yield from range(5000)", "assert sum(f()) == 12497500"),
     "generator without end": (COUNTS, "g = f()\nassert [next(g) for _ in range(300)] == list(range(300))"),
+    "generator of one list that changes": (
+        "def f():\n    a = [0]\n    for i in range(400):\n        a[0] = i\n        yield a",
+        "assert [x[0] for x in f()] == list(range(400))",
+    ),
+    "generator that is left half read": (
+        COUNTS,
+        "def first():\n    for x in f():\n        if x == 200:\n            return x\nassert first() == first() == 200",
+    ),
     "coroutine": (ASYNC, "import asyncio\nassert asyncio.run(f(3)) == 7"),
     "coroutine's kind": (ASYNC, "import asyncio, inspect\nc = f(3)\nassert inspect.iscoroutine(c)\nasyncio.run(c)"),
     "coroutine fails": (
@@ -209,6 +233,45 @@ PAIRS = {
         "class Empty(LookupError): pass\nclass f:\n    Empty = Empty\n    def pop(self): raise Empty('no')",
         "try:\n    f().pop()\nexcept f.Empty as e:\n    assert str(e) == 'no' and issubclass(f.Empty, LookupError)\n"
         "else:\n    assert False",
+    ),
+    "own exception that is called": (ERRORS, "e = f.Broke(5)\nassert e.code == 5 and str(e) == 'no 5'"),
+    "own exception's text": (ERRORS, "assert str(f.Empty('no')) == 'no' and f.Empty('no').args == ('no',)"),
+    "own exception's attributes": (ERRORS, "assert f.Broke.level == 3 and f.Empty().level == 4"),
+    "own exception's method": (ERRORS, "assert f.Broke.made().code == 9 and isinstance(f.Broke.made(), f.Broke)"),
+    "own exception that the tests raise": (
+        ERRORS,
+        "try:\n    raise f.Empty\nexcept f.Empty as e:\n    assert e.args == () and not isinstance(e, f.Emptied)",
+    ),
+    "own exception caught by its own base": (
+        ERRORS,
+        "try:\n    f().emptied()\nexcept f.Empty as e:\n    assert type(e) is f.Emptied and str(e) == 's'\n"
+        "else:\n    assert False\nassert issubclass(f.Emptied, f.Empty) and not issubclass(f.Broke, f.Empty)",
+    ),
+    "own exception that the tests derive from": (
+        ERRORS,
+        "class Mine(f.Empty): pass\ntry:\n    raise Mine('m')\nexcept f.Empty as e:\n    assert str(e) == 'm'",
+    ),
+    "own exception with a name of Python's": (
+        "class TimeoutError(ValueError): pass\ndef f(): raise TimeoutError('x')",
+        "import builtins\ntry:\n    f()\nexcept builtins.TimeoutError:\n    assert False\nexcept ValueError as e:\n"
+        "    assert type(e).__name__ == 'TimeoutError'\nelse:\n    assert False",
+    ),
+    "own exception without a module": (
+        "def f(): raise type('Own', (ValueError,), {})('a')",
+        "try:\n    f()\nexcept ValueError as e:\n    assert type(e).__name__ == 'Own' and e.args == ('a',)\n"
+        "else:\n    assert False",
+    ),
+    "own exception that its generator is thrown": (
+        "class E(Exception): pass\ndef f():\n    try:\n        yield E\n    except E as e:\n        yield e.args",
+        "g = f()\nkind = next(g)\nassert g.throw(kind(1)) == (1,)",
+    ),
+    "the tests' exception": (
+        "def f(e, k): return isinstance(e, ValueError), e.args, issubclass(k, ValueError)",
+        "class Mine(ValueError): pass\nassert f(Mine(3), Mine) == (True, (3,), True)",
+    ),
+    "classes of the library": (
+        "import json\ndef f(): return json.JSONDecodeError",
+        "import json\nassert f() is json.JSONDecodeError",
     ),
     "file's exception": (
         "def f(): raise OSError(2, 'no', 'name')",

@@ -117,16 +117,20 @@ class Solution:
         return "timed out: out of processor time" if name in ("SIGXCPU", "SIGKILL") else f"killed: by {name}"
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
-        if kind not in ("stream", "generator", "coroutine", "object"):
+        if kind not in ("stream", "generator", "coroutine", "object", "own exception class"):
             raise ValueError("not a value of this wire")
         handle = parts[0]
         if handle not in self._held:
             self._held[handle] = self._standing_for(kind, *parts)
         return self._held[handle]
 
-    def _standing_for(self, kind: str, handle: int, name: str = "", by_identity: bool = False) -> Any:
+    def _standing_for(self, kind: str, handle: int, name: str = "", more: Any = None) -> Any:
         if kind == "object":
-            return self._kind(str(name))(self, ["handle", handle], str(name), by_identity is True)
+            return self._kind(str(name))(self, ["handle", handle], str(name), more is True)
+        if kind == "own exception class":
+            made = raised.made_class(str(name), more)
+            made.asks, made.place = self.ask, ["handle", handle]
+            return made
         if kind == "coroutine":
             return _awaiting(self, handle)
         stream = Stream(self, handle)
@@ -149,6 +153,10 @@ class Solution:
         value = self._generators.get(id(value), value)
         if isinstance(value, (Foreign, Stream)):
             return list(value._place)
+        if isinstance(value, raised.Own) and "place" in vars(value):
+            return list(value.place)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return []  # the tests' own: one like it is made there
         module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if isinstance(module, str) and isinstance(name, str) and raised.is_pythons_own(module):
             found: Any = sys.modules.get(module)

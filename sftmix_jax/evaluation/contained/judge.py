@@ -255,11 +255,13 @@ class _Prisoner:
         return operations.BY_NAME[name](*operands)
 
     def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], BaseException | None]:
-        """The next items, and the exception that ended them."""
+        """The next items, and the exception that ended them. Nothing is read ahead of one that can still change."""
         items: list[Any] = []
         try:
             for _ in range(min(most, _AT_ONCE)):
                 items.append(next(stream))
+                if not wire.is_fixed(items[-1]):
+                    break
         except BaseException as error:
             return tuple(items), error
         return tuple(items), None

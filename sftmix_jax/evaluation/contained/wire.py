@@ -212,8 +212,8 @@ class _Encoder:
             return ["bytes", value.decode("latin-1")]
         if id(value) in _NAMES:
             return ["constant", _NAMES[id(value)]]
-        if isinstance(value, type) and issubclass(value, BaseException) and not raised.is_known(value):
-            return ["exception class", *self.children([raised.classes(value)])]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return self._exception_class(value)
         if isinstance(value, BaseException):
             return ["exception", *self.children(raised.described(value))]
         if type(value) is struct_time:
@@ -244,6 +244,20 @@ class _Encoder:
             names = zip(("keys", "values", "items"), _VIEWS, strict=True)
             return [next(name for name, kind in names if isinstance(value, kind)), items]
         return self._foreign(value)
+
+    def _exception_class(self, kind: type[BaseException]) -> list[Any]:
+        """Python's own by its name; another by its name, its bases and where it is."""
+        if raised.is_known(kind):
+            return ["exception class", kind.__module__, kind.__qualname__]
+        place = self._foreign(kind)
+        if place[:1] == ["handle"]:  # it is the other side's
+            return place
+        return ["own exception class", kind.__name__, self.children(raised.bases(kind)), *place[1:2]]
+
+
+def is_fixed(value: Any) -> bool:
+    """Whether it is a number, a text or the like, or a tuple of such: what it holds stays the same."""
+    return type(value) in _SCALARS or (type(value) is tuple and all(map(is_fixed, value)))
 
 
 def _is_mutable(value: Any) -> bool:
@@ -330,7 +344,10 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
         case "bytes":
             return first.encode("latin-1")
         case "exception class":
-            return raised.made_class(child(first))
+            return raised.known(*parts) or Exception
+        case "own exception class":
+            bases = tuple([child(base) for base in parts[1]])
+            return foreign(kind, *parts[2:], first, bases) if parts[2:] else raised.made_class(first, bases)
         case "constant":
             return _CONSTANTS[first]
         case "struct_time":
