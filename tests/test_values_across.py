@@ -383,6 +383,11 @@ PAIRS = {
         "kept = []\ndef f(x):\n    kept.append(x)\n    kept[0].append(0)\n    return x",
         "a = [f([i]) for i in range(40)]\nassert a[0] == [0] * 41 and a[39] == [39]",
     ),
+    "a cache of 300 lists": (
+        "kept = {}\ndef f(k, x): return kept.setdefault(k, x)",
+        "a = [[i] for i in range(300)]\nfor i in range(300):\n    f(i, a[i])\na[7].append(1)\n"
+        "assert f(7, 0) == [7, 1] and f(0, 0) is a[0]",
+    ),
     "default that grows": (
         "def f(x, seen=[]):\n    seen.append(x)\n    return seen",
         "assert f(1) == [1]\nassert f(2) == [1, 2]",

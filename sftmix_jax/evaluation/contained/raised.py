@@ -39,7 +39,7 @@ def described(error: BaseException) -> tuple[Any, ...]:
         text = str(error)[:200]
     except Exception:
         text = ""
-    own = [vars(kind) for kind in reversed(type(error).__mro__) if not is_known(kind)]
+    own = [vars(kind) for kind in reversed(type(error).__mro__) if not is_pythons_own_class(kind)]
     fields = {name: value for each in own for name, value in each.items() if type(value) in _PLAIN} | vars(error)
     fields = {name: value for name, value in fields.items() if not name.startswith("_")}
     if isinstance(error, (ImportError, AttributeError, NameError)):
@@ -58,7 +58,7 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
     )
 
 
-def known(module: str, name: str) -> type[BaseException] | None:
+def pythons_own(module: str, name: str) -> type[BaseException] | None:
     """This process' class of this name, where a module of Python's own that it has loaded holds one."""
     if not is_pythons_own(module):
         return None
@@ -66,9 +66,9 @@ def known(module: str, name: str) -> type[BaseException] | None:
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
-def is_known(kind: type[BaseException]) -> bool:
+def is_pythons_own_class(kind: type[BaseException]) -> bool:
     """Whether the other process has this class by its name."""
-    return known(getattr(kind, "__module__", ""), kind.__qualname__) is kind
+    return pythons_own(getattr(kind, "__module__", ""), kind.__qualname__) is kind
 
 
 def bases(kind: type[BaseException]) -> tuple[type[BaseException], ...]:
@@ -91,7 +91,7 @@ def made(kind: Any, args: tuple[Any, ...], text: str) -> BaseException:
     """An exception of a class, as the other side has described it. It has no fields yet."""
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise ValueError("not a class of exceptions")
-    if is_known(kind):
+    if is_pythons_own_class(kind):
         try:
             return kind(*args)
         except Exception:  # its arguments did not cross

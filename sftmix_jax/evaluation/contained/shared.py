@@ -16,7 +16,7 @@ from typing import Any
 
 import wire  # type: ignore[import-not-found]
 
-_MOST_COMPARED = 1 << 22  # bytes of states, in one run
+_MOST_COMPARED = 1 << 23  # bytes of states, in one run
 _EACH = 64  # bytes that an object counts at least
 _TEXT = 4  # how many bytes one of a text counts: it takes longer to make
 
@@ -54,16 +54,16 @@ class Shared:
 
     def agree(self) -> None:
         """Both sides have the same now."""
-        known = wire.by_identity(self.objects)
+        places = wire.by_identity(self.objects)
         for place, state in enumerate(self._states):
             if state is None:
-                self._states[place] = wire.state(self.objects[place], self._foreign, known)
+                self._states[place] = wire.state(self.objects[place], self._foreign, places)
 
     def changed(self) -> list[int]:
         """The places of the objects that no longer hold what they held; the other side must be told what they hold."""
-        known, found = wire.by_identity(self.objects), []
+        places, found = wire.by_identity(self.objects), []
         for place, own in enumerate(self.objects):
-            state = wire.state(own, self._foreign, known)
+            state = wire.state(own, self._foreign, places)
             self._compared += max(len(state) * (_TEXT if isinstance(state, str) else 1), _EACH)
             if state != self._states[place]:
                 self._states[place] = state

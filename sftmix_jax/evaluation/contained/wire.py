@@ -51,16 +51,16 @@ class NotPlain(BaseException):
 
 
 def encode(
-    value: Any, foreign: Foreign, known: Sequence[Any] = (), changed: Iterable[int] = ()
+    value: Any, foreign: Foreign, both: Sequence[Any] = (), changed: Iterable[int] = ()
 ) -> tuple[str, list[Any]]:
     """→ the text, and the mutable objects in it that are new to the other side.
 
-    `known` are the mutable objects that the other side knows; of those in `changed` the contents are sent.
+    `both` are the mutable objects that both sides have; of those in `changed` the contents are sent.
     """
-    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(known)})
+    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(both)})
     with _Recursion():
         root = encoder.child(value)
-        changes = [[i, *encoder.contents(known[i])] for i in changed]
+        changes = [[i, *encoder.contents(both[i])] for i in changed]
         encoder.finish()
     return json.dumps([root, encoder.nodes, changes]), encoder.mutable
 
@@ -70,8 +70,8 @@ def by_identity(objects: Sequence[Any]) -> dict[int, list[int]]:
     return {id(own): [id(own)] for own in objects}
 
 
-def state(own: Any, foreign: Foreign, known: Mapping[int, list[int]]) -> State:
-    """What a mutable object holds, to compare with; the objects of `known` within it by what they are."""
+def state(own: Any, foreign: Foreign, places: Mapping[int, list[int]]) -> State:
+    """What a mutable object holds, to compare with; the objects of `places` within it by what they are."""
     if type(own) in (list, set) and _SCALARS.issuperset(map(type, own)):
         return marshal.dumps(own, _PLAIN_MARSHAL)
     if type(own) is dict and _SCALARS.issuperset(map(type, own)) and _SCALARS.issuperset(map(type, own.values())):
@@ -79,16 +79,16 @@ def state(own: Any, foreign: Foreign, known: Mapping[int, list[int]]) -> State:
     if not isinstance(own, (list, dict, set, bytearray, deque)) and own.dtype.kind in _ARRAYS:
         return repr((own.dtype.str, own.shape)).encode() + own.tobytes()
     with _Recursion():
-        encoder = _Encoder(foreign, known)
+        encoder = _Encoder(foreign, places)
         contents = encoder.contents(own)
         encoder.finish()
     return json.dumps([contents, encoder.nodes])
 
 
-def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any], list[int]]:
+def decode(text: str | bytes, foreign: Foreign, both: Sequence[Any] = ()) -> tuple[Any, list[Any], list[int]]:
     """→ the value, the new mutable objects in it in the order in which `encode` gave them, and the places that changed.
 
-    The objects of `known` get the contents that were sent.
+    The objects of `both` get the contents that were sent.
     """
     root, nodes, changes = json.loads(text)
     made: list[Any] = [None] * len(nodes)
@@ -97,7 +97,7 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
     def child(given: Any) -> Any:
         if not isinstance(given, list):
             return given
-        return made[given[0]] if given[0] >= 0 else known[-1 - given[0]]
+        return made[given[0]] if given[0] >= 0 else both[-1 - given[0]]
 
     for i, (kind, *parts) in enumerate(nodes):
         if kind in _EMPTY:
@@ -113,7 +113,7 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
     for own, content in waiting:
         _fill(own, content, child)
     for i, _, content, *_ in changes:
-        _fill(known[i], content, child)
+        _fill(both[i], content, child)
     for error, filled in fields:
         raised.give_fields(error, filled)
     return child(root), [own for own, _ in waiting], [change[0] for change in changes]
@@ -129,11 +129,11 @@ class _Recursion:
 
 
 class _Encoder:
-    def __init__(self, foreign: Foreign, known: Mapping[int, list[int]]):
+    def __init__(self, foreign: Foreign, both: Mapping[int, list[int]]):
         self.nodes: list[Any] = []
         self.mutable: list[Any] = []
         self._foreign = foreign
-        self._known = known  # id of an object → its place, of those that the other side knows
+        self._both = both  # id of an object → its place, of those that both sides have
         self._places: dict[int, list[int]] = {}
         self._kept: list[Any] = []  # an object's id is its own only while it lives
         self._waiting: list[tuple[int, Any]] = []
@@ -143,7 +143,7 @@ class _Encoder:
             return value
         if type(value) is int and -_LONG < value < _LONG:
             return value
-        return self._places.get(id(value)) or self._known.get(id(value)) or self._node(value)
+        return self._places.get(id(value)) or self._both.get(id(value)) or self._node(value)
 
     def children(self, values: Iterable[Any]) -> list[Any]:
         return [value if type(value) in _INLINE else self.child(value) for value in values]
@@ -247,7 +247,7 @@ class _Encoder:
 
     def _exception_class(self, kind: type[BaseException]) -> list[Any]:
         """Python's own by its name; another by its name, its bases and where it is."""
-        if raised.is_known(kind):
+        if raised.is_pythons_own_class(kind):
             return ["exception class", kind.__module__, kind.__qualname__]
         place = self._foreign(kind)
         if place[:1] == ["handle"]:  # it is the other side's
@@ -344,7 +344,7 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
         case "bytes":
             return first.encode("latin-1")
         case "exception class":
-            return raised.known(*parts) or Exception
+            return raised.pythons_own(*parts) or Exception
         case "own exception class":
             bases = tuple([child(base) for base in parts[1]])
             return foreign(kind, *parts[2:], first, bases) if parts[2:] else raised.made_class(first, bases)
