@@ -152,6 +152,7 @@ def test_answers_that_are_nested_deeply_or_hold_many_fences_are_read():
         began = time.monotonic()
         programs.program("def f(l):\n", "f", f"```python\n{terms}\n```{endless}")
         assert time.monotonic() - began < 4
+    assert programs.program("", "f", "```python\ndef f(:\n" + "say ```\n" * 25)
     fences = "```\n" * 400 + "```python\ndef f(l):\n    return l\n```"
     assert programs.program("def f(l):\n", "f", fences) == "def f(l):\n    return l\n"
 

@@ -187,6 +187,67 @@ def test_wrong_code_is_told_why(program, reason):
     assert not verdict.passed and verdict.reason.startswith(reason)
 
 
+HUGE = "'A' * 100_000"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        f"def f(): return type({HUGE}, (), {{'__eq__': lambda self, other: True}})()",
+        f"def f(): raise type({HUGE}, (ValueError,), {{'__module__': ''}})({HUGE})",
+        f"def f(): raise ImportError(name={HUGE})",
+        f"import sys\nsys._getframe(2).f_locals['standing'].append({HUGE})\ndef f(): return 2",
+    ],
+)
+def test_a_verdict_is_short_whatever_the_answer_calls_its_own(program):
+    verdict = sandbox.run(program, "f", "assert f() == 1")
+    assert not verdict.passed and len(verdict.reason) <= 1000
+    assert verdict.walls == sandbox.walls()
+
+
+def test_a_verdict_that_cannot_be_read_is_a_failure_of_its_answer(monkeypatch):
+    class Cut:
+        def run(self, job, memory, seconds):
+            return b'{"error": "a reason that was cu', 0
+
+    monkeypatch.setattr(sandbox, "_take", Cut)
+    monkeypatch.setattr(sandbox, "_idle", [])
+    assert sandbox.run("", "f", "") == sandbox.Verdict(False, "exited: with a verdict that cannot be read")
+
+
+ENDS = "class M:\n    def __enter__(self): return self\n    def x(self): os._exit(0)\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "tests", "reason"),
+    [
+        (
+            f"import os\n{ENDS}    def __exit__(self, *a): return True\nf = M",
+            "with f() as m: m.x()",
+            "exited: with code 0, before it answered",
+        ),
+        (
+            "class M:\n    def __enter__(self): return self\n    def __exit__(self, *a): return True\n"
+            "    def __eq__(self, other): return False\nf = M",
+            "with f() as m:\n    assert m == 5",
+            "not a plain value: the answer's object of class M is compared",
+        ),
+        (
+            "class M:\n    def __eq__(self, other): return False\nf = M",
+            "try:\n    assert f() == 5\nexcept:\n    pass",
+            "not a plain value: the answer's object of class M is compared",
+        ),
+        (
+            f"import os\n{ENDS}f = M",
+            "m = f()\nfor _ in range(3):\n    try:\n        m.x()\n    except:\n        pass\nopen('/none')",
+            "exited: with code 0, before it answered",
+        ),
+    ],
+)
+def test_what_ends_a_run_is_its_reason_whatever_catches_it(program, tests, reason):
+    assert sandbox.run(program, "f", tests) == sandbox.Verdict(False, reason, sandbox.walls())
+
+
 def test_time_runs_out():
     verdict = sandbox.run("import time\ndef f(): time.sleep(60)", "f", "f()", seconds=1)
     assert not verdict.passed and verdict.reason == "timed out"

@@ -4,6 +4,8 @@ Each pair of a program and its test passes in a plain run. In the sandbox it pas
 names what cannot cross; an answer that returns a text instead fails.
 """
 
+import time
+
 import pytest
 
 from sftmix_jax.evaluation import sandbox
@@ -45,6 +47,22 @@ class Bag:
 f = Bag
 """
 NAMED = "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x): return P(x, x + 1)"
+ERRORS = """
+class Broke(ValueError):
+    level = 3
+    def __init__(self, code):
+        super().__init__(f"no {code}")
+        self.code = code
+    @classmethod
+    def made(cls): return cls(9)
+class Empty(LookupError):
+    level = 4
+class Emptied(Empty): pass
+class f:
+    Broke, Empty, Emptied = Broke, Empty, Emptied
+    def broke(self): raise Broke(5)
+    def emptied(self): raise Emptied('s')
+"""
 COUNTS = "def f():\n    got = 0\n    while True:\n        sent = yield got\n        got += sent or 1"
 ENDS = "def f(log):\n    try:\n        yield 1\n        yield 2\n    finally:\n        log.append(0)\n    return 7"
 FAILS = """
@@ -131,6 +149,8 @@ PAIRS = {
         "assert b.value == [1, 2] and c.value == [1] and b is not a",
     ),
     "set of equal objects": (POINT, "assert len({f(1), f(1), f(2)}) == 2"),
+    "set of unequal objects": (POINT, "assert len({f(1), f(2)}) == 2"),
+    "hash": (POINT, "assert hash(f(1)) == hash(f(1)) != hash(f(2))"),
     "base of a class": (POINT, "class Own(f): pass\nassert Own(3).x == 3"),
     "key of a dict": (POINT, "p = f(1)\nassert {p: 5}[p] == 5 and p.x == 1"),
     "named tuple as dict": (NAMED, "assert f(1)._asdict() == {'x': 1, 'y': 2}"),
@@ -150,6 +170,14 @@ PAIRS = {
     ),
     "generator read long": ("def f():\n    yield from range(5000)", "assert sum(f()) == 12497500"),
     "generator without end": (COUNTS, "g = f()\nassert [next(g) for _ in range(300)] == list(range(300))"),
+    "generator of one list that changes": (
+        "def f():\n    a = [0]\n    for i in range(400):\n        a[0] = i\n        yield a",
+        "assert [x[0] for x in f()] == list(range(400))",
+    ),
+    "generator that is left half read": (
+        COUNTS,
+        "def first():\n    for x in f():\n        if x == 200:\n            return x\nassert first() == first() == 200",
+    ),
     "coroutine": (ASYNC, "import asyncio\nassert asyncio.run(f(3)) == 7"),
     "coroutine's kind": (ASYNC, "import asyncio, inspect\nc = f(3)\nassert inspect.iscoroutine(c)\nasyncio.run(c)"),
     "coroutine fails": (
@@ -206,6 +234,45 @@ PAIRS = {
         "try:\n    f().pop()\nexcept f.Empty as e:\n    assert str(e) == 'no' and issubclass(f.Empty, LookupError)\n"
         "else:\n    assert False",
     ),
+    "own exception that is called": (ERRORS, "e = f.Broke(5)\nassert e.code == 5 and str(e) == 'no 5'"),
+    "own exception's text": (ERRORS, "assert str(f.Empty('no')) == 'no' and f.Empty('no').args == ('no',)"),
+    "own exception's attributes": (ERRORS, "assert f.Broke.level == 3 and f.Empty().level == 4"),
+    "own exception's method": (ERRORS, "assert f.Broke.made().code == 9 and isinstance(f.Broke.made(), f.Broke)"),
+    "own exception that the tests raise": (
+        ERRORS,
+        "try:\n    raise f.Empty\nexcept f.Empty as e:\n    assert e.args == () and not isinstance(e, f.Emptied)",
+    ),
+    "own exception caught by its own base": (
+        ERRORS,
+        "try:\n    f().emptied()\nexcept f.Empty as e:\n    assert type(e) is f.Emptied and str(e) == 's'\n"
+        "else:\n    assert False\nassert issubclass(f.Emptied, f.Empty) and not issubclass(f.Broke, f.Empty)",
+    ),
+    "own exception that the tests derive from": (
+        ERRORS,
+        "class Mine(f.Empty): pass\ntry:\n    raise Mine('m')\nexcept f.Empty as e:\n    assert str(e) == 'm'",
+    ),
+    "own exception with a name of Python's": (
+        "class TimeoutError(ValueError): pass\ndef f(): raise TimeoutError('x')",
+        "import builtins\ntry:\n    f()\nexcept builtins.TimeoutError:\n    assert False\nexcept ValueError as e:\n"
+        "    assert type(e).__name__ == 'TimeoutError'\nelse:\n    assert False",
+    ),
+    "own exception without a module": (
+        "def f(): raise type('Own', (ValueError,), {})('a')",
+        "try:\n    f()\nexcept ValueError as e:\n    assert type(e).__name__ == 'Own' and e.args == ('a',)\n"
+        "else:\n    assert False",
+    ),
+    "own exception that its generator is thrown": (
+        "class E(Exception): pass\ndef f():\n    try:\n        yield E\n    except E as e:\n        yield e.args",
+        "g = f()\nkind = next(g)\nassert g.throw(kind(1)) == (1,)",
+    ),
+    "the tests' exception": (
+        "def f(e, k): return isinstance(e, ValueError), e.args, issubclass(k, ValueError)",
+        "class Mine(ValueError): pass\nassert f(Mine(3), Mine) == (True, (3,), True)",
+    ),
+    "classes of the library": (
+        "import json\ndef f(): return json.JSONDecodeError",
+        "import json\nassert f() is json.JSONDecodeError",
+    ),
     "file's exception": (
         "def f(): raise OSError(2, 'no', 'name')",
         "try:\n    f()\nexcept FileNotFoundError as e:\n"
@@ -251,6 +318,29 @@ PAIRS = {
         "from collections import defaultdict as d\nkept = d(lambda: 7)\ndef f(k):\n    kept[k] += 1\n    return kept",
         "assert f('a')['a'] == 8\nassert f('b') == {'a': 8, 'b': 8}",
     ),
+    "factory that a call removes": (
+        "from collections import defaultdict\nkept = defaultdict(list)\ndef f(k):\n    kept[k].append(k)\n"
+        "    kept.default_factory = None\n    return kept",
+        "d = f(1)\ntry:\n    d[2]\nexcept KeyError:\n    pass\nelse:\n    assert False\n"
+        "assert d.default_factory is None",
+    ),
+    "factory that a call removes from its argument": (
+        "def f(d): d.default_factory = None",
+        "from collections import defaultdict\nd = defaultdict(list)\nd[1]\nf(d)\nassert d.default_factory is None",
+    ),
+    "many event loops": (
+        "import asyncio\nasync def g(): return 1\nkept = []\ndef f():\n    loop = asyncio.new_event_loop()\n"
+        "    return loop.run_until_complete(g())",
+        "assert sum(f() for _ in range(60)) == 60",
+    ),
+    "set that is read while a call returns it": (
+        "kept = {1, 2, 3}\ndef f(): return kept",
+        "assert sorted(x for x in f() if f() is not None) == [1, 2, 3]",
+    ),
+    "array of objects": (
+        "import numpy\nkept = numpy.array([None, 'a', (1, 2)], dtype=object)\ndef f(): return kept",
+        "a = f()\na[0] = 5\nassert f().tolist() == [5, 'a', (1, 2)] and f().dtype == object",
+    ),
     "manager": (MANAGER, "with f() as m:\n    assert m.log == ['in']\nassert m.log == ['in', 'out']"),
     "manager that hides": (MANAGER, "with f() as m:\n    raise KeyError('k')\nassert m.log == ['in', 'KeyError']"),
     # what one side holds and the other changes later
@@ -293,6 +383,11 @@ PAIRS = {
         "kept = []\ndef f(x):\n    kept.append(x)\n    kept[0].append(0)\n    return x",
         "a = [f([i]) for i in range(40)]\nassert a[0] == [0] * 41 and a[39] == [39]",
     ),
+    "a cache of 300 lists": (
+        "kept = {}\ndef f(k, x): return kept.setdefault(k, x)",
+        "a = [[i] for i in range(300)]\nfor i in range(300):\n    f(i, a[i])\na[7].append(1)\n"
+        "assert f(7, 0) == [7, 1] and f(0, 0) is a[0]",
+    ),
     "default that grows": (
         "def f(x, seen=[]):\n    seen.append(x)\n    return seen",
         "assert f(1) == [1]\nassert f(2) == [1, 2]",
@@ -326,6 +421,60 @@ def test_most_pairs_pass():
         "set of equal objects",
         "base of a class",
     }
+
+
+STORE = """
+class Store:
+    def __init__(self): self.held = {}
+    def put(self, key, value): self.held[key] = value
+    def get(self, key): return self.held[key]
+f = Store
+"""
+STORED = "s = f()\nfor i, each in enumerate(a):\n    s.put(i, each)\n    assert s.get(i) == each"
+INSIDE = """
+def f(a):
+    seen = {}
+    def go(i):
+        seen[i] = a
+        return a[0] if i == 3 else go(i + 1)
+    return go(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (INSIDE, "for i in range(100):\n    assert f([i] * 2000) == i"),
+        (STORE, f"a = [[i] * 50 for i in range(300)]\n{STORED}"),
+        (STORE, f"a = [[(i, 'a')] * 50 for i in range(300)]\n{STORED}"),
+        (STORE, f"a = [[i] for i in range(1000)]\n{STORED}"),
+    ],
+)
+def test_what_an_answer_keeps_takes_bounded_time(program, tests):
+    """As long as all kept objects were followed for ever, these took 7 to 60 s."""
+    began = time.monotonic()
+    found = sandbox.run(program, "f", tests, seconds=60)
+    assert found.passed, found.reason
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "operation", ["f() & {1, 2} == {1, 2}", "f() | {1, 2} == {1, 2}", "{1, 2} & f() == {1, 2}", "1 | f() == 1"]
+)
+def test_an_object_that_returns_the_other_operand_is_not_right(operation):
+    own = "".join(f"    def __{name}__(self, other): return other\n" for name in ("and", "or", "rand", "ror"))
+    found = sandbox.run(f"class Own:\n{own}def f(): return Own()", "f", f"assert {operation}")
+    assert found.reason == "not a plain value: the answer's object of class Own is computed with a value of the tests"
+
+
+@pytest.mark.parametrize("content", ["[]", "[1]", "[1, 2, 3]"])
+def test_an_array_of_another_size_than_its_shape_is_no_value(content):
+    """What stood in the judge's memory before would fill it up."""
+    array = f'.[[1],[["array",{content},"O",[2]],["tuple",[false,[0],""]]],[]]\n[]\n'
+    writes = f"for fd in range(32):\n        try: os.write(fd, {array.encode()!r})\n        except OSError: pass"
+    forged = f"import os\ndef f():\n    {writes}\n    return 1"
+    found = sandbox.run(forged, "f", "assert len(f()) == 2")
+    assert found.reason.startswith("no reply: "), found.reason
 
 
 @pytest.mark.parametrize(

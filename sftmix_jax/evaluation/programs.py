@@ -127,9 +127,10 @@ def _fenced(text: str) -> Iterator[str]:
         whole = next((n for n, block in enumerate(blocks) if block.strip() and _compiled(block)), None)
         if whole is None and not opening[3].strip():
             continue  # it closes a block that the prompt has opened
-        chosen = whole if whole is not None else next(n for n, (_, last) in enumerate(ends) if not last)
-        yield blocks[chosen]
-        i = ends[chosen][0] + 1
+        if whole is None:
+            whole = next((n for n, (_, last) in enumerate(ends) if not last), len(ends) - 1)
+        yield blocks[whole]
+        i = ends[whole][0] + 1
 
 
 def _ends(lines: list[str], begin: int, opening: re.Match[str]) -> Iterator[tuple[int, list[str]]]:

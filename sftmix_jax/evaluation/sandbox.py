@@ -103,7 +103,10 @@ def _verdict(message: bytes, nonce: str, status: int) -> Verdict:
     if not message:
         code = os.waitstatus_to_exitcode(status)
         return Verdict(False, f"killed: by {signal.Signals(-code).name}" if code < 0 else "exited: without a verdict")
-    report = json.loads(message)
+    try:
+        report = json.loads(message)
+    except ValueError:
+        return Verdict(False, "exited: with a verdict that cannot be read")
     if "broken" in report:
         raise UserError(f"the sandbox for model-written code failed, and nothing was scored: {report['broken']}")
     if "missing" in report:

@@ -26,12 +26,12 @@ class Solution:
     def __init__(self, to: BinaryIO, back: BinaryIO, pid: int):
         self._to, self._back, self._pid = to, back, pid
         self._raised: list[BaseException] = []
+        self.failure: BaseException | None = None  # the first `Silent` or `NotPlain`: nobody can hide it
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[str, type[Foreign]] = {}
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
-        self._shared: list[Any] = []  # mutable objects that the prisoner holds, too
-        self._states: list[str] = []  # what they held after the last answer
+        self._shared = shared.Shared(self.outgoing)  # mutable objects that the prisoner holds, too
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -42,10 +42,24 @@ class Solution:
         return self._kind("function")(self, ["name", name], name, False)
 
     def ask(self, verb: str, *parts: Any) -> Any:
-        """The prisoner's answer to one question; raises what its code raised."""
-        changed = shared.changed(self._shared, self._states, self.outgoing)
-        kept = shared.retained(self._shared)
-        line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared, changed)
+        """The prisoner's answer to one question; raises what its code raised, and the run's first failure for good."""
+        if self.failure is None:
+            try:
+                return self._asked(verb, *parts)
+            except (Silent, wire.NotPlain) as error:
+                self.fail(error)
+        assert self.failure is not None
+        raise self.failure
+
+    def fail(self, error: BaseException) -> BaseException:
+        """The first failure, which is this one if there was none."""
+        self.failure = self.failure or error
+        return self.failure
+
+    def _asked(self, verb: str, *parts: Any) -> Any:
+        changed = self._shared.changed()
+        kept = self._shared.retained()
+        line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared.objects, changed)
         try:
             self._to.write(line.encode() + b"\n")
             self._to.flush()
@@ -55,12 +69,14 @@ class Solution:
             raise Silent(f"timed out: a call took more than {self._each:.3g} s")
         if not self._back.read(1):
             raise Silent(self._ending())
-        known = [*(self._shared[place] for place in kept), *new]
+        self._shared.keep(kept)
+        self._shared.add(new)
         try:
-            (failed, value, printed), more = wire.decode(self._line(), self._incoming, known)
-            known += more
-            self._shared = [known[place] for place in json.loads(self._line())]
-            self._states = wire.states(self._shared, self.outgoing)
+            (failed, value, printed), more, changed = wire.decode(self._line(), self._incoming, self._shared.objects)
+            self._shared.add(more)
+            self._shared.forget(changed)
+            self._shared.keep(json.loads(self._line()))
+            self._shared.agree()
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
         if printed and sys.stdout is not sys.__stdout__:  # a test reads it
@@ -81,7 +97,7 @@ class Solution:
         self._raised.append(error)
         return error
 
-    def raised(self, error: BaseException) -> bool:
+    def is_of_the_answer(self, error: BaseException) -> bool:
         """Whether the model's code raised this, and not a test."""
         return any(own is error for own in self._raised)
 
@@ -101,16 +117,20 @@ class Solution:
         return "timed out: out of processor time" if name in ("SIGXCPU", "SIGKILL") else f"killed: by {name}"
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
-        if kind not in ("stream", "generator", "coroutine", "object"):
+        if kind not in ("stream", "generator", "coroutine", "object", "own exception class"):
             raise ValueError("not a value of this wire")
         handle = parts[0]
         if handle not in self._held:
             self._held[handle] = self._standing_for(kind, *parts)
         return self._held[handle]
 
-    def _standing_for(self, kind: str, handle: int, name: str = "", by_identity: bool = False) -> Any:
+    def _standing_for(self, kind: str, handle: int, name: str = "", more: Any = None) -> Any:
         if kind == "object":
-            return self._kind(str(name))(self, ["handle", handle], str(name), by_identity is True)
+            return self._kind(str(name))(self, ["handle", handle], str(name), more is True)
+        if kind == "own exception class":
+            made = raised.made_class(str(name), more)
+            made.asks, made.place = self.ask, ["handle", handle]
+            return made
         if kind == "coroutine":
             return _awaiting(self, handle)
         stream = Stream(self, handle)
@@ -133,6 +153,10 @@ class Solution:
         value = self._generators.get(id(value), value)
         if isinstance(value, (Foreign, Stream)):
             return list(value._place)
+        if isinstance(value, raised.Own) and "place" in vars(value):
+            return list(value.place)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return []  # the tests' own: one like it is made there
         module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if isinstance(module, str) and isinstance(name, str) and raised.is_pythons_own(module):
             found: Any = sys.modules.get(module)
@@ -179,8 +203,7 @@ class Foreign:
         raise self._not("compared")
 
     def __hash__(self) -> int:
-        # sets and dicts of objects that compare by a method of their own must find that out
-        return hash(tuple(self._place) if self._by_identity else self._kind)
+        return hash(tuple(self._place)) if self._by_identity else self._solution.ask("operate", "hash", self)
 
     def __copy__(self) -> Any:
         return self._solution.ask("operate", "copy", self)
@@ -234,8 +257,8 @@ class Foreign:
     def __round__(self, digits: int | None = None) -> Any:
         return self._solution.ask("operate", "round", self, *([] if digits is None else [digits]))
 
-    def _not(self, done: str) -> wire.NotPlain:
-        return wire.NotPlain(f"the answer's object of class {self._kind} is {done}")
+    def _not(self, done: str) -> BaseException:
+        return self._solution.fail(wire.NotPlain(f"the answer's object of class {self._kind} is {done}"))
 
     def _unasked(self, *args: Any) -> Any:
         raise self._not("awaited or read asynchronously")
@@ -270,12 +293,11 @@ _ANY_OPERAND = (
     "matmul",
     "lshift",
     "rshift",
-    "and_",
-    "or_",
     "iadd",
     "imul",
 )
-_OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "divmod", "isub")  # `f(x) - 5` tells what is wanted
+# `f(x) - 5` tells what is wanted, and so does `f(x) & {5}`.
+_OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "and_", "or_", "divmod", "isub")
 
 
 def _asking(name: str, reverse: bool = False, only_own: bool = False) -> Any:
@@ -328,8 +350,11 @@ class Stream:
 
     def ahead(self, verb: str, *args: Any) -> Any:
         """A generator's `send`, `throw` or `close`."""
+        if verb == "close":  # Python closes one that nobody refers to any more, read ahead or not
+            self._items = []
         if self._items:
-            raise wire.NotPlain(f"the answer's generator is told to {verb} after {self._read} items were read ahead")
+            said = f"the answer's generator is told to {verb} after {self._read} items were read ahead"
+            raise self._solution.fail(wire.NotPlain(said))
         return self._solution.ask("operate", verb, self, *args)
 
 

@@ -35,6 +35,7 @@ ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to r
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _AT_ONCE = 1024  # items of an iterator that cross together
 _MOST_PRINTED = 1 << 20
+_LONGEST_REASON = 1000  # characters: a verdict fits into its pipe, and names of classes are the answer's choice
 
 
 def main() -> None:
@@ -102,6 +103,7 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
         asked_for = json.loads(stream.read())
     solution = foreign.Solution(os.fdopen(ask_writer, "wb"), os.fdopen(answer_reader, "rb"), prisoner)
     found = _judge(asked_for, solution, standing)
+    found |= {key: value[:_LONGEST_REASON] for key, value in found.items() if isinstance(value, str)}
     os.write(verdict, json.dumps(found).encode())
     os._exit(0)
 
@@ -110,28 +112,34 @@ def _judge(job: dict[str, Any], solution: foreign.Solution, standing: list[str])
     """→ the nonce where every test passed, else the reason; or the module that the tests need and cannot have, or what
     is wrong with them."""
     solution.limit_call(job["each"])
+    raised: BaseException | None = None
     try:
-        standing += solution.ask("run", job["program"], job["name"])
+        told = solution.ask("run", job["program"], job["name"])
+        standing += [wall for wall in walls.INSIDE if isinstance(told, list) and wall in told]
         space: dict[str, Any] = {"__name__": "tests", "limit_call": solution.limit_call}
         _execute(job["prelude"], "<prelude>", space)
         space |= {name: solution.named(name) for name in job["names"]}
         space["candidate"] = space[job["name"]] = solution.named(job["name"])
         _execute(job["tests"], "<tests>", space)
-    except foreign.Silent as error:
-        return {"error": str(error), "walls": standing}
-    except wire.NotPlain as error:
-        return {"error": f"not a plain value: {error}", "walls": standing}
     except BaseException as error:
-        if solution.raised(error):
-            return {"error": _named(error, solution.reason(error)), "walls": standing}
-        if isinstance(error, ImportError):
-            return {"missing": error.name or str(error), "walls": standing}
-        if isinstance(error, MemoryError):
-            return {"error": "memory: MemoryError in the tests", "walls": standing}
-        if _is_of_the_tests(error):
-            return {"damaged": _named(error, type(error).__name__, job["tests"]), "walls": standing}
-        return {"error": _named(error, "wrong value", job["tests"]), "walls": standing}
-    return {"passed": job["nonce"], "walls": standing}
+        raised = error
+    if failure := solution.failure:  # whatever came of it: a bare `except` of a test, or the answer's own `__exit__`
+        said = f"not a plain value: {failure}" if isinstance(failure, wire.NotPlain) else str(failure)
+        return {"error": said, "walls": standing}
+    found = {"passed": job["nonce"]} if raised is None else _reason(raised, solution, job["tests"])
+    return {**found, "walls": standing}
+
+
+def _reason(error: BaseException, solution: foreign.Solution, tests: str) -> dict[str, str]:
+    if solution.is_of_the_answer(error):
+        return {"error": _named(error, solution.reason(error))}
+    if isinstance(error, ImportError):
+        return {"missing": error.name or str(error)}
+    if isinstance(error, MemoryError):
+        return {"error": "memory: MemoryError in the tests"}
+    if _is_of_the_tests(error):
+        return {"damaged": _named(error, type(error).__name__, tests)}
+    return {"error": _named(error, "wrong value", tests)}
 
 
 def _is_of_the_tests(error: BaseException) -> bool:
@@ -179,32 +187,40 @@ class _Prisoner:
         self._space: dict[str, Any] = {}
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
-        self._shared: list[Any] = []  # mutable objects that the tests hold, too
+        self._shared = shared.Shared(self._outgoing)  # mutable objects that the tests hold, too
         self._printed = _Printed()
 
     def serve(self, standing: list[str]) -> None:
         socket.socketpair = selfpipe.pair  # type: ignore[assignment]
         sys.stdout = self._printed
         while line := self._asked.readline():
-            text, known = self._answer(line, standing)
-            kept = shared.retained(known)  # by now only the program can refer to what was asked and answered
-            self._shared = [known[place] for place in kept]
+            text, followed = self._answer(line, standing)
+            kept = self._shared.retained()  # by now only the program can refer to what was asked and answered
+            if (
+                kept and kept[-1] >= followed
+            ):  # or what the program has left: functions that call themselves hold what they use
+                gc.collect(1)
+                kept = self._shared.retained()
+            self._shared.keep(kept)
+            self._shared.agree()
             self._answers.write(f"{text}\n{json.dumps(kept)}\n".encode())
             self._answers.flush()
 
-    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, list[Any]]:
-        """→ the text, and the mutable objects that both sides know."""
-        before, self._shared = self._shared, []
-        (kept, verb, *parts), new = wire.decode(line, self._incoming, before)
-        known = [before[place] for place in kept]
-        states = wire.states(known, self._outgoing)
+    def _answer(self, line: bytes, standing: list[str]) -> tuple[str, int]:
+        """→ the text, and how many of the objects that both sides know were known before."""
+        (kept, verb, *parts), new, changed = wire.decode(line, self._incoming, self._shared.objects)
+        self._shared.forget(changed)
+        self._shared.keep(kept)
+        followed = len(kept)
+        self._shared.add(new)
+        self._shared.agree()
 
-        def reply(failed: bool, value: Any) -> tuple[str, list[Any]]:
-            changed = shared.changed(known, states, self._outgoing)
-            if new and wire.encode((kept, verb, *parts), self._outgoing, before)[0].encode() != line[:-1]:
-                changed += range(len(known), len(known) + len(new))
-            text, more = wire.encode((failed, value, self._printed.take()), self._outgoing, [*known, *new], changed)
-            return text, [*known, *new, *more]
+        def reply(failed: bool, value: Any) -> tuple[str, int]:
+            changed = self._shared.changed()
+            answer = (failed, value, self._printed.take())
+            text, more = wire.encode(answer, self._outgoing, self._shared.objects, changed)
+            self._shared.add(more)
+            return text, followed
 
         try:
             try:
@@ -239,11 +255,13 @@ class _Prisoner:
         return operations.BY_NAME[name](*operands)
 
     def _next(self, stream: Iterator[Any], most: int) -> tuple[tuple[Any, ...], BaseException | None]:
-        """The next items, and the exception that ended them."""
+        """The next items, and the exception that ended them. Nothing is read ahead of one that can still change."""
         items: list[Any] = []
         try:
             for _ in range(min(most, _AT_ONCE)):
                 items.append(next(stream))
+                if not wire.is_fixed(items[-1]):
+                    break
         except BaseException as error:
             return tuple(items), error
         return tuple(items), None

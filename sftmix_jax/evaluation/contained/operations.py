@@ -50,7 +50,7 @@ _OPERATORS = (
 BY_NAME: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in _OPERATORS},
     **{kind.__name__: kind for kind in (bool, int, float, complex, str)},
-    **{each.__name__: each for each in (len, repr, format, round, divmod, reversed, isinstance, delattr)},
+    **{each.__name__: each for each in (len, hash, repr, format, round, divmod, reversed, isinstance, delattr)},
     **{name: getattr(math, name) for name in ("trunc", "floor", "ceil")},
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,

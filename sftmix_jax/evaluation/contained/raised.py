@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +13,25 @@ _OWN_FIELDS = ("name", "path")  # of ImportError, AttributeError and NameError, 
 _SPECIAL = ("__cause__", "__notes__")
 
 
-def classes(kind: type[BaseException]) -> tuple[tuple[str, str], ...]:
-    """An exception's classes by module and name, from its own to `BaseException`."""
-    return tuple((each.__module__, each.__qualname__) for each in kind.__mro__ if issubclass(each, BaseException))
+class Own(type):
+    """The class of exception classes that are the other side's own: calls and attributes are asked for there."""
+
+    asks: Any = None  # of a class that has crossed by itself: (verb, class, *parts) → the answer
+    place: Any = None  # where it is there
+
+    def __call__(cls, *args: Any, **named: Any) -> Any:
+        if "asks" in vars(cls):  # a class of the tests that has this one as its base is made here
+            return cls.asks("call", cls, args, tuple(named.items()))
+        return super().__call__(*args, **named)
+
+    def __getattr__(cls, name: str) -> Any:
+        if "asks" not in vars(cls) or name.startswith("__"):
+            raise AttributeError(name)
+        return cls.asks("get", cls, name)
 
 
 def described(error: BaseException) -> tuple[Any, ...]:
-    """Classes, arguments, text, fields."""
+    """Class, arguments, text, fields."""
     if isinstance(error, SyntaxError):
         error.args = (f"{error.msg} (line {error.lineno})",)
         error.msg, error.lineno, error.filename = error.args[0], None, None
@@ -28,11 +39,13 @@ def described(error: BaseException) -> tuple[Any, ...]:
         text = str(error)[:200]
     except Exception:
         text = ""
-    fields = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    own = [vars(kind) for kind in reversed(type(error).__mro__) if not is_pythons_own_class(kind)]
+    fields = {name: value for each in own for name, value in each.items() if type(value) in _PLAIN} | vars(error)
+    fields = {name: value for name, value in fields.items() if not name.startswith("_")}
     if isinstance(error, (ImportError, AttributeError, NameError)):
         fields |= {name: value for name in _OWN_FIELDS if isinstance(value := getattr(error, name, None), str)}
     fields |= {name: value for name in _SPECIAL if (value := getattr(error, name, None)) is not None}
-    return classes(type(error)), _arguments(error), text, fields
+    return type(error), _arguments(error), text, fields
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:
@@ -45,28 +58,44 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
     )
 
 
-@functools.cache
-def made_class(described: tuple[tuple[str, str], ...]) -> type[BaseException]:
-    """The class that is described, if it is Python's own, else one like it: with all bases that are Python's own."""
-    known = [kind for module, name in described if (kind := _known(module, name))]
-    if own := _known(*described[0]):
-        return own
-    bases = [kind for kind in known if not any(issubclass(other, kind) and other is not kind for other in known)]
-    name = str(described[0][1]).rpartition(".")[2]
+def pythons_own(module: str, name: str) -> type[BaseException] | None:
+    """This process' class of this name, where a module of Python's own that it has loaded holds one."""
+    if not is_pythons_own(module):
+        return None
+    found = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def is_pythons_own_class(kind: type[BaseException]) -> bool:
+    """Whether the other process has this class by its name."""
+    return pythons_own(getattr(kind, "__module__", ""), kind.__qualname__) is kind
+
+
+def bases(kind: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """Those of a class's bases that are exceptions, too: the others stay where they are."""
+    return tuple(base for base in kind.__bases__ if issubclass(base, BaseException))
+
+
+def made_class(name: str, bases: tuple[type[BaseException], ...]) -> Own:
+    """A class that is caught as one of these is."""
+    space = {"__str__": lambda self: vars(self).get("_text") or BaseException.__str__(self)}
     try:
-        return type(name, tuple(bases), {"__str__": lambda self: self._text})
+        if all(issubclass(base, BaseException) for base in bases):
+            return Own(name, bases or (Exception,), space)
     except TypeError:  # classes that do not go together
-        return type(name, (RuntimeError,), {"__str__": lambda self: self._text})
+        pass
+    return Own(name, (RuntimeError,), space)
 
 
-def made(described: tuple[tuple[str, str], ...], args: tuple[Any, ...], text: str) -> BaseException:
-    """An exception that can be caught by any class of Python's own that the described one has. It has no fields yet."""
-    kind: Any = made_class(described)
-    if _known(*described[0]):
+def made(kind: Any, args: tuple[Any, ...], text: str) -> BaseException:
+    """An exception of a class, as the other side has described it. It has no fields yet."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise ValueError("not a class of exceptions")
+    if is_pythons_own_class(kind):
         try:
             return kind(*args)
         except Exception:  # its arguments did not cross
-            kind = type(kind.__name__, (kind,), {"__str__": lambda self: self._text})
+            kind = made_class(kind.__name__, (kind,))
     try:
         error = kind.__new__(kind, *args)
     except Exception:  # it cannot be made of what its class says
@@ -81,19 +110,6 @@ def give_fields(error: BaseException, fields: Mapping[str, Any]) -> None:
         if not name.startswith("_") or name in _SPECIAL:
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(error, name, value)
-
-
-def _known(module: str, name: str) -> type[BaseException] | None:
-    """This process' class of this name, where a module of Python's own that it has loaded holds one."""
-    if not is_pythons_own(module):
-        return None
-    found = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
-
-
-def is_known(kind: type[BaseException]) -> bool:
-    """Whether the other process has this class by its name."""
-    return _known(kind.__module__, kind.__qualname__) is kind
 
 
 def is_pythons_own(module: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 from typing import Any
 
@@ -32,8 +33,11 @@ class _End:
             os.close(self._fd)
         self._fd = -1
 
+    __del__ = close  # as of a socket: event loops that nobody closes would use up the files that a process may open
+
 
 def pair(*_: Any) -> tuple[_End, _End]:
     """The end that is read, and the end that is written."""
+    gc.collect()  # a loop refers to itself: one that nobody has closed holds its files until it is found
     reader, writer = os.pipe()
     return _End(reader), _End(writer)

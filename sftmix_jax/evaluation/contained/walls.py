@@ -57,6 +57,9 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+INSIDE = ("limits", "landlock", "seccomp")  # what `enclose` can say
+
+
 def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
     """Shut this process in, for good. → the walls that stand."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

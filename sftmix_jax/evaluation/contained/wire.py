@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import builtins
 import json
+import marshal
 import operator
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -28,7 +29,10 @@ from typing import Any
 import raised  # type: ignore[import-not-found]  # beside this file
 
 Foreign = Callable[..., Any]
+State = str | bytes
 _INLINE = frozenset({type(None), bool, float, str})
+_SCALARS = _INLINE | {int, bytes, complex}
+_PLAIN_MARSHAL = 2  # its version: later ones tell what else refers to a value
 _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
 _DEEP = 100_000  # nested values are encoded by recursion
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
@@ -47,37 +51,44 @@ class NotPlain(BaseException):
 
 
 def encode(
-    value: Any, foreign: Foreign, known: Sequence[Any] = (), changed: Iterable[int] = ()
+    value: Any, foreign: Foreign, both: Sequence[Any] = (), changed: Iterable[int] = ()
 ) -> tuple[str, list[Any]]:
     """→ the text, and the mutable objects in it that are new to the other side.
 
-    `known` are the mutable objects that the other side knows; of those in `changed` the contents are sent.
+    `both` are the mutable objects that both sides have; of those in `changed` the contents are sent.
     """
-    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(known)})
+    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(both)})
     with _Recursion():
         root = encoder.child(value)
-        changes = [[i, *encoder.contents(known[i])] for i in changed]
+        changes = [[i, *encoder.contents(both[i])] for i in changed]
         encoder.finish()
     return json.dumps([root, encoder.nodes, changes]), encoder.mutable
 
 
-def states(objects: Sequence[Any], foreign: Foreign) -> list[str]:
-    """What each mutable object holds, as text to compare with; those of `objects` within it by what they are."""
-    places = {id(own): [-1 - i] for i, own in enumerate(objects)}
-    found = []
+def by_identity(objects: Sequence[Any]) -> dict[int, list[int]]:
+    """How the objects stand in states."""
+    return {id(own): [id(own)] for own in objects}
+
+
+def state(own: Any, foreign: Foreign, places: Mapping[int, list[int]]) -> State:
+    """What a mutable object holds, to compare with; the objects of `places` within it by what they are."""
+    if type(own) in (list, set) and _SCALARS.issuperset(map(type, own)):
+        return marshal.dumps(own, _PLAIN_MARSHAL)
+    if type(own) is dict and _SCALARS.issuperset(map(type, own)) and _SCALARS.issuperset(map(type, own.values())):
+        return marshal.dumps(own, _PLAIN_MARSHAL)
+    if not isinstance(own, (list, dict, set, bytearray, deque)) and own.dtype.kind in _ARRAYS:
+        return repr((own.dtype.str, own.shape)).encode() + own.tobytes()
     with _Recursion():
-        for own in objects:
-            encoder = _Encoder(foreign, places)
-            contents = encoder.contents(own)
-            encoder.finish()
-            found.append(json.dumps([contents, encoder.nodes]))
-    return found
+        encoder = _Encoder(foreign, places)
+        contents = encoder.contents(own)
+        encoder.finish()
+    return json.dumps([contents, encoder.nodes])
 
 
-def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
-    """→ the value, and the new mutable objects in it, in the order in which `encode` gave them.
+def decode(text: str | bytes, foreign: Foreign, both: Sequence[Any] = ()) -> tuple[Any, list[Any], list[int]]:
+    """→ the value, the new mutable objects in it in the order in which `encode` gave them, and the places that changed.
 
-    The objects of `known` get the contents that were sent.
+    The objects of `both` get the contents that were sent.
     """
     root, nodes, changes = json.loads(text)
     made: list[Any] = [None] * len(nodes)
@@ -86,7 +97,7 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
     def child(given: Any) -> Any:
         if not isinstance(given, list):
             return given
-        return made[given[0]] if given[0] >= 0 else known[-1 - given[0]]
+        return made[given[0]] if given[0] >= 0 else both[-1 - given[0]]
 
     for i, (kind, *parts) in enumerate(nodes):
         if kind in _EMPTY:
@@ -102,10 +113,10 @@ def decode(text: str | bytes, foreign: Foreign, known: Sequence[Any] = ()) -> tu
     for own, content in waiting:
         _fill(own, content, child)
     for i, _, content, *_ in changes:
-        _fill(known[i], content, child)
+        _fill(both[i], content, child)
     for error, filled in fields:
         raised.give_fields(error, filled)
-    return child(root), [own for own, _ in waiting]
+    return child(root), [own for own, _ in waiting], [change[0] for change in changes]
 
 
 class _Recursion:
@@ -118,11 +129,11 @@ class _Recursion:
 
 
 class _Encoder:
-    def __init__(self, foreign: Foreign, known: Mapping[int, list[int]]):
+    def __init__(self, foreign: Foreign, both: Mapping[int, list[int]]):
         self.nodes: list[Any] = []
         self.mutable: list[Any] = []
         self._foreign = foreign
-        self._known = known  # id of an object → its place, of those that the other side knows
+        self._both = both  # id of an object → its place, of those that both sides have
         self._places: dict[int, list[int]] = {}
         self._kept: list[Any] = []  # an object's id is its own only while it lives
         self._waiting: list[tuple[int, Any]] = []
@@ -132,7 +143,7 @@ class _Encoder:
             return value
         if type(value) is int and -_LONG < value < _LONG:
             return value
-        return self._places.get(id(value)) or self._known.get(id(value)) or self._node(value)
+        return self._places.get(id(value)) or self._both.get(id(value)) or self._node(value)
 
     def children(self, values: Iterable[Any]) -> list[Any]:
         return [value if type(value) in _INLINE else self.child(value) for value in values]
@@ -166,7 +177,7 @@ class _Encoder:
                 factory = value.default_factory
                 # asked of no object that is not here: its name would be one more question
                 name = next((name for name, kind in _FACTORIES.items() if kind is factory), "")
-                return ["defaultdict", [pairs, self.child(factory if not name else None)], name]
+                return ["defaultdict", [pairs, name, self.child(factory if not name else None)]]
             kinds = (Counter, OrderedDict)
             return [next((kind.__name__ for kind in kinds if isinstance(value, kind)), "dict"), pairs]
         if isinstance(value, deque):
@@ -201,8 +212,8 @@ class _Encoder:
             return ["bytes", value.decode("latin-1")]
         if id(value) in _NAMES:
             return ["constant", _NAMES[id(value)]]
-        if isinstance(value, type) and issubclass(value, BaseException) and not raised.is_known(value):
-            return ["exception class", *self.children([raised.classes(value)])]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return self._exception_class(value)
         if isinstance(value, BaseException):
             return ["exception", *self.children(raised.described(value))]
         if type(value) is struct_time:
@@ -234,6 +245,20 @@ class _Encoder:
             return [next(name for name, kind in names if isinstance(value, kind)), items]
         return self._foreign(value)
 
+    def _exception_class(self, kind: type[BaseException]) -> list[Any]:
+        """Python's own by its name; another by its name, its bases and where it is."""
+        if raised.is_pythons_own_class(kind):
+            return ["exception class", kind.__module__, kind.__qualname__]
+        place = self._foreign(kind)
+        if place[:1] == ["handle"]:  # it is the other side's
+            return place
+        return ["own exception class", kind.__name__, self.children(raised.bases(kind)), *place[1:2]]
+
+
+def is_fixed(value: Any) -> bool:
+    """Whether it is a number, a text or the like, or a tuple of such: what it holds stays the same."""
+    return type(value) in _SCALARS or (type(value) is tuple and all(map(is_fixed, value)))
+
 
 def _is_mutable(value: Any) -> bool:
     if isinstance(value, (list, dict, set, bytearray, deque)):
@@ -260,7 +285,7 @@ def _array(shape: Sequence[int], kind: str) -> Any:
     numpy = sys.modules["numpy"]
     if numpy.dtype(kind).kind not in _ARRAYS | {"O"} or not 0 <= prod(shape) <= 1 << 26:
         raise ValueError("not an array of this wire")
-    return numpy.empty(shape, kind)
+    return numpy.zeros(shape, kind)  # memory of its own alone: `empty` shows what stood there before
 
 
 # What a mutable object is before it is filled, from the rest of its node.
@@ -270,7 +295,7 @@ _EMPTY: dict[str, Callable[..., Any]] = {
     "dict": dict,
     "OrderedDict": OrderedDict,
     "Counter": Counter,
-    "defaultdict": lambda factory: defaultdict(_FACTORIES.get(factory)),
+    "defaultdict": defaultdict,
     "deque": lambda longest: deque(maxlen=longest),
     "bytearray": bytearray,
     "array": lambda kind, shape: _array(shape, kind),
@@ -282,8 +307,8 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
     if isinstance(own, dict):
         base = _dict(own)
         if isinstance(own, defaultdict):
-            content, factory = content
-            own.default_factory = own.default_factory if factory is None else child(factory)
+            content, name, factory = content
+            own.default_factory = _FACTORIES[name] if name else child(factory)
         base.clear(own)
         for key, value in content:
             base.__setitem__(own, child(key), child(value))
@@ -292,16 +317,20 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
     elif isinstance(own, list):
         list.__setitem__(own, slice(None), [child(item) for item in content])
     elif isinstance(own, set):
-        set.clear(own)
-        set.update(own, [child(item) for item in content])
+        items = [child(item) for item in content]
+        if set(items) != own:  # an iteration over it goes on
+            set.clear(own)
+            set.update(own, items)
     elif isinstance(own, deque):
         deque.clear(own)
         deque.extend(own, [child(item) for item in content])
     elif isinstance(content, str):
         numpy = sys.modules["numpy"]
         own[...] = numpy.frombuffer(base64.b64decode(content), own.dtype).reshape(own.shape)
-    else:
+    elif len(content) == own.size:
         own.flat = [child(item) for item in content]
+    else:
+        raise ValueError("an array of another size")
 
 
 def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Foreign) -> Any:
@@ -315,7 +344,10 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
         case "bytes":
             return first.encode("latin-1")
         case "exception class":
-            return raised.made_class(child(first))
+            return raised.pythons_own(*parts) or Exception
+        case "own exception class":
+            bases = tuple([child(base) for base in parts[1]])
+            return foreign(kind, *parts[2:], first, bases) if parts[2:] else raised.made_class(first, bases)
         case "constant":
             return _CONSTANTS[first]
         case "struct_time":
