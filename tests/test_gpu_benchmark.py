@@ -37,6 +37,7 @@ for rank in (0, 2):
 """
 
 
+@pytest.mark.slow
 def test_it_runs_where_packages_of_the_data_are_missing():
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     found = subprocess.run([sys.executable, "-c", WITHOUT], env=env, text=True, capture_output=True, check=False)

@@ -203,6 +203,7 @@ def test_a_chip_of_two_devices_is_shared_between_them():
     assert chips.price_of("TPU7x") == chips.CHIPS["tpu7x"].price / 2
 
 
+@pytest.mark.slow
 def test_watching_a_study_shows_step_loss_time_left_and_scores_at_80_columns(tmp_path):
     """Numbers by hand: 2 steps per second, 30 of 50 to go. Long names are cut, and no line wraps."""
     config = dataclasses.replace(experiment.read(["--config=quickstart.py"]), name="an-experiment-with-a-long-name")

@@ -322,12 +322,14 @@ def saved_bytes(folder) -> int:
     return sum(file.stat().st_size for file in pathlib.Path(folder / "checkpoints").rglob("*") if not file.is_dir())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_adapter_alone(tuned):
     """The base has 1.1 M parameters, 4.2 MB in float32; an adapter of rank 4 has 76,000, thrice with its moments."""
     for name in ("specialised", "general"):
         assert saved_bytes(folders(tuned)[name]) < 1.2e6 < (TINY / "model.safetensors").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_stage_answers_with_its_adapter_and_so_does_its_export(tuned, tmp_path):
     """The merged weights against the adapter beside the base, and both exports in transformers and PEFT."""
     folder = folders(tuned)["general"]
@@ -492,6 +494,7 @@ def test_other_optimizers_train_adapters(name):
     assert all((x != y).any() for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["bfloat16_moments", "bfloat16"])
 def test_adapters_are_kept_in_the_precision_of_the_state(state):
     from sftmix_jax.training import precision

@@ -77,6 +77,7 @@ def test_hidden_states_are_transformers(tmp_path):
             np.testing.assert_allclose(state, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_domains_that_lie_apart_have_a_high_silhouette():
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)

@@ -88,6 +88,7 @@ def made(dtype, adapters=LORA, names=(), *, compute=FLOAT32, config=SMALL, mesh=
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "names", "devices"), [("int8", (), 1), ("nf4", ("norm", "layers.1-1"), 1), ("nf4", (), 4)]
 )
@@ -114,6 +115,7 @@ def test_a_step_is_that_of_the_weights_that_they_stand_for(dtype, names, devices
         np.testing.assert_allclose(mine, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_holds_few_bits_of_each_weight_and_dequantises_one_layer_at_a_time():
     """Without rematerialisation, which would keep the weights of all layers for the backward pass."""
     config = dataclasses.replace(SMALL, hidden_size=128, intermediate_size=512, num_layers=12)

@@ -142,6 +142,7 @@ def test_the_order_of_a_stages_domains_is_in_its_identity_as_it_decides_that_of_
     assert resolved[0].chain()[0].id != resolved[1].chain()[0].id
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_rows_than_the_plans_is_refused(tmp_path, monkeypatch):
     """As of a version that packed in another way: some rows would be trained on twice and others never."""
     monkeypatch.setattr(experiment, "make_mesh", partial(experiment.make_mesh, devices=jax.devices()[:1]))

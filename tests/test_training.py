@@ -535,6 +535,7 @@ def test_a_second_moment_in_bfloat16_follows_its_gradients():
     assert run(lambda x, key: x.astype(jnp.bfloat16)) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept", "devices"), [("bfloat16_moments", 1), ("bfloat16", 2)])
 def test_a_narrow_state_learns_as_float32_does(kept, devices):
     trainer = trainer_on(MeshConfig(fsdp=devices), devices, kept=kept)

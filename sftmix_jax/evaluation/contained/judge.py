@@ -195,10 +195,10 @@ class _Prisoner:
         sys.stdout = self._printed
         while line := self._asked.readline():
             text, followed = self._answer(line, standing)
-            kept = self._shared.retained()  # by now only the program can refer to what was asked and answered
-            if (
-                kept and kept[-1] >= followed
-            ):  # or what the program has left: functions that call themselves hold what they use
+            # By now only the program can refer to what was asked and answered, or a cycle that it has left behind:
+            # nested functions that call themselves hold what they use.
+            kept = self._shared.retained()
+            if kept and kept[-1] >= followed:
                 gc.collect(1)
                 kept = self._shared.retained()
             self._shared.keep(kept)
