@@ -265,8 +265,6 @@ def test_7b_compiles_and_fits_on_sixteen_v5e():
         ("7b", "v5e:4x4", 2, 32, True),
         ("7b", "tpu7x:2x2x1", 1, 16, True),
         ("33b", "v5e:16x16", 1, 256, True),
-        ("7b", "v5p:4x4x4", 1, 64, True),
-        ("33b", "tpu7x:4x4x4", 1, 128, True),
         ("65b", "v6e:2x4", 1, 8, False),
     ],
 )

@@ -26,7 +26,7 @@ from sftmix_jax.workdir import records
 
 # Two strategies and a replay on a handful of rows; three of five stages are shared.
 SMALL = """
-from sftmix_jax.experiment import strategies
+from sftmix_jax.experiment import paper, strategies
 from sftmix_jax.studies.study import Run, Study
 
 paper.TOY_ROWS.update(code=48, math=48, general=64)
