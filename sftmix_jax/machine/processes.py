@@ -128,6 +128,8 @@ def leave(code: int) -> None:
             import jax
 
             jax.distributed.shutdown()  # waits for the others
+        elif is_first() and _watch is not None:
+            _watch.wait(5 * _GRACE)  # jax aborts a process whose coordinator, which is this one, has gone before it
     elif code:
         sys.exit(code)
     else:
@@ -255,8 +257,11 @@ class _Watch:
     def __init__(self, connections: Mapping[int, socket.socket]):
         self._connections = dict(connections)
         self._parted = False
-        for index, connection in connections.items():
-            threading.Thread(target=self._listen, args=(index, connection), daemon=True).start()
+        self._listening = [
+            threading.Thread(target=self._listen, args=each, daemon=True) for each in connections.items()
+        ]
+        for thread in self._listening:
+            thread.start()
 
     def _listen(self, index: int, connection: socket.socket) -> None:
         last = b""
@@ -274,6 +279,12 @@ class _Watch:
         say(f"{who} has ended. All stop; the same command goes on from the last checkpoint")
         _close_early()
         os._exit(1)
+
+    def wait(self, seconds: float) -> None:
+        """Until the others have closed their connections, as they do when they end, but no longer than this."""
+        deadline = time.monotonic() + seconds
+        for thread in self._listening:
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def part(self, word: bytes) -> None:
         """Say that this process ends, and whether as it should."""
