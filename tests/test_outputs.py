@@ -343,7 +343,7 @@ def test_tables_in_the_terminal_show_text(workdir, console, capsys):
     judged = {"stored_judgments": 1, "unparsed": [PLANTED], "differing": [PLANTED]}
     tables.print_score(record | judged, console)
     assert is_shown(console.seen())
-    for low in (0, 0.1):  # the second one's interval and p disagree, which is said by the metric's name
+    for low in (0, 0.1):  # the second one's interval and p disagree: the caption names the metric
         tables.print_differences(PLANTED, PLANTED, PLANTED, [Difference(PLANTED, 1, 0, 1, low, 1, 0.5, 1)], console)
         assert is_shown(console.seen())
     tables.print_contamination(records.contamination(workdir / "contamination.json"))

@@ -143,7 +143,7 @@ def of_config(model: ModelConfig, base: Architecture) -> Tuning:
     """What an experiment trains of its base. Raises UserError for a name that is no parameter."""
     adapters, names = model.lora.adapters, tuple(sorted(set(model.trainable)))  # their order changes nothing
     trainable.find(adapted(base, adapters), names)  # refuses a name that is no parameter
-    if not adapters and not names:
+    if model.trains_all:
         if model.frozen_dtype in quantized.FORMATS:
             raise UserError(
                 f"config.model.frozen_dtype={model.frozen_dtype}: every parameter is trained, and none is kept so; "
