@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from sftmix_jax.machine import command, terminal
-from sftmix_jax.machine.ranges import Items, Text, setting, within
+from sftmix_jax.machine.ranges import Items, Location, Text, setting, within
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class Options:
     data: tuple[str, ...] = dataclasses.field(
         metadata=within(Items(Text(), at_least=1), "a path for each domain: a file, a folder, a glob or hf:ID")
     )
-    out: str = dataclasses.field(metadata=within(Text(), "the config file to write"))
+    out: str = dataclasses.field(metadata=within(Location(), "the config file to write"))
     model: str = setting("tiny", Text(), "the base: tiny, a model folder or a hub id")
     general: str = setting(
         "", Text(), "the domain of general conversation; by default one that is named chat, general or conversation"

@@ -12,9 +12,13 @@ from etils import epath
 
 import sftmix_jax.evaluate as evaluate
 import sftmix_jax.sample as sample
+from sftmix_jax import desk
 from sftmix_jax import study as study_verb
+from sftmix_jax.data import user_functions
+from sftmix_jax.data.chat import Chat
 from sftmix_jax.data.mixture import Share
 from sftmix_jax.data.sources import Source
+from sftmix_jax.data.tokenizer import Tokenizer
 from sftmix_jax.evaluation import judging
 from sftmix_jax.evaluation.judging import JudgeConfig, Prompt
 from sftmix_jax.experiment import arguments
@@ -22,6 +26,7 @@ from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment import runner as experiments
 from sftmix_jax.experiment.config import Experiment, Stage
 from sftmix_jax.experiment.opening import Opening
+from sftmix_jax.experiment.stages import TINY
 from sftmix_jax.machine import identity, options, processes, ranges
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.machine.ranges import AnyOf, Choice, Flag, Integer, Items, Number, Table, Text, Tree
@@ -422,6 +427,19 @@ def test_paths_may_begin_with_the_home_folder(verb, given, monkeypatch):
         assert getattr(options.parse(verb.Options, form), field) == "/home/me/runs"
     there = [*given[:-1], f"{given[-1]}=gs://bucket/~/runs"]
     assert getattr(options.parse(verb.Options, there), field) == "gs://bucket/~/runs"
+
+
+def test_files_that_a_config_names_may_begin_with_the_home_folder(monkeypatch, tmp_path):
+    """The config itself, its template, and functions of the user's."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("def rows(row):\n    return [('user', row['a']), ('assistant', row['b'])]\n")
+    (tmp_path / "config.py").write_text(
+        "from sftmix_jax.experiment.config import Experiment\n\nget_config = lambda: Experiment('mine', {}, {})\n"
+    )
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    assert desk.configured("~/config.py", "configs").name == "mine" == desk.configured("~/config", "configs").name
+    assert user_functions.load("convert", "~/mine.py:rows")({"a": "1", "b": "2"})[0] == ("user", "1")
+    assert Chat("~/own.jinja", Tokenizer(str(TINY))).fingerprint
 
 
 def test_flags_beside_a_config_have_ranges():

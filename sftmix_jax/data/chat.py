@@ -374,10 +374,11 @@ def _found(template: str, tokenizer: Tokenizer) -> tuple[str, str]:
         return f"{tokenizer.path}'s own", tokenizer.chat_template
     if not template.endswith(".jinja"):
         raise UserError(f"template '{template}': {did_you_mean(template, [*TEMPLATES, OWN])}, or FILE.jinja")
-    if not epath.Path(template).is_file():
+    file = epath.Path(template).expanduser()
+    if not file.is_file():
         raise UserError(f"template '{template}': no such file")
     try:
-        return template, epath.Path(template).read_bytes().decode("utf-8-sig")
+        return template, file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"template '{template}': not UTF-8") from None
 

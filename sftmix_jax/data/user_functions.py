@@ -80,6 +80,7 @@ def digest(field: str, spec: str) -> str:
 
 def _parts(field: str, spec: str) -> tuple[Path, str]:
     path, _, name = spec.rpartition(":")
+    path = os.path.expanduser(path)
     if not Path(path).is_file() or not name:
         raise UserError(f"{field} '{spec}': must be FILE.py:FUNCTION, and the file must exist")
     return Path(path).resolve(), name

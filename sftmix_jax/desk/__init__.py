@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -37,7 +38,8 @@ def listed(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> Path:
     """The file `name` (its .py may be left out) as a path, then in the desk. Raises UserError."""
-    for candidate in (name, f"{name}.py"):
+    given = os.path.expanduser(name)
+    for candidate in (given, f"{given}.py"):
         for folder in (Path(), *_folders(kind)):
             if (folder / candidate).is_file():
                 return folder / candidate

@@ -140,9 +140,10 @@ def compare_stages(
     workdir: epath.Path, stages: Sequence[str], tasks: Sequence[str], lm_eval: Sequence[str] = ()
 ) -> None:
     """Prints how two stages of a workdir, or two stage folders, differ on the same questions. Raises UserError."""
+    folders = [epath.Path(stage).expanduser() for stage in stages]
     first, second = (
-        epath.Path(stage) if (epath.Path(stage) / "stage.json").exists() else one_stage(workdir, stage)
-        for stage in stages
+        folder if (folder / "stage.json").exists() else one_stage(workdir, stage)
+        for folder, stage in zip(folders, stages, strict=True)
     )
     for name in (*(find_task(task)[0].name for task in tasks), *(f"lm_eval/{task}" for task in lm_eval)):
         tables.print_differences(name, first.name, second.name, compare(first, second, name))

@@ -39,9 +39,10 @@ def architecture(experiment: Experiment) -> Architecture:
     """The model's, without its weights: from its folder, or from the published ones, so that a model's cost is known
     before it is fetched. Raises UserError."""
     kind, _, name = experiment.model.init.partition(":")
-    if kind == "hf" and name in families.PUBLISHED and not Path(name).exists():
+    is_here = Path(name).expanduser().exists()
+    if kind == "hf" and name in families.PUBLISHED and not is_here:
         return families.preset(families.PUBLISHED[name])
-    if kind == "hf" and not Path(name).exists():
+    if kind == "hf" and not is_here:
         return hf_config.read(model_folder.find(name, weights=False))
     if kind == "scratch":
         return families.preset(name)
