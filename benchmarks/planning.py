@@ -27,7 +27,7 @@ def examples(rows: int, seed: int) -> Examples:
     offsets = np.cumsum([0, *np.clip(rng.lognormal(4.3, 0.8, rows), 8, 2048).astype(int)])
     tokens = np.zeros(offsets[-1], np.uint16)
     weights = np.ones(offsets[-1], np.float32)
-    return Examples("", "", tokens, weights, offsets, rows, {}, [], {})
+    return Examples("", "", tokens, weights, offsets, rows, {}, [], {}, [])
 
 
 def planning_time(rows: int, steps: int, kind: str) -> float:

@@ -89,6 +89,19 @@ def test_a_model_without_a_name_is_refused_before_any_row_is_read(data):
         starting.write(["none.csv"], "hf:", "", "mine.py")
 
 
+@pytest.mark.parametrize(
+    ("hidden", "layers", "heads", "vocab", "rate"),
+    [(576, 30, 9, 49_152, 1e-3), (2048, 24, 32, 49_152, 3e-4), (4096, 32, 32, 32_000, 2e-5)],  # 0.2, 1.8 and 6.7 billion
+)
+def test_the_learning_rate_follows_from_the_models_size(data, hidden, layers, heads, vocab, rate):
+    model = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "vocab_size": vocab}
+    model |= {"num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": round(hidden * 2.6875)}
+    (data / "model").mkdir()
+    (data / "model" / "config.json").write_text(json.dumps(model | {"max_position_embeddings": 2048}))
+    starting.write(["code.csv"], str(data / "model"), "", "mine.py")
+    assert experiment.read(["--config=mine.py"]).stages["code"].optimizer.learning_rate == rate
+
+
 @pytest.mark.slow
 def test_what_is_written_trains_as_it_stands(data):
     paths = ",".join(str(data / name) for name in ("My math.jsonl", "code.csv", "chat.json"))

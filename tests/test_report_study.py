@@ -106,6 +106,15 @@ def test_a_clear_winner_holds_and_two_alike_cannot_be_told_apart():
     assert close.setup == 2 and close.finding.verdict == rule.UNCLEAR and "80 %" in close.finding.numbers
 
 
+def test_set_ups_with_the_same_score_share_the_place():
+    (two,) = best.find([scores([0.5, 0.2, 0.5], spread=0)], str)
+    assert two.leaders == (0, 2) and two.finding.verdict != rule.HOLDS
+    (none,) = best.find([scores([0.0, 0.0, 0.0], spread=0)], str)
+    assert none.leaders == () and none.of == 3
+    (one,) = best.find([scores([0.2, 0.8, 0.5])], str)
+    assert one.leaders == (1,)
+
+
 def test_the_best_must_be_better_than_every_other_and_not_the_next_alone():
     """The third lies lower than the next, and is so uncertain that it may be the best."""
     sure = scores([0.6, 0.5], spread=0.002)

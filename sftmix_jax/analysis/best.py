@@ -19,6 +19,7 @@ class Best:
 
     outcome: Outcome
     setup: int
+    equal: tuple[int, ...]  # others that have the same score
     of: int  # set-ups that have this outcome
     next: int
     lead: Uncertain  # over the next, in points (Outcome.gain)
@@ -26,6 +27,11 @@ class Best:
     default: int | None = None  # where it is neither of the two
     gain: Uncertain | None = None  # over the default
     gain_finding: Finding | None = None
+
+    @property
+    def leaders(self) -> tuple[int, ...]:
+        """The set-ups with the best score; none where all have the same."""
+        return () if len(self.equal) + 1 == self.of else (self.setup, *self.equal)
 
 
 def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int | None = None) -> list[Best]:
@@ -47,10 +53,10 @@ def find(outcomes: Sequence[Outcome], name: Callable[[int], str], default: int |
     said = {finding.claim: finding for finding in rule.judge(claims)}
     found = []
     for outcome in compared:
-        first, second = outcome.ranked()[:2]
-        best = Best(
-            outcome, first, len(outcome.scores), second, outcome.gain(first, second), said[f"{outcome.name} {BEST}"]
-        )
+        first, second, *rest = outcome.ranked()
+        equal = tuple(i for i in (second, *rest) if outcome.scores[i].value == outcome.scores[first].value)
+        lead, finding = outcome.gain(first, second), said[f"{outcome.name} {BEST}"]
+        best = Best(outcome, first, equal, len(outcome.scores), second, lead, finding)
         if _has_default(outcome, default):
             against = int(default or 0)
             best = dataclasses.replace(

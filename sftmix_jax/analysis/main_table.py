@@ -29,7 +29,7 @@ def make(
         has = given(setups[i].items())
         row: list[Any] = [_label(axis, has.get(label)) for axis, label in labels]
         row += [scores.cell(outcome.scores.get(i), outcome.best) for outcome in outcomes]
-        leading = [best.outcome.name for best in bests if best.setup == i]
+        leading = [best.outcome.name for best in bests if i in best.leaders]
         note = [f"best: {', '.join(leading)}"] if leading else []
         rows.append([*row, "; ".join(note + (["default"] if i == default else []))])
     columns = [*(label for _, label in labels), *(outcome.name for outcome in outcomes), "note"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 from collections import Counter
@@ -17,10 +18,13 @@ from sftmix_jax.experiment import config as experiment
 from sftmix_jax.machine import model_folder
 from sftmix_jax.machine.errors import UserError, did_you_mean
 from sftmix_jax.machine.files import replace
+from sftmix_jax.models import hf_config, table
 
 _GENERAL = re.compile(r"chat|general|conversation|dialog|oasst|sharegpt|ultrachat|wildchat", re.IGNORECASE)
 _FEWEST = 4  # rows of each domain in the replay, where there are so many
 _PARTS = (16, 4, 1)  # k as 1/16, 1/4 or 1
+# Learning rates by fewer parameters than: SmolLM2's recipe up to 360M (1e-3), its recipe of 1.7B (3e-4), the paper's of 7B.
+_LEARNING_RATES = ((5e8, "1e-3"), (3e9, "3e-4"), (math.inf, "2e-5"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
         raise UserError(f"--out {out}: a config is a Python file; name it as mine.py")
     if target.exists():
         raise UserError(f"--out {out}: is there already and is not replaced; name another, or delete it")
-    init = _init(model)
+    init, rate = _base(model)
     domains = [_read(name, path) for name, path in zip(_names(paths), paths, strict=True)]
     names = [domain.name for domain in domains]
     if general and general not in names:
@@ -73,7 +77,7 @@ def write(paths: Sequence[str], model: str, general: str, out: str) -> Started:
     if len(domains) > 1:
         general = general or next((name for name in names if _GENERAL.search(name)), "")
     strategy, stages = _stages(domains, general)
-    text = _text(domains, init, strategy, stages, target.stem)
+    text = _text(domains, init, rate, strategy, stages, target.stem)
     replace(target, text.encode())
     try:
         experiment.read([f"--config={target}"])  # what is written can be read
@@ -147,19 +151,19 @@ def _stages(domains: Sequence[Domain], general: str) -> tuple[str, str]:
     ).replace("'", '"')
 
 
-def _init(model: str) -> str:
-    """`model.init` of a model folder or hub id. Raises UserError where there is none."""
+def _base(model: str) -> tuple[str, str]:
+    """`model.init` of a model folder or hub id, and a learning rate for its size. Raises UserError where there is none."""
     name = model.removeprefix("hf:")
     if name == "tiny":
-        return name
+        return name, _LEARNING_RATES[0][1]
     if not name:
         raise UserError("--model names no model: give tiny, a model folder or a hub id")
-    model_folder.find(name, weights=False)
-    return f"hf:{name}"
+    size = table.num_params(hf_config.read(model_folder.find(name, weights=False)))
+    return f"hf:{name}", next(rate for bound, rate in _LEARNING_RATES if size < bound)
 
 
-def _text(domains: Sequence[Domain], init: str, strategy: str, stages: str, name: str) -> str:
-    rate, length = ("1e-3", ", seq_len=256") if init == "tiny" else ("2e-5", "")
+def _text(domains: Sequence[Domain], init: str, rate: str, strategy: str, stages: str, name: str) -> str:
+    length = ", seq_len=256" if init == "tiny" else ""
     own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name).lstrip("-") or "mine"
     held = [
         f'        "{domain.name}": Source({_quoted(domain.path)}, validation_rows={domain.validation_rows}'

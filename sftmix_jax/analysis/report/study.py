@@ -152,7 +152,7 @@ class StudyReport(Source):
             answers.append(
                 {
                     "outcome": found.outcome.name,
-                    "setting": self.setup_in_words(found.setup),
+                    "setting": self._leaders(found),
                     "score": _score(found),
                     "comparisons": [
                         {"verdict": finding.verdict, "words": finding.numbers.removeprefix("one run: ")}
@@ -164,7 +164,7 @@ class StudyReport(Source):
         if answers:
             parts.append(
                 document.text(
-                    "Each card names the set-up with the best score. 'Holds' means that it is better than every other: "
+                    "Each card names the set-up with the best score, or those that share it. 'Holds' means that it is better than every other: "
                     f"each difference is at least {rule.SMALLEST:g} points (hundredths of the best score) and its "
                     "95 % interval lies above 0, with Holm's correction over all comparisons of the cards."
                 )
@@ -172,6 +172,13 @@ class StudyReport(Source):
         parts += [document.figure(self.own_figure)] if self.own_figure else []
         parts += [document.table(self.main_table)] if self.main_table.rows else []
         return Section("answer", "Best set-up" if answers else "Scores after the last stage", parts)
+
+    def _leaders(self, found: Best) -> str:
+        """The set-up with the best score in words, or how many share it."""
+        if not found.leaders:
+            return f"none leads: all {found.of} set-ups have the same score"
+        names = [self.setup_in_words(i) for i in found.leaders]
+        return names[0] if len(names) == 1 else f"{len(names)} set-ups with the same score: {common.few(names)}"
 
     def _scores(self) -> Section:
         parts: list[Part] = []
