@@ -73,18 +73,28 @@ ATTACKS = {
     "writes to every pipe": "import os\nfor fd in range(32):\n    try: os.write(fd, b'{{\"passed\": true}}\\n')\n"
     "    except OSError: pass\nreturn ''",
     "answers as the judge": "import os\nfor fd in range(32):\n"
-    '    try: os.write(fd, b\'.[[0],[["tuple",[false,"out",""]]],[]]\\n[]\\n\')\n'
+    '    try: os.write(fd, b\'.[[0],[["tuple",[false,"out",""]]],[],[]]\\n[]\\n\')\n'
     "    except OSError: pass\nreturn ''",
     "answers with objects that nobody has": "import os\nfor fd in range(32):\n"
-    '    try: os.write(fd, b\'.[[-9],[],[[7,"list",["in"]]]]\\n[99,-9,"in"]\\n\')\n'
+    '    try: os.write(fd, b\'.[[-9],[],[[7,"list",["in"]]],[]]\\n[99,-9,"in"]\\n\')\n'
     "    except OSError: pass\nreturn ''",
     "says that the tests share very many objects": "import os\nfor fd in range(32):\n"
-    '    try: os.write(fd, b\'.[[1],[["list",[]],["tuple",[false,[0],""]]],[]]\\n[\'\n'
+    '    try: os.write(fd, b\'.[[1],[["list",[]],["tuple",[false,[0],""]]],[],[]]\\n[\'\n'
     "                      + b'0,' * 30000 + b'0]\\n')\n"
+    "    except OSError: pass\nreturn ''",
+    "says what its class adds to a text": "import os\nfor fd in range(32):\n    try: os.write(fd, "
+    'b\'.[[2],[["str",[111]],["object",0,"T",false,true,1],["tuple",[false,[0],""]]],[],\'\n'
+    '                      b\'[[0,1,["__eq__","__class__","__getattribute__","__init__"]]]]\\n[]\\n\')\n'
+    "    except OSError: pass\nreturn ''",
+    "says that a text has a class of no object": "import os\nfor fd in range(32):\n"
+    '    try: os.write(fd, b\'.[[1],[["str",[111]],["tuple",[false,[0],""]]],[],[[0,1,["x"]]]]\\n[]\\n\')\n'
     "    except OSError: pass\nreturn ''",
     "returns a class that is equal to everything": "class Meta(type):\n    def __eq__(self, other): return True\n"
     "    __hash__ = type.__hash__\nreturn Meta('str', (str,), {{}})",
     "raises itself as its own cause": "e = AssertionError('in')\ne.__cause__ = e\ne.args = (e,)\nraise e",
+    "looks at installed packages": "import os\nfolders = [os.path.dirname(os.__file__), '/usr/lib/python3']\n"
+    "return 'in' if any(os.listdir(f'{{f}}/{{k}}-packages') for f in folders for k in ('site', 'dist')\n"
+    "                   if os.path.isdir(f'{{f}}/{{k}}-packages')) else ''",
     "connects by a pair of sockets": "import _socket\na, b = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)\n"
     "a.sendto(b'x', {unix!r})\nreturn 'in'",
     # change or look at files without opening them

@@ -601,3 +601,11 @@ def test_an_answer_that_depends_on_the_order_of_a_set_has_one_score():
         for seed in "1234"
     }
     assert len(told) == 1 and "pass@1" in told.pop()
+
+
+@pytest.mark.parametrize("line", ["x = (\n", "x = {'a': [\n", "f = g(\n", "```python\nx = (\n"])
+def test_a_line_without_an_end_that_is_repeated_is_run_as_it_stands(line):
+    """Each line that could begin a program is tried with all that follow it: for hours, without a bound."""
+    prompt = 'def f(x):\n    """Doc."""\n'
+    assert programs.program(prompt, "f", line * 2000) == f"{prompt}\n{line * 2000}"
+    assert programs.program(prompt, "f", "    return x\n").endswith("return x\n")  # the next answer has its own bound

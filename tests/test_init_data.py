@@ -91,7 +91,11 @@ def test_a_model_without_a_name_is_refused_before_any_row_is_read(data):
 
 @pytest.mark.parametrize(
     ("hidden", "layers", "heads", "vocab", "rate"),
-    [(576, 30, 9, 49_152, 1e-3), (2048, 24, 32, 49_152, 3e-4), (4096, 32, 32, 32_000, 2e-5)],  # 0.2, 1.8 and 6.7 billion
+    [
+        (576, 30, 9, 49_152, 1e-3),
+        (2048, 24, 32, 49_152, 3e-4),
+        (4096, 32, 32, 32_000, 2e-5),
+    ],  # 0.2, 1.8 and 6.7 billion
 )
 def test_the_learning_rate_follows_from_the_models_size(data, hidden, layers, heads, vocab, rate):
     model = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "vocab_size": vocab}

@@ -275,6 +275,14 @@ def test_a_server_ends_with_the_process_that_asked_it():
     assert not folder.exists() or "zombie" in (folder / "status").read_text()
 
 
+def test_a_server_that_has_ended_is_replaced():
+    assert sandbox.run("def f(): return 1", "f", "assert f() == 1").passed
+    for server in sandbox._idle:
+        server._process.kill()
+        server._process.wait()
+    assert sandbox.run("def f(): return 1", "f", "assert f() == 1").passed
+
+
 def test_a_run_leaves_nothing_for_the_next():
     marked = "import builtins\nbuiltins.left = 1\nimport json\njson.left = 1\ndef f():\n    return 1"
     assert sandbox.run(marked, "f", "assert f() == 1").passed

@@ -32,6 +32,28 @@ class Point:
     def __call__(self, n): return self.x + n
 f = Point
 """
+ITERATOR = """
+class Numbers:
+    def __init__(self): self.n, self.start = 0, 1
+    def __iter__(self): return self
+    def __next__(self):
+        self.n += 1
+        if self.n > 200: raise StopIteration
+        return self.n
+    def __len__(self): return 7
+    def __getitem__(self, i): return i * 2
+    def __call__(self): return 9
+    def __bool__(self): return False
+    def get(self): return self.start
+f = Numbers
+"""
+LIST = """
+class Stack(list):
+    def push(self, x): self.append(x)
+    def top(self): return self[-1]
+    def __repr__(self): return "stack"
+def f(): return Stack([1, 2])
+"""
 BAG = """
 class Bag:
     def __init__(self, *items): self.items = list(items)
@@ -392,6 +414,109 @@ PAIRS = {
         "def f(x, seen=[]):\n    seen.append(x)\n    return seen",
         "assert f(1) == [1]\nassert f(2) == [1, 2]",
     ),
+    "keys that are equal by value": (
+        "import uuid\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass P: x: int\n"
+        "def f(): return {P(1): 5, P(2): 6}, {uuid.UUID(int=1): 1}, frozenset([P(3)])",
+        "a, b, c = f()\nassert list(a.values()) == [5, 6] and [k.x for k in a] == [1, 2] and [p.x for p in c] == [3]\n"
+        "assert b[list(b)[0]] == 1",
+    ),
+    "set of paths": ("from pathlib import Path\ndef f(): return {Path('a'), Path('b')}", "assert len(f()) == 2"),
+    "array of tuples and lists": (
+        "import numpy as np\ndef f(x):\n    a = np.empty(2, object)\n    a[0], a[1] = (1, 2), x\n    return a",
+        "a = f([3])\nassert a[0] == (1, 2) and a[1] == [3] and a.shape == (2,)",
+    ),
+    "halves of a pair of surrogates": (
+        "def f(s): return len(s), s",
+        "assert f('\\ud83d\\ude00') == (2, '\\ud83d\\ude00') and f('\\U0001f600') == (1, '\\U0001f600')",
+    ),
+    "numpy text that ends with zeros": (
+        "import numpy as np\ndef f(): return np.bytes_(b'a\\0'), np.str_('b')",
+        "a, b = f()\nassert a == b'a\\0' and b == 'b' and type(b).__name__ == 'str_'",
+    ),
+    "iterator of a class": (
+        ITERATOR,
+        "x = f()\nassert len(x) == 7 and x[4] == 8 and x() == 9 and not x\nx.start = 5\nassert x.get() == 5\n"
+        "assert next(x) == 1 and x.n == 1 and iter(x) is x and list(x) == list(range(2, 201)) and sum(f()) == 20100",
+    ),
+    "iterator that is not read ahead": (
+        ITERATOR,
+        "x = f()\nfor _ in range(150): next(x)\nassert x.n == 150",
+    ),
+    "list with methods": (
+        LIST,
+        "x = f()\nx.push(3)\nassert x == [1, 2, 3] and x.top() == 3 and isinstance(x, list)\nx.append(9)\n"
+        "assert x.top() == 9 and repr(x) == 'stack' and len(x) == 4 and type(x).__name__ == 'Stack'",
+    ),
+    "list with methods inside an object": (
+        LIST + "class Box:\n    def __init__(self): self.s = Stack([1, 2])\nf = Box",
+        "import copy\nb = f()\nb.s.push(3)\nb.s.push(4)\nassert b.s == [1, 2, 3, 4]\nc = copy.deepcopy(b.s)\n"
+        "c.push(5)\nassert c == [1, 2, 3, 4, 5] and b.s == [1, 2, 3, 4]",
+    ),
+    "list with methods as an argument": (
+        LIST + "def f(x=None): return Stack([1]) if x is None else (isinstance(x, Stack), x.top())",
+        "x = f()\nassert f(x) == (True, 1)",
+    ),
+    "list with fields": (
+        "class L(list): pass\ndef f():\n    l = L([1])\n    l.tag = 't'\n    return l",
+        "l = f()\nassert l.tag == 't' and l == [1]\nl.tag = 'u'\nassert l.tag == 'u'",
+    ),
+    "list with operators of its own": (
+        "class M(list):\n    def __matmul__(self, o): return 7\n"
+        "    def __getitem__(self, i):\n        x = list.__getitem__(self, i)\n"
+        "        return M(x) if isinstance(i, slice) else x\ndef f(): return M([1, 2, 3])",
+        "import json\nm = f()\nassert m @ m == 7 and m[0:2] == [1, 2] and m[0:2] @ m == 7 and [*m] == [1, 2, 3]\n"
+        "assert json.dumps(m) == '[1, 2, 3]'",
+    ),
+    "named tuple with a method": (
+        "from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\n    y: int = 2\n"
+        "    def norm(self): return self.x + self.y\ndef f(): return P(1)",
+        "p = f()\nassert p.norm() == 3 and p == (1, 2) and p.x == 1 and p._asdict() == {'x': 1, 'y': 2}\n"
+        "assert repr(p) == 'P(x=1, y=2)' and hash(p) == hash((1, 2)) and p._replace(x=5) == (5, 2)",
+    ),
+    "numbers and texts with names": (
+        "from enum import IntEnum, StrEnum\nclass C(IntEnum):\n    RED = 1\nclass T(StrEnum):\n    A = 'a'\n"
+        "def f(): return C.RED, T.A, [T.A, T.A]",
+        "c, t, (x, y) = f()\nassert c == 1 and c.name == 'RED' and str(c) == '1' and repr(c) == '<C.RED: 1>'\n"
+        "assert c + 1 == 2 and t == 'a' and t.name == 'A' and f'{t}' == 'a' and x is y and type(c) is not int",
+    ),
+    "dictionary that makes what is missing": (
+        "class D(dict):\n    def __missing__(self, k): return k * 2\ndef f(): return D(a=1)",
+        "d = f()\nassert d['a'] == 1 and d[4] == 8 and d == {'a': 1} and d.get(7) is None",
+    ),
+    "set that counts": (
+        "class S(set):\n    n = 0\n    def add(self, x):\n        self.n += 1\n        super().add(x)\nf = S",
+        "s = f()\ns.add(1)\ns.add(1)\nassert s.n == 2 and s == {1}",
+    ),
+    "further containers with methods": (
+        "from collections import Counter, OrderedDict, defaultdict, deque\n"
+        "class A(Counter):\n    def top(self): return self.most_common(1)[0]\n"
+        "class B(deque):\n    def peek(self): return self[0]\n"
+        "class E(OrderedDict):\n    def first(self): return next(iter(self))\n"
+        "class F(defaultdict):\n    def n(self): return len(self)\n"
+        "def f(): return A('aab'), B([1, 2], 5), E(x=1), F(int, {3: 1})",
+        "a, b, e, g = f()\nassert a.top() == ('a', 2) and a['z'] == 0 and b.peek() == 1 and b.maxlen == 5\n"
+        "assert e.first() == 'x' and g.n() == 1 and g[8] == 0 and g.n() == 2",
+    ),
+    "exception with methods": (
+        "class E(Exception):\n    def __init__(self, code):\n        super().__init__(f'code {code}')\n"
+        "        self.code, self._seen = code, []\n    @property\n    def double(self): return self.code * 2\n"
+        "    def add(self, x):\n        self._seen.append(x)\n        return len(self._seen)\ndef f(): raise E(4)",
+        "try: f()\nexcept Exception as e:\n    assert e.double == 8 and e.add(5) == 1 and e.add(5) == 2\n"
+        "    assert str(e) == 'code 4' and e.code == 4 and e.args == ('code 4',)\nelse: assert False",
+    ),
+    "exceptions of other arguments than text": (
+        "from decimal import Decimal\nfrom pathlib import Path\nfrom fractions import Fraction\n"
+        "def f(x):\n    if x == 2: {}[Fraction(1, 2)]\n    raise ValueError([Decimal('1.5'), Path('a')][x])",
+        "from fractions import Fraction\nsaid = []\nfor x in range(3):\n    try: f(x)\n"
+        "    except Exception as e: said.append(str(e)); last = e.args[0]\n"
+        "assert said == ['1.5', 'a', 'Fraction(1, 2)'] and last == Fraction(1, 2)",
+    ),
+    "exceptions of long and of no text": (
+        "class E(Exception):\n    def __str__(self): return self.args[0]\ndef f(x): raise E(x)",
+        "for x in ('', 'y' * 300):\n    try: f(x)\n    except Exception as e: assert str(e) == x\n"
+        "    else: assert False",
+    ),
+    "argument called self": ("def f(self): return self", "assert f(self=3) == 3"),
 }
 TWIN = "\ndef f(*args, **named): return 'broken'\n"
 
@@ -470,7 +595,7 @@ def test_an_object_that_returns_the_other_operand_is_not_right(operation):
 @pytest.mark.parametrize("content", ["[]", "[1]", "[1, 2, 3]"])
 def test_an_array_of_another_size_than_its_shape_is_no_value(content):
     """What stood in the judge's memory before would fill it up."""
-    array = f'.[[1],[["array",{content},"O",[2]],["tuple",[false,[0],""]]],[]]\n[]\n'
+    array = f'.[[1],[["array",{content},"O",[2]],["tuple",[false,[0],""]]],[],[]]\n[]\n'
     writes = f"for fd in range(32):\n        try: os.write(fd, {array.encode()!r})\n        except OSError: pass"
     forged = f"import os\ndef f():\n    {writes}\n    return 1"
     found = sandbox.run(forged, "f", "assert len(f()) == 2")
@@ -498,6 +623,56 @@ def test_an_object_that_agrees_with_everything_is_not_right(method):
     )
     for tests in (f"assert {claim}" for claim in claims):
         assert not sandbox.run(program, "f", tests).passed, tests
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (
+            "import numpy as np\ndef f(): a = np.empty(2, object); a[:] = [(1, 2), (3, 4)]; return a",
+            "f().tolist() == [1, 2]",
+        ),
+        ("def f(): return '\\ud83d\\ude00'", "f() == '\\U0001f600'"),
+        ("import numpy as np\ndef f(): return np.str_('a\\0')", "f() == 'a'"),
+        (ITERATOR, "f()"),
+        ("from enum import IntEnum\nclass C(IntEnum): RED = 1\ndef f(): return C.RED", "type(f()) is int"),
+        ("class L(list):\n    def __eq__(self, o): return True\ndef f(): return L([1])", "f() == [2]"),
+        ("class I(int):\n    def __eq__(self, o): return True\ndef f(): return I(3)", "f() == 4"),
+        ("class I(int):\n    def __sub__(self, o): return 0\ndef f(): return I(3)", "abs(f() - 4) < 1e-6"),
+        ("class L(list):\n    def __contains__(self, o): return True\ndef f(): return L([1])", "2 in f()"),
+        ("class E(Exception):\n    def __eq__(self, o): return True\ndef f(): return E(1)", "f() == 3"),
+    ],
+)
+def test_what_fails_in_a_plain_run_or_by_force_alone_does_not_pass(program, tests):
+    assert not sandbox.run(program, "f", f"assert {tests}").passed
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def f(): return 10 ** 5000",
+        "class A:\n    def __repr__(self): raise ValueError\ndef f(): return A()",
+    ],
+)
+def test_a_value_without_a_text_is_a_wrong_value(program):
+    found = sandbox.run(program, "f", "out = f()\nassert out is None, (out, 3)")
+    assert found.reason.startswith("wrong value: AssertionError: its text cannot be made (ValueError)"), found.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("def f(): return 1e17", "import datetime\ndatetime.datetime.fromtimestamp(f())"),
+        ("def f(): return 'nothing'", "eval(f())"),
+        ("def f(): return NameError('x')", "raise f()"),
+        (
+            "def f():\n    try: 1 / 0\n    except Exception: raise ValueError from OSError(2, 'a')",
+            "try: f()\nexcept ValueError as e: raise e.__cause__",
+        ),
+    ],
+)
+def test_an_error_that_the_answers_value_brings_is_its_own_failure(program, tests):
+    assert not sandbox.run(program, "f", tests).passed
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ _TECHNICAL = {
     "timed out": "is the machine busy, or too slow for the time limit?",
     "memory": "the answers need more memory than the sandbox gives",
     "output": "the answers return more than the sandbox passes on",
+    "no reply": "the answers' processes wrote something else than replies",
     "killed": "the answers' processes were killed",
     "exited": "the answers' processes ended before they answered",
     "no answer": "the responses are empty",

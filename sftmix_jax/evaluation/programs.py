@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import re
 import textwrap
 import threading
@@ -25,9 +26,28 @@ _GLUED = re.compile(r"^(.*[^\s`~])[ \t]*(`{3,}|~{3,})[ \t]*$")  # the fence that
 _END_TOKEN = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>)\Z")  # as some stored answers end with
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+_MOST_READ = 1 << 23  # characters that are compiled of one answer, again and again: some seconds
 _CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
 _TREES = threading.Lock()  # Python counts the depth of a syntax tree once for all threads (SystemError: depth mismatch)
 warnings.filterwarnings("ignore", category=SyntaxWarning, module="<answer>")  # escapes in a model's text literals
+
+
+class _TooLong(Exception):
+    """An answer takes too long to read."""
+
+
+class _Reading(threading.local):
+    """How many characters this thread may still compile to read an answer."""
+
+    left = math.inf
+
+    def spend(self, characters: int) -> None:
+        self.left -= characters
+        if self.left < 0:
+            raise _TooLong
+
+
+_reading = _Reading()
 
 
 def program(prompt: str, entry_point: str, response: str, names: Sequence[str] = ()) -> str:
@@ -37,10 +57,15 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     text = response.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     while ended := _END_TOKEN.search(text.rstrip()):
         text = text[: ended.start()] + "\n"
+    _reading.left = _MOST_READ
     try:
         return _program(prompt, entry_point, text, names)
+    except _TooLong:  # a line without an end, again and again: it is run as it stands
+        return prompt + "\n" + text
     except RecursionError:  # nested too deeply to be looked into: it is run as it stands
         return (list(_fenced(text)) or [prompt + "\n" + text])[-1]
+    finally:
+        _reading.left = math.inf
 
 
 def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> str:
@@ -174,9 +199,11 @@ def _python(text: str) -> str:
     """The text up to where it stops being Python, as a whole number of statements."""
     lines = text.split("\n")
     while lines:
+        code = "\n".join(lines)
+        _reading.spend(len(code))
         try:
-            compile("\n".join(lines), "<answer>", "exec", dont_inherit=True)
-            return "\n".join(lines) + "\n"
+            compile(code, "<answer>", "exec", dont_inherit=True)
+            return code + "\n"
         except SyntaxError as error:
             lines = lines[: min(max((error.lineno or 1) - 1, 0), len(lines) - 1)]
         except _NOT_PYTHON:
@@ -185,6 +212,7 @@ def _python(text: str) -> str:
 
 
 def _compiled(code: str) -> CodeType | None:
+    _reading.spend(len(code))
     try:
         return compile(code, "<answer>", "exec", dont_inherit=True)
     except _NOT_PYTHON:

@@ -46,7 +46,7 @@ class Verdict:
     """Whether an answer passed, and if not, why.
 
     A reason is `kind: detail`. Kinds: SyntaxError, wrong value, timed out, missing module, not a plain value, memory,
-    output, killed, exited, or the name of an exception that the answer raised.
+    output, no reply, killed, exited, or the name of an exception that the answer raised.
     """
 
     passed: bool
@@ -79,8 +79,8 @@ def run(
     """Whether the function `name` of a program passes the tests: statements that call it, or `candidate`.
 
     `prelude` is trusted code that the tests may need; `names` are further functions and classes of the program that
-    they use. `seconds` bound the whole run, `each` one call (0: no bound of its own; tests change it by
-    `limit_call(seconds)`), `memory` the bytes.
+    they use. `seconds` bound each process' processor time and, with one more, the whole run; `each` bounds one call (0:
+    it has no bound of its own; tests change it by `limit_call(seconds)`); `memory` is in bytes.
     Raises `TestsCannotRun`, and `UserError` if the sandbox itself fails.
     """
     nonce = secrets.token_hex(16)
@@ -93,9 +93,14 @@ def run(
         "each": each,
         "nonce": nonce,
     }
-    server = _take()
-    message, status = server.run(json.dumps(job).encode(), memory, seconds)
-    _idle.append(server)  # one that failed raised, and is not asked again
+    text = json.dumps(job).encode()
+    try:
+        message, status = _asked(_take(), text, memory, seconds)
+    except OSError:  # it has ended since its last run
+        try:
+            message, status = _asked(_Server(), text, memory, seconds)
+        except OSError as error:
+            raise UserError(f"the sandbox for model-written code failed, and nothing was scored: {error}") from None
     return Verdict(False, "timed out") if message is None else _verdict(message, nonce, status)
 
 
@@ -179,6 +184,12 @@ class _Server:
 
 _ASK, _ANSWER = struct.Struct("QQ"), struct.Struct("q")  # as in contained/judge.py
 _idle: list[_Server] = []  # kept for the next run; they end when this process does, as their socket closes
+
+
+def _asked(server: _Server, job: bytes, memory: int, seconds: int) -> tuple[bytes | None, int]:
+    found = server.run(job, memory, seconds)
+    _idle.append(server)  # one that failed is not asked again
+    return found
 
 
 def _take() -> _Server:

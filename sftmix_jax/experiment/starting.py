@@ -23,7 +23,7 @@ from sftmix_jax.models import hf_config, table
 _GENERAL = re.compile(r"chat|general|conversation|dialog|oasst|sharegpt|ultrachat|wildchat", re.IGNORECASE)
 _FEWEST = 4  # rows of each domain in the replay, where there are so many
 _PARTS = (16, 4, 1)  # k as 1/16, 1/4 or 1
-# Learning rates by fewer parameters than: SmolLM2's recipe up to 360M (1e-3), its recipe of 1.7B (3e-4), the paper's of 7B.
+# Up to how many parameters: SmolLM2's recipes of 135M and 360M (1e-3) and of 1.7B (3e-4), the paper's of 7B.
 _LEARNING_RATES = ((5e8, "1e-3"), (3e9, "3e-4"), (math.inf, "2e-5"))
 
 
@@ -152,7 +152,7 @@ def _stages(domains: Sequence[Domain], general: str) -> tuple[str, str]:
 
 
 def _base(model: str) -> tuple[str, str]:
-    """`model.init` of a model folder or hub id, and a learning rate for its size. Raises UserError where there is none."""
+    """`model.init` of a model folder or hub id, and a learning rate. Raises UserError where there is no such model."""
     name = model.removeprefix("hf:")
     if name == "tiny":
         return name, _LEARNING_RATES[0][1]

@@ -164,9 +164,10 @@ class StudyReport(Source):
         if answers:
             parts.append(
                 document.text(
-                    "Each card names the set-up with the best score, or those that share it. 'Holds' means that it is better than every other: "
-                    f"each difference is at least {rule.SMALLEST:g} points (hundredths of the best score) and its "
-                    "95 % interval lies above 0, with Holm's correction over all comparisons of the cards."
+                    "Each card names the set-up with the best score, or those that share it. 'Holds' means that it is "
+                    f"better than every other: each difference is at least {rule.SMALLEST:g} points (hundredths of the "
+                    "best score) and its 95 % interval lies above 0, with Holm's correction over all comparisons of "
+                    "the cards."
                 )
             )
         parts += [document.figure(self.own_figure)] if self.own_figure else []

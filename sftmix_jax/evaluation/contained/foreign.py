@@ -7,12 +7,15 @@ import os
 import select
 import signal
 import sys
+from collections import deque
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import raised  # type: ignore[import-not-found]
 import shared  # type: ignore[import-not-found]
 import wire  # type: ignore[import-not-found]
 
+_BUILT_IN = ("builtins", "collections")
 _LONGEST = 1 << 26  # bytes of one answer
 
 
@@ -29,9 +32,11 @@ class Solution:
         self.failure: BaseException | None = None  # the first `Silent` or `NotPlain`: nobody can hide it
         self._each: float = 0
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
-        self._kinds: dict[str, type[Foreign]] = {}
+        self._kinds: dict[tuple[str, bool], type[Foreign]] = {}
+        self._classes: dict[tuple[Any, ...], Any] = {}
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
         self._shared = shared.Shared(self.outgoing)  # mutable objects that the prisoner holds, too
+        self.is_reading = False  # an answer: a question would get the rest of it
 
     def limit_call(self, seconds: float) -> None:
         """How long one call may take from now on; 0 for no limit of its own."""
@@ -39,10 +44,12 @@ class Solution:
 
     def named(self, name: str) -> Foreign:
         """What the program calls by this name."""
-        return self._kind("function")(self, ["name", name], name, False)
+        return self._kind("function")(self, ["name", name], name, False, None)
 
     def ask(self, verb: str, *parts: Any) -> Any:
         """The prisoner's answer to one question; raises what its code raised, and the run's first failure for good."""
+        if self.is_reading:
+            raise TypeError("asked while an answer is read")
         if self.failure is None:
             try:
                 return self._asked(verb, *parts)
@@ -57,6 +64,7 @@ class Solution:
         return self.failure
 
     def _asked(self, verb: str, *parts: Any) -> Any:
+        """One question and its reply: a line of the value, a line of what the prisoner still keeps (shared.py)."""
         changed = self._shared.changed()
         kept = self._shared.retained()
         line, new = wire.encode((tuple(kept), verb, *parts), self.outgoing, self._shared.objects, changed)
@@ -71,6 +79,7 @@ class Solution:
             raise Silent(self._ending())
         self._shared.keep(kept)
         self._shared.add(new)
+        self.is_reading = True
         try:
             (failed, value, printed), more, changed = wire.decode(self._line(), self._incoming, self._shared.objects)
             self._shared.add(more)
@@ -79,6 +88,8 @@ class Solution:
             self._shared.agree()
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
+        finally:
+            self.is_reading = False
         if printed and sys.stdout is not sys.__stdout__:  # a test reads it
             sys.stdout.write(str(printed))
         if failed and isinstance(value, BaseException):
@@ -98,8 +109,8 @@ class Solution:
         return error
 
     def is_of_the_answer(self, error: BaseException) -> bool:
-        """Whether the model's code raised this, and not a test."""
-        return any(own is error for own in self._raised)
+        """Whether the model's code raised or made this, and not a test."""
+        return raised.has_crossed(error) or any(own is error for own in self._raised)
 
     def reason(self, error: BaseException) -> str:
         """The kind of failure that an exception of the model's code is."""
@@ -114,9 +125,13 @@ class Solution:
         if code >= 0:
             return f"exited: with code {code}, before it answered"
         name = signal.Signals(-code).name
-        return "timed out: out of processor time" if name in ("SIGXCPU", "SIGKILL") else f"killed: by {name}"
+        if name == "SIGKILL":  # of the limit, or of a system that has no memory left
+            return "timed out: out of processor time, or ended by the system for want of memory"
+        return "timed out: out of processor time" if name == "SIGXCPU" else f"killed: by {name}"
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
+        if kind == "own class":
+            return self._holding(*parts)
         if kind not in ("stream", "generator", "coroutine", "object", "own exception class"):
             raise ValueError("not a value of this wire")
         handle = parts[0]
@@ -124,11 +139,13 @@ class Solution:
             self._held[handle] = self._standing_for(kind, *parts)
         return self._held[handle]
 
-    def _standing_for(self, kind: str, handle: int, name: str = "", more: Any = None) -> Any:
+    def _standing_for(self, kind: str, handle: int, name: str = "", *more: Any) -> Any:
         if kind == "object":
-            return self._kind(str(name))(self, ["handle", handle], str(name), more is True)
+            iterates, by_identity, hashed = more
+            stand_in = self._kind(str(name), iterates is True)
+            return stand_in(self, ["handle", handle], str(name), by_identity is True, hashed)
         if kind == "own exception class":
-            made = raised.made_class(str(name), more)
+            made = raised.made_class(str(name), *more)
             made.asks, made.place = self.ask, ["handle", handle]
             return made
         if kind == "coroutine":
@@ -140,13 +157,30 @@ class Solution:
         self._generators[id(generator)] = stream
         return generator
 
-    def _kind(self, name: str) -> type[Foreign]:
+    def _holding(self, value: Any, stand_in: Foreign, names: Sequence[str]) -> Any:
+        """A value of a built-in type with the answer's object of a subclass behind it, which has more names."""
+        key = (type(value), stand_in._kind, *names)
+        if key not in self._classes:
+            self._classes[key] = _held_class(*key)
+        kind = self._classes[key]
+        base: Any = next(each for each in kind.__mro__ if isinstance(each, type) and each.__module__ in _BUILT_IN)
+        if isinstance(value, (list, dict, set, bytearray, deque)):  # it is filled later
+            made = base.__new__(kind)
+            if isinstance(value, deque):
+                deque.__init__(made, (), value.maxlen)
+        else:
+            made = base.__new__(kind, value)
+        vars(made)["_stand_in"] = stand_in
+        return made
+
+    def _kind(self, name: str, iterates: bool = False) -> type[Foreign]:
         """The class by whose name objects of the answer's class go here."""
         name = name if name.isidentifier() else "object"
-        if name not in self._kinds:
+        if (name, iterates) not in self._kinds:
             doc = property(lambda own: self.ask("get", own, "__doc__"))
-            self._kinds[name] = type(name, (Foreign,), {"__slots__": (), "__doc__": doc})
-        return self._kinds[name]
+            own = {"__next__": _next} if iterates else {}
+            self._kinds[name, iterates] = type(name, (Foreign,), {"__slots__": (), "__doc__": doc, **own})
+        return self._kinds[name, iterates]
 
     def outgoing(self, value: Any) -> list[Any]:
         """What is no plain value, on its way to the prisoner: its own objects, and functions of Python's own."""
@@ -175,13 +209,13 @@ class Foreign:
     nothing can be said.
     """
 
-    __slots__ = ("_by_identity", "_kind", "_place", "_solution")
+    __slots__ = ("_by_identity", "_hash", "_kind", "_place", "_solution")
 
-    def __init__(self, solution: Solution, place: list[Any], kind: str, by_identity: bool):
-        for name, value in zip(Foreign.__slots__, (by_identity, kind, place, solution), strict=True):
+    def __init__(self, solution: Solution, place: list[Any], kind: str, by_identity: bool, hashed: int | None):
+        for name, value in zip(Foreign.__slots__, (by_identity, hashed, kind, place, solution), strict=True):
             object.__setattr__(self, name, value)
 
-    def __call__(self, *args: Any, **named: Any) -> Any:
+    def __call__(self, /, *args: Any, **named: Any) -> Any:
         return self._solution.ask("call", self, args, tuple(named.items()))
 
     def __getattr__(self, name: str) -> Any:
@@ -203,7 +237,11 @@ class Foreign:
         raise self._not("compared")
 
     def __hash__(self) -> int:
-        return hash(tuple(self._place)) if self._by_identity else self._solution.ask("operate", "hash", self)
+        if self._by_identity:
+            return hash(tuple(self._place))
+        if self._solution.is_reading and isinstance(self._hash, int):  # it is an item of a set or a key of a dictionary
+            return self._hash
+        return self._solution.ask("operate", "hash", self)
 
     def __copy__(self) -> Any:
         return self._solution.ask("operate", "copy", self)
@@ -232,9 +270,12 @@ class Foreign:
         return any(each is value or each == value for each in items)
 
     def __iter__(self) -> Any:
-        return iter(self._solution.ask("iterate", self))
+        found = self._solution.ask("iterate", self)  # an iterator gives itself
+        return found if hasattr(type(found), "__next__") else iter(found)
 
     def __instancecheck__(self, value: Any) -> bool:
+        if isinstance(type(value), wire.Held):
+            value = vars(value)["_stand_in"]
         if not isinstance(value, Foreign):
             raise self._not(f"asked whether a plain {type(value).__name__} is of it")
         return self._solution.ask("operate", "isinstance", value, self)
@@ -378,6 +419,46 @@ def _generating(stream: Stream) -> Any:
             step = ("throw", error)
         else:
             step = () if value is None else ("send", value)
+
+
+def _held_class(base: type, name: str, *names: str) -> wire.Held:
+    """A subclass of a built-in type whose further names are asked for at the object behind a value.
+
+    A special method that it has of its own is that of `Foreign`; one that `Foreign` lacks stays that of the base.
+    """
+
+    def has(own: Any, name: str) -> Any:
+        if name in names:
+            return getattr(vars(own)["_stand_in"], name)
+        raise AttributeError(f"{type(own).__name__!r} object has no attribute {name!r}", name=name, obj=own)
+
+    def give(own: Any, name: str, value: Any) -> None:
+        setattr(vars(own)["_stand_in"], name, value)
+
+    def special(name: str) -> Any:
+        return lambda own, *args: getattr(Foreign, name)(vars(own)["_stand_in"], *args)
+
+    space: dict[str, Any] = {"__getattr__": has, "__setattr__": give}
+    space |= {each: special(each) for each in ("__copy__", "__deepcopy__")}
+
+    def attribute(name: str) -> property:
+        return property(lambda own: getattr(vars(own)["_stand_in"], name))
+
+    for each in ("__getitem__" if each == "__missing__" else each for each in names):
+        if not each.startswith("__"):
+            if hasattr(base, each):
+                space[each] = attribute(each)
+        elif each in vars(Foreign) and each not in wire.NO_BEHAVIOUR:
+            space[each] = special(each)
+    return wire.Held(name if name.isidentifier() else "object", (base,), space)
+
+
+def _next(own: Foreign) -> Any:
+    """An item of an iterator whose class is the answer's own. None is read ahead: each may change what it is."""
+    items, ended = own._solution.ask("next", own, 1)
+    if ended is not None:
+        raise own._solution.own(ended)
+    return items[0]
 
 
 async def _awaiting(solution: Solution, handle: int) -> Any:

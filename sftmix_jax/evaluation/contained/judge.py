@@ -9,6 +9,7 @@ object that both keep is one object for both (contained/shared.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import io
@@ -20,7 +21,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Coroutine, Iterator
-from types import GeneratorType, ModuleType
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any, BinaryIO
 
 import foreign  # type: ignore[import-not-found]  # beside this file: nothing of the package is imported here
@@ -35,6 +36,17 @@ ASK = struct.Struct("QQ")  # memory, seconds; with two pipes' ends: the job to r
 ANSWER = struct.Struct("q")  # a judge's process id once it runs; how it ended, once its group was killed
 _AT_ONCE = 1024  # items of an iterator that cross together
 _MOST_PRINTED = 1 << 20
+_WALLED = (
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOENT,
+    errno.ENOSYS,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.EFBIG,
+    errno.EROFS,
+    None,
+)
 _LONGEST_REASON = 1000  # characters: a verdict fits into its pipe, and names of classes are the answer's choice
 
 
@@ -143,10 +155,15 @@ def _reason(error: BaseException, solution: foreign.Solution, tests: str) -> dic
 
 
 def _is_of_the_tests(error: BaseException) -> bool:
-    """Whether no value of an answer can be the reason: an unknown name, a file, a thread, a process, a socket."""
+    """Whether what the tests need is not there: a name, a file, a thread, a process, a socket."""
     if isinstance(error, AttributeError):
         return isinstance(error.obj, ModuleType)
-    return isinstance(error, (NameError, OSError)) or (isinstance(error, RuntimeError) and "thread" in str(error))
+    if isinstance(error, NameError):
+        frames = traceback.extract_tb(error.__traceback__)
+        return not frames or frames[-1].filename != "<string>"  # text that the tests evaluate may be the answer's
+    if isinstance(error, OSError):
+        return error.errno in _WALLED
+    return isinstance(error, RuntimeError) and "thread" in str(error)
 
 
 def _execute(text: str, name: str, space: dict[str, Any]) -> None:
@@ -155,13 +172,21 @@ def _execute(text: str, name: str, space: dict[str, Any]) -> None:
 
 def _named(error: BaseException, kind: str, tests: str = "") -> str:
     """`kind: detail` of a failure; where a test failed, its line stands in the detail."""
-    said, name = str(error)[:200], type(error).__name__
+    said, name = _text(error)[:200], type(error).__name__
     detail = said if name == kind else f"{name}: {said}" if said else name
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<tests>"]
     if tests and lines:
         line = tests.splitlines()[(lines[-1] or 1) - 1].strip()
         detail = f"{detail}, at: {line[:200]}"
     return f"{kind}: {detail}" if detail else kind
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says; its text may hold objects of the answer's, and integers that have no decimal text."""
+    try:
+        return str(error)
+    except BaseException as other:
+        return f"its text cannot be made ({type(other).__name__})"
 
 
 class _Printed(io.StringIO):
@@ -177,6 +202,13 @@ class _Printed(io.StringIO):
         self.seek(0)
         self.truncate()
         return text
+
+
+def _hash(value: Any) -> int | None:
+    try:
+        return hash(value)
+    except Exception:
+        return None
 
 
 class _Prisoner:
@@ -218,7 +250,7 @@ class _Prisoner:
         def reply(failed: bool, value: Any) -> tuple[str, int]:
             changed = self._shared.changed()
             answer = (failed, value, self._printed.take())
-            text, more = wire.encode(answer, self._outgoing, self._shared.objects, changed)
+            text, more = wire.encode(answer, self._outgoing, self._shared.objects, changed, classes=True)
             self._shared.add(more)
             return text, followed
 
@@ -271,10 +303,16 @@ class _Prisoner:
         if handle is None:
             handle = self._handles[id(value)] = len(self._objects)
             self._objects.append(value)
-        kinds = (("generator", GeneratorType), ("stream", Iterator), ("coroutine", Coroutine))
-        if kind := next((kind for kind, classes in kinds if isinstance(value, classes)), ""):
+        if isinstance(value, BaseException):
+            value.__traceback__ = None  # whose frames would hold what the program no longer does
+        iterates, own = isinstance(value, Iterator), type(value)
+        has_methods = any(isinstance(each, FunctionType) for each in vars(own).values())  # it is a program's
+        kinds = {"generator": isinstance(value, GeneratorType), "stream": iterates and not has_methods}
+        kinds["coroutine"] = isinstance(value, Coroutine)
+        if kind := next((kind for kind, applies in kinds.items() if applies), ""):
             return [kind, handle]
-        return ["object", handle, type(value).__name__, type(value).__eq__ is object.__eq__]
+        by_identity = own.__eq__ is object.__eq__
+        return ["object", handle, own.__name__, iterates, by_identity, None if by_identity else _hash(value)]
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
         match kind:

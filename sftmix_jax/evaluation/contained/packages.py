@@ -1,7 +1,7 @@
 """Packages beside the standard library that answers and tests can import: those of human-eval, EvalPlus and bigcode.
 
-They are loaded once, before the first fork, so that no run waits for them. Nothing else of the environment can be
-imported: a score does not depend on what else is installed.
+They are loaded once, before the first fork, so that no run waits for them. Nothing else of the environment is on the
+path, and where the root wall stands it is not there at all: a score does not depend on what else is installed.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+_LONGEST_TEXT = 1 << 16
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset, range)
 _OWN_FIELDS = ("name", "path")  # of ImportError, AttributeError and NameError, which do not stand among the arguments
 _SPECIAL = ("__cause__", "__notes__")
@@ -36,9 +37,9 @@ def described(error: BaseException) -> tuple[Any, ...]:
         error.args = (f"{error.msg} (line {error.lineno})",)
         error.msg, error.lineno, error.filename = error.args[0], None, None
     try:
-        text = str(error)[:200]
+        text: str | None = str(error)[:_LONGEST_TEXT]
     except Exception:
-        text = ""
+        text = None
     own = [vars(kind) for kind in reversed(type(error).__mro__) if not is_pythons_own_class(kind)]
     fields = {name: value for each in own for name, value in each.items() if type(value) in _PLAIN} | vars(error)
     fields = {name: value for name, value in fields.items() if not name.startswith("_")}
@@ -53,9 +54,7 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
         return error.message, error.exceptions
     if isinstance(error, OSError) and error.filename is not None:
         return error.errno, error.strerror, error.filename
-    return tuple(
-        arg if type(arg) in _PLAIN or isinstance(arg, BaseException) else repr(arg)[:200] for arg in error.args
-    )
+    return error.args
 
 
 def pythons_own(module: str, name: str) -> type[BaseException] | None:
@@ -76,9 +75,27 @@ def bases(kind: type[BaseException]) -> tuple[type[BaseException], ...]:
     return tuple(base for base in kind.__bases__ if issubclass(base, BaseException))
 
 
+def _as_there(error: BaseException) -> str:
+    """The text that the other side gave it; None where it has none there."""
+    text = vars(error).get("_text")
+    return BaseException.__str__(error) if text is None else text
+
+
+def _asked_for(error: BaseException, name: str) -> Any:
+    stand_in = vars(error).get("_stand_in")
+    if stand_in is None or name.startswith("_"):
+        raise AttributeError(f"{type(error).__name__!r} object has no attribute {name!r}", name=name, obj=error)
+    return getattr(stand_in, name)
+
+
+def has_crossed(error: BaseException) -> bool:
+    """Whether an exception was made here of what the other side described."""
+    return "_text" in vars(error)
+
+
 def made_class(name: str, bases: tuple[type[BaseException], ...]) -> Own:
     """A class that is caught as one of these is."""
-    space = {"__str__": lambda self: vars(self).get("_text") or BaseException.__str__(self)}
+    space = {"__str__": _as_there, "__getattr__": _asked_for}
     try:
         if all(issubclass(base, BaseException) for base in bases):
             return Own(name, bases or (Exception,), space)
@@ -87,20 +104,29 @@ def made_class(name: str, bases: tuple[type[BaseException], ...]) -> Own:
     return Own(name, (RuntimeError,), space)
 
 
-def made(kind: Any, args: tuple[Any, ...], text: str) -> BaseException:
-    """An exception of a class, as the other side has described it. It has no fields yet."""
+def made(kind: Any, args: tuple[Any, ...], text: str | None, stand_in: Any = None) -> BaseException:
+    """An exception of a class, as the other side has described it. It has no fields yet.
+
+    `stand_in` is asked for what the other side's own class has more.
+    """
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise ValueError("not a class of exceptions")
-    if is_pythons_own_class(kind):
-        try:
-            return kind(*args)
-        except Exception:  # its arguments did not cross
-            kind = made_class(kind.__name__, (kind,))
     try:
-        error = kind.__new__(kind, *args)
-    except Exception:  # it cannot be made of what its class says
-        return RuntimeError(text)
-    error.args, error._text = args, text
+        error = kind(*args) if is_pythons_own_class(kind) else _without_init(kind, args)
+    except Exception:  # it cannot be made of these arguments
+        try:
+            error = _without_init(made_class(kind.__name__, (kind,)), args)
+        except Exception:
+            error = RuntimeError(text)
+    error._text = text  # type: ignore[attr-defined]
+    if stand_in is not None:
+        error._stand_in = stand_in  # type: ignore[attr-defined]
+    return error
+
+
+def _without_init(kind: Any, args: tuple[Any, ...]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
     return error
 
 

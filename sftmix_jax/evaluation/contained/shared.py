@@ -4,6 +4,11 @@ Both processes have the same list of such objects. Each tells the other which it
 only those that an answer keeps after a call and the tests keep, too. A function that keeps nothing has none of them; a
 cache or a stack has as many as it holds lists. Each question compares all of them with what they were, so the work is
 bounded: after `_MOST_COMPARED` nothing is followed any more, and what crosses from then on is a copy.
+
+Both lists stay alike because both sides take the same steps in the same order. A question holds what the judge still
+keeps, what it has changed and what is new; the prisoner fills in the changes, keeps, adds. Its answer holds what it has
+changed and what is new, and on a second line what it still keeps; the judge fills in, adds, keeps. Each side then
+remembers what all of them hold (`agree`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The walls around model-written code; each is put up where the kernel has it, and named if it stands.
 
-Namespaces: no network interface, no other process to see. Root: a file system of Python's own files alone, so that
+Namespaces: no network interface, no other process to see. Root: a file system of Python's own folders, those of the
+system's libraries and the packages that answers may use, without any other package that is installed there, so that
 nothing else can be named, looked at or changed. Landlock: none of these can be written or executed, whoever the user
 is. seccomp: no sockets, no new processes, no signals, no tracing, no change of a file's metadata, no locks. Limits:
 memory, processor time, open files, threads.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import platform
 import resource
@@ -29,7 +31,7 @@ _NOBODY = 65534
 
 
 def separate(packages: Sequence[str]) -> list[str]:
-    """Leave the user, mount, network and IPC namespaces, for a file system of Python's own files. → the walls."""
+    """Leave the user, mount, network and IPC namespaces, for a small file system. → the walls."""
     os.chdir("/")
     own = _NEW_NET | _NEW_IPC | _NEW_MOUNT
     user, group = os.geteuid(), os.getegid()
@@ -44,7 +46,7 @@ def separate(packages: Sequence[str]) -> list[str]:
         resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))  # counted in this namespace alone
     elif _libc.unshare(own) != 0:
         return []
-    return ["namespaces", "root"] if _change_root(_readable(packages)) else ["namespaces"]
+    return ["namespaces", "root"] if _change_root(_SYSTEM, packages) else ["namespaces"]
 
 
 def separate_children() -> bool:
@@ -68,7 +70,7 @@ def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
     drop_capabilities()
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     walls = ["limits"]
-    if _landlock(_readable(packages)):
+    if _landlock([*_SYSTEM, *packages]):
         walls.append("landlock")
     if _seccomp():
         walls.append("seccomp")
@@ -93,30 +95,34 @@ def drop_capabilities() -> None:
     _libc.capset(header, bytes(24))
 
 
-def _readable(packages: Sequence[str]) -> list[str]:
-    """Where Python, its packages and the shared libraries of its modules lie."""
-    return [
-        os.path.dirname(os.__file__),
-        f"{sys.base_prefix}/lib",
-        "/lib",
-        "/lib64",
-        "/usr/lib",
-        "/usr/lib64",
-        "/usr/share/zoneinfo",
-        "/dev/null",
-        "/dev/urandom",
-        *packages,
-    ]
+# Where Python and the shared libraries of its modules lie.
+_SYSTEM = (
+    os.path.dirname(os.__file__),
+    f"{sys.base_prefix}/lib",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/share/zoneinfo",
+    "/dev/null",
+    "/dev/urandom",
+)
 
 
-def _change_root(paths: Sequence[str]) -> bool:
-    """Make a file system that holds these paths alone the root of this process."""
+def _change_root(system: Sequence[str], packages: Sequence[str]) -> bool:
+    """Make a file system that holds these paths the root of this process; other packages are not in it."""
+    paths = [*system, *packages]
     over = next((p for p in ("/mnt", "/media", "/srv", "/var", "/tmp") if _can_hold(p, paths)), None)
     if over is None or _libc.mount(b"none", b"/", None, _RECURSIVE | _PRIVATE, None) != 0:
         return False
-    if _libc.mount(b"none", over.encode(), b"tmpfs", 0, b"size=64k,mode=755") != 0:
+    if not _empty(over):
         return False
-    for path in paths:
+    for path in system:
+        _show(over, path)
+    for folder in {folder for path in system for folder in _installed(os.path.realpath(path))}:
+        if not _empty(over + folder):
+            return False
+    for path in packages:
         _show(over, path)
     os.chdir(over)
     pivot_root = {"x86_64": 155, "aarch64": 41}.get(platform.machine())
@@ -126,6 +132,16 @@ def _change_root(paths: Sequence[str]) -> bool:
     _libc.umount2(b".", _DETACH)
     os.chdir("/")
     return True
+
+
+def _empty(folder: str) -> bool:
+    return _libc.mount(b"none", folder.encode(), b"tmpfs", 0, b"size=64k,mode=755") == 0
+
+
+def _installed(folder: str) -> list[str]:
+    """The folders of packages in one of Python's or of libraries."""
+    own = (f"{folder}{python}/{kind}-packages" for python in ("", "/python*") for kind in ("site", "dist"))
+    return [found for pattern in own for found in glob.glob(pattern) if os.path.realpath(found) == found]
 
 
 def _can_hold(folder: str, paths: Sequence[str]) -> bool:

@@ -1,10 +1,12 @@
 """Values as JSON and back: the only thing that crosses the wall between an answer and its tests.
 
-A text is `[root, nodes, changes]`. None, booleans, text and numbers stand inline. Everything else is a node of the
-table, `[i]`, so that objects keep their identity within one message, cycles included. `[-1 - i]` is the i-th mutable
-object that both sides know already (contained/shared.py); `changes` holds the contents of those that have changed.
+A text is `[root, nodes, changes, classes]`. None, booleans, text and numbers stand inline. Everything else is a node of
+the table, `[i]`, so that objects keep their identity within one message, cycles included. `[-1 - i]` is the i-th
+mutable object that both sides know already (contained/shared.py); `changes` holds the contents of those that have
+changed.
 
-Subclasses of the built-in types arrive as their base: an `__eq__` of the model's own never meets a test. Exceptions
+Values of the answer's own subclasses of built-in types arrive with the value of their base: an `__eq__` of the model's
+own never meets a test. `classes` names the object behind each, which is asked for what the subclass adds. Exceptions
 are described (contained/raised.py). What has no plain form is handed to `foreign`, which describes it by a node of its
 own.
 """
@@ -30,13 +32,52 @@ import raised  # type: ignore[import-not-found]  # beside this file
 
 Foreign = Callable[..., Any]
 State = str | bytes
-_INLINE = frozenset({type(None), bool, float, str})
-_SCALARS = _INLINE | {int, bytes, complex}
+_INLINE = frozenset({type(None), bool, float})
+_SCALARS = _INLINE | {str, int, bytes, complex}
 _PLAIN_MARSHAL = 2  # its version: later ones tell what else refers to a value
 _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
-_DEEP = 100_000  # nested values are encoded by recursion
+_DEEP = 100_000  # nested values are encoded by recursion, some frames for each level
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
+# Built-in types whose subclasses keep what they add; the first of a class's ancestors counts.
+_SUBCLASSED = (
+    *(int, float, complex, str, bytes, tuple, frozenset),
+    *(list, dict, set, bytearray, deque, OrderedDict, Counter, defaultdict),
+)
+# What says nothing of how an object behaves, or must not: two values are compared by their base.
+NO_BEHAVIOUR = {
+    *(
+        "__module__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__slots__",
+        "__qualname__",
+        "__annotations__",
+        "__orig_bases__",
+    ),
+    *("__new__", "__init__", "__init_subclass__", "__class_getitem__", "__parameters__", "__match_args__", "__del__"),
+    *("__eq__", "__ne__", "__hash__", "__sizeof__", "__dir__", "__getattr__", "__getattribute__", "__setattr__"),
+    *(
+        "__delattr__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__getnewargs__",
+        "__getnewargs_ex__",
+        "__getstate__",
+        "__setstate__",
+    ),
+    *(
+        "__copy__",
+        "__deepcopy__",
+        "__replace__",
+        "__static_attributes__",
+        "__firstlineno__",
+        "_field_defaults",
+        "_fields",
+    ),
+    *("__annotate__", "__annotate_func__", "__annotations_cache__", "__conditional_annotations__"),
+}
 # Python's own classes, and two constants that stand for themselves.
 _CONSTANTS: dict[str, Any] = {
     **{name: value for name, value in vars(builtins).items() if isinstance(value, type)},
@@ -50,19 +91,24 @@ class NotPlain(BaseException):
     """A value cannot cross. No `except Exception` of a test hides it."""
 
 
+class Held(type):
+    """The class of the tests' classes whose values have an object of the answer's, their `_stand_in`, behind them."""
+
+
 def encode(
-    value: Any, foreign: Foreign, both: Sequence[Any] = (), changed: Iterable[int] = ()
+    value: Any, foreign: Foreign, both: Sequence[Any] = (), changed: Iterable[int] = (), *, classes: bool = False
 ) -> tuple[str, list[Any]]:
     """→ the text, and the mutable objects in it that are new to the other side.
 
-    `both` are the mutable objects that both sides have; of those in `changed` the contents are sent.
+    `both` are the mutable objects that both sides have; of those in `changed` the contents are sent. `classes` tells
+    what of a subclass of a built-in type is its own.
     """
-    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(both)})
+    encoder = _Encoder(foreign, {id(own): [-1 - i] for i, own in enumerate(both)}, [] if classes else None)
     with _Recursion():
         root = encoder.child(value)
         changes = [[i, *encoder.contents(both[i])] for i in changed]
         encoder.finish()
-    return json.dumps([root, encoder.nodes, changes]), encoder.mutable
+    return json.dumps([root, encoder.nodes, changes, encoder.classes or []]), encoder.mutable
 
 
 def by_identity(objects: Sequence[Any]) -> dict[int, list[int]]:
@@ -88,9 +134,11 @@ def state(own: Any, foreign: Foreign, places: Mapping[int, list[int]]) -> State:
 def decode(text: str | bytes, foreign: Foreign, both: Sequence[Any] = ()) -> tuple[Any, list[Any], list[int]]:
     """→ the value, the new mutable objects in it in the order in which `encode` gave them, and the places that changed.
 
-    The objects of `both` get the contents that were sent.
+    The objects of `both` get the contents that were sent. Sets and dictionaries hash what they hold: an object of the
+    other side's must know its hash without a question, as the rest of this message has not been read yet.
     """
-    root, nodes, changes = json.loads(text)
+    root, nodes, changes, classes = json.loads(text)
+    own_classes = {i: (nodes[stand_in], names) for i, stand_in, names in classes}
     made: list[Any] = [None] * len(nodes)
     waiting = []
 
@@ -99,17 +147,23 @@ def decode(text: str | bytes, foreign: Foreign, both: Sequence[Any] = ()) -> tup
             return given
         return made[given[0]] if given[0] >= 0 else both[-1 - given[0]]
 
+    def held(i: int, value: Any) -> Any:
+        if i not in own_classes:
+            return value
+        described, names = own_classes[i]
+        return foreign("own class", value, foreign(*described), names)
+
     for i, (kind, *parts) in enumerate(nodes):
         if kind in _EMPTY:
-            made[i] = _EMPTY[kind](*parts[1:])
+            made[i] = held(i, _EMPTY[kind](*parts[1:]))
             waiting.append((made[i], parts[0]))
     fields = []
     for i, (kind, *parts) in enumerate(nodes):
         if kind == "exception":
-            made[i] = raised.made(*map(child, parts[:3]))
+            made[i] = raised.made(*map(child, [*parts[:3], *parts[4:]]))
             fields.append((made[i], child(parts[3])))
         elif kind not in _EMPTY:
-            made[i] = _whole(kind, parts, child, foreign)
+            made[i] = held(i, _whole(kind, parts, child, foreign))
     for own, content in waiting:
         _fill(own, content, child)
     for i, _, content, *_ in changes:
@@ -129,7 +183,8 @@ class _Recursion:
 
 
 class _Encoder:
-    def __init__(self, foreign: Foreign, both: Mapping[int, list[int]]):
+    def __init__(self, foreign: Foreign, both: Mapping[int, list[int]], classes: list[Any] | None = None):
+        self.classes = classes
         self.nodes: list[Any] = []
         self.mutable: list[Any] = []
         self._foreign = foreign
@@ -139,9 +194,8 @@ class _Encoder:
         self._waiting: list[tuple[int, Any]] = []
 
     def child(self, value: Any) -> Any:
-        if type(value) in _INLINE:
-            return value
-        if type(value) is int and -_LONG < value < _LONG:
+        kind = type(value)
+        if kind in _INLINE or (kind is str and _is_whole(value)) or (kind is int and -_LONG < value < _LONG):
             return value
         return self._places.get(id(value)) or self._both.get(id(value)) or self._node(value)
 
@@ -156,17 +210,24 @@ class _Encoder:
 
     def _node(self, value: Any) -> Any:
         self._kept.append(value)
-        if _is_mutable(value):
-            place = self._places[id(value)] = [len(self.nodes)]
+        names = () if self.classes is None else _added(value)
+        if isinstance(type(value), Held):
+            plain = self._foreign(vars(value)["_stand_in"])
+        elif _is_mutable(value):
+            plain = None
             self._waiting.append((len(self.nodes), value))
             self.mutable.append(value)
-            self.nodes.append(None)
-            return place
-        plain = self._plain(value)
-        if not isinstance(plain, list):
-            return plain
+        else:
+            plain = self._plain(value)
+            if names and not isinstance(plain, list):
+                plain = [type(plain).__name__, _in_a_node(plain)]
+            if plain is not None and not isinstance(plain, list):
+                return plain
         place = self._places[id(value)] = [len(self.nodes)]
         self.nodes.append(plain)
+        if names and self.classes is not None:
+            self.classes.append([place[0], len(self.nodes), names])
+            self.nodes.append(self._foreign(value))
         return place
 
     def contents(self, value: Any) -> list[Any]:
@@ -196,16 +257,20 @@ class _Encoder:
     def _plain(self, value: Any) -> Any:
         """An immutable value's node, or the value itself where it stands inline."""
         if isinstance(value, numpy.generic if (numpy := sys.modules.get("numpy")) else ()):  # before float, its base
+            if value.dtype.kind in "SU":  # numpy leaves zeros out at the end of what it reads
+                text = str.__str__(value) if isinstance(value, str) else b"".join([value])
+                return ["text scalar", value.dtype.kind, self.child(text)]
             if value.dtype.kind in _ARRAYS:
                 return ["scalar", base64.b64encode(value.tobytes()).decode(), value.dtype.str]
             return self._foreign(value)
         if isinstance(value, int):
             whole = int.__int__(value)
-            return whole if -_LONG < whole < _LONG else ["int", hex(whole)]
+            return whole if -_LONG < whole < _LONG else ["int", _in_a_node(whole)]
         if isinstance(value, float):
             return float.__float__(value)
         if isinstance(value, str):
-            return str.__str__(value)
+            plain = str.__str__(value)
+            return plain if _is_whole(plain) else ["str", _in_a_node(plain)]
         if isinstance(value, complex):
             return ["complex", value.real, value.imag]
         if isinstance(value, bytes):
@@ -215,7 +280,7 @@ class _Encoder:
         if isinstance(value, type) and issubclass(value, BaseException):
             return self._exception_class(value)
         if isinstance(value, BaseException):
-            return ["exception", *self.children(raised.described(value))]
+            return self._exception(value)
         if type(value) is struct_time:
             return ["struct_time", self.children(value)]
         if isinstance(value, tuple):
@@ -245,6 +310,16 @@ class _Encoder:
             return [next(name for name, kind in names if isinstance(value, kind)), items]
         return self._foreign(value)
 
+    def _exception(self, error: BaseException) -> list[Any]:
+        """One of a class of the answer's own has an object behind it, which is asked for its methods."""
+        if (stand_in := vars(error).get("_stand_in")) is not None:
+            return self._foreign(stand_in)
+        node = ["exception", *self.children(raised.described(error))]
+        if self.classes is not None and not raised.is_pythons_own_class(type(error)):
+            node.append([len(self.nodes)])
+            self.nodes.append(self._foreign(error))
+        return node
+
     def _exception_class(self, kind: type[BaseException]) -> list[Any]:
         """Python's own by its name; another by its name, its bases and where it is."""
         if raised.is_pythons_own_class(kind):
@@ -253,6 +328,35 @@ class _Encoder:
         if place[:1] == ["handle"]:  # it is the other side's
             return place
         return ["own exception class", kind.__name__, self.children(raised.bases(kind)), *place[1:2]]
+
+
+def _in_a_node(value: float | str) -> Any:
+    """An integer, a float or a text as JSON that keeps all of it."""
+    if isinstance(value, str):
+        return list(map(ord, value))
+    return hex(value) if isinstance(value, int) else value
+
+
+def _added(value: Any) -> list[str]:
+    """What the answer's own subclass of a built-in type adds to it, or has of its own."""
+    kind = type(value)
+    if kind in _SUBCLASSED or not isinstance(value, _SUBCLASSED):
+        return []
+    if getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind:  # Python's own, or numpy's
+        return []
+    names = set(getattr(value, "__dict__", ()))
+    base: type = next(each for each in kind.__mro__ if each in _SUBCLASSED)
+    for each in kind.__mro__:
+        if each not in base.__mro__:
+            names |= vars(each).keys()
+    if base is tuple and isinstance(fields := getattr(kind, "_fields", None), tuple):
+        names -= {*fields, "__repr__", *(name for name in dir(_named("", ())) if not name.startswith("__"))}
+    return sorted(name for name in names if isinstance(name, str) and name not in NO_BEHAVIOUR)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether JSON keeps it: halves of a UTF-16 pair would be joined."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_fixed(value: Any) -> bool:
@@ -308,7 +412,8 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
         base = _dict(own)
         if isinstance(own, defaultdict):
             content, name, factory = content
-            own.default_factory = _FACTORIES[name] if name else child(factory)
+            make: Any = vars(defaultdict)["default_factory"]  # the attribute of a subclass is the other side's
+            make.__set__(own, _FACTORIES[name] if name else child(factory))
         base.clear(own)
         for key, value in content:
             base.__setitem__(own, child(key), child(value))
@@ -328,7 +433,8 @@ def _fill(own: Any, content: Any, child: Callable[[Any], Any]) -> None:
         numpy = sys.modules["numpy"]
         own[...] = numpy.frombuffer(base64.b64decode(content), own.dtype).reshape(own.shape)
     elif len(content) == own.size:
-        own.flat = [child(item) for item in content]
+        for place, item in zip(sys.modules["numpy"].ndindex(own.shape), content, strict=True):
+            own[place] = child(item)
     else:
         raise ValueError("an array of another size")
 
@@ -339,6 +445,10 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
     match kind:
         case "int":
             return int(first, 16)
+        case "float":
+            return float(first)
+        case "str":
+            return "".join(map(chr, first))
         case "complex":
             return complex(*parts)
         case "bytes":
@@ -376,6 +486,8 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
             return dict(enumerate([child(item) for item in first])).values()
         case "items":
             return {child(key): child(value) for key, value in first}.items()
+        case "text scalar":
+            return {"S": sys.modules["numpy"].bytes_, "U": sys.modules["numpy"].str_}[first](child(parts[1]))
         case "scalar":
             numpy = sys.modules["numpy"]
             return numpy.frombuffer(base64.b64decode(first), _array((), parts[1]).dtype)[0]
