@@ -59,6 +59,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     packages.load(json.loads(sys.argv[2]))
     standing = walls.separate(packages.folders())
+    prepared = walls.prepare(packages.folders())
     walls.adopt_orphans()
     gc.collect()
     gc.freeze()  # a collection in a fork would write to, and so copy, every page that holds an object of this process
@@ -71,7 +72,7 @@ def main() -> None:
         if pid == 0:
             os.setsid()  # one signal reaches all of the run
             control.close()
-            _run(fds[0], fds[1], memory, seconds, list(standing))
+            _run(fds[0], fds[1], memory, seconds, list(standing), prepared)
         for fd in fds:
             os.close(fd)
         control.sendall(ANSWER.pack(pid))
@@ -90,7 +91,7 @@ def _reap() -> None:
             os.waitpid(-1, 0)
 
 
-def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str]) -> None:
+def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str], prepared: walls.Prepared) -> None:
     signal.alarm(seconds + 2)  # should nobody be left who ends it
     ask_reader, ask_writer = os.pipe()
     answer_reader, answer_writer = os.pipe()
@@ -105,7 +106,7 @@ def _run(job: int, verdict: int, memory: int, seconds: int, standing: list[str])
         for fd in (job, verdict, ask_writer, answer_reader):  # the job must be gone before anything else
             os.close(fd)
         with os.fdopen(ask_reader, "rb") as asked, os.fdopen(answer_writer, "wb") as answers:
-            _Prisoner(asked, answers).serve(walls.enclose(memory, seconds, packages.folders()))
+            _Prisoner(asked, answers).serve(walls.enclose(memory, seconds, prepared))
         os._exit(0)
     os.close(ask_reader)
     os.close(answer_writer)

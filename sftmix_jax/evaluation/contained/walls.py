@@ -19,6 +19,7 @@ import signal
 import struct
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,10 +60,22 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+class Prepared(NamedTuple):
+    """Rules of Landlock, -1 where the kernel has none, and the filter of system calls, empty where there is none."""
+
+    rules: int
+    steps: bytes
+
+
 INSIDE = ("limits", "landlock", "seccomp")  # what `enclose` can say
 
 
-def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
+def prepare(packages: Sequence[str]) -> Prepared:
+    """What `enclose` needs in every process that this one forks, made once."""
+    return Prepared(_landlock_rules([*_SYSTEM, *packages]), _seccomp_filter())
+
+
+def enclose(memory: int, seconds: int, prepared: Prepared) -> list[str]:
     """Shut this process in, for good. → the walls that stand."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -70,9 +83,9 @@ def enclose(memory: int, seconds: int, packages: Sequence[str]) -> list[str]:
     drop_capabilities()
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     walls = ["limits"]
-    if _landlock([*_SYSTEM, *packages]):
+    if _landlock(prepared.rules):
         walls.append("landlock")
-    if _seccomp():
+    if _seccomp(prepared.steps):
         walls.append("seccomp")
     return walls
 
@@ -170,18 +183,18 @@ def _show(root: str, path: str) -> None:
     _libc.mount(found.encode(), (root + found).encode(), None, _BIND | _RECURSIVE, None)
 
 
-def _landlock(paths: Sequence[str]) -> bool:
-    create, add, restrict = 444, 445, 446
+def _landlock_rules(paths: Sequence[str]) -> int:
+    create, add = 444, 445
     version = _libc.syscall(create, None, 0, 1)
     if version < 1:
-        return False
+        return -1
     # Everything that a version knows is handled, and so forbidden where no rule allows it.
     known = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)
     handled = [(1 << known) - 1, 3 if version >= 4 else 0, 3 if version >= 6 else 0]  # files, TCP, signals and sockets
     fields = 3 if version >= 6 else 2 if version >= 4 else 1
     rules = _libc.syscall(create, struct.pack("QQQ", *handled), 8 * fields, 0)
     if rules < 0:
-        return False
+        return -1
     read_file, read_folder = 1 << 2, 1 << 3
     for path in paths:
         try:
@@ -191,6 +204,13 @@ def _landlock(paths: Sequence[str]) -> bool:
         allowed = read_file | (read_folder if os.path.isdir(path) else 0)
         _libc.syscall(add, rules, 1, struct.pack("=Qi", allowed, place), 0)
         os.close(place)
+    return rules
+
+
+def _landlock(rules: int) -> bool:
+    if rules < 0:
+        return False
+    restrict = 446
     done = _libc.syscall(restrict, rules, 0) == 0
     os.close(rules)
     return done
@@ -334,13 +354,14 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
 # What a processor calls itself to a filter, then clone, clone3, prlimit64 and fcntl.
 _PROCESSORS = {"x86_64": (0xC000_003E, 56, 435, 302, 72), "aarch64": (0xC000_00B7, 220, 435, 261, 25)}
 _CLONE_THREAD = 0x1_0000
+_STEP = "HBBI"  # of a filter: operation, jumps where it applies and where not, operand
 _FCNTL = (5, 6, 7, 8, 10, 15, 36, 37, 38, 1024, 1026)  # locks, leases, notices, and signals to others
 
 
-def _seccomp() -> bool:
+def _seccomp_filter() -> bytes:
     machine = platform.machine()
     if machine not in _PROCESSORS or sys.maxsize < 1 << 32:
-        return False
+        return b""
     architecture, clone, clone3, prlimit, fcntl = _PROCESSORS[machine]
     load, equal, at_least, mask, give = 0x20, 0x15, 0x35, 0x54, 0x06
     allow, kill, no_permission, no_such_call = 0x7FFF_0000, 0x8000_0000, 0x0005_0001, 0x0005_0026
@@ -379,10 +400,16 @@ def _seccomp() -> bool:
         (give, 0, 0, no_permission),
         (give, 0, 0, allow),
     ]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    return b"".join(struct.pack(_STEP, *step) for step in program)
 
-    class Filter(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 
-    whole = Filter(len(program), ctypes.addressof(code))
+class _Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+
+def _seccomp(steps: bytes) -> bool:
+    if not steps:
+        return False
+    code = ctypes.create_string_buffer(steps)
+    whole = _Filter(len(steps) // struct.calcsize(_STEP), ctypes.addressof(code))
     return _libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(whole), 0, 0) == 0
