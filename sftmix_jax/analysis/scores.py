@@ -67,7 +67,7 @@ def every(results: Sequence[Result], scores: Scores) -> Table:
             named = ["", ""] if position == 0 else _named(setup)
             cells = [cell(scores.by_task.get((task, labels)), best[task]) for _, task, _ in main]
             rows.append([*named, stage, *cells])
-    columns = ["strategy", "set-up", "after", *(f"{task} {metric}" for _, task, metric in main)]
+    columns = ["strategy", "set-up", "after", *(_of(task, metric) for _, task, metric in main)]
     return Table(
         "benchmarks",
         "Every benchmark",
@@ -102,6 +102,11 @@ def changes(results: Sequence[Result], ours: Cells) -> Table:
     )
 
 
+def _of(task: str, metric: str) -> str:
+    """A metric's name; that of perplexity is its task's."""
+    return task if task == metric else f"{task} {metric}"
+
+
 def retention(results: Sequence[Result], ours: Cells) -> Table:
     """What is left at the end of the best that an ability was after an earlier stage."""
     rows = []
@@ -118,7 +123,8 @@ def retention(results: Sequence[Result], ours: Cells) -> Table:
                 continue
             kept = uncertain.combined(lambda n, b: np.maximum(n, 0) / np.maximum(b, 1e-9), now, best)
             row.append((f"{100 * kept.value:.0f} % ({100 * kept.low:.0f} to {100 * kept.high:.0f})", kept.value))
-        rows.append(row)
+        if any(cell != ABSENT for cell in row[len(_named(setup)) :]):
+            rows.append(row)
     columns = ["strategy", "set-up", *(f"{ability} kept" for ability in ours.rated)]
     return Table(
         "retention",
@@ -277,7 +283,7 @@ def others(results: Sequence[Result]) -> Table:
             mean = sum(r.value for r in found) / len(found) if found else None
             row.append(ABSENT if mean is None else (f"{mean:.2f}" if found[0].best != 1 else f"{mean:.1%}", mean))
         rows.append(row)
-    columns = ["strategy", "set-up", *(f"{task} {metric}" for task, metric in metrics)]
+    columns = ["strategy", "set-up", *(_of(task, metric) for task, metric in metrics)]
     return Table(
         "metrics",
         "Other metrics",
