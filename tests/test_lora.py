@@ -1,6 +1,7 @@
 """Adapters and frozen parameters: against PEFT and torch, against full fine-tuning, and through whole runs."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -57,7 +58,9 @@ def in_peft(config, params, folder, adapters=LORA):
     return library.PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
 
 
-@pytest.mark.parametrize("case", ["llama", "qwen3", "gemma2", "phi3", "glm4"])
+@pytest.mark.parametrize(
+    "case", [*(pytest.param(case, marks=pytest.mark.slow) for case in ("llama", "qwen3")), "gemma2", "phi3", "glm4"]
+)
 def test_an_adapter_gives_the_logits_that_peft_gives(case, tmp_path):
     """phi3 and glm4 keep several of our weights in one tensor, whose adapter has all their ranks."""
     config = architecture(case)
@@ -145,13 +148,23 @@ def test_only_adapters_are_trained_and_have_moments():
     assert size == by_hand
 
 
+SGD = optax.inject_hyperparams(optax.sgd)
+
+
+@functools.cache
+def whole_model(tied: bool):
+    """After one step in which all is trained."""
+    base = dataclasses.replace(SMALL, tied=tied)
+    return trained(*trainer(optimizer=SGD(learning_rate=0.0), base=base), random_model(base), 1, 1.0)
+
+
 @pytest.mark.parametrize(("tied", "name"), [(False, "layers"), (False, "head"), (False, "embed"), (True, "embed")])
 def test_gradients_beside_frozen_weights_are_those_of_the_whole_model(tied, name):
     """Tied embeddings have the gradient of the head and that of the embedding."""
-    sgd, base = optax.inject_hyperparams(optax.sgd), dataclasses.replace(SMALL, tied=tied)
+    base = dataclasses.replace(SMALL, tied=tied)
     params = random_model(base)
-    full, losses = trained(*trainer(optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
-    some, again = trained(*trainer(names=(name,), optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
+    full, losses = whole_model(tied)
+    some, again = trained(*trainer(names=(name,), optimizer=SGD(learning_rate=0.0), base=base), params, 1, 1.0)
     np.testing.assert_allclose(losses, again, rtol=1e-6)
     for mine, wanted in zip(*(jax.tree.leaves(x[name]) for x in (some.params, full.params)), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-6)
@@ -182,7 +195,8 @@ def test_full_rank_trains_as_full_fine_tuning():
         np.testing.assert_allclose(whole["layers"][name] - before, moved, atol=0.02 * np.abs(moved).max())
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)])
+# The second has all three axes.
+@pytest.mark.parametrize("mesh", [pytest.param(MeshConfig(1, 8, 1), marks=pytest.mark.slow), MeshConfig(2, 2, 2)])
 def test_sharded_training_of_adapters_gives_the_losses_of_one_device(mesh):
     params = random_model(adapted(SMALL, LORA))
     wanted, losses = trained(*trainer(LORA), params)
@@ -481,7 +495,9 @@ def test_settings_that_do_not_fit_together_are_refused():
             assert stages.Resolved(experiment.read(["--config=quickstart.py", flag])).tuning
 
 
-@pytest.mark.parametrize("name", ["muon", "adafactor", "lion"])
+@pytest.mark.parametrize(
+    "name", ["muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adafactor", "lion"))]
+)
 def test_other_optimizers_train_adapters(name):
     """muon takes A and B for the matrices that they are."""
     from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
