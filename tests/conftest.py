@@ -99,6 +99,8 @@ def call(verb: str, *arguments: str, env: dict[str, str] | None = None) -> subpr
             (sys, "argv", [verb, *arguments]),
             (sys, "stdout", out),
             (sys, "stderr", err),
+            (sys, "__stdout__", out),
+            (sys, "__stderr__", err),
             (sys, "excepthook", sys.excepthook),
             (processes, "leave", _leave),
             (host_memory, "keep_freed", lambda: None),

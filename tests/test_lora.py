@@ -312,6 +312,13 @@ FLAGS = (
     "--config.stages.specialised.steps=8",
     "--config.stages.general.steps=8",
     "--config.logging.batch_hashes=true",
+    # fewer rows than the example makes, and as many as the steps take
+    *(f"--config.domains.{name}.path=tiny:{name},rows=300" for name in ("math", "code", "general")),
+    "--config.stages.specialised.mixture.math.count=100",
+    "--config.stages.specialised.mixture.code.count=60",
+    "--config.stages.general.mixture.general.count=200",
+    "--config.stages.general.mixture.math.count=10",
+    "--config.stages.general.mixture.code.count=6",
 )
 
 

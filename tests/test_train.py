@@ -13,7 +13,7 @@ from functools import partial
 
 import jax
 import pytest
-from conftest import ROOT, SMALL, random_model, run, save_model
+from conftest import ROOT, SMALL, call, random_model, run, save_model
 from etils import epath
 from test_sources import write_lines
 
@@ -174,7 +174,8 @@ def test_experiments_that_share_a_stage_train_it_once(config, finished, tmp_path
 
 
 def test_a_changed_config_is_not_continued(config, finished):
-    changed = train(config, finished, "--config.stages.general.optimizer.learning_rate=0.5")
+    flags = (f"--config={config}:0.25", f"--workdir={finished}", "--config.stages.general.optimizer.learning_rate=0.5")
+    changed = call("train", *flags)
     assert changed.returncode == 2 and "Traceback" not in changed.stderr
     assert "stages.general.optimizer.learning_rate: 0.001 → 0.5" in changed.stderr
 
