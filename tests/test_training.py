@@ -165,9 +165,9 @@ def test_a_chunk_without_trained_tokens_is_not_worked_through():
 @pytest.mark.parametrize(
     ("mesh", "grad_accum_steps"),
     [
-        (MeshConfig(8, 1, 1), 1),
-        (MeshConfig(1, 8, 1), 1),
-        (MeshConfig(2, 2, 2), 1),
+        pytest.param(MeshConfig(8, 1, 1), 1, marks=pytest.mark.slow),
+        pytest.param(MeshConfig(1, 8, 1), 1, marks=pytest.mark.slow),
+        (MeshConfig(2, 2, 2), 1),  # all axes
         (MeshConfig(1, 4, 2), 2),
         (MeshConfig(1, 1, 1), 4),
     ],
@@ -185,7 +185,7 @@ def test_the_mesh_and_accumulation_change_no_loss(mesh, grad_accum_steps):
 @pytest.mark.parametrize(
     ("mesh", "sides"),
     [
-        (MeshConfig(1, 8, 1), [2, 4]),
+        pytest.param(MeshConfig(1, 8, 1), [2, 4], marks=pytest.mark.slow),
         (MeshConfig(1, 8, 1), [2, 2, 2]),
         (MeshConfig(2, 4, 1), [2, 2]),
         (MeshConfig(1, 4, 2), [2, 2]),
