@@ -104,7 +104,7 @@ def test_a_run_accounts_for_every_row_and_learns(finished):
 
 def test_the_same_command_again_does_nothing(config, finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
-    again = train(config, finished)
+    again = call("train", f"--config={config}:0.25", f"--workdir={finished}")
     assert again.returncode == 0 and again.stderr.count("done already") == 2
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
 
