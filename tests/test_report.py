@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from etils import epath
 
-from sftmix_jax.analysis import results
+from sftmix_jax.analysis import drawing, results
 from sftmix_jax.analysis.report import files
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import reporting
@@ -92,6 +92,12 @@ def workdir(tmp_path):
     return two_strategies(tmp_path)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No files of figures, which take most of the time, for tests that look at the page and the tables alone."""
+    monkeypatch.setattr(drawing, "draw", lambda figure, file: None)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The page of such a workdir, and what was said meanwhile."""
@@ -137,7 +143,7 @@ def test_the_report_has_every_part_and_says_what_is_missing(written):
     assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
 
 
-def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir):
+def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir, undrawn):
     (file,) = workdir.glob("stages/specialised-s0/done.json")
     record = json.loads(file.read_text())
     record["rows"]["math"] |= {"skipped": {"an empty answer": 3}, "without an answer within the length": 7}
@@ -148,7 +154,7 @@ def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir):
     assert rows["specialised (s0)"] == ("7", "3") and rows["general (dmt0)"] == ("0", "0")
 
 
-def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
+def test_a_stage_that_is_being_trained_can_be_looked_at(workdir, undrawn):
     """Another machine is in the middle of a line of its metrics."""
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     file.write_text(file.read_text() + '{"step": 3, "lo')
@@ -156,7 +162,7 @@ def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
     assert "dmt-s0" in page.read_text()
 
 
-def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
+def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, undrawn, capsys):
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     first, second = file.read_text().splitlines()
     file.write_text("\n".join([first, second[:9], "[]", '{"loss": 1}', second]))
@@ -180,7 +186,7 @@ def test_a_stage_that_is_not_trained_has_lost_nothing(written):
     assert "is missing" not in written[1]
 
 
-def test_two_folders_of_one_stage_are_refused_and_other_folders_do_no_harm(workdir):
+def test_two_folders_of_one_stage_are_refused_and_other_folders_do_no_harm(workdir, undrawn):
     stages = workdir / "stages"
     for name in ("a-copy", "b-copy", "notes"):
         (stages / name).mkdir()
@@ -200,7 +206,7 @@ def test_the_table_is_tidy(workdir):
     ]
 
 
-def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir):
+def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir, undrawn):
     (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/score.json")
     record = records.score(epath.Path(file))
     records.write_score(epath.Path(file), {**record, "fixed_by": {**record["fixed_by"], "data": "other"}})
@@ -233,7 +239,7 @@ def test_a_verdict_that_was_changed_by_hand_stands_in_no_report(workdir):
         reporting.write(workdir)
 
 
-def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
+def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir, undrawn):
     """A judge that gave no rating once must not take the whole cell away."""
     (file,) = workdir.glob("stages/general-mixed_sequential1/eval/tiny_general/responses.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -246,7 +252,7 @@ def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
     assert '"1.' in row or ",1." in row  # (3 + 5) / 2 / 39 of ten
 
 
-def test_model_sizes_stand_beside_each_other(workdir):
+def test_model_sizes_stand_beside_each_other(workdir, undrawn):
     """A study of two sizes has the tables of each, the smaller first."""
     file = workdir / "studies" / "toy.json"
     record = json.loads(file.read_text())
