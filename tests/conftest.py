@@ -50,6 +50,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No files of figures, which take most of the time, for tests that look at a report's page and tables alone."""
+    monkeypatch.setattr("sftmix_jax.analysis.drawing.draw", lambda figure, file: None)
+
+
 def random_model(config: Architecture = SMALL, seed: int = 0):
     """Parameters large enough that every part of the model shows in its output."""
     abstract = decoder.build(config, FLOAT32)[1]

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from etils import epath
 
-from sftmix_jax.analysis import drawing, results
+from sftmix_jax.analysis import results
 from sftmix_jax.analysis.report import files
 from sftmix_jax.machine.errors import UserError
 from sftmix_jax.studies import reporting
@@ -90,12 +90,6 @@ def two_strategies(folder) -> epath.Path:
 @pytest.fixture
 def workdir(tmp_path):
     return two_strategies(tmp_path)
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """No files of figures, which take most of the time, for tests that look at the page and the tables alone."""
-    monkeypatch.setattr(drawing, "draw", lambda figure, file: None)
 
 
 @pytest.fixture(scope="module")
