@@ -6,6 +6,7 @@ python -m tests.import_graph    prints rooms, arrows and circles
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def imported(file: Path, known: Iterable[str]) -> set[str]:
     return {name if name in known else f"{name}.__init__" for name in found} & known
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """Each module with the modules of the package that it imports."""
     known = modules()

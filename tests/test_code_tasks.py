@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call
 from etils import epath
 from rich.console import Console
 
@@ -366,8 +366,8 @@ def test_reasons_are_stored_counted_and_shown(tmp_path):
     data = write(tmp_path / "b.jsonl", rows(4))
     answers = ["    import scipy\n    return 1\n", BODY, "    import scipy\n", "    return 1\n"]
     lines = [{"task_id": f"T/{i}", "completion": text} for i, text in enumerate(answers)]
-    said = run(
-        "sftmix_jax.evaluate",
+    said = call(
+        "evaluate",
         "--task",
         "humaneval",
         "--data",

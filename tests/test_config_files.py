@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import run
+from conftest import call, run
 from test_ranges import whole_experiment
 
 from sftmix_jax.data import sources
@@ -58,7 +58,7 @@ def test_what_a_task_raises_is_told_by_its_line(tmp_path, text):
 
 
 def test_a_text_behind_the_colon_that_is_no_number_ends_in_one_line():
-    ended = run("sftmix_jax.audit", "--config=own_files.py:1/0")
+    ended = call("audit", "--config=own_files.py:1/0")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert line.endswith("own_files.py:1/0: k: '1/0'; must be a number or a fraction such as 1/16")

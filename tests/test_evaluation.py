@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call
 from etils import epath
 from scipy import stats
 
@@ -180,8 +180,8 @@ def test_stored_responses_are_scored_without_a_model(tmp_path):
     record = runner.score_responses("tiny_math", write(tmp_path / "r.jsonl", rows), TINY)
     assert record["metrics"]["strict"]["value"] == 0.5
     assert record["missing"] == ["tiny_math/3"] and record["questions"] == 4
-    found = run(
-        "sftmix_jax.evaluate",
+    found = call(
+        "evaluate",
         "--task",
         "tiny_math",
         "--responses",

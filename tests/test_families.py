@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import jax
@@ -29,10 +30,36 @@ from sftmix_jax.training.loss import loss_sums
 from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer
 from sftmix_jax.training.step import TrainState, make_trainer
 
+FAMILIES = [case for case in CASES if "-" not in case]
 every_case = pytest.mark.parametrize("case", CASES)
 # Biases, windows with head norms, norms over all heads, fused weights. The other families: tests/campaigns/families.py.
 some_families = pytest.mark.parametrize("case", ["qwen2", "gemma3_text", "olmo2", "phi3"])
-every_family = pytest.mark.parametrize("case", [case for case in CASES if "-" not in case])
+
+# What each of them alone has of the options that change how a model computes; with all others a test is slow.
+OPTIONS = {
+    "llama-linear": "linear rope",
+    "mistral-window": "one window in all layers",
+    "gemma2": "caps of scores and logits, norms on both sides and from 1 + w, gelu, scales of embeddings and scores",
+    "olmo3": "windows in some layers, yarn, norms over all heads and behind a block",
+    "exaone4": "layers without positions, norms of each head",
+    "granite": "scales of blocks and logits",
+    "phi3": "fused weights",
+    "phi3-longrope": "longrope, a part of each head rotated",
+    "glm4": "biases, neighbours rotated",
+}
+
+
+def slow_but(names: Iterable[str], cases: Iterable[str]) -> pytest.MarkDecorator:
+    """Cases of which those with these names are quick."""
+    quick = set(names)
+    return pytest.mark.parametrize(
+        "case", [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    )
+
+
+# Fused weights are the same numbers to a decoder. Rope has no gradients, and olmo2 has the norms of olmo3.
+every_decoder = slow_but(OPTIONS.keys() - {"phi3"}, CASES)
+every_family = slow_but(OPTIONS.keys() - {"olmo3"} | {"olmo2"}, FAMILIES)
 
 
 def architecture(case: str):
@@ -142,23 +169,27 @@ def test_greedy_texts_are_those_of_transformers(case, theirs):
 
 @every_case
 def test_a_packed_document_gives_the_logits_that_it_gives_alone(case):
+    """Or before its own continuation: of either, it sees nothing."""
     config, params = architecture(case), random_model(architecture(case))
-    first, second = TOKENS[:1, :30], TOKENS[1:, :41]
-    packed = np.concatenate([first, second], axis=1)
-    positions = np.concatenate([np.arange(30), np.arange(41)])[None]
-    together = logits(config, params, packed, np.repeat([[1, 2]], [30, 41], axis=1), positions)
-    np.testing.assert_allclose(together[:, :30], logits(config, params, first), atol=2e-5)
-    np.testing.assert_allclose(together[:, 30:], logits(config, params, second), atol=2e-5)
+    alone = logits(config, params, TOKENS)
+    lengths = np.array([[30, 50], [41, 39]])  # of the rows' first documents and of those packed behind them
+    packed = np.stack([np.concatenate([TOKENS[i, :a], TOKENS[1 - i, :b]]) for i, (a, b) in enumerate(lengths)])
+    segments = np.stack([np.repeat([1, 2], row) for row in lengths])
+    positions = np.stack([np.concatenate([np.arange(a), np.arange(b)]) for a, b in lengths])
+    together = logits(config, params, packed, segments, positions)
+    for i, (a, b) in enumerate(lengths):
+        np.testing.assert_allclose(together[i, :a], alone[i, :a], atol=2e-5)
+        np.testing.assert_allclose(together[i, a:], alone[1 - i, :b], atol=2e-5)
 
 
-@every_case
+@every_decoder
 def test_decoding_token_by_token_is_reading_at_once(case):
     config, params = architecture(case), random_model(architecture(case))
     model = decoder.bind(decoder.build(config, FLOAT32)[0], jax.tree.map(jnp.asarray, params))
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-    read, whole = 20, logits(config, params, TOKENS[:, :50])
+    read, whole = 20, logits(config, params, TOKENS)
     prompt, lengths = jnp.asarray(TOKENS[:, :read]), jnp.full(2, read, jnp.int32)
-    _, (k, v) = model.prefill(prompt, lengths)
+    _, (k, v) = jax.jit(model.prefill)(prompt, lengths)
     cache = caches.insert(caches.empty(config, 2, 64, "float32"), k, v, jnp.arange(2), mesh)
 
     @jax.jit
@@ -269,7 +300,7 @@ def test_presets_have_the_published_sizes(name, billions):
     assert round(table.num_params(families.preset(name)) / 1e9, 2) == billions
 
 
-@every_family
+@pytest.mark.parametrize("case", FAMILIES)
 def test_a_field_that_is_not_known_is_named(case):
     for field, value in (("attention_multiplexer", 3), ("qk_layernorm", True), ("num_local_experts", 8)):
         with pytest.raises(UserError, match=rf"^config\.json: the field '{field}' is not known in a {case} model"):

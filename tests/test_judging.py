@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from conftest import SHARED, run
+from conftest import SHARED, call
 from etils import epath
 
 from sftmix_jax.evaluation import fastchat, judging
@@ -71,7 +71,9 @@ class Server:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        ).start()  # asks for its end so often
 
     def close(self):
         self._server.shutdown()
@@ -105,10 +107,10 @@ PLAIN = judging.Rubric(simple, RUBRIC.read, RUBRIC.rate)
 ANSWERS = [(Question(f"q/{i}", ("say",), {}), [[f"answer {i}"]]) for i in range(12)]
 
 
-def judge(tmp_path, answers=ANSWERS, **settings):
+def judge(tmp_path, answers=ANSWERS, endpoint=None, **settings):
     config = JudgeConfig("openai:j", concurrency=4, timeout=0.5, **settings)
     journal = Journal(epath.Path(tmp_path) / "judgments", every=1)
-    return judging.judge_all(PLAIN, Endpoint("j", config), config, answers, journal)
+    return judging.judge_all(PLAIN, endpoint or Endpoint("j", config), config, answers, journal)
 
 
 def misbehave(said, times):
@@ -203,18 +205,22 @@ QUOTES = {  # how a server may say the key
 
 
 @pytest.mark.parametrize("quote", QUOTES.values(), ids=QUOTES)
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_no_error_of_an_endpoint_shows_the_key(serve, tmp_path, monkeypatch, quote, status):
-    serve(lambda said, _: (status, {"error": {"message": f"Incorrect API key provided: {quote(KEY)} (no more)"}}, {}))
+def test_no_error_of_an_endpoint_shows_the_key(serve, tmp_path, monkeypatch, quote):
+    """One client for all codes: a new one reads the certificates of all authorities."""
+    refusal = {"error": {"message": f"Incorrect API key provided: {quote(KEY)} (no more)"}}
+    server = serve(lambda said, _: (status, refusal, {}))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    try:
-        said = judge(tmp_path, ANSWERS[:1]).failed["q/0/0/1/0"]
-    except UserError as error:
-        said = str(error)
-    assert "Incorrect API key provided" in said and "[key]" in said
+    endpoint = Endpoint("j", JudgeConfig("openai:j", timeout=0.5))
     spelled = (KEY, urllib.parse.quote(KEY, safe=""), urllib.parse.quote_plus(KEY), b64encode(KEY.encode()).decode())
     parts = {each[i : i + 8] for each in spelled for i in range(len(each) - 7)}
-    assert not [part for part in parts if part in said], said
+    for number, status in enumerate((400, 401, 403, 404, 422)):
+        try:
+            said = judge(tmp_path / str(status), ANSWERS[:1], endpoint).failed["q/0/0/1/0"]
+        except UserError as error:
+            said = str(error)
+        assert sum(server.asked.values()) == number + 1
+        assert "Incorrect API key provided" in said and "[key]" in said
+        assert not [part for part in parts if part in said], said
 
 
 @pytest.mark.parametrize("url", ["http://judge:PASSWORD@127.0.0.1:9/v1", "http://judge:PASSWORD@x:port/v1"])
@@ -343,8 +349,8 @@ def test_stored_judgments_give_fastchats_averages(tmp_path):
     kept = [row for row in rows if row["model"] == "vicuna-13b" and row is not rows[5]]
     rows = [row for row in rows if row["question_id"] != 160 or row["model"] != "gpt-4"]
     (tmp_path / "gpt-4_single.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = run(
-        "sftmix_jax.evaluate",
+    found = call(
+        "evaluate",
         "--task",
         "mt_bench",
         "--data",
@@ -362,8 +368,8 @@ def test_stored_judgments_give_fastchats_averages(tmp_path):
     assert [where.rpartition(":")[2] for where in vicuna["differing"]] == ["9"]
     assert gpt["missing"] == ["mt_bench/160"] and gpt["metrics"]["rating"]["n"] == 79
     (tmp_path / "pairs.jsonl").write_text('{"question_id": 81, "g1_winner": "tie"}\n')
-    refused = run(
-        "sftmix_jax.evaluate",
+    refused = call(
+        "evaluate",
         "--task",
         "mt_bench",
         "--data",
@@ -414,9 +420,9 @@ def test_pairs_are_judged_in_both_orders(serve, tmp_path):
 def test_a_judged_task_says_what_it_needs(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     args = ("--task", "mt_bench", "--responses", str(tmp_path / "a.jsonl"))
-    found = run("sftmix_jax.evaluate", *args, "--data", str(MT_BENCH))
+    found = call("evaluate", *args, "--data", str(MT_BENCH))
     assert found.returncode == 2 and "--judge openai:MODEL" in found.stderr and "Traceback" not in found.stderr
-    found = run("sftmix_jax.evaluate", *args, "--data", str(tmp_path), "--judge", "openai:x")
+    found = call("evaluate", *args, "--data", str(tmp_path), "--judge", "openai:x")
     assert found.returncode == 2 and "OPENAI_API_KEY" in found.stderr
 
 

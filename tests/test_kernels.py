@@ -90,7 +90,7 @@ def test_a_kernel_without_an_option_says_so_and_the_plain_path_does_it(kernel):
     np.testing.assert_array_equal(kernels.attend(kernel, mesh, *asked), attention.attend(*asked))
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "full"])
 def test_a_training_step_with_splash_is_the_step_without(remat):
     mesh, rng = mesh_of(2, 2), np.random.default_rng(0)
     tokens = rng.integers(0, 61, (4, 129)).astype(np.int32)

@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call, run
 from etils import epath
 from test_outputs import BROWSER, PLANTED, SHOWN, Parsed
 from test_outputs import workdir as planted  # noqa: F401  a fixture
@@ -284,7 +284,7 @@ def test_records_of_any_form_leave_a_page(scored, served):  # noqa: F811
     ],
 )
 def test_options_that_would_do_nothing_are_refused(flags, said, tmp_path):
-    ended = run("sftmix_jax.report", f"--workdir={tmp_path}", *flags)
+    ended = call("report", f"--workdir={tmp_path}", *flags)
     assert ended.returncode == 2 and said in ended.stderr and "Traceback" not in ended.stderr
 
 

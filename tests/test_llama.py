@@ -1,5 +1,6 @@
 """The model against transformers' LLaMA, and attention against documents read alone."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -23,12 +24,23 @@ CASES = {
 TOKENS = np.random.default_rng(1).integers(0, 61, (2, 80))
 
 
+@functools.cache
+def forward(config: Architecture, compute: Compute):
+    """Parameters, tokens, segments and positions → logits, as one program."""
+    definition = decoder.build(config, compute)[0]
+
+    def run(params, *inputs):
+        model = decoder.bind(definition, params)
+        return model.logits(model(*inputs))
+
+    return jax.jit(run)
+
+
 def logits(config: Architecture, params, tokens, segment_ids=None, positions=None, compute: Compute = FLOAT32):
-    model = decoder.bind(decoder.build(config, compute)[0], params)
     tokens = jnp.asarray(tokens)
     segment_ids = jnp.ones_like(tokens) if segment_ids is None else jnp.asarray(segment_ids)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape) if positions is None else positions
-    return np.asarray(model.logits(model(tokens, segment_ids, jnp.asarray(positions))))
+    return np.asarray(forward(config, compute)(params, tokens, segment_ids, jnp.asarray(positions)))
 
 
 def transformers_logits(folder: Path, tokens) -> np.ndarray:
@@ -86,22 +98,21 @@ def test_no_document_sees_another():
     assert np.abs(before[:, 30:60] - after[:, 30:60]).max() > 0.1
 
 
+@functools.cache
+def gradients(remat: str):
+    segments, positions = np.ones_like(TOKENS), np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
+    definition = decoder.build(SMALL, Compute("float32", remat))[0]
+
+    def total(params):
+        hidden = decoder.bind(definition, params)(TOKENS, segments, positions)
+        return (hidden * np.cos(np.arange(hidden.size)).reshape(hidden.shape)).sum()
+
+    return jax.jit(jax.grad(total))(random_model())
+
+
 @pytest.mark.parametrize("policy", ["dots", "full", "offload"])
 def test_remat_changes_no_gradient(policy):
     """What is kept, made again or moved to the host's memory is the same numbers."""
-    params = random_model()
-    segments, positions = np.ones_like(TOKENS), np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
-
-    def gradients(remat: str):
-        compute = Compute("float32", remat)
-        definition = decoder.build(SMALL, compute)[0]
-
-        def total(params):
-            hidden = decoder.bind(definition, params)(TOKENS, segments, positions)
-            return (hidden * np.cos(np.arange(hidden.size)).reshape(hidden.shape)).sum()
-
-        return jax.jit(jax.grad(total))(params)
-
     for mine, plain in zip(jax.tree.leaves(gradients(policy)), jax.tree.leaves(gradients("none")), strict=True):
         np.testing.assert_allclose(mine, plain, rtol=1e-4, atol=1e-4)
 

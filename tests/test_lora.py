@@ -1,6 +1,7 @@
 """Adapters and frozen parameters: against PEFT and torch, against full fine-tuning, and through whole runs."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from test_families import architecture, total
 from test_llama import logits
 from test_training import batch
 
-from sftmix_jax.experiment import checks, opening, runner, stages, tuning
+from sftmix_jax.experiment import checks, opening, runner, stage_training, stages, tuning
 from sftmix_jax.experiment import config as experiment
 from sftmix_jax.experiment.load_options import Opening
 from sftmix_jax.experiment.stages import TINY
@@ -34,6 +35,7 @@ from sftmix_jax.parallel.sharding import MeshConfig
 from sftmix_jax.planning import costs
 from sftmix_jax.training import trainable
 from sftmix_jax.training.step import TrainState, make_trainer
+from tests.campaigns import _scratch as scratch
 
 ALL = tuple(table.LINEAR)
 LORA = Lora(3, 6.0, ALL)
@@ -57,7 +59,9 @@ def in_peft(config, params, folder, adapters=LORA):
     return library.PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
 
 
-@pytest.mark.parametrize("case", ["llama", "qwen3", "gemma2", "phi3", "glm4"])
+@pytest.mark.parametrize(
+    "case", [*(pytest.param(case, marks=pytest.mark.slow) for case in ("llama", "qwen3")), "gemma2", "phi3", "glm4"]
+)
 def test_an_adapter_gives_the_logits_that_peft_gives(case, tmp_path):
     """phi3 and glm4 keep several of our weights in one tensor, whose adapter has all their ranks."""
     config = architecture(case)
@@ -145,13 +149,23 @@ def test_only_adapters_are_trained_and_have_moments():
     assert size == by_hand
 
 
+SGD = optax.inject_hyperparams(optax.sgd)
+
+
+@functools.cache
+def whole_model(tied: bool):
+    """After one step in which all is trained."""
+    base = dataclasses.replace(SMALL, tied=tied)
+    return trained(*trainer(optimizer=SGD(learning_rate=0.0), base=base), random_model(base), 1, 1.0)
+
+
 @pytest.mark.parametrize(("tied", "name"), [(False, "layers"), (False, "head"), (False, "embed"), (True, "embed")])
 def test_gradients_beside_frozen_weights_are_those_of_the_whole_model(tied, name):
     """Tied embeddings have the gradient of the head and that of the embedding."""
-    sgd, base = optax.inject_hyperparams(optax.sgd), dataclasses.replace(SMALL, tied=tied)
+    base = dataclasses.replace(SMALL, tied=tied)
     params = random_model(base)
-    full, losses = trained(*trainer(optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
-    some, again = trained(*trainer(names=(name,), optimizer=sgd(learning_rate=0.0), base=base), params, 1, 1.0)
+    full, losses = whole_model(tied)
+    some, again = trained(*trainer(names=(name,), optimizer=SGD(learning_rate=0.0), base=base), params, 1, 1.0)
     np.testing.assert_allclose(losses, again, rtol=1e-6)
     for mine, wanted in zip(*(jax.tree.leaves(x[name]) for x in (some.params, full.params)), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-6)
@@ -182,7 +196,8 @@ def test_full_rank_trains_as_full_fine_tuning():
         np.testing.assert_allclose(whole["layers"][name] - before, moved, atol=0.02 * np.abs(moved).max())
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(1, 8, 1), MeshConfig(2, 2, 2)])
+# The second has all three axes.
+@pytest.mark.parametrize("mesh", [pytest.param(MeshConfig(1, 8, 1), marks=pytest.mark.slow), MeshConfig(2, 2, 2)])
 def test_sharded_training_of_adapters_gives_the_losses_of_one_device(mesh):
     params = random_model(adapted(SMALL, LORA))
     wanted, losses = trained(*trainer(LORA), params)
@@ -291,7 +306,17 @@ def test_adapters_start_as_no_change_and_as_peft_draws_them():
         assert a.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
 
 
+# Fewer rows than the example makes.
+ROWS = (
+    *(f"--config.domains.{name}.path=tiny:{name},rows=300" for name in ("math", "code", "general")),
+    "--config.stages.specialised.mixture.math.count=100",
+    "--config.stages.specialised.mixture.code.count=60",
+    "--config.stages.general.mixture.general.count=200",
+    "--config.stages.general.mixture.math.count=10",
+    "--config.stages.general.mixture.code.count=6",
+)
 FLAGS = (
+    *ROWS,
     "--config.model.lora.rank=4",
     "--config.evaluation.tasks=",
     "--config.checkpoints.every=3",
@@ -408,24 +433,54 @@ def test_a_new_adapter_stands_on_the_merged_weights(tuned, tmp_path):
     assert model.sampler.stops["tokens"]
 
 
-def test_a_base_that_was_moved_is_found_where_the_config_says(tuned, tmp_path):
-    """Its stages stay as they are, but for where their frozen weights are."""
-    workdir, model = epath.Path(tmp_path / "work"), tmp_path / "moved"
-    shutil.copytree(tuned, workdir)
-    shutil.copytree(TINY, model)
-    changed = experiment.read(["--config=quickstart.py", *FLAGS, f"--config.model.init=hf:{model}"])
+@pytest.fixture(scope="module")
+def tuned_here(tmp_path_factory):
+    """The same of a far smaller model, in this process, both stages with one program: the config, and the workdir."""
+    folder = tmp_path_factory.mktemp("here")
+    config = scratch.experiment(scratch.save_model(folder / "model"))
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, lora=lora.LoraConfig(rank=4)),
+        stages={name: dataclasses.replace(config.stages["first"]) for name in config.stages},
+    )
+    with pytest.MonkeyPatch.context() as patch, scratch.quiet():
+        one = functools.partial(experiment.make_mesh, devices=jax.devices()[:1])
+        patch.setattr(experiment, "make_mesh", one)
+        patch.setattr(stage_training, "make_trainer", scratch.compiled_once(stage_training.make_trainer))
+        runner.run(config, epath.Path(folder / "work"))
+    return config, folder / "work"
+
+
+def check_a_moved_base(trained, changed, last, tmp_path):
+    """`changed` names the model's new folder; stages stay as they are, but for where their frozen weights are."""
+    workdir, model = epath.Path(tmp_path / "work"), pathlib.Path(changed.model.init.removeprefix("hf:"))
+    shutil.copytree(trained, workdir)
     resolved = stages.Resolved(changed)
     runner.register(changed, resolved.base_id, resolved.chain(), workdir)
-    folder = folders(workdir)["general"]
+    folder = folders(workdir)[last]
     config = stages.architecture(stages.read_stage(folder))
     init, base = stages.base_below(folder, stages.read_stage(folder))
     assert init == f"hf:{model}" and base.folder == str(model)
     where = stages.on_one_device(config)
-    mine, wanted = (stages.stage_params(each, where) for each in (folder, folders(tuned)["general"]))
+    mine, wanted = (stages.stage_params(each, where) for each in (folder, folders(trained)[last]))
     jax.tree.map(np.testing.assert_array_equal, mine, wanted)
     (model / "config.json").unlink()
     with pytest.raises(UserError, match=r"which cannot be read .*--config\.model\.init naming that place"):
         stages.stage_params(folder, where)
+
+
+def test_a_base_that_was_moved_is_found_where_the_config_says(tuned_here, tmp_path):
+    config, workdir = tuned_here
+    shutil.copytree(config.model.init.removeprefix("hf:"), tmp_path / "moved")
+    moved = dataclasses.replace(config.model, init=f"hf:{tmp_path / 'moved'}")
+    check_a_moved_base(workdir, dataclasses.replace(config, model=moved), "second", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_bundled_base_is_found_where_the_config_says(tuned, tmp_path):
+    shutil.copytree(TINY, tmp_path / "moved")
+    flags = [*FLAGS, f"--config.model.init=hf:{tmp_path / 'moved'}"]
+    check_a_moved_base(tuned, experiment.read(["--config=quickstart.py", *flags]), "general", tmp_path)
 
 
 def test_stages_that_differ_in_what_is_trained_are_counted_apart_before_their_data_is_here():
@@ -436,10 +491,10 @@ def test_stages_that_differ_in_what_is_trained_are_counted_apart_before_their_da
 
 
 def test_an_adapter_without_a_rank_is_said(tmp_path):
-    changed = experiment.read(["--config=quickstart.py", "--config.model.lora.alpha=32"])
+    changed = experiment.read(["--config=quickstart.py", *ROWS, "--config.model.lora.alpha=32"])
     resolved = stages.Resolved(changed)
     assert any("its rank, which is 0" in said for said in checks.warnings(resolved, resolved.chain()))
-    plain = stages.Resolved(experiment.read(["--config=quickstart.py"]))
+    plain = stages.Resolved(experiment.read(["--config=quickstart.py", *ROWS]))
     assert not any("rank" in said for said in checks.warnings(plain, plain.chain()))
 
 
@@ -460,14 +515,15 @@ def test_an_adapter_on_a_stage_of_another_workdir(tuned, tmp_path):
     assert refused.returncode == 2 and "onto which PEFT cannot load it" in refused.stderr
 
 
-def test_a_base_that_has_changed_is_refused(tuned, tmp_path):
+def test_a_base_that_has_changed_is_refused(tuned_here, tmp_path):
     """The frozen weights are read from where they were, and must be those that were trained with."""
-    stage = json.loads((folders(tuned)["specialised"] / "stage.json").read_text())
+    first = folders(tuned_here[1])["first"]
+    stage = json.loads((first / "stage.json").read_text())
     assert stage["parent"].startswith("base:")
     model = save_model(tmp_path / "model", SMALL, random_model())
     record = {**stage, "base": f"hf:{model}"}
     with pytest.raises(UserError, match="which has changed since"):
-        stages.starting_weights(folders(tuned)["specialised"], record, {})
+        stages.starting_weights(first, record, {})
 
 
 def test_settings_that_do_not_fit_together_are_refused():
@@ -481,7 +537,9 @@ def test_settings_that_do_not_fit_together_are_refused():
             assert stages.Resolved(experiment.read(["--config=quickstart.py", flag])).tuning
 
 
-@pytest.mark.parametrize("name", ["muon", "adafactor", "lion"])
+@pytest.mark.parametrize(
+    "name", ["muon", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adafactor", "lion"))]
+)
 def test_other_optimizers_train_adapters(name):
     """muon takes A and B for the matrices that they are."""
     from sftmix_jax.training.optimizer import OptimizerConfig, make_optimizer

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from conftest import ROOT, SHARED, run
+from conftest import ROOT, SHARED, call
 from etils import epath
 
 from sftmix_jax.evaluation import pairs
@@ -228,8 +228,8 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
         file = write(tmp_path / name, rows)
         if name.endswith(".json"):
             file.write_text(json.dumps(rows))
-        ended = run(
-            "sftmix_jax.evaluate",
+        ended = call(
+            "evaluate",
             "--task",
             "mt_bench_pairs",
             "--data",
@@ -243,8 +243,8 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
         assert record["metrics"]["wins"]["value"] == 1 and record["metrics"]["disagreement"]["value"] == 0
         assert record["stored_judgments"] == 2
     (tmp_path / "bad.jsonl").write_text('{"question_id": 81, "score": 1}\n')
-    ended = run(
-        "sftmix_jax.evaluate",
+    ended = call(
+        "evaluate",
         "--task",
         "mt_bench_pairs",
         "--data",
@@ -261,8 +261,8 @@ def test_a_pairwise_task_reads_verdicts_of_all_systems_from_the_command_line(tmp
 def test_a_pairwise_task_that_a_judge_rates_wants_the_stored_baseline(tmp_path):
     pytest.importorskip("openai")
     answers = write(tmp_path / "a.jsonl", [{"id": 81, "response": ["a", "b"]}])
-    ended = run(
-        "sftmix_jax.evaluate",
+    ended = call(
+        "evaluate",
         "--task",
         "mt_bench_pairs",
         "--data",

@@ -7,7 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, run
+from conftest import SMALL, call, run
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -181,7 +181,6 @@ def test_a_search_that_finds_nothing_says_so(monkeypatch):
     [
         ("--topology v5x:4x4", "did you mean 'v5e:4x4'"),
         ("--topology v5e", "did you mean 'v5e:"),
-        ("", "name the machine"),
         ("--topology h200:8 --num_slices 2", "name all GPUs at once (h200:16)"),
         ("--topology h200:8 --num_slices x", "--num_slices: 'x'; must be a whole number"),
         ("--topology h200:8 --num_slices 0", "--num_slices: 0; must be at least 1"),
@@ -189,8 +188,13 @@ def test_a_search_that_finds_nothing_says_so(monkeypatch):
     ],
 )
 def test_machines_that_are_none_are_explained(arguments, said):
-    found = run("sftmix_jax.plan", "--config", "dmt.py:7b", *arguments.split())
+    found = call("plan", "--config", "dmt.py:7b", *arguments.split())
     assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
+
+
+def test_a_plan_without_a_machine_asks_for_one():
+    found = run("sftmix_jax.plan", "--config", "dmt.py:7b")
+    assert found.returncode == 2 and "name the machine" in found.stderr and "Traceback" not in found.stderr
 
 
 def needs_compiler():
@@ -326,7 +330,7 @@ def test_the_box_that_chips_stand_in(topology, sides):
 
 def test_bad_batches_are_named():
     needs_compiler()
-    found = run("sftmix_jax.plan", "--config", "dmt.py:7b", "--topology", "v5e:16x16")
+    found = call("plan", "--config", "dmt.py:7b", "--topology", "v5e:16x16")
     assert found.returncode == 2 and "set batch.batch_size to a multiple of 256" in found.stderr
 
 

@@ -207,6 +207,7 @@ processes.leave(0)
 
 READS = """
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -222,50 +223,38 @@ from sftmix_jax.machine.errors import UserError
 from sftmix_jax.models import huggingface
 
 processes.join()
-read, of_source, of_weights = [], sources.fingerprint, huggingface._sha256
+of_source, of_weights = sources.fingerprint, huggingface._sha256
 sources.fingerprint = lambda source: read.append(Path(source.path).name) or of_source(source)
 huggingface._sha256 = lambda file: read.append(file.name) or of_weights(file)
-index, folder, model = processes._place.index, Path(sys.argv[1 + processes._place.index]), sys.argv[3]
-domains = {name: Source(f"{folder / name}.jsonl") for name in ("a", "b", "c")}
-try:
-    found = {name: each.fingerprint for name, each in
-             cache.for_all_processes(domains, Chat("chatml", Tokenizer(str(TINY)))).items()}
-    found["weights"] = huggingface.fingerprint(epath.Path(model))
-except UserError as error:
-    found = str(error)
-processes.say(json.dumps({"read": read, "found": found}))
+index, model, *cases = processes._place.index, *sys.argv[1:]
+said = {}
+for case in map(Path, cases):
+    read, folder = [], case / str(index)
+    if not folder.exists():
+        folder = case / "0"
+    os.environ["SFTMIX_CACHE"] = str(case / f"cache{index}")
+    domains = {name: Source(f"{folder / name}.jsonl") for name in ("a", "b", "c")}
+    try:
+        found = {name: each.fingerprint for name, each in
+                 cache.for_all_processes(domains, Chat("chatml", Tokenizer(str(TINY)))).items()}
+        found["weights"] = huggingface.fingerprint(epath.Path(model))
+    except UserError as error:
+        found = str(error)
+    said[case.name] = {"read": read, "found": found}
+processes.say(json.dumps(said))
 processes.leave(0)
 """
 
 
-def read_by_two(*arguments, caches) -> list[dict]:
-    """What each of two processes of READS says, each with a token cache of its own."""
-    address, started = f"127.0.0.1:{free_port()}", []
-    for index in range(2):
-        env = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(index),
-            "SFTMIX_CACHE": str(caches / f"cache{index}"),
-        }
-        command = [sys.executable, "-c", READS, *map(str, arguments)]
-        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
-    ended = finish(started, timeout=120)
-    assert [code for code, _ in ended] == [0, 0], ended
-    return [json.loads(re.search(r"process \d: (\{.*\})", said)[1]) for _, said in ended]
-
-
 def write_rows(folder, **answers: str):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name, answer in answers.items():
         (folder / f"{name}.jsonl").write_text(json.dumps({"instruction": "Say it.", "output": answer}) + "\n")
     return folder
 
 
-@pytest.fixture
-def sharded(tmp_path):
+def write_sharded(folder) -> None:
     """The tiny base with its weights in three files."""
-    folder = tmp_path / "model"
     shutil.copytree(stages.TINY, folder)
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -275,36 +264,62 @@ def sharded(tmp_path):
         save_file({name: whole[name] for name in names[i::3]}, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(names[i::3], file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    return folder
 
 
-def test_each_file_is_hashed_by_one_process_and_known_to_all(tmp_path, sharded):
-    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
-    first, second = read_by_two(rows, rows, sharded, caches=tmp_path)
+@pytest.fixture(scope="module")
+def read_by_two(tmp_path_factory):
+    """What each of two processes of READS says of three cases, one after the other, each with token caches of its own.
+
+    The folder of a case holds 0/, the rows; 1/, those of process 1 where it has others; and cache0/ and cache1/.
+    """
+    root = tmp_path_factory.mktemp("read")
+    write_sharded(root / "model")
+    rows = {"a": "one", "b": "two", "c": "three"}
+    cases = {"same": None, "other": rows | {"b": "too"}, "missing": {"a": "one", "c": "three"}}
+    for case, others in cases.items():
+        write_rows(root / case / "0", **rows)
+        if others:
+            write_rows(root / case / "1", **others)
+    address, started = f"127.0.0.1:{free_port()}", []
+    for index in range(2):
+        env = os.environ | {
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(index),
+        }
+        command = [sys.executable, "-c", READS, str(root / "model"), *(str(root / case) for case in cases)]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    ended = finish(started, timeout=120)
+    assert [code for code, _ in ended] == [0, 0], ended
+    said = [json.loads(re.search(r"process \d: (\{.*\})", text)[1]) for _, text in ended]
+    return root, {case: [each[case] for each in said] for case in cases}
+
+
+def test_each_file_is_hashed_by_one_process_and_known_to_all(read_by_two):
+    root, said = read_by_two
+    rows, (first, second) = root / "same" / "0", said["same"]
     weights = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     assert first["read"] == ["a.jsonl", "c.jsonl", weights[0], weights[2]] and second["read"] == ["b.jsonl", weights[1]]
     assert first["found"] == second["found"]
     chat = Chat("chatml", Tokenizer(str(stages.TINY)))
     alone = cache.for_all_processes({name: Source(f"{rows / name}.jsonl") for name in "abc"}, chat)
     assert first["found"] == {name: each.fingerprint for name, each in alone.items()} | {
-        "weights": huggingface.fingerprint(epath.Path(sharded))
+        "weights": huggingface.fingerprint(epath.Path(root / "model"))
     }
 
 
-def test_hosts_with_other_rows_do_not_train_together(tmp_path, sharded):
-    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
-    other = write_rows(tmp_path / "other", a="one", b="too", c="three")
-    for found in read_by_two(rows, other, sharded, caches=tmp_path):
+def test_hosts_with_other_rows_do_not_train_together(read_by_two):
+    root, said = read_by_two
+    for found in said["other"]:
         assert "process 1 reads other rows than process 0 (domain 'b'); copy the same files" in found["found"]
     for index in range(2):  # what stands under a fingerprint that it may not have is not kept
-        assert len([*tmp_path.glob(f"cache{index}/tokens/*")]) == 2
+        assert len([*root.glob(f"other/cache{index}/tokens/*")]) == 2
 
 
-def test_a_file_that_only_one_process_misses_is_named_by_all(tmp_path, sharded):
-    rows = write_rows(tmp_path / "rows", a="one", b="two", c="three")
-    other = write_rows(tmp_path / "other", a="one", c="three")
-    for found in read_by_two(rows, other, sharded, caches=tmp_path):
-        assert str(other / "b.jsonl") in found["found"]
+def test_a_file_that_only_one_process_misses_is_named_by_all(read_by_two):
+    root, said = read_by_two
+    for found in said["missing"]:
+        assert str(root / "missing" / "1" / "b.jsonl") in found["found"]
 
 
 def test_a_task_of_slurm_sees_all_gpus_of_its_node():

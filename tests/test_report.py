@@ -1,6 +1,8 @@
 """The report in a real browser: it opens without errors, every section is there, a click sorts."""
 
+import contextlib
 import csv
+import io
 import json
 import re
 import shutil
@@ -65,29 +67,42 @@ def stage(workdir, name, id, parent, worth: float, tokens: int):
         )
 
 
-@pytest.fixture
-def workdir(tmp_path):
-    """Two strategies over two seeds; one experiment is not finished."""
-    stage(tmp_path, "base", "b", None, 0.0, 0)
-    (tmp_path / "experiments").mkdir()
+def two_strategies(folder) -> epath.Path:
+    """Over two seeds; one experiment is not finished."""
+    stage(folder, "base", "b", None, 0.0, 0)
+    (folder / "experiments").mkdir()
     labels = {}
     for seed in range(2):
-        stage(tmp_path, "specialised", f"s{seed}", "b", 0.6, 100)
+        stage(folder, "specialised", f"s{seed}", "b", 0.6, 100)
         for strategy, k, worth in (("mixed_sequential", "0", 0.1), ("dmt", "1/256", 0.5)):
             id, name = f"{strategy}{seed}", f"{strategy}-s{seed}"
             if (strategy, seed) != ("dmt", 1):
-                stage(tmp_path, "general", id, "s", worth + 0.05 * seed, 100)
+                stage(folder, "general", id, "s", worth + 0.05 * seed, 100)
             record = {"experiment": {"name": name}, "base": "b", "stages": {"specialised": f"s{seed}", "general": id}}
-            (tmp_path / "experiments" / f"{name}.json").write_text(json.dumps(record))
+            (folder / "experiments" / f"{name}.json").write_text(json.dumps(record))
             labels[name] = {"strategy": strategy, "k": k, "size": "tiny", "seed": seed}
-    (tmp_path / "studies").mkdir()
+    (folder / "studies").mkdir()
     study = {"name": "toy", "question": "Does <it> show?", "hold": "epochs", "experiments": labels}
-    (tmp_path / "studies" / "toy.json").write_text(json.dumps(study))
-    return epath.Path(tmp_path)
+    (folder / "studies" / "toy.json").write_text(json.dumps(study))
+    return epath.Path(folder)
 
 
-def test_the_report_has_every_part_and_says_what_is_missing(workdir):
-    (page,) = reporting.write(workdir)
+@pytest.fixture
+def workdir(tmp_path):
+    return two_strategies(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page of such a workdir, and what was said meanwhile."""
+    workdir = two_strategies(tmp_path_factory.mktemp("written"))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        (page,) = reporting.write(workdir)
+    return page, said.getvalue()
+
+
+def test_the_report_has_every_part_and_says_what_is_missing(written):
+    page, _ = written
     text = page.read_text()
     sections = re.findall("<h2>(.*?)</h2>", text)
     assert sections == [
@@ -122,7 +137,7 @@ def test_the_report_has_every_part_and_says_what_is_missing(workdir):
     assert "http" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # nothing is fetched
 
 
-def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir):
+def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir, undrawn):
     (file,) = workdir.glob("stages/specialised-s0/done.json")
     record = json.loads(file.read_text())
     record["rows"]["math"] |= {"skipped": {"an empty answer": 3}, "without an answer within the length": 7}
@@ -133,7 +148,7 @@ def test_a_row_whose_answer_lies_behind_the_length_is_no_bad_row(workdir):
     assert rows["specialised (s0)"] == ("7", "3") and rows["general (dmt0)"] == ("0", "0")
 
 
-def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
+def test_a_stage_that_is_being_trained_can_be_looked_at(workdir, undrawn):
     """Another machine is in the middle of a line of its metrics."""
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     file.write_text(file.read_text() + '{"step": 3, "lo')
@@ -141,7 +156,7 @@ def test_a_stage_that_is_being_trained_can_be_looked_at(workdir):
     assert "dmt-s0" in page.read_text()
 
 
-def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, capsys):
+def test_damaged_lines_of_metrics_are_left_out_and_told(workdir, undrawn, capsys):
     (file,) = workdir.glob("stages/general-dmt0/metrics.jsonl")
     first, second = file.read_text().splitlines()
     file.write_text("\n".join([first, second[:9], "[]", '{"loss": 1}', second]))
@@ -161,12 +176,11 @@ def test_lost_metrics_of_a_finished_stage_are_told_and_the_other_stages_drawn(wo
     assert "dmt-s0: specialised → general" in panels and page.exists()
 
 
-def test_a_stage_that_is_not_trained_has_lost_nothing(workdir, capsys):
-    reporting.write(workdir)
-    assert "is missing" not in capsys.readouterr().err
+def test_a_stage_that_is_not_trained_has_lost_nothing(written):
+    assert "is missing" not in written[1]
 
 
-def test_two_folders_of_one_stage_are_refused_and_other_folders_do_no_harm(workdir):
+def test_two_folders_of_one_stage_are_refused_and_other_folders_do_no_harm(workdir, undrawn):
     stages = workdir / "stages"
     for name in ("a-copy", "b-copy", "notes"):
         (stages / name).mkdir()
@@ -186,7 +200,7 @@ def test_the_table_is_tidy(workdir):
     ]
 
 
-def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir):
+def test_scores_that_were_fixed_otherwise_do_not_stand_beside_the_others(workdir, undrawn):
     (file,) = workdir.glob("stages/general-dmt0/eval/tiny_math/score.json")
     record = records.score(epath.Path(file))
     records.write_score(epath.Path(file), {**record, "fixed_by": {**record["fixed_by"], "data": "other"}})
@@ -219,7 +233,7 @@ def test_a_verdict_that_was_changed_by_hand_stands_in_no_report(workdir):
         reporting.write(workdir)
 
 
-def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
+def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir, undrawn):
     """A judge that gave no rating once must not take the whole cell away."""
     (file,) = workdir.glob("stages/general-mixed_sequential1/eval/tiny_general/responses.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -232,7 +246,7 @@ def test_questions_that_a_seed_has_no_verdict_on_are_left_out_and_told(workdir):
     assert '"1.' in row or ",1." in row  # (3 + 5) / 2 / 39 of ten
 
 
-def test_model_sizes_stand_beside_each_other(workdir):
+def test_model_sizes_stand_beside_each_other(workdir, undrawn):
     """A study of two sizes has the tables of each, the smaller first."""
     file = workdir / "studies" / "toy.json"
     record = json.loads(file.read_text())
@@ -253,8 +267,8 @@ def test_model_sizes_stand_beside_each_other(workdir):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(workdir, tmp_path):
-    (page,) = reporting.write(workdir)
+def test_it_opens_in_a_browser_without_errors_and_a_click_sorts(written, tmp_path):
+    page, _ = written
     click = """<script>
 document.querySelector('#table-main th:nth-child(3) button').click();
 const filter = document.querySelector('#table-benchmarks input');

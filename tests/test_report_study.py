@@ -255,7 +255,7 @@ def test_the_mean_of_abilities_weights_each_by_its_best():
     assert found[outcomes.MEAN].scores[0].value == pytest.approx(0.65) and list(found[outcomes.MEAN].scores) == [0]
 
 
-def test_report_json_says_what_the_page_shows(tmp_path):
+def test_report_json_says_what_the_page_shows(tmp_path, undrawn):
     worth = of_two_own_axes(tmp_path)
     (page,) = reporting.write(epath.Path(tmp_path))
     record = json.loads((page.parent / "report.json").read_text())
@@ -271,7 +271,7 @@ def test_report_json_says_what_the_page_shows(tmp_path):
     assert record["not_measured"] == "" and "not-measured" not in page.read_text()
 
 
-def test_the_terminal_shows_the_main_table_whole_at_80_columns(tmp_path):
+def test_the_terminal_shows_the_main_table_whole_at_80_columns(tmp_path, undrawn):
     of_two_own_axes(tmp_path)
     (page,) = reporting.write(epath.Path(tmp_path))
     written = io.StringIO()
@@ -283,7 +283,7 @@ def test_the_terminal_shows_the_main_table_whole_at_80_columns(tmp_path):
         assert any(line.split()[:3] == cells_ for line in shown), cells_
 
 
-def test_what_was_not_measured_is_one_line_at_the_end(tmp_path):
+def test_what_was_not_measured_is_one_line_at_the_end(tmp_path, undrawn):
     of_two_own_axes(tmp_path)
     file = tmp_path / "studies" / "two.json"
     record = json.loads(file.read_text())
@@ -378,7 +378,7 @@ def test_numbers_that_are_not_finite_are_null_in_report_json():
     assert made.record()["study"] == {"x": None, "y": 2.0, "z": [1]}
 
 
-def test_the_script_stands_in_the_page_by_choice(tmp_path):
+def test_the_script_stands_in_the_page_by_choice(tmp_path, undrawn):
     of_two_own_axes(tmp_path)
     (beside,) = reporting.write(epath.Path(tmp_path))
     assert beside.stat().length < 100_000 and (beside.parent / "plotly.min.js").exists()
@@ -404,7 +404,7 @@ def test_the_page_of_forty_experiments_stays_under_a_megabyte(tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_nothing_is_wider_than_a_narrow_screen_and_chosen_runs_are_compared(tmp_path):
+def test_nothing_is_wider_than_a_narrow_screen_and_chosen_runs_are_compared(tmp_path, undrawn):
     """390 px, in a frame, as Chromium's own windows are wider; its own width is read from within."""
     of_two_own_axes(tmp_path)
     (page,) = reporting.write(epath.Path(tmp_path))

@@ -55,9 +55,10 @@ def test_greedy_equals_transformers(tiny):
 
 
 def test_greedy_answers_do_not_depend_on_what_else_is_asked(tiny):
-    together = ask(tiny[2](slots=8))
-    backwards = ask(tiny[2](slots=8), PROMPTS[::-1])[::-1]
-    alone = [ask(tiny[2](slots=8), [prompt])[0] for prompt in PROMPTS[:6]]
+    sampler = tiny[2](slots=8)
+    together = ask(sampler)
+    backwards = ask(sampler, PROMPTS[::-1])[::-1]
+    alone = [ask(sampler, [prompt])[0] for prompt in PROMPTS[:6]]
     assert together == backwards
     assert together[:6] == alone
 
@@ -131,24 +132,25 @@ def test_stop_strings_and_limits_end_an_answer(tiny):
     stopped = ask(tiny[2](stop_strings=[stop]), PROMPTS[:1], 60)[0]
     assert (stopped.text, stopped.finish_reason) == (free.text.partition(stop)[0], "stop")
     assert stopped.tokens == free.tokens[: len(stopped.tokens)]
-    assert ask(tiny[2](), PROMPTS[:1], 3)[0].finish_reason == "length"
-    assert len(ask(tiny[2](), PROMPTS[:1], 3)[0].tokens) == 3
+    short = ask(tiny[2](), PROMPTS[:1], 3)[0]
+    assert short.finish_reason == "length" and len(short.tokens) == 3
 
 
 def test_the_tokens_of_a_stopped_answer_end_with_its_text(tiny):
     """Every stop of two letters: the shortest head of all tokens that begins with the text, by trying each head."""
     _, tokenizer, make = tiny
-    free = ask(make(), PROMPTS[:1], 60)[0]
+    sampler = make()
+    free = ask(sampler, PROMPTS[:1], 60)[0]
     heads = [tokenizer.decode(free.tokens[:n]) for n in range(len(free.tokens) + 1)]
     within = 0
     for at in range(len(free.text) - 1):
-        text, tokens = make()._cut(free.tokens, ["never there", free.text[at : at + 2]])
+        text, tokens = sampler._cut(free.tokens, ["never there", free.text[at : at + 2]])
         assert text == free.text[: free.text.index(free.text[at : at + 2])]
         wanted = next(n for n, head in enumerate(heads) if head.startswith(text))
         assert tokens == free.tokens[:wanted]
         within += heads[wanted] != text
     assert 5 < within < len(free.text) - 5  # both kinds: a stop at the head of a token, and within one
-    assert make()._cut(free.tokens, []) == (free.text, free.tokens)
+    assert sampler._cut(free.tokens, []) == (free.text, free.tokens)
 
 
 def test_prompts_longer_than_the_model_are_answered_with_a_reason(tiny):

@@ -406,7 +406,9 @@ def test_bad_rows_come_with_their_reason(tmp_path, row, reason):
     assert isinstance(conversations(Source(path))[0], BadRow)
 
 
-def test_a_missing_file_and_an_unreachable_hub_say_what_to_do():
+def test_a_missing_file_and_an_unreachable_hub_say_what_to_do(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # huggingface_hub's, between its tries
     with pytest.raises(UserError, match=r"no file nowhere\.jsonl"):
         conversations(Source("nowhere.jsonl"))
     with pytest.raises(UserError, match="the hub could not give it"):
@@ -607,7 +609,7 @@ def web(tmp_path):
     """The address of a server of a folder's files, on loopback."""
     handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path))
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call, run
 from etils import epath
 
 import sftmix_jax.evaluate as evaluate
@@ -349,8 +349,8 @@ def gsm8k(tmp_path):
 )
 def test_fields_of_other_layouts_are_named(tmp_path, rows, named, right):
     file = write(tmp_path / "r.jsonl", "\n".join(map(json.dumps, rows)))
-    ended = run(
-        "sftmix_jax.evaluate",
+    ended = call(
+        "evaluate",
         "--task",
         "gsm8k",
         "--data",
@@ -437,7 +437,7 @@ def test_wrong_columns_are_explained(named, message):
 
 
 def test_columns_belong_to_responses(tmp_path):
-    ended = run("sftmix_jax.evaluate", "--task", "gsm8k", "--model", "m", "--columns", "id=n,answer=a")
+    ended = call("evaluate", "--task", "gsm8k", "--model", "m", "--columns", "id=n,answer=a")
     assert ended.returncode == 2 and "--columns name the fields of --responses" in ended.stderr
 
 
@@ -485,7 +485,7 @@ def test_options_that_nothing_would_read_are_refused(tmp_path):
     (tmp_path / "r.jsonl").write_text('{"id": "tiny_math/0", "response": "1"}\n')
     file = str(tmp_path / "r.jsonl")
     for stored, other in (("--responses", "--workdir"), ("--responses", "--model"), ("--judgments", "--out")):
-        ended = run("sftmix_jax.evaluate", "--task", "tiny_math", stored, file, other, str(tmp_path))
+        ended = call("evaluate", "--task", "tiny_math", stored, file, other, str(tmp_path))
         assert ended.returncode == 2 and f"leave {other} out" in ended.stderr
 
 

@@ -1,5 +1,7 @@
 """Trackers hold every step once, whatever ends the stage; read back by their file formats, without a network."""
 
+import functools
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, random_model, save_model
+from conftest import ROOT, call, random_model, save_model
 from etils import epath
 
 from sftmix_jax.data.tokenizer import Tokenizer
@@ -352,7 +354,7 @@ def test_an_experiment_stopped_and_resumed_is_whole_in_both_trackers(stopped_and
     assert [history(records)[0]["step"] for records in wandb_records(base)] == [0]
 
 
-def test_scores_of_evaluate_reach_the_trackers_of_their_stage(stopped_and_resumed, tmp_path):
+def test_scores_of_evaluate_reach_the_trackers_of_their_stage(stopped_and_resumed, tmp_path, offline):
     """Two experiments hold each stage and ask for the same trackers: each score is sent once, and none again."""
     workdir = tmp_path / "workdir"
     shutil.copytree(stopped_and_resumed, workdir)
@@ -361,9 +363,9 @@ def test_scores_of_evaluate_reach_the_trackers_of_their_stage(stopped_and_resume
     (workdir / "experiments" / "second.json").write_text(json.dumps(record))
     folders = {folder: 0 if folder.name.startswith("base") else 6 for folder in workdir.glob("stages/*")}
     known = {folder: len(wandb_records(folder)) for folder in folders}
-    asked = ("-m", "sftmix_jax.evaluate", f"--workdir={workdir}", "--tasks=tiny_code", "--limit=1")
-    for _ in range(2):
-        done = tracked_run(*asked)
+    asked = (f"--workdir={workdir}", "--tasks=tiny_code", "--limit=1")
+    for ask in (functools.partial(tracked_run, "-m", "sftmix_jax.evaluate"), functools.partial(call, "evaluate")):
+        done = ask(*asked)
         assert done.returncode == 0 and "warning: scores" not in done.stderr, done.stderr
     assert len(folders) == 3
     for folder, step in folders.items():
@@ -380,24 +382,13 @@ def test_scores_of_evaluate_reach_the_trackers_of_their_stage(stopped_and_resume
         assert board["score/tiny_math/strict"] == points([(step, all_scores["score/tiny_math/strict"])])
 
 
-def test_evaluate_goes_on_without_a_tracker_that_it_cannot_open(stopped_and_resumed, tmp_path):
-    workdir, lacking = tmp_path / "workdir", tmp_path / "lacking"
+def test_evaluate_goes_on_without_a_tracker_that_it_cannot_open(stopped_and_resumed, tmp_path, offline, monkeypatch):
+    workdir = tmp_path / "workdir"
     shutil.copytree(stopped_and_resumed, workdir)
-    lacking.mkdir()
-    (lacking / "wandb.py").write_text("raise ImportError")
-    (lacking / "sitecustomize.py").write_text(
-        "import importlib.util as util\nfind = util.find_spec\n"
-        "util.find_spec = lambda name, *more: None if name == 'wandb' else find(name, *more)\n"
-    )
-    done = tracked_run(
-        "-m",
-        "sftmix_jax.evaluate",
-        f"--workdir={workdir}",
-        "--stage=code",
-        "--tasks=tiny_code",
-        "--limit=1",
-        PYTHONPATH=f"{lacking}:{ROOT}",
-    )
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more))
+    monkeypatch.setitem(sys.modules, "wandb", None)  # its import fails
+    done = call("evaluate", f"--workdir={workdir}", "--stage=code", "--tasks=tiny_code", "--limit=1")
     (folder,) = workdir.glob("stages/code-*")
     assert done.returncode == 0 and (folder / "eval" / "tiny_code" / "score.json").exists(), done.stderr
     said = f"warning: scores of {folder.name} are not sent to its trackers: config.logging.wandb needs wandb: pip "

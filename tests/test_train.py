@@ -13,7 +13,7 @@ from functools import partial
 
 import jax
 import pytest
-from conftest import ROOT, SMALL, random_model, run, save_model
+from conftest import ROOT, SMALL, call, random_model, run, save_model
 from etils import epath
 from test_sources import write_lines
 
@@ -102,9 +102,15 @@ def test_a_run_accounts_for_every_row_and_learns(finished):
     assert next(iter((finished / "experiments").iterdir())).name == "dmt.json"
 
 
-def test_the_same_command_again_does_nothing(config, finished):
+@pytest.fixture
+def one_device(monkeypatch):
+    """As a command started by `run` has, for those in this process."""
+    monkeypatch.setattr(experiment, "make_mesh", partial(experiment.make_mesh, devices=jax.devices()[:1]))
+
+
+def test_the_same_command_again_does_nothing(config, finished, one_device):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
-    again = train(config, finished)
+    again = call("train", f"--config={config}:0.25", f"--workdir={finished}")
     assert again.returncode == 0 and again.stderr.count("done already") == 2
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
 
@@ -173,8 +179,9 @@ def test_experiments_that_share_a_stage_train_it_once(config, finished, tmp_path
     assert len(new) == 1 and next(iter(new)).startswith("general-")
 
 
-def test_a_changed_config_is_not_continued(config, finished):
-    changed = train(config, finished, "--config.stages.general.optimizer.learning_rate=0.5")
+def test_a_changed_config_is_not_continued(config, finished, one_device):
+    flags = (f"--config={config}:0.25", f"--workdir={finished}", "--config.stages.general.optimizer.learning_rate=0.5")
+    changed = call("train", *flags)
     assert changed.returncode == 2 and "Traceback" not in changed.stderr
     assert "stages.general.optimizer.learning_rate: 0.001 → 0.5" in changed.stderr
 
