@@ -34,7 +34,7 @@ _TIMEOUT = Number(at_least=1, at_most=86_400)
 _PORT = Integer(at_least=1, at_most=65_534)
 _TPU_PORT = "8476"  # firewalls of older TPU pods do not open 8482, the default port of newer versions of jax
 _HEARTBEAT = 30  # seconds after which jax gives up a machine that has gone without a word
-_GRACE = 2.0  # seconds for this process to end on its own, if what ended the other is its error too
+_GRACE = 5.0  # seconds for this process to end on its own, if what ended the other is its error too
 _DONE, _FAILED = b"done", b"failed"  # last words
 _CLOSING = 10.0  # seconds for trackers to close when another process has ended
 _CLOCKS = 60.0  # seconds that two machines' clocks may differ
@@ -129,7 +129,7 @@ def leave(code: int) -> None:
 
             jax.distributed.shutdown()  # waits for the others
         elif is_first() and _watch is not None:
-            _watch.wait(5 * _GRACE)  # jax aborts a process whose coordinator, which is this one, has gone before it
+            _watch.wait(2 * _GRACE)  # jax aborts a process whose coordinator, which is this one, has gone before it
     elif code:
         sys.exit(code)
     else:
@@ -167,7 +167,7 @@ def _close_early() -> None:
 def hear_of_deaths() -> None:
     """Time for the watch to end this process if another one has died: a broken collective is heard of first."""
     if _watch is not None:
-        time.sleep(5 * _GRACE)
+        time.sleep(2 * _GRACE)
 
 
 def say(message: str) -> None:
