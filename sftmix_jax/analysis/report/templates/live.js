@@ -37,7 +37,7 @@ const chart = stage => {
     new ResizeObserver(() => place.layout && Plotly.Plots.resize(place)).observe(place);  // others come and go beside it
   }
   const data = Object.entries(stage.curve.losses).map(([name, y], i) => ({
-    x: stage.curve.step, y, name, mode: stage.curve.step.length > FEW ? 'lines' : 'lines+markers',
+    x: stage.curve.step, y, name, connectgaps: true, mode: stage.curve.step.length > FEW ? 'lines' : 'lines+markers',
     line: {color: COLOURS[i % COLOURS.length], width: 1.5},
   }));
   Plotly.react(place, data, {
