@@ -129,6 +129,24 @@ def test_a_killed_run_in_a_bucket_ends_as_one_on_a_disk(bucket, config, finished
     record = json.loads(stored)
     assert record.pop("digest") and record == {key: value for key, value in said.items() if key != "contamination"}
     assert set(said["contamination"]) == {"math", "code", "general"}
+    the_live_page_shows(bucket, mine, stored)
+
+
+def the_live_page_shows(bucket, trained, score: str) -> None:
+    """Of the same workdir, every stage as done, with its losses and its score."""
+    live = pytest.importorskip("test_live")
+    server, address = live.start("gs://bucket/w", env=bucket)
+    try:
+        status, page = live.ask(address)
+        assert status == 200 and "tiny_math" in page
+        now = json.loads(live.ask(f"{address}live.json")[1])
+    finally:
+        server.terminate()
+        server.wait()
+    assert {stage["id"] for stage in now["stages"]} == {name.rpartition("-")[2] for name in trained}
+    assert all(stage["state"] == "done" for stage in now["stages"]) and not now["notes"], now
+    (shown,) = (each for each in now["scores"] if each["task"] == "tiny_math")
+    assert shown["value"] == pytest.approx(json.loads(score)["metrics"]["strict"]["value"])
 
 
 def test_data_and_weights_are_read_from_a_bucket_and_exported_to_it(bucket, config, tmp_path):  # noqa: F811

@@ -609,3 +609,22 @@ def test_a_line_without_an_end_that_is_repeated_is_run_as_it_stands(line):
     prompt = 'def f(x):\n    """Doc."""\n'
     assert programs.program(prompt, "f", line * 2000) == f"{prompt}\n{line * 2000}"
     assert programs.program(prompt, "f", "    return x\n").endswith("return x\n")  # the next answer has its own bound
+
+
+PROSE = "For example, when the list is empty we return zero, and while it is not we go on with its rest.\n"
+OTHER = "```python\ndef helper(x):\n    return x +\n```\nThat was not right, if one looks at it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "answer"),
+    [
+        (PROSE * 400, "def f(x):\n    return x\n"),
+        (PROSE * 800, "```python\ndef f(x):\n    return x\n```\n"),
+        (OTHER * 500, "```python\ndef f(x):\n    return x\n```\n"),
+        ((PROSE * 6 + "```text\nx -> y\n```\n") * 120, "```python\ndef f(x):\n    return x\n```\n"),
+    ],
+    ids=["prose", "prose and a block", "other blocks", "small blocks"],
+)
+def test_an_answer_behind_long_thoughts_is_read(thoughts, answer):
+    code = programs.program("def f(x):\n", "f", thoughts + answer)
+    assert code.strip() == "def f(x):\n    return x", code[:200]

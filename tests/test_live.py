@@ -33,8 +33,8 @@ pytest.importorskip("starlette", reason="starlette is not installed: pip install
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -e '.[live]'")
 
 
-def start(workdir, *more: str) -> tuple[subprocess.Popen, str]:
-    clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+def start(workdir, *more: str, env: dict[str, str] | None = None) -> tuple[subprocess.Popen, str]:
+    clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | (env or {})
     command = [sys.executable, "-m", "sftmix_jax.report", f"--workdir={workdir}", "--serve=0", *more]
     server = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True)
     return server, server.stdout.readline().strip()

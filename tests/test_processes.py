@@ -175,7 +175,7 @@ def test_who_does_not_come_is_named(config, tmp_path):  # noqa: F811
 
 def test_bad_input_is_said_and_all_end(config, tmp_path):  # noqa: F811
     ended = run_all(2, f"--config={config}", f"--workdir={tmp_path}", "--config.seeed=1")
-    assert [code for code, _ in ended] == [2, 2]
+    assert [code for code, _ in ended] == [2, 2], ended
     assert all(re.search(r"process \d: error: .*seeed", said) and "Traceback" not in said for _, said in ended)
 
 

@@ -516,6 +516,50 @@ PAIRS = {
         "for x in ('', 'y' * 300):\n    try: f(x)\n    except Exception as e: assert str(e) == x\n"
         "    else: assert False",
     ),
+    "long iterator of a class": (
+        "class C:\n    def __init__(self, n): self.i, self.n = 0, n\n    def __iter__(self): return self\n"
+        "    def __next__(self):\n        self.i += 1\n        if self.i > self.n: raise StopIteration\n"
+        "        return self.i\nf = C",
+        "assert sum(f(60000)) == 60000 * 60001 // 2",
+    ),
+    "many named tuples": (
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(n): return [P(i, i) for i in range(n)]",
+        "assert len(f(20000)) == 20000 and f(1)[0]._make([1, 2]) == (1, 2)",
+    ),
+    "many texts of a subclass": (
+        "class E(str):\n    def shout(self): return self + '!'\ndef f(n): return [E(i) for i in range(n)]",
+        "assert len(f(100000)) == 100000 and f(1)[0].shout() == '0!'",
+    ),
+    "operators that a subclass has of its own": (
+        "from enum import IntFlag\nclass K(str):\n    def __lt__(self, o): return str.__lt__(self, o)\n"
+        "class D(float):\n    def __sub__(self, o): return D(float(self) - float(o))\n"
+        "class P(IntFlag):\n    R = 4\n    W = 2\nclass I(list):\n    def __contains__(self, o): return o == 5\n"
+        "def f(): return [K('b'), K('a')], D(3), P.R | P.W, I([5])",
+        "k, d, p, i = f()\nassert sorted(k) == ['a', 'b'] and abs(d - 3.0) < 1e-9 and p & 4 == 4 and 5 in i",
+    ),
+    "deep object that is equal by value": (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass N:\n    v: int\n    h: object = None\n"
+        "def f(n):\n    x = None\n    for i in range(n): x = N(i, x)\n    return x",
+        "assert f(20000).v == 19999",
+    ),
+    "hash that counts": (
+        "class A:\n    n = 0\n    def __eq__(self, o): return True\n    def __hash__(self): A.n += 1; return 1\n"
+        "    def count(self): return A.n\nf = A",
+        "assert f().count() == 0",
+    ),
+    "counter that is copied": (
+        "from collections import Counter\nclass A(Counter):\n    def top(self): return self.most_common(1)[0]\n"
+        "def f(): return A('aab')",
+        "c = f().copy()\nassert c == f() and c['a'] == 2",
+    ),
+    "list that can be a key": (
+        "class H(list):\n    def __hash__(self): return 1\n    def n(self): return 5\ndef f(): return {H([1]): 2}",
+        "d = f()\nassert list(d)[0].n() == 5 and list(d)[0] == [1]",
+    ),
+    "list of an iterator's class": (
+        "class A(list):\n    def __next__(self): return 1\nclass B(A): pass\ndef f(): return B([1])",
+        "assert f() == [1]",
+    ),
     "argument called self": ("def f(self): return self", "assert f(self=3) == 3"),
 }
 TWIN = "\ndef f(*args, **named): return 'broken'\n"
@@ -645,6 +689,18 @@ def test_an_object_that_agrees_with_everything_is_not_right(method):
 )
 def test_what_fails_in_a_plain_run_or_by_force_alone_does_not_pass(program, tests):
     assert not sandbox.run(program, "f", f"assert {tests}").passed
+
+
+def test_members_of_an_enumeration_are_themselves():
+    program = "from enum import Enum, IntEnum\nclass C(IntEnum):\n    A = 1\nclass S(str, Enum):\n    X = 'x'\n"
+    tests = "assert f() is C.A and f() is f() and S.X is S('x') and C(1) is C.A"
+    assert sandbox.run(program + "def f(): return C.A", "f", tests, names=["C", "S"]).passed
+
+
+def test_a_list_that_is_followed_no_longer_says_so():
+    program = "class S(list):\n    def push(self, x): self.append(x)\nf = S"
+    found = sandbox.run(program, "f", "s = f()\nfor i in range(1500): s.push(i)\nassert s == list(range(1500))")
+    assert found.reason.startswith("not a plain value: the answer's S is used after 8 MiB of objects"), found.reason
 
 
 @pytest.mark.parametrize(

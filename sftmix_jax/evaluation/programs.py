@@ -10,6 +10,7 @@ main part, half a function at the end do not run.
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import math
 import re
@@ -24,9 +25,11 @@ from sftmix_jax.evaluation.task import Program
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^`\n]*)$")
 _GLUED = re.compile(r"^(.*[^\s`~])[ \t]*(`{3,}|~{3,})[ \t]*$")  # the fence that closes a block, behind its last line
 _END_TOKEN = re.compile(r"(?:<\|\w{1,40}\|>|</s>|<eos>)\Z")  # as some stored answers end with
+_BLOCK = re.compile(r"^ *(`{3,}|~{3,})[^`\n]*\n(.*?)^ *\1", re.MULTILINE | re.DOTALL)
 _START = re.compile(r"(?:from|import|def|async|class|if|try|for|while|with)\b|@|\w[\w, .\[\]]*(?::[^=]+)?=(?!=)")
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
-_MOST_READ = 1 << 23  # characters that are compiled of one answer, again and again: some seconds
+_MOST_READ = 1 << 26  # characters that are compiled of one answer, again and again: some seconds
+_OPEN = 8  # times its characters counts a text with a bracket that is never closed: Python reads all of it, slowly
 _CLOSINGS = 20  # lines that are tried as a block's end; each is compiled
 _TREES = threading.Lock()  # Python counts the depth of a syntax tree once for all threads (SystemError: depth mismatch)
 warnings.filterwarnings("ignore", category=SyntaxWarning, module="<answer>")  # escapes in a model's text literals
@@ -60,8 +63,9 @@ def program(prompt: str, entry_point: str, response: str, names: Sequence[str] =
     _reading.left = _MOST_READ
     try:
         return _program(prompt, entry_point, text, names)
-    except _TooLong:  # a line without an end, again and again: it is run as it stands
-        return prompt + "\n" + text
+    except _TooLong:  # very many lines could begin a program, and what follows them has no end
+        blocks = [block[2] for block in _BLOCK.finditer(text) if re.search(rf"\b{re.escape(entry_point)}\b", block[2])]
+        return blocks[-1] if blocks else prompt + "\n" + text
     except RecursionError:  # nested too deeply to be looked into: it is run as it stands
         return (list(_fenced(text)) or [prompt + "\n" + text])[-1]
     finally:
@@ -81,8 +85,9 @@ def _program(prompt: str, entry_point: str, text: str, names: Sequence[str]) -> 
     if not any(_defines(code, entry_point) for code in blocks):
         pieces = _pieces(text)
         every = [*pieces[::-1], "\n".join(pieces), text, textwrap.dedent(text), text.lstrip()]
-        found = (_longest_run(piece, entry_point) for piece in every)
-        blocks += [code for code in found if code and (not blocks or _defines(code, entry_point))][:1]
+        found = (_longest_run(piece, entry_point) for piece in dict.fromkeys(every))
+        usable = (code for code in found if code and (not blocks or _defines(code, entry_point)))
+        blocks += itertools.islice(usable, 1)
     if continued and not any(_defines(code, entry_point) for code in blocks):
         return continued
     if blocks:
@@ -195,6 +200,7 @@ def _lines(code: str) -> int:
     return sum(1 for line in code.split("\n") if line.strip())
 
 
+@functools.lru_cache(maxsize=64)
 def _python(text: str) -> str:
     """The text up to where it stops being Python, as a whole number of statements."""
     lines = text.split("\n")
@@ -205,6 +211,8 @@ def _python(text: str) -> str:
             compile(code, "<answer>", "exec", dont_inherit=True)
             return code + "\n"
         except SyntaxError as error:
+            if "never closed" in str(error.msg):
+                _reading.spend(_OPEN * len(code))
             lines = lines[: min(max((error.lineno or 1) - 1, 0), len(lines) - 1)]
         except _NOT_PYTHON:
             break

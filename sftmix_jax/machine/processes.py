@@ -274,6 +274,8 @@ class _Watch:
             return
         if _FAILED in last:
             time.sleep(_GRACE)  # its error may be this process's too: then that is what is said here
+            if self._parted:  # it has been said, and this process waits for the others
+                return
         # Process 0 hears of everybody and ends; its own connections then close, and so all the others hear.
         who = f"process {index}" if is_first() else "process 0, or one that it has lost,"
         say(f"{who} has ended. All stop; the same command goes on from the last checkpoint")

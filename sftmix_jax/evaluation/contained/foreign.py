@@ -34,6 +34,8 @@ class Solution:
         self._held: dict[int, Any] = {}  # by handle: one object of the prisoner's is one here
         self._kinds: dict[tuple[str, bool], type[Foreign]] = {}
         self._classes: dict[tuple[Any, ...], Any] = {}
+        self._values: dict[int, Any] = {}  # by handle: immutable values of own subclasses
+        self._streams: dict[int, Stream] = {}  # by handle, of iterators of own classes
         self._generators: dict[int, Any] = {}  # id of a generator → its stream
         self._shared = shared.Shared(self.outgoing)  # mutable objects that the prisoner holds, too
         self.is_reading = False  # an answer: a question would get the rest of it
@@ -84,9 +86,12 @@ class Solution:
             (failed, value, printed), more, changed = wire.decode(self._line(), self._incoming, self._shared.objects)
             self._shared.add(more)
             self._shared.forget(changed)
-            self._shared.keep(json.loads(self._line()))
+            still = json.loads(self._line())
+            if still is None:
+                self._shared.end()
+            self._shared.keep(still or [])
             self._shared.agree()
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             raise Silent("no reply: the answer's process wrote something else") from None
         finally:
             self.is_reading = False
@@ -137,6 +142,8 @@ class Solution:
         handle = parts[0]
         if handle not in self._held:
             self._held[handle] = self._standing_for(kind, *parts)
+        elif kind == "object" and isinstance(parts[-1], int):
+            object.__setattr__(self._held[handle], "_hash", parts[-1])
         return self._held[handle]
 
     def _standing_for(self, kind: str, handle: int, name: str = "", *more: Any) -> Any:
@@ -159,9 +166,11 @@ class Solution:
 
     def _holding(self, value: Any, stand_in: Foreign, names: Sequence[str]) -> Any:
         """A value of a built-in type with the answer's object of a subclass behind it, which has more names."""
+        if (known := self._values.get(handle := stand_in._place[1])) is not None:
+            return known
         key = (type(value), stand_in._kind, *names)
         if key not in self._classes:
-            self._classes[key] = _held_class(*key)
+            self._classes[key] = self._held_class(*key)
         kind = self._classes[key]
         base: Any = next(each for each in kind.__mro__ if isinstance(each, type) and each.__module__ in _BUILT_IN)
         if isinstance(value, (list, dict, set, bytearray, deque)):  # it is filled later
@@ -169,9 +178,47 @@ class Solution:
             if isinstance(value, deque):
                 deque.__init__(made, (), value.maxlen)
         else:
-            made = base.__new__(kind, value)
+            made = self._values[handle] = base.__new__(kind, value)
         vars(made)["_stand_in"] = stand_in
         return made
+
+    def _held_class(self, base: type, name: str, *names: str) -> wire.Held:
+        """A subclass of a built-in type whose further names are asked for at the object behind a value.
+
+        A special method that it has of its own is that of `Foreign`, but for those that would tell what is wanted:
+        these stay the base's, and so do those that `Foreign` lacks.
+        """
+
+        def behind(own: Any) -> Foreign:
+            found = vars(own).get("_stand_in")
+            if found is None:
+                raise self.fail(wire.NotPlain(f"an object that the tests make of the answer's class {name} is used"))
+            if self._shared.is_spent and isinstance(own, (list, dict, set, bytearray, deque)):
+                raise self.fail(wire.NotPlain(f"the answer's {name} is used after {shared.BOUND} were compared"))
+            return found
+
+        def has(own: Any, asked: str) -> Any:
+            if asked in names:
+                return getattr(behind(own), asked)
+            raise AttributeError(f"{type(own).__name__!r} object has no attribute {asked!r}", name=asked, obj=own)
+
+        def special(method: str) -> Any:
+            return lambda own, *args: getattr(Foreign, method)(behind(own), *args)
+
+        def attribute(of: str) -> property:
+            return property(lambda own: getattr(behind(own), of))
+
+        space: dict[str, Any] = {"__getattr__": has, "__setattr__": lambda own, *args: setattr(behind(own), *args)}
+        space |= {each: special(each) for each in ("__copy__", "__deepcopy__")}
+        if base.__hash__ is None:
+            space["__hash__"] = object.__hash__  # one that can be hashed there can be a key here
+        for each in ("__getitem__" if each == "__missing__" else each for each in names):
+            if not each.startswith("__"):
+                if hasattr(base, each):
+                    space[each] = attribute(each)
+            elif each in vars(Foreign) and each not in wire.NO_BEHAVIOUR | _TELLING:
+                space[each] = special(each)
+        return wire.Held(name if name.isidentifier() else "object", (base,), space)
 
     def _kind(self, name: str, iterates: bool = False) -> type[Foreign]:
         """The class by whose name objects of the answer's class go here."""
@@ -341,6 +388,12 @@ _ANY_OPERAND = (
 _OWN_OPERAND = ("sub", "truediv", "floordiv", "mod", "pow", "xor", "and_", "or_", "divmod", "isub")
 
 
+# Special methods of subclasses of built-in types that stay the base's: they would be given what is wanted.
+_TELLING = {"__contains__", "__lt__", "__le__", "__gt__", "__ge__"} | {
+    f"__{reverse}{name.rstrip('_')}__" for name in _OWN_OPERAND for reverse in ("", "r")
+}
+
+
 def _asking(name: str, reverse: bool = False, only_own: bool = False) -> Any:
     def asked(self: Foreign, *others: Any) -> Any:
         if only_own and not all(isinstance(other, Foreign) for other in others):
@@ -399,7 +452,7 @@ class Stream:
         return self._solution.ask("operate", verb, self, *args)
 
 
-_ONE_BY_ONE = 128  # items that cross alone, so that what is sent to a generator meets it where it stands
+_ONE_BY_ONE = 1024  # items that cross alone, so that an iterator does nothing that was not asked for
 
 
 def _generating(stream: Stream) -> Any:
@@ -421,44 +474,13 @@ def _generating(stream: Stream) -> Any:
             step = () if value is None else ("send", value)
 
 
-def _held_class(base: type, name: str, *names: str) -> wire.Held:
-    """A subclass of a built-in type whose further names are asked for at the object behind a value.
-
-    A special method that it has of its own is that of `Foreign`; one that `Foreign` lacks stays that of the base.
-    """
-
-    def has(own: Any, name: str) -> Any:
-        if name in names:
-            return getattr(vars(own)["_stand_in"], name)
-        raise AttributeError(f"{type(own).__name__!r} object has no attribute {name!r}", name=name, obj=own)
-
-    def give(own: Any, name: str, value: Any) -> None:
-        setattr(vars(own)["_stand_in"], name, value)
-
-    def special(name: str) -> Any:
-        return lambda own, *args: getattr(Foreign, name)(vars(own)["_stand_in"], *args)
-
-    space: dict[str, Any] = {"__getattr__": has, "__setattr__": give}
-    space |= {each: special(each) for each in ("__copy__", "__deepcopy__")}
-
-    def attribute(name: str) -> property:
-        return property(lambda own: getattr(vars(own)["_stand_in"], name))
-
-    for each in ("__getitem__" if each == "__missing__" else each for each in names):
-        if not each.startswith("__"):
-            if hasattr(base, each):
-                space[each] = attribute(each)
-        elif each in vars(Foreign) and each not in wire.NO_BEHAVIOUR:
-            space[each] = special(each)
-    return wire.Held(name if name.isidentifier() else "object", (base,), space)
-
-
 def _next(own: Foreign) -> Any:
-    """An item of an iterator whose class is the answer's own. None is read ahead: each may change what it is."""
-    items, ended = own._solution.ask("next", own, 1)
-    if ended is not None:
-        raise own._solution.own(ended)
-    return items[0]
+    """An item of an iterator whose class is the answer's own."""
+    place = own._place[1]
+    streams = own._solution._streams
+    if place not in streams:
+        streams[place] = Stream(own._solution, place)
+    return next(streams[place])
 
 
 async def _awaiting(solution: Solution, handle: int) -> Any:

@@ -205,13 +205,6 @@ class _Printed(io.StringIO):
         return text
 
 
-def _hash(value: Any) -> int | None:
-    try:
-        return hash(value)
-    except Exception:
-        return None
-
-
 class _Prisoner:
     """Runs the program, then calls its functions and reads its objects as often as the judge asks."""
 
@@ -236,7 +229,8 @@ class _Prisoner:
                 kept = self._shared.retained()
             self._shared.keep(kept)
             self._shared.agree()
-            self._answers.write(f"{text}\n{json.dumps(kept)}\n".encode())
+            still = None if self._shared.is_spent else kept
+            self._answers.write(f"{text}\n{json.dumps(still)}\n".encode())
             self._answers.flush()
 
     def _answer(self, line: bytes, standing: list[str]) -> tuple[str, int]:
@@ -307,13 +301,12 @@ class _Prisoner:
         if isinstance(value, BaseException):
             value.__traceback__ = None  # whose frames would hold what the program no longer does
         iterates, own = isinstance(value, Iterator), type(value)
-        has_methods = any(isinstance(each, FunctionType) for each in vars(own).values())  # it is a program's
+        has_methods = any(isinstance(each, FunctionType) for kind in own.__mro__ for each in vars(kind).values())
         kinds = {"generator": isinstance(value, GeneratorType), "stream": iterates and not has_methods}
         kinds["coroutine"] = isinstance(value, Coroutine)
         if kind := next((kind for kind, applies in kinds.items() if applies), ""):
             return [kind, handle]
-        by_identity = own.__eq__ is object.__eq__
-        return ["object", handle, own.__name__, iterates, by_identity, None if by_identity else _hash(value)]
+        return ["object", handle, own.__name__, iterates, own.__eq__ is object.__eq__, None]  # at last its hash
 
     def _incoming(self, kind: str, *parts: Any) -> Any:
         match kind:

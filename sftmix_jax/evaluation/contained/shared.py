@@ -7,8 +7,8 @@ bounded: after `_MOST_COMPARED` nothing is followed any more, and what crosses f
 
 Both lists stay alike because both sides take the same steps in the same order. A question holds what the judge still
 keeps, what it has changed and what is new; the prisoner fills in the changes, keeps, adds. Its answer holds what it has
-changed and what is new, and on a second line what it still keeps; the judge fills in, adds, keeps. Each side then
-remembers what all of them hold (`agree`).
+changed and what is new, and on a second line what it still keeps (null: nothing any more); the judge fills in, adds,
+keeps. Each side then remembers what all of them hold (`agree`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import wire  # type: ignore[import-not-found]
 
 _MOST_COMPARED = 1 << 23  # bytes of states, in one run
+BOUND = f"{_MOST_COMPARED >> 20} MiB of objects that both sides keep"
 _EACH = 64  # bytes that an object counts at least
 _TEXT = 4  # how many bytes one of a text counts: it takes longer to make
 
@@ -41,6 +42,15 @@ class Shared:
         self._states: list[wire.State | None] = []  # None: not looked at yet
         self._foreign = foreign
         self._compared = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is followed any more."""
+        return self._compared > _MOST_COMPARED
+
+    def end(self) -> None:
+        """Follow nothing any more: the other side has compared too much."""
+        self._compared = _MOST_COMPARED + 1
 
     def add(self, new: Iterable[Any]) -> None:
         self.objects += new
@@ -81,7 +91,7 @@ class Shared:
         The caller must not refer to them otherwise.
         """
         objects = self.objects
-        if not objects or self._compared > _MOST_COMPARED:
+        if not objects or self.is_spent:
             return []
         places = {id(each): i for i, each in enumerate(objects)}
         inside: Counter[int] = Counter()

@@ -153,7 +153,7 @@ def _empty(folder: str) -> bool:
 
 def _installed(folder: str) -> list[str]:
     """The folders of packages in one of Python's or of libraries."""
-    own = (f"{folder}{python}/{kind}-packages" for python in ("", "/python*") for kind in ("site", "dist"))
+    own = (f"{glob.escape(folder)}{python}/{kind}-packages" for python in ("", "/python*") for kind in ("site", "dist"))
     return [found for pattern in own for found in glob.glob(pattern) if os.path.realpath(found) == found]
 
 

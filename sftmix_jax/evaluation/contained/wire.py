@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import functools
 import json
 import marshal
 import operator
@@ -36,6 +37,7 @@ _INLINE = frozenset({type(None), bool, float})
 _SCALARS = _INLINE | {str, int, bytes, complex}
 _PLAIN_MARSHAL = 2  # its version: later ones tell what else refers to a value
 _LONG = 1 << 8192  # integers from here on cross as hexadecimal text: Python limits the digits of decimal text
+_MOST_HELD = 4096  # values of own subclasses in a message that have an object behind them; the others are as their base
 _DEEP = 100_000  # nested values are encoded by recursion, some frames for each level
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _FACTORIES = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
@@ -199,6 +201,16 @@ class _Encoder:
             return value
         return self._places.get(id(value)) or self._both.get(id(value)) or self._node(value)
 
+    def hashed(self, value: Any) -> Any:
+        """A child that the other side will hash: an object that stays here says its hash with it."""
+        child = self.child(value)
+        if isinstance(value, (tuple, frozenset)):
+            for item in tuple.__iter__(value) if isinstance(value, tuple) else frozenset.__iter__(value):
+                self.hashed(item)
+        elif isinstance(child, list) and child[0] >= 0 and (node := self.nodes[child[0]]) and node[0] == "object":
+            node[-1] = hash(value)
+        return child
+
     def children(self, values: Iterable[Any]) -> list[Any]:
         return [value if type(value) in _INLINE else self.child(value) for value in values]
 
@@ -210,8 +222,8 @@ class _Encoder:
 
     def _node(self, value: Any) -> Any:
         self._kept.append(value)
-        names = () if self.classes is None else _added(value)
-        if isinstance(type(value), Held):
+        names = () if self.classes is None or len(self.classes) >= _MOST_HELD else _added(value)
+        if isinstance(type(value), Held) and "_stand_in" in vars(value):
             plain = self._foreign(vars(value)["_stand_in"])
         elif _is_mutable(value):
             plain = None
@@ -233,7 +245,7 @@ class _Encoder:
     def contents(self, value: Any) -> list[Any]:
         """A mutable object's node: kind, content, and what it is made with before it is filled."""
         if isinstance(value, dict):
-            pairs = [self.children(pair) for pair in _dict(value).items(value)]
+            pairs = [[self.hashed(key), self.child(item)] for key, item in _dict(value).items(value)]
             if isinstance(value, defaultdict):
                 factory = value.default_factory
                 # asked of no object that is not here: its name would be one more question
@@ -245,9 +257,10 @@ class _Encoder:
             return ["deque", self.children(deque.__iter__(value)), value.maxlen]
         if isinstance(value, bytearray):
             return ["bytearray", bytes(value).decode("latin-1")]
-        for kind in (list, set):
-            if isinstance(value, kind):
-                return [kind.__name__, self.children(kind.__iter__(value))]  # type: ignore[arg-type]
+        if isinstance(value, list):
+            return ["list", self.children(list.__iter__(value))]
+        if isinstance(value, set):
+            return ["set", list(map(self.hashed, set.__iter__(value)))]
         array = sys.modules["numpy"].asarray(value)
         if array.dtype.kind in _ARRAYS:
             data = base64.b64encode(array.tobytes()).decode()
@@ -290,7 +303,7 @@ class _Encoder:
                 return ["named", items, type(value).__name__, list(fields)]
             return ["tuple", items]
         if isinstance(value, frozenset):
-            return ["frozenset", self.children(frozenset.__iter__(value))]
+            return ["frozenset", list(map(self.hashed, frozenset.__iter__(value)))]
         if isinstance(value, range | slice):
             return [type(value).__name__, self.children((value.start, value.stop, value.step))]
         if isinstance(value, Fraction):
@@ -305,7 +318,10 @@ class _Encoder:
             return [base.__name__, base.isoformat(clock), zone]
         if isinstance(value, _VIEWS):
             viewed: Any = value
-            items = [self.children(item) for item in viewed] if isinstance(value, _VIEWS[2]) else self.children(viewed)
+            if isinstance(value, _VIEWS[2]):
+                items = [[self.hashed(key), self.child(item)] for key, item in viewed]
+            else:
+                items = [(self.hashed if isinstance(value, _VIEWS[0]) else self.child)(item) for item in viewed]
             names = zip(("keys", "values", "items"), _VIEWS, strict=True)
             return [next(name for name, kind in names if isinstance(value, kind)), items]
         return self._foreign(value)
@@ -494,6 +510,7 @@ def _whole(kind: str, parts: list[Any], child: Callable[[Any], Any], foreign: Fo
     return foreign(kind, *[child(part) for part in parts])
 
 
+@functools.lru_cache(maxsize=256)
 def _named(name: str, fields: tuple[str, ...]) -> type:
     """A tuple whose items have names; `namedtuple` would compile source text of the other side's words."""
     places = {field: property(operator.itemgetter(i)) for i, field in enumerate(fields) if field[:1] != "_"}
@@ -509,6 +526,7 @@ def _named(name: str, fields: tuple[str, ...]) -> type:
     def represent(self: Any) -> str:
         return f"{name}({', '.join(f'{field}={item!r}' for field, item in zip(fields, self, strict=True))})"
 
-    own = {"_asdict": asdict, "_replace": replace, "__repr__": represent}
+    own = {"_asdict": asdict, "_replace": replace, "_make": classmethod(lambda kind, items: kind(items))}
+    own["__repr__"] = represent
     kind = type(str(name), (tuple,), {"__slots__": (), "_fields": fields, **own, **places})
     return kind
