@@ -47,39 +47,16 @@ _SUBCLASSED = (
     *(list, dict, set, bytearray, deque, OrderedDict, Counter, defaultdict),
 )
 # What says nothing of how an object behaves, or must not: two values are compared by their base.
-NO_BEHAVIOUR = {
-    *(
-        "__module__",
-        "__doc__",
-        "__dict__",
-        "__weakref__",
-        "__slots__",
-        "__qualname__",
-        "__annotations__",
-        "__orig_bases__",
-    ),
-    *("__new__", "__init__", "__init_subclass__", "__class_getitem__", "__parameters__", "__match_args__", "__del__"),
-    *("__eq__", "__ne__", "__hash__", "__sizeof__", "__dir__", "__getattr__", "__getattribute__", "__setattr__"),
-    *(
-        "__delattr__",
-        "__reduce__",
-        "__reduce_ex__",
-        "__getnewargs__",
-        "__getnewargs_ex__",
-        "__getstate__",
-        "__setstate__",
-    ),
-    *(
-        "__copy__",
-        "__deepcopy__",
-        "__replace__",
-        "__static_attributes__",
-        "__firstlineno__",
-        "_field_defaults",
-        "_fields",
-    ),
-    *("__annotate__", "__annotate_func__", "__annotations_cache__", "__conditional_annotations__"),
-}
+NO_BEHAVIOUR = frozenset(
+    """
+    __module__ __doc__ __dict__ __weakref__ __slots__ __qualname__ __annotations__ __orig_bases__ __new__ __init__
+    __init_subclass__ __class_getitem__ __parameters__ __match_args__ __del__ __eq__ __ne__ __hash__ __sizeof__
+    __dir__ __getattr__ __getattribute__ __setattr__ __delattr__ __reduce__ __reduce_ex__ __getnewargs__
+    __getnewargs_ex__ __getstate__ __setstate__ __copy__ __deepcopy__ __replace__ __static_attributes__
+    __firstlineno__ _field_defaults _fields __annotate__ __annotate_func__ __annotations_cache__
+    __conditional_annotations__
+    """.split()
+)
 # Python's own classes, and two constants that stand for themselves.
 _CONSTANTS: dict[str, Any] = {
     **{name: value for name, value in vars(builtins).items() if isinstance(value, type)},
