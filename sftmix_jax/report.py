@@ -1,7 +1,7 @@
 """Write the report of a workdir's studies, or of its runs: a page, report.json, every figure and table as a file.
 
 python -m sftmix_jax.report --workdir DIR [--study NAME] [--out DIR] [--inline]
-python -m sftmix_jax.report --workdir DIR --serve 8000                  the page, live, while stages train
+python -m sftmix_jax.report --workdir DIR --serve [PORT]                the page, live, while stages train
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ class Options:
     workdir: str = dataclasses.field(metadata=within(Location(), "the workdir to report on"))
     study: str = setting("", Text(), "only this study; by default all that the workdir holds")
     out: str = setting("", Location(), "where the page goes; by default report/ in the workdir")
-    serve: int | None = setting(
-        None, Integer(at_least=0, at_most=65_535), "serve the page on this port and keep it up to date; 0: a free port"
+    serve: int | None = dataclasses.field(
+        default=None,
+        metadata=within(
+            Integer(at_least=0, at_most=65_535), "serve the live page on this port, by default 8000; 0: a free port"
+        )
+        | {"alone": 8000},
     )
     address: str = setting("127.0.0.1", Text(), "with --serve: the address to listen on; by default this machine alone")
     hosts: tuple[str, ...] = setting(

@@ -31,6 +31,8 @@ def main(options: Options) -> int:
     workdir = epath.Path(options.workdir)
     if options.worker is not None:
         return running.work_as(chosen, workdir, options.worker)
+    if options.watch and not (workdir / "studies" / f"{chosen.name}.json").exists():
+        raise UserError(f"{workdir}: the study {chosen.name} has not begun there; start it, or name its workdir")
     todo = jobs.make_jobs(hold.held(chosen), workdir)
     if options.watch:
         return watching.watch(chosen, todo, workdir, [])

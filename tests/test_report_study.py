@@ -115,6 +115,14 @@ def test_set_ups_with_the_same_score_share_the_place():
     assert one.leaders == (1,)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_an_interval_holds_its_value(rate):
+    """Of a mean of cells at the ends, whose draws are drawn inwards."""
+    made = scores([rate, rate], spread=0, questions=6).scores
+    both = uncertain.combined(lambda a, b: (a + b) / 2, made[0], made[1])
+    assert both.low <= both.value <= both.high and both.value == rate
+
+
 def test_the_best_must_be_better_than_every_other_and_not_the_next_alone():
     """The third lies lower than the next, and is so uncertain that it may be the best."""
     sure = scores([0.6, 0.5], spread=0.002)

@@ -415,6 +415,14 @@ def test_a_missing_file_and_an_unreachable_hub_say_what_to_do(monkeypatch):
         conversations(Source("hf:no/such_data_set_at_all"))
 
 
+def test_storage_that_is_not_known_or_does_not_answer_is_one_line(monkeypatch):
+    with pytest.raises(UserError, match=r"ftp://h/x\.csv: no kind of storage that is read here; known are https://"):
+        readers.files("ftp://h/x.csv")
+    monkeypatch.setattr(readers, "_is_file", lambda path: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(UserError, match=r"gs://b/k.jsonl: cannot be read \(OSError: no route\); check the name"):
+        readers.files("gs://b/k.jsonl")
+
+
 def test_the_fingerprint_follows_the_contents_and_the_reading(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [{"question": "q", "answer": "a"}])
     first = sources.fingerprint(Source(path))

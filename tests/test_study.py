@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call, run
 from etils import epath
 
 from sftmix_jax.data.messages import Message
@@ -277,3 +277,9 @@ def test_a_study_is_priced_by_the_planner():
     )
     assert found.returncode == 0, found.stderr
     assert "h200:1, shared stages once: 0.0 chip-hours" in found.stdout and "does NOT fit" not in found.stdout
+
+
+def test_a_study_that_has_not_begun_is_not_watched(tmp_path):
+    ended = call("study", "--config=studies/rq4.py:tiny", f"--workdir={tmp_path / 'none'}", "--watch")
+    assert ended.returncode == 2 and "the study rq4 has not begun there" in ended.stderr
+    assert not (tmp_path / "none").exists()

@@ -277,12 +277,12 @@ class Uncertain:
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % interval."""
-        return self.interval[0] if self.interval else self.quantiles(0.025)[0]
+        """Lower end of the 95 % interval, which holds the value: at a rate's ends its draws are drawn inwards."""
+        return min(self.interval[0] if self.interval else self.quantiles(0.025)[0], self.value)
 
     @property
     def high(self) -> float:
-        return self.interval[1] if self.interval else self.quantiles(0.975)[0]
+        return max(self.interval[1] if self.interval else self.quantiles(0.975)[0], self.value)
 
     def below(self, border: float = 0.0) -> float:
         """The probability that it is below a border; ties count half, and no number of draws makes it 0 or 1."""

@@ -10,6 +10,7 @@ import glob
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 import zlib
@@ -69,10 +70,21 @@ def files(path: str) -> list[epath.Path]:
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if any("://" in part and "**" in part for part in path.split(",")):
         raise UserError(f"{path}: '**' works on local files alone; name the folders")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of what is said in one line here
     try:
         return _files(path)
     except ImportError as error:  # fsspec's, of the package that reads a kind of storage
         raise UserError(f"{path}: cannot be read here ({error}); install that package with pip") from None
+    except UserError:
+        raise
+    except Exception as error:
+        if "://" not in path:
+            raise
+        if isinstance(error, KeyError):  # of the kinds of storage
+            known = f"no kind of storage that is read here; known are {', '.join(web.SCHEMES)}, gs:// and s3://"
+            raise UserError(f"{path}: {known}") from None
+        said = f"{type(error).__name__}: {str(error)[:160]}"
+        raise UserError(f"{path}: cannot be read ({said}); check the name, the credentials and the network") from None
 
 
 def _files(path: str) -> list[epath.Path]:

@@ -51,6 +51,9 @@ def parse(kind: type[T], argv: Sequence[str]) -> T:
             values.append(waiting.pop(0))
             if not several:
                 break
+        if not values and "alone" in field.metadata:
+            given[field.name] = field.metadata["alone"]
+            continue
         if not values and not isinstance(allowed, Flag) and not ("load" in field.metadata and "." in name):
             raise UserError(f"--{name} needs a value: --{name}=VALUE")
         if field.name in given and "load" not in field.metadata:

@@ -54,6 +54,8 @@ def watch(
             if ended or all(job.id in done or work.blocked(job, todo, failed) for job in todo):
                 break
             time.sleep(1.0)
+    if console.is_terminal and not workers:
+        console.print(*scores.newest())
     return _summary(chosen, todo, workdir, done, failed, begin)
 
 

@@ -80,6 +80,6 @@ def incomplete(source: Source, missing: Sequence[str]) -> list[str]:
     return told + ([f"{others} scores, questions or jobs that are left out or failed"] if others else [])
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Sequence[str], between: str = ", ") -> str:
     """The first of some names."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return between.join([*names[:3], *(["…"] if len(names) > 3 else [])])

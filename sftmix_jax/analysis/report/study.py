@@ -139,16 +139,15 @@ class StudyReport(Source):
             else "with one seed: intervals are over questions alone and say nothing about another seed"
         )
         setups = f"{len(self.setups)} set-up{'s' * (len(self.setups) != 1)}"
-        return (
-            f"{len(self.study['experiments'])} experiments: {setups} {sure}. Comparisons keep "
-            f"{self.study['hold'].replace('_', ' ')} equal."
-        )
+        held = self.study["hold"].replace("_", " ")
+        kept = f" Comparisons keep {held} equal." if held != "epochs" else ""  # which is as the experiments have it
+        return f"{len(self.study['experiments'])} experiments: {setups} {sure}.{kept}"
 
     def _answer(self) -> Section:
         """The best set-up by each score, the figure and the table over the study's own axes."""
         answers: list[dict[str, Any]] = []
         for found in self.best:
-            compared = [finding for finding in (found.finding, found.gain_finding) if finding]
+            compared = [finding for finding in (None if found.equal else found.finding, found.gain_finding) if finding]
             answers.append(
                 {
                     "outcome": found.outcome.name,
@@ -179,7 +178,7 @@ class StudyReport(Source):
         if not found.leaders:
             return f"none leads: all {found.of} set-ups have the same score"
         names = [self.setup_in_words(i) for i in found.leaders]
-        return names[0] if len(names) == 1 else f"{len(names)} set-ups with the same score: {common.few(names)}"
+        return names[0] if len(names) == 1 else f"{len(names)} set-ups with the same score: {common.few(names, '; ')}"
 
     def _scores(self) -> Section:
         parts: list[Part] = []
