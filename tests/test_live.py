@@ -279,6 +279,8 @@ def test_records_of_any_form_leave_a_page(scored, served):  # noqa: F811
         (("--serve=0", "--address=::1"), "--address ::1: an IPv6 address"),
         (("--serve=0", "--address=no.such.host.invalid"), "or an address of this machine"),
         (("--serve=0", "--hosts=name:8000"), "without a port"),
+        (("--serve", "--serve"), "--serve is given twice"),
+        (("--serve", "--inline"), "--inline has no effect: --serve writes no file"),
         (("--serve=0", "--inline"), "--inline has no effect: --serve writes no file"),
         (("--address=0.0.0.0",), "--address has no effect: --serve is not given"),
     ],

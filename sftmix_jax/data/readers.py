@@ -70,7 +70,7 @@ def files(path: str) -> list[epath.Path]:
         raise UserError("a domain has no path: set --config.domains.NAME.path=FILE")
     if any("://" in part and "**" in part for part in path.split(",")):
         raise UserError(f"{path}: '**' works on local files alone; name the folders")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback of what is said in one line here
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its tracebacks: the error is reported in one line
     try:
         return _files(path)
     except ImportError as error:  # fsspec's, of the package that reads a kind of storage

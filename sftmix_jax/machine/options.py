@@ -51,17 +51,20 @@ def parse(kind: type[T], argv: Sequence[str]) -> T:
             values.append(waiting.pop(0))
             if not several:
                 break
-        if not values and "alone" in field.metadata:
-            given[field.name] = field.metadata["alone"]
-            continue
-        if not values and not isinstance(allowed, Flag) and not ("load" in field.metadata and "." in name):
+        alone = field.metadata.get("alone")  # what it stands for where no value is given
+        if (
+            not values
+            and alone is None
+            and not isinstance(allowed, Flag)
+            and not ("load" in field.metadata and "." in name)
+        ):
             raise UserError(f"--{name} needs a value: --{name}=VALUE")
         if field.name in given and "load" not in field.metadata:
             raise UserError(f"--{name} is given twice; leave one out")
         if "load" in field.metadata:
             given[field.name] = (*given.get(field.name, ()), f"--{name}={values[0] if values else 'True'}")
         else:
-            given[field.name] = _value(allowed, values)
+            given[field.name] = alone if alone is not None and not values else _value(allowed, values)
     for name, value in given.items():
         for problem in range_of(fields[name]).problems(value, f"--{name}"):
             raise UserError(problem)
